@@ -1,0 +1,153 @@
+"""Sounds: notes, synthesis, WAV in and out, mending window by window, spectrogram, scores.
+
+Signals are float arrays with full scale at -1 and 1, long ones (T,), batches of windows (B, N).
+"""
+
+import re
+
+import numpy as np
+import scipy.io.wavfile
+import scipy.ndimage
+import scipy.signal
+
+from quiet_tensorflow import tf
+
+C_MAJOR = ("C4", "D4", "E4", "F4", "G4", "A4", "B4")
+TONE_AMPLITUDE = 0.5  # peak
+NOISE_STD = 0.2  # with the amplitude above: 4.95 dB SNR, a flute played with a lot of air
+FADE_SECONDS = 0.002  # at both ends of each note of a scale: long enough not to click
+SPECTRUM_FLOOR_DB = -100.0
+
+
+def note_frequency(name):
+    """Frequency of a note in Hz, equal temperament with A4 = 440 Hz: "C4", "F#3", "Bb5". ValueError otherwise."""
+    parts = re.fullmatch(r"([A-G])([#b]?)(-?\d)", name)
+    if not parts:
+        raise ValueError(f"{name!r} is not a note such as C4, F#3 or Bb5")
+    letter, accidental, octave = parts.groups()
+    semitone = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}[letter]
+    semitone += {"#": 1, "b": -1, "": 0}[accidental]
+    return 440.0 * 2 ** ((semitone - 9 + 12 * (int(octave) - 4)) / 12)
+
+
+def noisy_notes(notes, count, samples, sample_rate, seed):
+    """Windows of notes drawn at random, each of random phase: their tone, the same with white noise, which note.
+
+    Returns tone (count, samples), clean (count, samples), index into `notes` (count,). TensorFlow, stateless:
+    the same `seed` (a pair of integers) gives the same windows.
+    """
+    note_seed, phase_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
+    frequencies = tf.constant([note_frequency(note) for note in notes], tf.float32)
+    index = tf.random.stateless_uniform((count,), note_seed, 0, len(notes), tf.int32)
+    phase = tf.random.stateless_uniform((count, 1), phase_seed, 0, 2 * np.pi)
+    time = tf.range(samples, dtype=tf.float32) / sample_rate  # s
+    tone = TONE_AMPLITUDE * tf.sin(2 * np.pi * tf.gather(frequencies, index)[:, None] * time + phase)
+    clean = tone + NOISE_STD * tf.random.stateless_normal((count, samples), noise_seed)
+    return tone, clean, index
+
+
+def noisy_scale(notes, seconds, sample_rate, rng):
+    """The notes one after the other, `seconds` each: tone (T,) and the same with white noise, clean (T,).
+
+    The phase runs on from note to note, as that of an oscillator does; each note is faded at both ends.
+    `rng`: a numpy.random.Generator.
+    """
+    samples = round(seconds * sample_rate)
+    frequency = np.repeat([note_frequency(note) for note in notes], samples)
+    phase = rng.random() + np.cumsum(frequency) / sample_rate  # in turns
+    tone = TONE_AMPLITUDE * np.tile(_fades(samples, sample_rate), len(notes)) * np.sin(2 * np.pi * phase)
+    return tone, tone + NOISE_STD * rng.standard_normal(tone.size)
+
+
+def _fades(samples, sample_rate):
+    """Amplitude that rises from 0 to 1 in FADE_SECONDS and falls back at the end, half a cosine each: (samples,)."""
+    rise = np.clip((np.arange(samples) + 0.5) / sample_rate / FADE_SECONDS, 0, 1)
+    return np.sin(0.5 * np.pi * np.minimum(rise, rise[::-1])) ** 2
+
+
+def cut(signal, window):
+    """Consecutive windows side by side, the last filled up with zeros: (T,) -> (ceil(T / window), window)."""
+    return np.pad(signal, (0, -signal.size % window)).reshape(-1, window)
+
+
+def mend(chopped, mask, reconstruct, window, hop):
+    """Rebuild a long sound from overlapping windows, each trusted as far as it explains what is not missing.
+
+    chopped, mask (T,) -> (T,), with T >= window. `reconstruct` maps windows (B, window) to windows. Every sample
+    is the weighted mean of all the windows over it. The weight is a Hann taper, so that no window's edge is
+    heard, times `_trust`. Dividing by the sum of weights keeps the level, at both ends too.
+    """
+    if chopped.size < window:
+        raise ValueError(f"{chopped.size} samples are less than one window of {window}")
+    starts = np.append(np.arange(0, chopped.size - window, hop), chopped.size - window)
+    taper = np.hanning(window + 2)[1:-1]  # above 0 at both ends
+    total, weights = np.zeros(chopped.size), np.zeros(chopped.size)
+    for some in np.array_split(starts, -(-starts.size // 2048)):
+        at = some[:, None] + np.arange(window)
+        outputs = np.asarray(reconstruct(chopped[at].astype(np.float32)))
+        trust = taper * _trust(chopped[at], 1 - mask[at], outputs)
+        for start, output, weight in zip(some, outputs, trust):
+            total[start : start + window] += weight * output
+            weights[start : start + window] += weight
+    return total / weights
+
+
+def _trust(inputs, shown, outputs):
+    """How far to trust each sample of each window's output: all (B, N), in no particular unit.
+
+    (Mean squared residual over the whole window times that over its neighbourhood, on samples that were shown)
+    to the power -4. Windows that explain their input equally well count equally; one that lies across two
+    notes, which a model of single notes cannot draw, fades out where it draws the wrong one.
+    """
+    error = (inputs - outputs) ** 2 * shown
+    whole = error.sum(1, keepdims=True) / np.maximum(shown.sum(1, keepdims=True), 1)
+    width = inputs.shape[1] // 8
+    local_error, local_shown = (
+        width * scipy.ndimage.uniform_filter1d(values, width, axis=1, mode="constant") for values in (error, shown)
+    )
+    local = (np.maximum(local_error, 0) + whole) / (local_shown + 1)  # as the whole where nothing near was shown
+    return np.maximum(whole * local, 1e-12) ** -4.0
+
+
+def one_after_the_other(signals, sample_rate, pause=0.1):
+    """Short sounds (count, N) as one (T,), each faded at its ends and followed by `pause` seconds of silence."""
+    faded = signals * _fades(signals.shape[1], sample_rate)
+    return np.pad(faded, ((0, 0), (0, round(pause * sample_rate)))).ravel()
+
+
+def spectrogram_db(signal, sample_rate, window=1024, hop=256):
+    """Level in dB relative to a full-scale sine: frequencies (F,) Hz, times (K,) s, levels (F, K).
+
+    Hann window; `window` and `hop` in samples.
+    """
+    frequencies, times, magnitude = scipy.signal.spectrogram(
+        signal, sample_rate, "hann", window, window - hop, detrend=False, scaling="spectrum", mode="magnitude"
+    )
+    return frequencies, times, 20 * np.log10(np.maximum(2 * magnitude, 10 ** (SPECTRUM_FLOOR_DB / 20)))
+
+
+def snr_db(reference, estimate):
+    """Signal-to-noise ratio in dB, over all the samples given: energy of the reference over that of the error."""
+    reference, estimate = np.asarray(reference, float), np.asarray(estimate, float)
+    return 10 * np.log10(np.sum(reference**2) / np.sum((reference - estimate) ** 2))
+
+
+def si_sdr_db(reference, estimate):
+    """Scale-invariant signal-to-distortion ratio in dB of two signals (T,).
+
+    Le Roux, Wisdom, Erdogan, Hershey 2019 (arXiv 1811.02508), equation 5, without removing the mean.
+    """
+    reference, estimate = np.asarray(reference, float), np.asarray(estimate, float)
+    return snr_db(reference * np.dot(reference, estimate) / np.dot(reference, reference), estimate)
+
+
+def read_wav(path):
+    """A mono WAV file as (T,) float64 with full scale at 1, and its sample rate in Hz."""
+    sample_rate, values = scipy.io.wavfile.read(path)
+    return values / 32768.0, sample_rate
+
+
+def write_wav(path, signal, sample_rate):
+    """Write (T,) as 16-bit mono PCM; scaled down only where it would clip."""
+    peak = np.max(np.abs(signal), initial=1.0)
+    scipy.io.wavfile.write(path, sample_rate, np.round(np.asarray(signal) / peak * 32767).astype(np.int16))

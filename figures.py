@@ -1,0 +1,104 @@
+"""The pictures a run writes. Each function returns a matplotlib Figure; `save` writes it as PNG.
+
+Figures are made without pyplot: no state is kept between them, and no window is opened.
+"""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from audio_utils import spectrogram_db
+
+GAP_COLOUR = "tab:red"
+FREQUENCY_LIMIT = 2000  # Hz: the notes lie between 262 and 494 Hz
+LEVEL_LIMITS = (-80, 0)  # dB relative to a full-scale sine
+CLOSE_UP_SECONDS = 0.05
+
+
+def save(figure, path):
+    """Write a figure as PNG."""
+    figure.savefig(path, format="png", dpi=100)
+
+
+def digit_rows(title, rows, holes=None):
+    """Rows of images, one title a row. rows: {label: (count, H, W) in [0, 1]}; holes: {label: mask} tints red."""
+    figure = Figure(figsize=(12, 0.6 + 0.8 * len(rows)), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
+    for ax, (label, images) in zip(axes, rows.items()):
+        drawn = ax.imshow(_side_by_side(images), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        if holes and label in holes:
+            tint = np.zeros((*_side_by_side(images).shape, 4))
+            tint[..., 0], tint[..., 3] = 1, 0.45 * _side_by_side(holes[label])
+            ax.imshow(tint, interpolation="nearest")
+        ax.set_ylabel(label, rotation=0, ha="right", va="center")
+        ax.set(xticks=[], yticks=[])
+    figure.colorbar(drawn, ax=list(axes), label="grey level", aspect=8 * len(rows), pad=0.01)
+    return figure
+
+
+def _side_by_side(images):
+    """(count, H, W) -> (H, count * W)."""
+    return np.concatenate(list(np.asarray(images)), axis=1)
+
+
+def mended(title, reconstructed, chopped, mask, sample_rate):
+    """The article's four rows: spectrogram and waveform of the reconstruction, then of the chopped input.
+
+    All (T,). Gaps are shaded; beside the waveforms, a close-up of the gap nearest to the middle.
+    """
+    figure = Figure(figsize=(13, 9), layout="constrained")
+    figure.suptitle(title)
+    grid = figure.add_gridspec(4, 3, width_ratios=(5, 0.1, 2.4))
+    gaps = _runs(mask) / sample_rate  # (G, 2), s
+    seconds = chopped.size / sample_rate
+    middle = gaps.mean(1)[np.argmin(np.abs(gaps.mean(1) - seconds / 2))] if len(gaps) else seconds / 2
+    near = middle + 0.5 * CLOSE_UP_SECONDS * np.array([-1, 1])
+    limit = 1.05 * np.abs(chopped).max()
+    for row, (name, signal) in enumerate((("reconstruction", reconstructed), ("chopped input", chopped))):
+        spectrogram = figure.add_subplot(grid[2 * row, 0])
+        frequencies, times, levels = spectrogram_db(signal, sample_rate)
+        image = spectrogram.pcolorfast(
+            _edges(times), _edges(frequencies), levels[:-1, :-1], cmap="magma", vmin=LEVEL_LIMITS[0], vmax=LEVEL_LIMITS[1]
+        )
+        spectrogram.set(xlim=(0, seconds), ylim=(0, FREQUENCY_LIMIT), ylabel="frequency [Hz]", title=f"Spectrogram of the {name}")
+        figure.colorbar(image, cax=figure.add_subplot(grid[2 * row, 1]), label="level [dB re full-scale sine]")
+
+        waveform = figure.add_subplot(grid[2 * row + 1, 0], sharex=spectrogram)
+        columns = np.array_split(signal, 1200)
+        at = np.linspace(0, seconds, len(columns))
+        waveform.fill_between(at, [c.min() for c in columns], [c.max() for c in columns], lw=0)
+        waveform.set(ylim=(-limit, limit), xlabel="time [s]", ylabel="amplitude", title=f"Waveform of the {name}")
+
+        close_up = figure.add_subplot(grid[2 * row : 2 * row + 2, 2])
+        part = slice(*np.clip(np.round(near * sample_rate).astype(int), 0, signal.size))
+        close_up.plot(np.arange(signal.size)[part] / sample_rate, signal[part], lw=1)
+        close_up.set(xlim=near, ylim=(-limit, limit), xlabel="time [s]", title=f"Close-up of the {name}")
+        for ax in (waveform, close_up):
+            ax.broken_barh([(a, b - a) for a, b in gaps], (-limit, 2 * limit), color=GAP_COLOUR, alpha=0.2, lw=0, label="gap")
+        close_up.legend(loc="upper right")
+    return figure
+
+
+def _edges(places):
+    """First and last of evenly spaced places."""
+    return places[0], places[-1]
+
+
+def _runs(mask):
+    """Where runs of ones start and end: (T,) -> (R, 2)."""
+    return np.flatnonzero(np.diff(np.pad(np.asarray(mask, int), 1))).reshape(-1, 2)
+
+
+def windows(title, signals, sample_rate):
+    """Short sounds in a grid, four a row: (count, N)."""
+    figure = Figure(figsize=(13, 1 + 1.4 * -(-len(signals) // 4)), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots(-(-len(signals) // 4), 4, sharex=True, sharey=True, squeeze=False)
+    time = 1000 * np.arange(signals.shape[1]) / sample_rate
+    for ax, signal in zip(axes.flat, signals):
+        ax.plot(time, signal, lw=0.8)
+        ax.grid(alpha=0.3)
+    axes[0, 0].set(xlim=(0, time[-1]), ylim=(-1, 1))
+    figure.supxlabel("time [ms]")
+    figure.supylabel("amplitude")
+    return figure

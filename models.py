@@ -1,0 +1,142 @@
+"""The denoising variational autoencoder of both experiments, and the mathematics it is trained and scored with.
+
+    corrupted -> encoder -> mean, log_var -> z -> decoder -> nll(clean) + kl
+
+The encoder sees the corrupted input, the loss asks for the clean one (Im, Ahn, Memisevic, Bengio 2017,
+arXiv 1511.06406). Examples are flat: images of H x W are (B, H * W), windows of sound are (B, N). All losses
+are in nats per example, summed over pixels or samples.
+"""
+
+import math
+
+from quiet_tensorflow import load, tf
+
+load()  # before Keras, which would load TensorFlow with all its start-up lines
+import keras  # noqa: E402
+
+LOG_2_PI = math.log(2 * math.pi)
+SMALL_KERNEL = 0.1
+INITIAL_STD = 0.5  # about the RMS of what the Gaussian likelihood is used for: sound between -1 and 1
+
+
+def kl_divergence(mean, log_var):
+    """KL divergence of N(mean, exp(log_var)) from N(0, 1), nats: (B, L), (B, L) -> (B,).
+
+    Kingma and Welling 2014 (arXiv 1312.6114), appendix B.
+    """
+    return 0.5 * tf.reduce_sum(tf.exp(log_var) + mean**2 - 1 - log_var, axis=-1)
+
+
+def bernoulli_nll(clean, logits):
+    """Negative log-likelihood of pixels in [0, 1] under sigmoid(logits), nats: (B, D), (B, D) -> (B,).
+
+    For grey levels this is the cross-entropy, the binary pixels' expected value.
+    """
+    return tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(clean, logits), axis=-1)
+
+
+def gaussian_nll(clean, decoded, log_std):
+    """Negative log-likelihood under N(decoded, exp(log_std)^2), nats: (B, D), (B, D), () -> (B,).
+
+    One learned standard deviation for all samples: Rybkin, Daniilidis, Levine 2021 (arXiv 2006.13202), section 3.
+    """
+    return tf.reduce_sum(0.5 * ((clean - decoded) * tf.exp(-log_std)) ** 2 + log_std + 0.5 * LOG_2_PI, axis=-1)
+
+
+def reparameterize(mean, log_var, noise):
+    """z = mean + standard deviation * noise: differentiable in mean and log_var. All (B, L)."""
+    return mean + tf.exp(0.5 * log_var) * noise
+
+
+def importance_log_likelihood(nll, mean, log_var, samples, seed):
+    """log p(x), nats, estimated from below with `samples` draws of z from q = N(mean, exp(log_var)): -> (B,).
+
+    log 1/K sum_k p(x | z_k) p(z_k) / q(z_k): Burda, Grosse, Salakhutdinov 2016 (arXiv 1509.00519), equation 8.
+    `nll` gives -log p(x | z) for z (B, L) -> (B,). `seed`: a pair of integers. Runs inside a `tf.function` too.
+    """
+    total = tf.fill(tf.shape(mean)[:1], -math.inf)
+    for k in tf.range(samples):
+        noise = tf.random.stateless_normal(tf.shape(mean), tf.random.fold_in(seed, k))
+        z = reparameterize(mean, log_var, noise)
+        log_prior_ratio = 0.5 * tf.reduce_sum(noise**2 + log_var - z**2, axis=-1)  # log p(z) - log q(z)
+        total = tf.experimental.numpy.logaddexp(total, log_prior_ratio - nll(z))
+    return total - tf.math.log(tf.cast(samples, tf.float32))
+
+
+def _dense_layers(name, sizes, small):
+    """Fully connected layers from sizes[0] values to sizes[-1], with ReLU between them.
+
+    The kernel of layer `small`, the one that meets the data, starts at a tenth of Glorot's scale: what it starts
+    with in directions that carry only noise is hardly ever unlearned, and passes that noise on.
+    """
+    layers = [keras.layers.Dense(size, "relu") for size in sizes[1:-1]] + [keras.layers.Dense(sizes[-1])]
+    layers[small].kernel_initializer = keras.initializers.VarianceScaling(SMALL_KERNEL**2, "fan_avg", "uniform")
+    return keras.Sequential([keras.Input(sizes[:1]), *layers], name=name)
+
+
+@keras.saving.register_keras_serializable("denoising_vae")
+class DVAE(keras.Model):
+    """Denoising VAE: x = corrupted, y = clean, both (B, input_size), also for Keras's own `fit` and `evaluate`.
+
+    input_size: values of one flattened example. likelihood: "bernoulli" (pixels in [0, 1]; the decoder gives
+    logits) or "gaussian" (samples; the decoder gives their mean, and one standard deviation is learned).
+    hidden: widths of the encoder's layers; the decoder has the same in reverse. latent: dimensions of z.
+    """
+
+    def __init__(self, input_size, likelihood, hidden=(512, 512), latent=32, **kwargs):
+        super().__init__(**kwargs)
+        if likelihood not in ("bernoulli", "gaussian"):
+            raise ValueError(f"likelihood must be 'bernoulli' or 'gaussian', not {likelihood!r}")
+        self.input_size, self.likelihood, self.latent = input_size, likelihood, latent
+        self.hidden = tuple(hidden)
+        self.encoder = _dense_layers("encoder", (input_size, *self.hidden, 2 * latent), small=0)
+        self.decoder = _dense_layers("decoder", (latent, *reversed(self.hidden), input_size), small=-1)
+        if likelihood == "gaussian":
+            self.log_std = self.add_weight(name="log_std", initializer=keras.initializers.Constant(math.log(INITIAL_STD)))
+        self.noise_seed = keras.random.SeedGenerator(0)
+        self.built = True
+
+    def encode(self, inputs):
+        """Mean and log variance of q(z | inputs): (B, input_size) -> (B, L), (B, L)."""
+        return tf.split(self.encoder(inputs), 2, axis=-1)
+
+    def expectation(self, z):
+        """The expected example given z, in the data's own units: (B, L) -> (B, input_size)."""
+        decoded = self.decoder(z)
+        return tf.sigmoid(decoded) if self.likelihood == "bernoulli" else decoded
+
+    def reconstruct(self, corrupted):
+        """What the decoder makes of the posterior mean: (B, input_size) -> (B, input_size)."""
+        mean, _ = self.encode(corrupted)
+        return self.expectation(mean)
+
+    def generate(self, count, seed):
+        """`count` new examples, their z drawn from the prior by `seed` (a pair of integers): -> (count, input_size)."""
+        return self.expectation(tf.random.stateless_normal((count, self.latent), seed))
+
+    def call(self, corrupted, noise=None):
+        """Decoded (logits for "bernoulli"), mean and log_var. `noise` (B, L): standard normal, drawn if not given."""
+        mean, log_var = self.encode(corrupted)
+        if noise is None:
+            noise = keras.random.normal(tf.shape(mean), seed=self.noise_seed)
+        return self.decoder(reparameterize(mean, log_var, noise)), mean, log_var
+
+    def nll(self, clean, decoded):
+        """Negative log-likelihood of clean given the decoder's output, nats: (B, D), (B, D) -> (B,)."""
+        if self.likelihood == "bernoulli":
+            return bernoulli_nll(clean, decoded)
+        return gaussian_nll(clean, decoded, self.log_std)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The negative ELBO, nats, averaged over the batch. `x` is not looked at: `y` is the clean example."""
+        decoded, mean, log_var = y_pred
+        return tf.reduce_mean(self.nll(y, decoded) + kl_divergence(mean, log_var))
+
+    def log_likelihood(self, inputs, clean, samples, seed):
+        """Importance-sampled log p(clean), nats, with q(z | inputs): (B, D), (B, D) -> (B,)."""
+        mean, log_var = self.encode(inputs)
+        return importance_log_likelihood(lambda z: self.nll(clean, self.decoder(z)), mean, log_var, samples, seed)
+
+    def get_config(self):
+        own = {name: getattr(self, name) for name in ("input_size", "likelihood", "hidden", "latent")}
+        return {**super().get_config(), **own}
