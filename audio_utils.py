@@ -17,6 +17,7 @@ TONE_AMPLITUDE = 0.5  # peak
 NOISE_STD = 0.2  # with the amplitude above: 4.95 dB SNR, a flute played with a lot of air
 FADE_SECONDS = 0.002  # at both ends of each note of a scale: long enough not to click
 SPECTRUM_FLOOR_DB = -100.0
+PCM_FULL_SCALE = 32767  # 16 bits
 
 
 def note_frequency(name):
@@ -127,8 +128,10 @@ def spectrogram_db(signal, sample_rate, window=1024, hop=256):
 
 
 def snr_db(reference, estimate):
-    """Signal-to-noise ratio in dB, over all the samples given: energy of the reference over that of the error."""
+    """Signal-to-noise ratio in dB: energy of the reference over that of the error, over all samples; nan for none."""
     reference, estimate = np.asarray(reference, float), np.asarray(estimate, float)
+    if not reference.size:
+        return float("nan")
     return 10 * np.log10(np.sum(reference**2) / np.sum((reference - estimate) ** 2))
 
 
@@ -142,12 +145,12 @@ def si_sdr_db(reference, estimate):
 
 
 def read_wav(path):
-    """A mono WAV file as (T,) float64 with full scale at 1, and its sample rate in Hz."""
+    """A WAV file as `write_wav` leaves it: signal (T,), float64, and sample rate in Hz."""
     sample_rate, values = scipy.io.wavfile.read(path)
-    return values / 32768.0, sample_rate
+    return values / PCM_FULL_SCALE, sample_rate
 
 
 def write_wav(path, signal, sample_rate):
     """Write (T,) as 16-bit mono PCM; scaled down only where it would clip."""
     peak = np.max(np.abs(signal), initial=1.0)
-    scipy.io.wavfile.write(path, sample_rate, np.round(np.asarray(signal) / peak * 32767).astype(np.int16))
+    scipy.io.wavfile.write(path, sample_rate, np.round(np.asarray(signal) / peak * PCM_FULL_SCALE).astype(np.int16))

@@ -58,9 +58,16 @@ def mended(title, reconstructed, chopped, mask, sample_rate):
         spectrogram = figure.add_subplot(grid[2 * row, 0])
         frequencies, times, levels = spectrogram_db(signal, sample_rate)
         image = spectrogram.pcolorfast(
-            _edges(times), _edges(frequencies), levels[:-1, :-1], cmap="magma", vmin=LEVEL_LIMITS[0], vmax=LEVEL_LIMITS[1]
+            _edges(times),
+            _edges(frequencies),
+            levels[:-1, :-1],
+            cmap="magma",
+            vmin=LEVEL_LIMITS[0],
+            vmax=LEVEL_LIMITS[1],
         )
-        spectrogram.set(xlim=(0, seconds), ylim=(0, FREQUENCY_LIMIT), ylabel="frequency [Hz]", title=f"Spectrogram of the {name}")
+        spectrogram.set(
+            xlim=(0, seconds), ylim=(0, FREQUENCY_LIMIT), ylabel="frequency [Hz]", title=f"Spectrogram of the {name}"
+        )
         figure.colorbar(image, cax=figure.add_subplot(grid[2 * row, 1]), label="level [dB re full-scale sine]")
 
         waveform = figure.add_subplot(grid[2 * row + 1, 0], sharex=spectrogram)
@@ -74,7 +81,9 @@ def mended(title, reconstructed, chopped, mask, sample_rate):
         close_up.plot(np.arange(signal.size)[part] / sample_rate, signal[part], lw=1)
         close_up.set(xlim=near, ylim=(-limit, limit), xlabel="time [s]", title=f"Close-up of the {name}")
         for ax in (waveform, close_up):
-            ax.broken_barh([(a, b - a) for a, b in gaps], (-limit, 2 * limit), color=GAP_COLOUR, alpha=0.2, lw=0, label="gap")
+            ax.broken_barh(
+                [(a, b - a) for a, b in gaps], (-limit, 2 * limit), color=GAP_COLOUR, alpha=0.2, lw=0, label="gap"
+            )
         close_up.legend(loc="upper right")
     return figure
 

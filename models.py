@@ -12,10 +12,11 @@ import math
 from quiet_tensorflow import load, tf
 
 load()  # before Keras, which would load TensorFlow with all its start-up lines
-import keras  # noqa: E402
+import keras
 
 LOG_2_PI = math.log(2 * math.pi)
 SMALL_KERNEL = 0.1
+INITIAL_BIAS_STD = 0.5  # of the decoder's output: before it has learned anything, a network says noise, not nothing
 INITIAL_STD = 0.5  # about the RMS of what the Gaussian likelihood is used for: sound between -1 and 1
 
 
@@ -91,8 +92,11 @@ class DVAE(keras.Model):
         self.hidden = tuple(hidden)
         self.encoder = _dense_layers("encoder", (input_size, *self.hidden, 2 * latent), small=0)
         self.decoder = _dense_layers("decoder", (latent, *reversed(self.hidden), input_size), small=-1)
+        self.decoder.layers[-1].bias.assign(keras.random.normal((input_size,), stddev=INITIAL_BIAS_STD))
         if likelihood == "gaussian":
-            self.log_std = self.add_weight(name="log_std", initializer=keras.initializers.Constant(math.log(INITIAL_STD)))
+            self.log_std = self.add_weight(
+                name="log_std", initializer=keras.initializers.Constant(math.log(INITIAL_STD))
+            )
         self.noise_seed = keras.random.SeedGenerator(0)
         self.built = True
 

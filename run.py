@@ -42,7 +42,9 @@ def seed(text):
 
 def layer_widths(text):
     """A flag's value: "256,128" -> (256, 128)."""
-    return tuple(whole_number(width) for width in text.split(","))
+    with contextlib.suppress(argparse.ArgumentTypeError):
+        return tuple(whole_number(width) for width in text.split(","))
+    raise argparse.ArgumentTypeError(f"{text!r} is not a list of widths such as 256,128")
 
 
 class _OneLine(argparse.ArgumentParser):

@@ -18,13 +18,20 @@ GENERATED = 16  # new sounds at each checkpoint
 
 def read_flags():
     flags = run.parser(__doc__.splitlines()[0], iters=800, latent=6, batch_size=256, out="plots/sound")
-    flags.add_argument("--sample-rate", type=run.whole_number, default=16000, help="Hz")
+    flags.add_argument("--sample-rate", type=run.whole_number, default=16000, help="Hz, at least 1000")
     flags.add_argument("--window", type=run.whole_number, default=1024, help="samples the network sees at once")
-    return run.parse(flags)
+    settings = run.parse(flags)
+    if settings.sample_rate < 1000:
+        flags.error(f"argument --sample-rate: {settings.sample_rate} Hz is too low for the notes; at least 1000")
+    if not 64 <= settings.window <= settings.sample_rate:
+        flags.error(f"argument --window: {settings.window} samples is not between 64 and one second")
+    return settings
 
 
 def main(settings):
-    # Imported only now that the flags are known to be good: TensorFlow takes seconds to load.
+    run.start(settings)
+
+    # Imported only now that flags and folder are known to be good: TensorFlow takes seconds to load.
     import numpy as np
     from tqdm import tqdm
 
@@ -36,7 +43,6 @@ def main(settings):
     from corrupt import CORRUPTIONS
     from quiet_tensorflow import tf
 
-    run.start(settings)
     out, rate, window = settings.out, settings.sample_rate, settings.window
 
     def damage(sounds, seed):
@@ -75,27 +81,34 @@ def main(settings):
     models.keras.utils.set_random_seed(settings.seed)  # for the weights' first values
     model = models.DVAE(window, "gaussian", settings.hidden, settings.latent)
     rows = []
-    for iteration, losses in training.train(
+    for iteration, train_loss in training.train(
         model, make_batch, iterations=settings.iters, learning_rate=settings.learning_rate, seed=settings.seed
     ):
         mended = audio_utils.mend(chopped, mask, model.reconstruct, window, window // HOPS_A_WINDOW)
         generated = model.generate(GENERATED, (settings.seed, training.PRIOR)).numpy()
 
         held = model.reconstruct(held_chopped)
+        missing = held_mask == 1
         scores = {
+            "iteration": iteration,
+            "train_loss": train_loss,
+            **training.held_out_losses(model, held_chopped, held_clean),
             "snr_db": snr_db(held_tone, held),
-            "gap_snr_db": snr_db(held_tone[held_mask == 1], held[held_mask == 1]),
+            "gap_snr_db": snr_db(held_tone[missing], held[missing]),
             "long_snr_db": snr_db(tone, mended),
             "long_gap_snr_db": snr_db(tone[in_gaps], mended[in_gaps]),
             "long_si_sdr_db": audio_utils.si_sdr_db(tone, mended),
         }
-        rows.append({"iteration": iteration, **losses, **scores})
+        rows.append(scores)
         run.write_scores(out / "scores.csv", rows)
-        tqdm.write(run.score_line(rows[-1]))
+        tqdm.write(run.score_line(scores))
 
         name = f"{iteration:06d}"
         what = f"{settings.corruption} {settings.amount:g}, after {iteration} iterations"
-        save_figure(figures.mended(f"The scale of C major, mended ({what})", mended, chopped, mask, rate), f"reconstruction_{name}.png")
+        save_figure(
+            figures.mended(f"The scale of C major, mended ({what})", mended, chopped, mask, rate),
+            f"reconstruction_{name}.png",
+        )
         save_figure(figures.windows(f"New sounds from the prior ({what})", generated, rate), f"generated_{name}.png")
         write_wav(f"reconstruction_{name}.wav", mended)
         write_wav(f"generated_{name}.wav", audio_utils.one_after_the_other(generated, rate))

@@ -4,12 +4,11 @@ Iteration i is a pure function of the weights and of (seed, i): which examples, 
 in z. So a run can be repeated exactly.
 """
 
-import numpy as np
+import keras
 from tqdm import tqdm
 
+import models
 from quiet_tensorflow import tf
-import models  # noqa: F401  Keras, once TensorFlow is loaded quietly
-import keras
 
 # One home for the seeds: a run's streams of random numbers are (seed, stream), and never meet.
 TRAINING, LONG_INPUT, PRIOR = 0, 1, 2
@@ -25,11 +24,14 @@ def checkpoint_iterations(iterations):
     doubling = [0]
     while doubling[-1] < iterations:
         doubling.append(max(100, 2 * doubling[-1]))
-    return doubling[:-1] + [iterations]
+    return [*doubling[:-1], iterations]
 
 
 def adam(iterations, learning_rate):
-    """AdamW (its decay of the kernels only: Loshchilov, Hutter 2019, arXiv 1711.05101), the rate rising for WARM_UP iterations, then a cosine to 0."""
+    """AdamW, the learning rate rising for WARM_UP iterations, then falling to 0 as a cosine.
+
+    Loshchilov and Hutter 2019 (arXiv 1711.05101); only the kernels decay.
+    """
     warm_up = min(WARM_UP, iterations // 2)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, max(1, iterations - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
@@ -40,7 +42,7 @@ def adam(iterations, learning_rate):
 
 
 def train(model, make_batch, *, iterations, learning_rate, seed):
-    """Train, pausing at every checkpoint: yields (iteration, {"loss", "nll", "kl"}), nats, means since the last.
+    """Train, pausing at every checkpoint: yields (iteration, loss), the loss in nats, its mean since the last one.
 
     make_batch(seed) -> corrupted, clean (B, D), in TensorFlow graph code; `seed` there is that iteration's own.
     """
@@ -72,14 +74,21 @@ def train(model, make_batch, *, iterations, learning_rate, seed):
     done = 0
     with tqdm(total=iterations, unit="it", disable=None) as bar:
         for checkpoint in checkpoint_iterations(iterations):
-            since, totals = done, np.zeros(3)
+            since, total_loss = done, 0.0
             while done < checkpoint:
                 count = min(ITERATIONS_A_CALL, checkpoint - done)
-                sums = advance(tf.constant(done), tf.constant(count)).numpy()
-                loss, nll, kl = sums / count
-                totals += sums
+                loss, nll, kl = advance(tf.constant(done), tf.constant(count)).numpy() / count
+                total_loss += loss * count
                 done += count
                 bar.set_postfix(loss=f"{loss:.1f}", nll=f"{nll:.1f}", kl=f"{kl:.1f}", refresh=False)
                 bar.update(count)
-            means = totals / (done - since) if done > since else np.full(3, np.nan)
-            yield checkpoint, dict(zip(("loss", "nll", "kl"), means))
+            yield checkpoint, total_loss / (done - since) if done > since else float("nan")
+
+
+def held_out_losses(model, corrupted, clean):
+    """Loss and its parts on examples not trained on: {"loss", "nll", "kl"}, nats, with the same z at every call."""
+    noise = tf.random.stateless_normal((len(clean), model.latent), HELD_OUT_SEED)
+    decoded, mean, log_var = model(corrupted, noise=noise)
+    loss = model.compute_loss(x=corrupted, y=clean, y_pred=(decoded, mean, log_var))
+    kl = tf.reduce_mean(models.kl_divergence(mean, log_var))
+    return {"loss": float(loss), "nll": float(loss - kl), "kl": float(kl)}

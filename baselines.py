@@ -1,0 +1,103 @@
+"""What the model must beat, and the bound it cannot: other ways to mend the same inputs.
+
+Sounds and masks are (B, N), the mask 1 where something is missing; images and masks are (B, H, W).
+"""
+
+import numpy as np
+import scipy.linalg
+
+from audio_utils import note_frequency
+
+JANSSEN_ITERATIONS = 2  # of coefficients and samples in turn; a third changes the SNR by less than 0.1 dB
+
+
+def interpolate(chopped, mask):
+    """Each missing sample on the straight line between its neighbours: (B, N), (B, N) -> (B, N)."""
+    places = np.arange(chopped.shape[1])
+    return np.stack(
+        [
+            np.interp(places, places[gap == 0], row[gap == 0]) if (gap == 0).any() else row
+            for row, gap in zip(chopped, mask)
+        ]
+    )
+
+
+def autoregress(chopped, mask):
+    """Missing samples as an autoregressive process would continue the others: (B, N), (B, N) -> (B, N).
+
+    Janssen, Veldhuis, Vries 1986 (doi 10.1109/TASSP.1986.1164824): by turns, the process's coefficients from the
+    samples (autocorrelation method) and the missing samples that leave it the least excitation. Order
+    min(3 M + 2, N / 3) for M missing of N samples.
+    """
+    return np.stack([_autoregress(row.astype(float), np.flatnonzero(gap)) for row, gap in zip(chopped, mask)])
+
+
+def _autoregress(signal, missing):
+    order = min(3 * missing.size + 2, signal.size // 3)
+    if not missing.size or not signal.any():
+        return signal
+    for _ in range(JANSSEN_ITERATIONS):
+        spectrum = np.abs(np.fft.rfft(signal, 2 * signal.size)) ** 2
+        correlation = np.fft.irfft(spectrum)[: order + 1]
+        correlation[0] *= 1 + 1e-9  # a pure tone would leave the system singular
+        coefficients = np.append(1, scipy.linalg.solve_toeplitz(correlation[:-1], -correlation[1:]))
+        # The excitation's energy is quadratic in the samples, with the coefficients' autocorrelation as its matrix.
+        energy = np.correlate(coefficients, coefficients, "full")
+        matrix = np.pad(energy[order:], (0, signal.size - order - 1))
+        signal[missing] = 0
+        slope = np.convolve(signal, energy, "same" if signal.size >= energy.size else "full")
+        signal[missing] = scipy.linalg.solve(
+            matrix[np.abs(missing[:, None] - missing)], -slope[missing], assume_a="pos"
+        )
+    return signal
+
+
+def project(chopped, mask, notes, sample_rate):
+    """Least squares of the samples that are left on each note's sine and cosine: (B, N), (B, N) -> (notes, B, N)."""
+    shown = 1.0 - mask
+    time = np.arange(chopped.shape[1]) / sample_rate
+    fits = []
+    for note in notes:
+        angle = 2 * np.pi * note_frequency(note) * time
+        basis = np.stack([np.sin(angle), np.cos(angle)])  # (2, N)
+        normal = np.einsum("bn,in,jn->bij", shown, basis, basis)
+        weights = np.linalg.solve(normal, ((shown * chopped) @ basis.T)[..., None])[..., 0]
+        fits.append(weights @ basis)
+    return np.stack(fits)
+
+
+def best_note(chopped, mask, notes, sample_rate):
+    """The least-squares fit of whichever note leaves the least of what is shown: (B, N), (B, N) -> (B, N).
+
+    It knows the seven notes, and that they are sinusoids, but not which one it hears.
+    """
+    fits = project(chopped, mask, notes, sample_rate)
+    left = (((fits - chopped) * (1 - mask)) ** 2).sum(-1)  # (notes, B)
+    return fits[left.argmin(0), np.arange(len(chopped))]
+
+
+def right_note(chopped, mask, notes, sample_rate, index):
+    """The bound: the least-squares fit of the right note, `index` (B,) into `notes`: (B, N), (B, N) -> (B, N).
+
+    For a tone of unknown amplitude and phase in white noise of variance s^2 no unbiased estimate has less error
+    than its power of 2 s^2 / N_left: 31.07 dB for 1024 samples at 4.95 dB with a fifth missing.
+    """
+    return project(chopped, mask, notes, sample_rate)[index, np.arange(len(chopped))]
+
+
+def note_share(signals, notes, sample_rate):
+    """The share of each signal's energy that a single note explains, and which: (B, N) -> (B,), (B,)."""
+    fits = project(signals, np.zeros_like(signals), notes, sample_rate)
+    shares = (fits**2).sum(-1) / np.maximum((signals**2).sum(-1), 1e-12)
+    return shares.max(0), shares.argmax(0)
+
+
+def nearest_fill(damaged, mask, training_images):
+    """Each hole filled from the training image nearest by the pixels outside it: (B, H, W) in [0, 1].
+
+    training_images (M, H, W) in [0, 1].
+    """
+    shown, flat = (np.reshape(values, (len(damaged), -1)) for values in (1 - mask, damaged))
+    known = np.reshape(training_images, (len(training_images), -1))
+    distances = shown @ (known**2).T - 2 * (shown * flat) @ known.T  # (B, M), up to a constant for each of B
+    return np.where(mask == 1, np.asarray(training_images)[distances.argmin(1)], damaged)

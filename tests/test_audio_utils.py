@@ -1,0 +1,129 @@
+"""Notes, sounds, mending, spectrogram, files and scores, each against something independent."""
+
+import wave
+
+import numpy as np
+import pytest
+import scipy.stats
+
+import audio_utils
+from audio_utils import C_MAJOR, mend, note_frequency, si_sdr_db, snr_db
+
+RATE = 16000
+
+
+def test_notes_are_equally_tempered():
+    steps = [0, 2, 4, 5, 7, 9, 11]  # MIDI 60 is C4, 69 is A4 = 440 Hz
+    expected = [440 * 2 ** ((60 + step - 69) / 12) for step in steps]
+    np.testing.assert_allclose([note_frequency(note) for note in C_MAJOR], expected)
+    assert note_frequency("C4") == pytest.approx(261.6256, abs=1e-4)
+    assert note_frequency("A4") == 440 and note_frequency("A3") == 220
+    assert note_frequency("F#4") == note_frequency("Gb4") == pytest.approx(369.9944, abs=1e-4)
+    for wrong in ("H4", "C", "c4", "C#", ""):
+        with pytest.raises(ValueError, match="not a note"):
+            note_frequency(wrong)
+
+
+def test_noisy_notes_have_the_pitch_level_noise_and_random_phase_promised():
+    tone, clean, index = (part.numpy() for part in audio_utils.noisy_notes(C_MAJOR, 2000, 1024, RATE, (1, 2)))
+    frequencies = np.array([note_frequency(note) for note in C_MAJOR])
+    time = np.arange(1024) / RATE
+    # Least squares of each window on the sine and cosine of its note leaves nothing, and gives amplitude and phase.
+    for note, frequency in enumerate(frequencies):
+        basis = np.stack([np.sin(2 * np.pi * frequency * time), np.cos(2 * np.pi * frequency * time)], 1)
+        weights, left, *_ = np.linalg.lstsq(basis, tone[index == note].T, rcond=None)
+        assert left.max() < 1e-5
+        np.testing.assert_allclose(np.hypot(*weights), 0.5, rtol=1e-4)
+        assert scipy.stats.kstest(np.arctan2(weights[1], weights[0]) / (2 * np.pi) + 0.5, "uniform").pvalue > 1e-3
+    assert scipy.stats.chisquare(np.bincount(index)).pvalue > 1e-3
+    assert scipy.stats.kstest(((clean - tone) / 0.2).ravel()[::10], "norm").pvalue > 1e-3
+    assert snr_db(tone, clean) == pytest.approx(10 * np.log10(0.125 / 0.04), abs=0.05)  # 4.95 dB
+
+
+def test_the_scale_is_one_note_after_the_other_without_clicks():
+    tone, clean = audio_utils.noisy_scale(C_MAJOR, 0.5, RATE, np.random.default_rng(0))
+    assert tone.shape == clean.shape == (7 * 8000,)
+    for note, part in zip(C_MAJOR, tone.reshape(7, 8000)):
+        peak = np.argmax(np.abs(np.fft.rfft(part * np.hanning(8000), 2**18))) * RATE / 2**18
+        assert peak == pytest.approx(note_frequency(note), abs=0.2)
+        assert abs(part[0]) < 0.01 and abs(part[-1]) < 0.01
+        assert np.abs(part).max() == pytest.approx(0.5, abs=1e-3)
+    steepest = 0.5 * 2 * np.pi * note_frequency("B4") / RATE
+    assert np.abs(np.diff(tone)).max() < 1.3 * steepest
+    assert np.std(clean - tone) == pytest.approx(0.2, rel=0.02)
+
+
+@pytest.mark.parametrize("samples", [1024, 1025, 5000, 8192])
+def test_mending_with_a_model_that_returns_its_input_returns_the_input_to_its_ends(samples):
+    signal = np.random.default_rng(0).standard_normal(samples)
+    mended = mend(signal, np.zeros(samples), lambda windows: windows, 1024, 64)
+    np.testing.assert_allclose(mended, signal, atol=1e-6)
+
+
+def test_mending_trusts_the_windows_that_explain_what_they_are_shown():
+    # A model of constants only. The input changes from 1 to -1: windows across the step are wrong everywhere.
+    signal = np.concatenate([np.ones(4000), -np.ones(4000)])
+    mask = np.zeros(8000)
+    mask[2000:2200] = 1
+
+    def constants(windows):
+        return np.broadcast_to(np.median(windows, axis=1, keepdims=True), windows.shape)
+
+    mended = mend(signal * (1 - mask), mask, constants, 1024, 64)
+    assert np.abs(mended - signal)[:3900].max() < 1e-3  # the gap among them
+    assert np.abs(mended - signal)[4100:].max() < 1e-3
+
+
+def test_mending_needs_a_whole_window():
+    with pytest.raises(ValueError, match="1023 samples"):
+        mend(np.zeros(1023), np.zeros(1023), lambda windows: windows, 1024, 64)
+
+
+def test_cut_keeps_every_sample():
+    pieces = audio_utils.cut(np.arange(10), 4)
+    np.testing.assert_array_equal(pieces, [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 0]])
+
+
+def test_spectrogram_levels_are_relative_to_a_full_scale_sine():
+    time = np.arange(RATE) / RATE
+    frequencies, times, levels = audio_utils.spectrogram_db(0.5 * np.sin(2 * np.pi * 1000 * time), RATE)
+    assert levels.shape == (frequencies.size, times.size)
+    np.testing.assert_allclose(levels.max(0), 20 * np.log10(0.5), atol=0.01)
+    np.testing.assert_allclose(frequencies[levels.argmax(0)], 1000)
+    # One column by hand.
+    noise = np.random.default_rng(0).standard_normal(4096)
+    _, times, levels = audio_utils.spectrogram_db(noise, RATE, window=1024, hop=256)
+    hann = scipy.signal.get_window("hann", 1024)
+    by_hand = np.abs(np.fft.rfft(noise[512 : 512 + 1024] * hann)) * 2 / hann.sum()
+    assert times[2] == pytest.approx((512 + 512) / RATE)
+    np.testing.assert_allclose(levels[:, 2], 20 * np.log10(by_hand), atol=1e-6)
+
+
+def test_wav_round_trip(tmp_path):
+    signal = np.random.default_rng(0).uniform(-1, 1, 5000)
+    audio_utils.write_wav(tmp_path / "a.wav", signal, 8000)
+    again, rate = audio_utils.read_wav(tmp_path / "a.wav")
+    assert rate == 8000
+    np.testing.assert_allclose(again, signal, atol=1.01 / 32768)
+    with wave.open(str(tmp_path / "a.wav")) as file:
+        assert (file.getnchannels(), file.getsampwidth(), file.getnframes()) == (1, 2, 5000)
+
+
+def test_a_wav_is_scaled_only_where_it_would_clip(tmp_path):
+    audio_utils.write_wav(tmp_path / "loud.wav", np.array([0.5, -2.0, 1.0]), 8000)
+    np.testing.assert_allclose(audio_utils.read_wav(tmp_path / "loud.wav")[0], [0.25, -1, 0.5], atol=1e-4)
+
+
+def test_scores_have_their_published_values():
+    target, estimate = [3, -0.5, 2, 7], [2.5, 0.0, 2, 8]  # torchmetrics' documentation
+    assert si_sdr_db(target, estimate) == pytest.approx(18.4030, abs=1e-4)
+    assert si_sdr_db(target, 5 * np.array(estimate)) == pytest.approx(18.4030, abs=1e-4)
+    assert snr_db(target, estimate) == pytest.approx(10 * np.log10(62.25 / 1.5))
+    assert snr_db([1, 1], [0, 0]) == 0  # filling with zeros: 0 dB by definition
+
+
+def test_windows_one_after_the_other_start_and_end_softly():
+    strung = audio_utils.one_after_the_other(np.ones((3, 1024)), RATE, pause=0.1)
+    assert strung.shape == (3 * (1024 + 1600),)
+    assert np.abs(np.diff(strung)).max() < 0.06
+    assert strung.max() == 1

@@ -1,0 +1,118 @@
+"""The model's mathematics against SciPy, Monte Carlo and a case with a closed form."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+import models
+from models import DVAE, keras
+from quiet_tensorflow import tf
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def test_kl_divergence_agrees_with_monte_carlo():
+    mean, log_var = np.array([[0.7, -1.2]], np.float32), np.array([[-1.0, 0.5]], np.float32)
+    std = np.exp(0.5 * log_var)
+    z = mean + std * normal(400_000, 2).astype(float)
+    ratio = (scipy.stats.norm.logpdf(z, mean, std) - scipy.stats.norm.logpdf(z)).sum(1)
+    error = ratio.std() / np.sqrt(len(ratio))
+    assert models.kl_divergence(mean, log_var).numpy()[0] == pytest.approx(ratio.mean(), abs=5 * error)
+
+
+def test_bernoulli_nll_is_scipys_for_binary_pixels_and_the_mean_of_it_for_grey_ones():
+    logits = 3 * normal(4, 6)
+    binary = (normal(4, 6, seed=1) > 0).astype(np.float32)
+    expected = -scipy.stats.bernoulli.logpmf(binary, scipy.special.expit(logits.astype(float))).sum(1)
+    np.testing.assert_allclose(models.bernoulli_nll(binary, logits), expected, rtol=1e-5)
+    grey = np.full((4, 6), 0.3, np.float32)
+    white, black = (models.bernoulli_nll(np.full_like(grey, level), logits) for level in (1, 0))
+    np.testing.assert_allclose(models.bernoulli_nll(grey, logits), 0.3 * white + 0.7 * black, rtol=1e-5)
+
+
+def test_gaussian_nll_is_scipys():
+    clean, decoded = normal(3, 50), normal(3, 50, seed=1)
+    expected = -scipy.stats.norm.logpdf(clean.astype(float), decoded, 0.2).sum(1)
+    np.testing.assert_allclose(models.gaussian_nll(clean, decoded, np.float32(np.log(0.2))), expected, rtol=1e-5)
+
+
+def test_reparameterized_noise_has_the_mean_and_variance_asked_for():
+    z = models.reparameterize(2.0, np.float32(np.log(9.0)), normal(100_000))
+    assert scipy.stats.kstest(z, scipy.stats.norm(2, 3).cdf).pvalue > 1e-3
+
+
+def test_importance_log_likelihood_reaches_the_closed_form_of_a_linear_gaussian_decoder():
+    # x = W z + noise, z ~ N(0, 1): x ~ N(0, W W' + s^2 I). The proposal is off on purpose.
+    rng = np.random.default_rng(0)
+    weights, std, x = rng.standard_normal((2, 5)), 0.7, rng.standard_normal((3, 5))
+    expected = scipy.stats.multivariate_normal(np.zeros(5), weights.T @ weights + std**2 * np.eye(5)).logpdf(x)
+    precision = np.eye(2) + weights @ weights.T / std**2
+    mean = x @ weights.T / std**2 @ np.linalg.inv(precision) + 0.05
+    log_var = np.log(2 * np.diag(np.linalg.inv(precision))) * np.ones((3, 1))
+
+    def nll(z):
+        return models.gaussian_nll(
+            tf.constant(x, tf.float32), z @ tf.constant(weights, tf.float32), np.float32(np.log(std))
+        )
+
+    arguments = nll, tf.constant(mean, tf.float32), tf.constant(log_var, tf.float32)
+    many = tf.function(lambda: models.importance_log_likelihood(*arguments, 20_000, (1, 2)))()
+    np.testing.assert_allclose(many, expected, atol=0.05)
+    single = np.array([models.importance_log_likelihood(*arguments, 1, (3, k)) for k in range(300)])
+    assert np.all(single.mean(0) < expected)  # one draw at a time, the mean is the ELBO: below
+
+
+def test_the_loss_is_the_negative_elbo():
+    model = DVAE(6, "gaussian", hidden=(5,), latent=2)
+    clean, noise = normal(8, 6), normal(8, 2, seed=1)
+    decoded, mean, log_var = (part.numpy().astype(float) for part in model(clean, noise=noise))
+    z = mean + np.exp(log_var / 2) * noise
+    np.testing.assert_allclose(decoded, model.decoder(z.astype(np.float32)), rtol=1e-4, atol=1e-6)
+    std = float(tf.exp(model.log_std))
+    nll = -scipy.stats.norm.logpdf(clean, decoded, std).sum(1)
+    kl = 0.5 * (np.exp(log_var) + mean**2 - 1 - log_var).sum(1)
+    loss = model.compute_loss(x=clean, y=clean, y_pred=model(clean, noise=noise))
+    assert float(loss) == pytest.approx((nll + kl).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_a_model_comes_back_from_its_file(tmp_path, likelihood):
+    keras.utils.set_random_seed(3)
+    model = DVAE(12, likelihood, hidden=(7, 5), latent=3)
+    if likelihood == "gaussian":
+        model.log_std.assign(-1.5)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    x = normal(4, 12)
+    np.testing.assert_array_equal(model.reconstruct(x), again.reconstruct(x))
+    np.testing.assert_array_equal(model.generate(5, (1, 2)), again.generate(5, (1, 2)))
+    assert again.get_config() == model.get_config()
+    assert len(again.weights) == len(model.weights)
+    for ours, theirs in zip(model.weights, again.weights):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_generated_pixels_are_probabilities_from_standard_normal_z():
+    model = DVAE(2, "bernoulli", hidden=(), latent=2)
+    model.decoder.layers[-1].set_weights([np.eye(2, dtype=np.float32), np.zeros(2, np.float32)])
+    pixels = model.generate(20_000, (0, 1)).numpy()
+    assert pixels.min() > 0 and pixels.max() < 1
+    z = scipy.special.logit(pixels.astype(float)).ravel()
+    assert scipy.stats.kstest(z, "norm").pvalue > 1e-3
+
+
+def test_it_learns_with_keras_own_fit():
+    keras.utils.set_random_seed(0)
+    model = DVAE(8, "gaussian", hidden=(16,), latent=2)
+    clean = normal(512, 1) @ np.ones((1, 8), np.float32)
+    model.compile(keras.optimizers.Adam(1e-2))
+    losses = model.fit(clean * (normal(512, 8, seed=1) > 0), clean, epochs=12, batch_size=64, verbose=0).history["loss"]
+    assert losses[-1] < losses[0] - 3
+    assert model.evaluate(clean, clean, verbose=0) == pytest.approx(losses[-1], abs=5)
+
+
+def test_an_unknown_likelihood_is_refused():
+    with pytest.raises(ValueError, match="poisson"):
+        DVAE(4, "poisson")
