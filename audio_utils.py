@@ -16,7 +16,7 @@ C_MAJOR = ("C4", "D4", "E4", "F4", "G4", "A4", "B4")
 TONE_AMPLITUDE = 0.5  # peak
 NOISE_STD = 0.2  # with the amplitude above: 4.95 dB SNR, a flute played with a lot of air
 FADE_SECONDS = 0.002  # at both ends of each note of a scale: long enough not to click
-SPECTRUM_FLOOR_DB = -100.0
+SPECTRUM_FLOOR_DB = -80.0
 PCM_FULL_SCALE = 32767  # 16 bits
 
 
@@ -56,11 +56,11 @@ def noisy_scale(notes, seconds, sample_rate, rng):
     samples = round(seconds * sample_rate)
     frequency = np.repeat([note_frequency(note) for note in notes], samples)
     phase = rng.random() + np.cumsum(frequency) / sample_rate  # in turns
-    tone = TONE_AMPLITUDE * np.tile(_fades(samples, sample_rate), len(notes)) * np.sin(2 * np.pi * phase)
+    tone = TONE_AMPLITUDE * np.tile(note_fades(samples, sample_rate), len(notes)) * np.sin(2 * np.pi * phase)
     return tone, tone + NOISE_STD * rng.standard_normal(tone.size)
 
 
-def _fades(samples, sample_rate):
+def note_fades(samples, sample_rate):
     """Amplitude that rises from 0 to 1 in FADE_SECONDS and falls back at the end, half a cosine each: (samples,)."""
     rise = np.clip((np.arange(samples) + 0.5) / sample_rate / FADE_SECONDS, 0, 1)
     return np.sin(0.5 * np.pi * np.minimum(rise, rise[::-1])) ** 2
@@ -112,7 +112,7 @@ def _trust(inputs, shown, outputs):
 
 def one_after_the_other(signals, sample_rate, pause=0.1):
     """Short sounds (count, N) as one (T,), each faded at its ends and followed by `pause` seconds of silence."""
-    faded = signals * _fades(signals.shape[1], sample_rate)
+    faded = signals * note_fades(signals.shape[1], sample_rate)
     return np.pad(faded, ((0, 0), (0, round(pause * sample_rate)))).ravel()
 
 
@@ -142,6 +142,15 @@ def si_sdr_db(reference, estimate):
     """
     reference, estimate = np.asarray(reference, float), np.asarray(estimate, float)
     return snr_db(reference * np.dot(reference, estimate) / np.dot(reference, reference), estimate)
+
+
+def log_spectral_distance_db(reference, estimate, sample_rate):
+    """Root mean square over frequency of the spectrograms' difference in dB, averaged over time, of signals (T,).
+
+    Gray and Markel 1976 (doi 10.1109/TASSP.1976.1162849). Levels below SPECTRUM_FLOOR_DB count as that.
+    """
+    (_, _, ours), (_, _, theirs) = (spectrogram_db(signal, sample_rate) for signal in (reference, estimate))
+    return np.sqrt(((ours - theirs) ** 2).mean(axis=0)).mean()
 
 
 def read_wav(path):

@@ -3,12 +3,16 @@
 Sounds and masks are (B, N), the mask 1 where something is missing; images and masks are (B, H, W).
 """
 
+import warnings
+
 import numpy as np
 import scipy.linalg
 
-from audio_utils import note_frequency
+from audio_utils import note_fades, note_frequency
 
-JANSSEN_ITERATIONS = 2  # of coefficients and samples in turn; a third changes the SNR by less than 0.1 dB
+JANSSEN_ITERATIONS = 2  # of coefficients and samples in turn; on noisy notes more of them lower the SNR
+CLASSIFIED = 10_000  # images
+CLASSIFIER_EPOCHS = 20
 
 
 def interpolate(chopped, mask):
@@ -85,6 +89,21 @@ def right_note(chopped, mask, notes, sample_rate, index):
     return project(chopped, mask, notes, sample_rate)[index, np.arange(len(chopped))]
 
 
+def right_scale(chopped, mask, notes, sample_rate):
+    """The bound for a scale of equally long notes: the right note fitted to each note's whole length: (T,) -> (T,)."""
+    samples = chopped.size // len(notes)
+    fades = note_fades(samples, sample_rate)
+    outside = np.maximum(mask.reshape(len(notes), samples), fades < 1)  # the fades are not fitted
+    fits = right_note(chopped.reshape(len(notes), samples), outside, notes, sample_rate, np.arange(len(notes)))
+    return (fits * fades).ravel()
+
+
+def effective_number(labels):
+    """How many kinds there are, rare ones counting less: the exponential of the labels' entropy; 0 for none."""
+    shares = np.unique(labels, return_counts=True)[1] / max(1, len(labels))
+    return float(np.exp(-np.sum(shares * np.log(shares)))) if len(labels) else 0.0
+
+
 def note_share(signals, notes, sample_rate):
     """The share of each signal's energy that a single note explains, and which: (B, N) -> (B,), (B,)."""
     fits = project(signals, np.zeros_like(signals), notes, sample_rate)
@@ -101,3 +120,15 @@ def nearest_fill(damaged, mask, training_images):
     known = np.reshape(training_images, (len(training_images), -1))
     distances = shown @ (known**2).T - 2 * (shown * flat) @ known.T  # (B, M), up to a constant for each of B
     return np.where(mask == 1, np.asarray(training_images)[distances.argmin(1)], damaged)
+
+
+def digit_classifier(images, labels):
+    """A judge of digits: a small network fitted to at most CLASSIFIED of the images (M, H, W) uint8 and their labels.
+
+    Takes flat images in [0, 1]; never fitted to mended or generated ones.
+    """
+    from sklearn.neural_network import MLPClassifier  # takes a second to import
+
+    classifier = MLPClassifier((256,), batch_size=100, max_iter=CLASSIFIER_EPOCHS, random_state=0)
+    with warnings.catch_warnings(action="ignore"):  # that it stops after so many epochs is on purpose
+        return classifier.fit(images[:CLASSIFIED].reshape(-1, images[0].size) / 255.0, labels[:CLASSIFIED])

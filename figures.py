@@ -6,11 +6,10 @@ Figures are made without pyplot: no state is kept between them, and no window is
 import numpy as np
 from matplotlib.figure import Figure
 
-from audio_utils import spectrogram_db
+from audio_utils import SPECTRUM_FLOOR_DB, spectrogram_db
 
 GAP_COLOUR = "tab:red"
 FREQUENCY_LIMIT = 2000  # Hz: the notes lie between 262 and 494 Hz
-LEVEL_LIMITS = (-80, 0)  # dB relative to a full-scale sine
 CLOSE_UP_SECONDS = 0.05
 
 
@@ -62,8 +61,8 @@ def mended(title, reconstructed, chopped, mask, sample_rate):
             _edges(frequencies),
             levels[:-1, :-1],
             cmap="magma",
-            vmin=LEVEL_LIMITS[0],
-            vmax=LEVEL_LIMITS[1],
+            vmin=SPECTRUM_FLOOR_DB,
+            vmax=0,
         )
         spectrogram.set(
             xlim=(0, seconds), ylim=(0, FREQUENCY_LIMIT), ylabel="frequency [Hz]", title=f"Spectrogram of the {name}"

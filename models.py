@@ -15,7 +15,7 @@ load()  # before Keras, which would load TensorFlow with all its start-up lines
 import keras
 
 LOG_2_PI = math.log(2 * math.pi)
-SMALL_KERNEL = 0.1
+SMALL_KERNEL = 0.3
 INITIAL_BIAS_STD = 0.5  # of the decoder's output: before it has learned anything, a network says noise, not nothing
 INITIAL_STD = 0.5  # about the RMS of what the Gaussian likelihood is used for: sound between -1 and 1
 

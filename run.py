@@ -52,14 +52,19 @@ class _OneLine(argparse.ArgumentParser):
         fail(f"{message} (see --help)")
 
 
-def parser(description, *, iters, latent, batch_size, out):
+def parser(description, *, iters, batch_size, learning_rate, hidden, latent, out):
     """The flags both experiments share, with the defaults given and those they have in common."""
     flags = _OneLine(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = flags.add_argument
     add("--iters", type=whole_number, default=iters, help="iterations: optimizer steps")
     add("--batch-size", type=whole_number, default=batch_size, help="examples an iteration")
-    add("--learning-rate", type=positive, default=8e-3, help="at its peak; warms up, then falls to 0 as a cosine")
-    add("--hidden", type=layer_widths, default=(256, 256, 128), help="widths of the encoder's layers, e.g. 256,128")
+    add(
+        "--learning-rate",
+        type=positive,
+        default=learning_rate,
+        help="at its peak; warms up, then falls to 0 as a cosine",
+    )
+    add("--hidden", type=layer_widths, default=hidden, help="widths of the encoder's layers, e.g. 256,128")
     add("--latent", type=whole_number, default=latent, help="dimensions of z")
     add("--corruption", choices=CORRUPTIONS, default="block", help="how the input is damaged")
     add("--amount", type=positive, default=0.2, help="share missing or replaced; for gaussian, standard deviation")
@@ -109,17 +114,25 @@ def start(settings):
 
 
 def write_scores(path, rows):
-    """One row a checkpoint, a column a score, its unit in its name. rows: a list of dicts with the same keys."""
+    """A table of scores as CSV, units in the columns' names. rows: dicts, with the first one's keys or some of them."""
     with replacing(path) as beside, open(beside, "w", newline="") as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
         table.writerows({name: _rounded(value) for name, value in row.items()} for row in rows)
 
 
-def score_line(row):
-    """A row of scores as one line for the terminal."""
-    return "  ".join(f"{name} {_rounded(value)}" for name, value in row.items())
+def print_table(rows):
+    """A table of scores for the terminal, the first row's keys as its head."""
+    lines = [list(rows[0])] + [[str(_rounded(row.get(name, ""))) for name in rows[0]] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    for name, *values in lines:
+        print(name.ljust(widths[0]), *(value.rjust(width) for value, width in zip(values, widths[1:])), sep="  ")
+
+
+def score_line(row, names):
+    """Some of a row of scores as one line for the terminal."""
+    return "   ".join(f"{name} {_rounded(row[name])}" for name in names)
 
 
 def _rounded(value):
-    return value if isinstance(value, int) else f"{value:.4g}"
+    return value if isinstance(value, int | str) else f"{value:.4g}"

@@ -10,14 +10,25 @@ samples missing. The network is scored on the whole noisy window, yet what it le
 
 import run
 
+ONE_NOTE = 0.9  # a generated sound is one note if one of the seven explains this share of its energy
 HELD_OUT_WINDOWS = 2048
 NOTE_SECONDS = 0.5  # of each note in the long input
 HOPS_A_WINDOW = 16  # how many windows cover each sample of the long input
-GENERATED = 16  # new sounds at each checkpoint
+GENERATED = 512  # new sounds scored at each checkpoint
+SHOWN = 16  # of them in the figure and the WAV
+AUTOREGRESSED = 256  # windows are enough for this baseline, the slowest
 
 
 def read_flags():
-    flags = run.parser(__doc__.splitlines()[0], iters=800, latent=6, batch_size=256, out="plots/sound")
+    flags = run.parser(
+        __doc__.splitlines()[0],
+        iters=800,
+        batch_size=256,
+        learning_rate=8e-3,
+        hidden=(256, 256, 128),
+        latent=5,
+        out="plots/sound",
+    )
     flags.add_argument("--sample-rate", type=run.whole_number, default=16000, help="Hz, at least 1000")
     flags.add_argument("--window", type=run.whole_number, default=1024, help="samples the network sees at once")
     settings = run.parse(flags)
@@ -36,6 +47,7 @@ def main(settings):
     from tqdm import tqdm
 
     import audio_utils
+    import baselines
     import figures
     import models
     import training
@@ -55,16 +67,32 @@ def main(settings):
         return corrupted, clean
 
     # What is scored and shown is drawn once, so that two checkpoints differ by training alone.
-    held_tone, held_clean, _ = noisy_notes(C_MAJOR, HELD_OUT_WINDOWS, window, rate, training.HELD_OUT_SEED)
+    held_tone, held_clean, held_note = noisy_notes(C_MAJOR, HELD_OUT_WINDOWS, window, rate, training.HELD_OUT_SEED)
     held_chopped, held_mask = damage(held_clean, tf.random.fold_in(training.HELD_OUT_SEED, 1))
+    held_tone, held_note, held_gaps = held_tone.numpy(), held_note.numpy(), held_mask.numpy()
 
     long_seed = (settings.seed, training.LONG_INPUT)
     tone, clean = audio_utils.noisy_scale(C_MAJOR, NOTE_SECONDS, rate, np.random.default_rng(long_seed))
-    chopped, mask = (
+    chopped, gaps = (
         pieces.numpy().ravel()[: clean.size]
         for pieces in damage(tf.constant(audio_utils.cut(clean, window), tf.float32), long_seed)
     )
-    in_gaps = mask == 1
+
+    def mend(reconstruct, hop=window // HOPS_A_WINDOW):
+        return audio_utils.mend(chopped, gaps, reconstruct, window, hop)
+
+    def scores(windows, long):
+        """The scores of an estimate of the held-out windows' tones (or the first of them), and of the long tone."""
+        some = slice(len(windows))
+        return {
+            "snr_db": snr_db(held_tone[some], windows),
+            "gap_snr_db": snr_db(held_tone[some][held_gaps[some] == 1], windows[held_gaps[some] == 1]),
+            "long_snr_db": snr_db(tone, long),
+            "long_gap_snr_db": snr_db(tone[gaps == 1], long[gaps == 1]),
+            "long_si_sdr_db": audio_utils.si_sdr_db(tone, long),
+            "long_lsd_db": audio_utils.log_spectral_distance_db(tone, long, rate),
+        }
+
     gain = min(1.0, 0.99 / np.abs(clean).max())  # one for all WAVs of the run: their levels compare, none clips
 
     def write_wav(name, sound):
@@ -84,37 +112,64 @@ def main(settings):
     for iteration, train_loss in training.train(
         model, make_batch, iterations=settings.iters, learning_rate=settings.learning_rate, seed=settings.seed
     ):
-        mended = audio_utils.mend(chopped, mask, model.reconstruct, window, window // HOPS_A_WINDOW)
+        mended = mend(model.reconstruct)
         generated = model.generate(GENERATED, (settings.seed, training.PRIOR)).numpy()
-
-        held = model.reconstruct(held_chopped)
-        missing = held_mask == 1
-        scores = {
-            "iteration": iteration,
-            "train_loss": train_loss,
-            **training.held_out_losses(model, held_chopped, held_clean),
-            "snr_db": snr_db(held_tone, held),
-            "gap_snr_db": snr_db(held_tone[missing], held[missing]),
-            "long_snr_db": snr_db(tone, mended),
-            "long_gap_snr_db": snr_db(tone[in_gaps], mended[in_gaps]),
-            "long_si_sdr_db": audio_utils.si_sdr_db(tone, mended),
-        }
-        rows.append(scores)
+        share, note = baselines.note_share(generated, C_MAJOR, rate)
+        held = model.reconstruct(held_chopped).numpy()
+        rows.append(
+            {
+                "method": "DVAE",
+                "iteration": iteration,
+                "train_loss": train_loss,
+                **training.held_out_losses(model, held_chopped, held_clean),
+                **scores(held, mended),
+                "generated_one_note": np.mean(share >= ONE_NOTE),
+                "generated_notes": baselines.effective_number(note[share >= ONE_NOTE]),
+            }
+        )
         run.write_scores(out / "scores.csv", rows)
-        tqdm.write(run.score_line(scores))
+        tqdm.write(run.score_line(rows[-1], ("iteration", "loss", "snr_db", "gap_snr_db", "long_snr_db")))
 
         name = f"{iteration:06d}"
         what = f"{settings.corruption} {settings.amount:g}, after {iteration} iterations"
-        save_figure(
-            figures.mended(f"The scale of C major, mended ({what})", mended, chopped, mask, rate),
-            f"reconstruction_{name}.png",
-        )
-        save_figure(figures.windows(f"New sounds from the prior ({what})", generated, rate), f"generated_{name}.png")
+        figure = figures.mended(f"The scale of C major, mended ({what})", mended, chopped, gaps, rate)
+        save_figure(figure, f"reconstruction_{name}.png")
+        figure = figures.windows(f"New sounds from the prior ({what})", generated[:SHOWN], rate)
+        save_figure(figure, f"generated_{name}.png")
         write_wav(f"reconstruction_{name}.wav", mended)
-        write_wav(f"generated_{name}.wav", audio_utils.one_after_the_other(generated, rate))
+        write_wav(f"generated_{name}.wav", audio_utils.one_after_the_other(generated[:SHOWN], rate))
 
     with run.replacing(out / "model.keras") as path:
         model.save(path)
+
+    # The same scores for what the model must beat, and for the bound it cannot.
+    def autoregress(windows):
+        return baselines.autoregress(windows, windows == 0)
+
+    def best_note(windows):
+        return baselines.best_note(windows, windows == 0, C_MAJOR, rate)
+
+    held_chopped = held_chopped.numpy()
+    ladder = {
+        "chopped input": (held_chopped, chopped),
+        "linear interpolation": (
+            baselines.interpolate(held_chopped, held_gaps),
+            baselines.interpolate(chopped[None], gaps[None])[0],
+        ),
+        f"autoregression (first {AUTOREGRESSED})": (
+            autoregress(held_chopped[:AUTOREGRESSED]),
+            mend(autoregress, hop=window // 2),
+        ),
+        "best of the seven notes": (best_note(held_chopped), mend(best_note)),
+        "DVAE": (held, mended),
+        "bound: the right note": (
+            baselines.right_note(held_chopped, held_gaps, C_MAJOR, rate, held_note),
+            baselines.right_scale(chopped, gaps, C_MAJOR, rate),
+        ),
+    }
+    ladder = [{"method": method, **scores(*estimates)} for method, estimates in ladder.items()]
+    run.print_table(ladder)
+    run.write_scores(out / "scores.csv", rows + [row for row in ladder if row["method"] != "DVAE"])
     print(f"Look at {out / f'reconstruction_{name}.png'}, listen to {out / f'reconstruction_{name}.wav'}")
 
 

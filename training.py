@@ -4,10 +4,10 @@ Iteration i is a pure function of the weights and of (seed, i): which examples, 
 in z. So a run can be repeated exactly.
 """
 
-import keras
 from tqdm import tqdm
 
 import models
+from models import keras
 from quiet_tensorflow import tf
 
 # One home for the seeds: a run's streams of random numbers are (seed, stream), and never meet.
@@ -15,7 +15,7 @@ TRAINING, LONG_INPUT, PRIOR = 0, 1, 2
 HELD_OUT_SEED = (20261123, 3)  # the same held-out examples whatever the run's seed, so that runs can be compared
 
 WARM_UP = 50  # iterations
-WEIGHT_DECAY = 0.2  # times the learning rate, an iteration
+WEIGHT_DECAY = 0.1  # times the learning rate, an iteration
 ITERATIONS_A_CALL = 20  # in one call of the compiled loop; the bar moves, and the losses are read, once a call
 
 

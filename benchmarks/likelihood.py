@@ -1,0 +1,149 @@
+"""Test likelihood of MNIST under a plain VAE and denoising VAEs, at equal budget.
+
+    python benchmarks/likelihood.py --iters 20000 --seeds 2          # train what is missing, then print the table
+    python benchmarks/likelihood.py --table                          # print it from what is saved
+
+Dynamically binarized digits, all 60,000 for training; log p(x) of the test digits by importance sampling, the
+encoder shown the clean digit (arXiv 1511.06406). Needs the full MNIST: Keras's cache, a network, or --data. Each
+finished model leaves one JSON file in the results folder, so a run that was stopped goes on where it was.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+
+import image_utils
+import training
+from corrupt import CORRUPTIONS
+from models import DVAE, keras
+from quiet_tensorflow import tf
+
+MODELS = {  # name: corruption, amount
+    "VAE": ("none", 0.0),
+    "DVAE, salt-and-pepper 5 %": ("salt-pepper", 0.05),
+    "DVAE, salt-and-pepper 10 %": ("salt-pepper", 0.10),
+    "DVAE, block 20 %": ("block", 0.20),
+}
+PUBLISHED = {  # test NLL in nats, dynamic binarization, 5,000 importance samples: arXiv 1509.00519, table 1
+    "VAE, one stochastic layer (Burda et al. 2016)": 86.76,
+    "IWAE, k = 50, one stochastic layer (same)": 84.78,
+}
+
+
+def binarized(images, seed):
+    """Pixels drawn anew from their grey levels: (B, H, W) in [0, 1] -> (B, H * W) of 0 and 1."""
+    flat = tf.reshape(images, (len(images), -1))
+    return tf.cast(tf.random.stateless_uniform(tf.shape(flat), seed) < flat, tf.float32)
+
+
+def fit(settings, corruption, amount, seed, train_images):
+    """A model trained at the settings, and the seconds that took."""
+    keras.utils.set_random_seed(seed)
+    model = DVAE(28 * 28, "bernoulli", settings.hidden, settings.latent)
+
+    def make_batch(batch_seed):
+        image_seed, pixel_seed, damage_seed = tf.unstack(tf.random.split(batch_seed, 3))
+        clean = binarized(image_utils.random_images(train_images, settings.batch_size, image_seed), pixel_seed)
+        images = tf.reshape(clean, (settings.batch_size, 28, 28))
+        corrupted, _ = CORRUPTIONS[corruption](images, amount, damage_seed)
+        return tf.reshape(corrupted, clean.shape), clean
+
+    started = time.monotonic()
+    for _ in training.train(
+        model, make_batch, iterations=settings.iters, learning_rate=settings.learning_rate, seed=seed
+    ):
+        pass
+    return model, time.monotonic() - started
+
+
+def test_scores(model, images, samples):
+    """Importance-sampled NLL and negative ELBO of each test digit, nats: (M,), (M,)."""
+
+    @tf.function(reduce_retracing=True)
+    def score(clean, seed):
+        mean, log_var = model.encode(clean)
+        noise = tf.random.stateless_normal(tf.shape(mean), seed)
+        decoded, _, _ = model(clean, noise=noise)
+        elbo = -model.nll(clean, decoded) - training.models.kl_divergence(mean, log_var)
+        return -model.log_likelihood(clean, clean, samples, seed), -elbo
+
+    clean = binarized(image_utils.grey(images), training.HELD_OUT_SEED)
+    parts = [score(part, (7, k)) for k, part in enumerate(tf.split(clean, max(1, len(images) // 1000)))]
+    return (np.concatenate(values) for values in zip(*parts))
+
+
+def key(settings, name, seed):
+    """The file a model's result is kept in: everything that makes the figure is in its name."""
+    widths = "-".join(map(str, settings.hidden))
+    what = f"{name} {widths} {settings.latent} {settings.iters} {settings.batch_size} {settings.learning_rate:g}"
+    return settings.results / f"{what} {settings.samples}x{settings.digits} seed {seed}.json".replace(" %", "%")
+
+
+def table(results):
+    """Markdown rows: model, mean NLL over the seeds, its standard error, the same for the ELBO, training time."""
+    lines = [
+        "| model | iterations | test NLL [nats] | - ELBO [nats] | training [min] | seeds |",
+        "|---|---|---|---|---|---|",
+    ]
+    groups = {}
+    for path in sorted(results.glob("*.json")):
+        result = json.loads(path.read_text())
+        groups.setdefault((result["model"], result["iters"], result["samples"], result["digits"]), []).append(result)
+    for (model, iters, samples, digits), runs in sorted(groups.items(), key=lambda item: (item[0][1], item[0][0])):
+        nll, elbo, minutes = (np.array([run[name] for run in runs]) for name in ("nll", "negative_elbo", "minutes"))
+        spread = f" ± {nll.std(ddof=1) / np.sqrt(len(nll)):.2f}" if len(nll) > 1 else ""
+        lines.append(
+            f"| {model} ({samples} samples, {digits} digits) | {iters} | {nll.mean():.2f}{spread} | {elbo.mean():.2f} "
+            f"| {minutes.mean():.1f} | {len(runs)} |"
+        )
+    lines += [f"| {name} | | {nll:.2f} | | | |" for name, nll in PUBLISHED.items()]
+    return "\n".join(lines)
+
+
+def main():
+    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags.add_argument("--iters", type=int, default=20000)
+    flags.add_argument("--seeds", type=int, default=2)
+    flags.add_argument("--hidden", type=lambda text: tuple(map(int, text.split(","))), default=(512, 512))
+    flags.add_argument("--latent", type=int, default=50)
+    flags.add_argument("--batch-size", type=int, default=128)
+    flags.add_argument("--learning-rate", type=float, default=2e-3)
+    flags.add_argument("--samples", type=int, default=5000, help="importance samples a digit")
+    flags.add_argument("--digits", type=int, default=10000, help="test digits scored")
+    flags.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    flags.add_argument("--results", type=Path, default=Path("plots/likelihood"))
+    flags.add_argument("--data", help="an .npz file with Keras's keys")
+    flags.add_argument("--table", action="store_true", help="only print the table of what is saved")
+    settings = flags.parse_args()
+
+    settings.results.mkdir(parents=True, exist_ok=True)
+    if not settings.table:
+        train_images, _, test_images, _, source = image_utils.load_digits(settings.data)
+        if len(train_images) != 60000:
+            raise SystemExit(f"{source}. The published figures are for all of them.")
+        train_images = tf.constant(train_images)
+        for seed in range(settings.seeds):
+            for name in settings.models:
+                path = key(settings, name, seed)
+                if path.exists():
+                    continue
+                print(path.stem, flush=True)
+                model, seconds = fit(settings, *MODELS[name], seed, train_images)
+                nll, negative_elbo = test_scores(model, test_images[: settings.digits], settings.samples)
+                result = {"model": name, "iters": settings.iters, "seed": seed, "minutes": seconds / 60}
+                result |= {"samples": settings.samples, "digits": settings.digits}
+                result |= {"nll": float(nll.mean()), "nll_standard_error": float(nll.std() / len(nll) ** 0.5)}
+                result |= {"negative_elbo": float(negative_elbo.mean())}
+                path.write_text(json.dumps(result, indent=2) + "\n")
+                print(json.dumps(result), flush=True)
+    print(table(settings.results))
+
+
+if __name__ == "__main__":
+    main()
