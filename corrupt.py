@@ -4,7 +4,7 @@ Each takes a batch, an amount and a seed, and returns the corrupted batch and th
 
     corrupted, mask = CORRUPTIONS["block"](batch, 0.2, seed)
 
-Images are (B, H, W), sounds are (B, N), float32; the mask has the batch's shape, 1 where something is missing
+Images are (B, H, W), sounds are (B, N), float32, TensorFlow or NumPy; the mask has the batch's shape, 1 where something is missing
 or replaced, 0 elsewhere. `amount` is the share of the values concerned, save for `gaussian`. `seed` is a pair
 of integers, and the same seed gives the same damage: all draws are TensorFlow's stateless ones.
 """
@@ -17,7 +17,7 @@ def block(batch, amount, seed):
 
     A rectangle's sides have a ratio between 1/2 and 2 (log-uniform) as far as the image's sides allow.
     """
-    if batch.shape.rank == 2:
+    if len(batch.shape) == 2:
         mask = _stretch(batch, amount, seed)
     else:
         mask = _rectangle(batch, amount, seed)
@@ -34,7 +34,7 @@ def salt_pepper(batch, amount, seed):
     """Each value replaced with probability `amount` by its example's least or greatest value, a fair coin each."""
     where, coin = tf.unstack(tf.random.split(seed))
     mask = tf.cast(tf.random.stateless_uniform(tf.shape(batch), where) < amount, tf.float32)
-    axes = list(range(1, batch.shape.rank))
+    axes = list(range(1, len(batch.shape)))
     salt = tf.reduce_max(batch, axes, keepdims=True)
     pepper = tf.reduce_min(batch, axes, keepdims=True)
     replacement = tf.where(tf.random.stateless_uniform(tf.shape(batch), coin) < 0.5, salt, pepper)

@@ -20,9 +20,11 @@ def save(figure, path):
 
 def digit_rows(title, rows, holes=None):
     """Rows of images, one title a row. rows: {label: (count, H, W) in [0, 1]}; holes: {label: mask} tints red."""
-    figure = Figure(figsize=(12, 0.6 + 0.8 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(12, 0.6 + 0.8 * len(rows)))
     figure.suptitle(title)
     axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
+    top = 1 - 0.5 / figure.get_figheight()
+    figure.subplots_adjust(left=0.1, right=0.99, top=top, bottom=0.02, hspace=0.08)
     for ax, (label, images) in zip(axes, rows.items()):
         drawn = ax.imshow(_side_by_side(images), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         if holes and label in holes:
@@ -45,9 +47,13 @@ def mended(title, reconstructed, chopped, mask, sample_rate):
 
     All (T,). Gaps are shaded; beside the waveforms, a close-up of the gap nearest to the middle.
     """
-    figure = Figure(figsize=(13, 9), layout="constrained")
+    # Fixed margins: finding them by a constrained layout would take longer than the drawing.
+    figure = Figure(figsize=(13, 9.5))
     figure.suptitle(title)
-    grid = figure.add_gridspec(4, 3, width_ratios=(5, 0.1, 2.4))
+    columns = (5, 0.1, 0.55, 2.4)  # spectrogram and waveform; colour bar; room for its label; close-up
+    grid = figure.add_gridspec(
+        4, 4, width_ratios=columns, left=0.06, right=0.98, top=0.92, bottom=0.06, wspace=0.04, hspace=0.55
+    )
     gaps = _runs(mask) / sample_rate  # (G, 2), s
     seconds = chopped.size / sample_rate
     middle = gaps.mean(1)[np.argmin(np.abs(gaps.mean(1) - seconds / 2))] if len(gaps) else seconds / 2
@@ -67,7 +73,7 @@ def mended(title, reconstructed, chopped, mask, sample_rate):
         spectrogram.set(
             xlim=(0, seconds), ylim=(0, FREQUENCY_LIMIT), ylabel="frequency [Hz]", title=f"Spectrogram of the {name}"
         )
-        figure.colorbar(image, cax=figure.add_subplot(grid[2 * row, 1]), label="level [dB re full-scale sine]")
+        figure.colorbar(image, cax=figure.add_subplot(grid[2 * row, 1]), label="level [dB re full scale]")
 
         waveform = figure.add_subplot(grid[2 * row + 1, 0], sharex=spectrogram)
         columns = np.array_split(signal, 1200)
@@ -75,7 +81,7 @@ def mended(title, reconstructed, chopped, mask, sample_rate):
         waveform.fill_between(at, [c.min() for c in columns], [c.max() for c in columns], lw=0)
         waveform.set(ylim=(-limit, limit), xlabel="time [s]", ylabel="amplitude", title=f"Waveform of the {name}")
 
-        close_up = figure.add_subplot(grid[2 * row : 2 * row + 2, 2])
+        close_up = figure.add_subplot(grid[2 * row : 2 * row + 2, 3])
         part = slice(*np.clip(np.round(near * sample_rate).astype(int), 0, signal.size))
         close_up.plot(np.arange(signal.size)[part] / sample_rate, signal[part], lw=1)
         close_up.set(xlim=near, ylim=(-limit, limit), xlabel="time [s]", title=f"Close-up of the {name}")
@@ -99,9 +105,11 @@ def _runs(mask):
 
 def windows(title, signals, sample_rate):
     """Short sounds in a grid, four a row: (count, N)."""
-    figure = Figure(figsize=(13, 1 + 1.4 * -(-len(signals) // 4)), layout="constrained")
+    rows = -(-len(signals) // 4)
+    figure = Figure(figsize=(13, 1 + 1.4 * rows))
     figure.suptitle(title)
-    axes = figure.subplots(-(-len(signals) // 4), 4, sharex=True, sharey=True, squeeze=False)
+    axes = figure.subplots(rows, 4, sharex=True, sharey=True, squeeze=False)
+    figure.subplots_adjust(left=0.07, right=0.98, top=0.93, bottom=0.1, wspace=0.06, hspace=0.1)
     time = 1000 * np.arange(signals.shape[1]) / sample_rate
     for ax, signal in zip(axes.flat, signals):
         ax.plot(time, signal, lw=0.8)

@@ -127,3 +127,9 @@ def test_windows_one_after_the_other_start_and_end_softly():
     assert strung.shape == (3 * (1024 + 1600),)
     assert np.abs(np.diff(strung)).max() < 0.06
     assert strung.max() == 1
+
+
+def test_log_spectral_distance_is_that_of_a_gain_and_zero_for_the_same():
+    noise = np.random.default_rng(0).standard_normal(8000)
+    assert audio_utils.log_spectral_distance_db(noise, noise, RATE) == 0
+    assert audio_utils.log_spectral_distance_db(noise, 0.5 * noise, RATE) == pytest.approx(6.0206, abs=1e-3)

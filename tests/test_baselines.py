@@ -1,0 +1,95 @@
+"""The baselines and the bound, against closed forms and NumPy's least squares."""
+
+import numpy as np
+import pytest
+
+import audio_utils
+import baselines
+from audio_utils import C_MAJOR, note_frequency, snr_db
+from corrupt import CORRUPTIONS
+
+RATE = 16000
+
+
+@pytest.fixture(scope="module")
+def chopped_notes():
+    tone, clean, index = (part.numpy() for part in audio_utils.noisy_notes(C_MAJOR, 600, 1024, RATE, (5, 6)))
+    chopped, mask = (part.numpy() for part in CORRUPTIONS["block"](clean, 0.2, (7, 8)))
+    return tone, chopped, mask, index
+
+
+def test_interpolation_draws_straight_lines():
+    signal = np.linspace(0, 1, 11)[None]
+    mask = np.zeros_like(signal)
+    mask[0, 3:6] = 1
+    np.testing.assert_allclose(baselines.interpolate(signal * (1 - mask), mask), signal)
+    mask[0, :3] = 1  # nothing to the left: the first sample that is there
+    np.testing.assert_allclose(baselines.interpolate(signal * (1 - mask), mask)[0, :6], 0.6)
+
+
+def test_autoregression_continues_a_sum_of_sinusoids():
+    time = np.arange(1024) / RATE
+    signal = (np.sin(2 * np.pi * 500 * time) + 0.5 * np.sin(2 * np.pi * 1300 * time + 1))[None]
+    mask = np.zeros_like(signal)
+    mask[0, 450:500] = 1
+    mended = baselines.autoregress(signal * (1 - mask), mask)
+    np.testing.assert_array_equal(mended[mask == 0], signal[mask == 0])
+    assert snr_db(signal[mask == 1], mended[mask == 1]) > 25
+    assert not baselines.autoregress(np.zeros((1, 64)), np.ones((1, 64))).any()
+
+
+def test_the_fit_of_the_right_note_is_numpys_least_squares(chopped_notes):
+    _, chopped, mask, index = chopped_notes
+    fits = baselines.right_note(chopped, mask, C_MAJOR, RATE, index)
+    for row in range(5):
+        angle = 2 * np.pi * note_frequency(C_MAJOR[index[row]]) * np.arange(1024) / RATE
+        basis, shown = np.stack([np.sin(angle), np.cos(angle)], 1), mask[row] == 0
+        weights = np.linalg.lstsq(basis[shown], chopped[row, shown], rcond=None)[0]
+        np.testing.assert_allclose(fits[row], basis @ weights, atol=1e-6)
+
+
+def test_the_bound_is_where_theory_puts_it(chopped_notes):
+    tone, chopped, mask, index = chopped_notes
+    reached = snr_db(tone, baselines.right_note(chopped, mask, C_MAJOR, RATE, index))
+    # Error power 2 s^2 / N_left over the 2 * 600 degrees of freedom here: a standard error of 0.18 dB.
+    expected = 10 * np.log10(0.125 / (2 * 0.04 / (1024 - 205)))
+    assert expected == pytest.approx(31.07, abs=0.01)
+    assert reached == pytest.approx(expected, abs=0.6)
+    assert snr_db(tone, baselines.best_note(chopped, mask, C_MAJOR, RATE)) == pytest.approx(reached, abs=0.2)
+
+
+def test_the_bound_of_the_scale_uses_whole_notes():
+    tone, clean = audio_utils.noisy_scale(C_MAJOR, 0.5, RATE, np.random.default_rng(0))
+    mask = (np.random.default_rng(1).random(tone.size) < 0.2).astype(float)
+    reached = snr_db(tone, baselines.right_scale(clean * (1 - mask), mask, C_MAJOR, RATE))
+    assert reached == pytest.approx(10 * np.log10(0.125 / (2 * 0.04 / 6400)), abs=3)  # 14 degrees of freedom
+
+
+def test_note_share_tells_single_notes_from_mixtures():
+    time = np.arange(1024) / RATE
+    c, a = (np.sin(2 * np.pi * note_frequency(note) * time + 0.3) for note in ("C4", "A4"))
+    share, index = baselines.note_share(np.stack([c, a, c + a]), C_MAJOR, RATE)
+    np.testing.assert_allclose(share[:2], 1, atol=1e-6)
+    assert list(index[:2]) == [0, 5]
+    assert share[2] == pytest.approx(0.5, abs=0.05)
+
+
+def test_effective_number():
+    assert baselines.effective_number(np.arange(7)) == pytest.approx(7)
+    assert baselines.effective_number(np.array([3, 3, 3])) == pytest.approx(1)
+    assert baselines.effective_number(np.array([])) == 0
+
+
+def test_the_nearest_fill_looks_outside_the_hole_only():
+    training = np.array([[[0.0, 0.0], [0.0, 0.0]], [[1.0, 0.2], [0.8, 0.6]]])
+    mask = np.array([[[0.0, 1.0], [0.0, 1.0]]])
+    damaged = np.array([[[0.9, 0.0], [0.8, 0.0]]])  # by all four pixels the first would be nearer
+    np.testing.assert_allclose(baselines.nearest_fill(damaged, mask, training), [[[0.9, 0.2], [0.8, 0.6]]])
+
+
+def test_the_classifier_judges_flat_images():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 300)
+    images = (rng.uniform(0, 60, (300, 4, 4)) + 150 * labels[:, None, None]).astype(np.uint8)
+    classifier = baselines.digit_classifier(images[:200], labels[:200])
+    assert classifier.score(images[200:].reshape(-1, 16) / 255, labels[200:]) > 0.95
