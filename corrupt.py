@@ -4,9 +4,9 @@ Each takes a batch, an amount and a seed, and returns the corrupted batch and th
 
     corrupted, mask = CORRUPTIONS["block"](batch, 0.2, seed)
 
-Images are (B, H, W), sounds are (B, N), float32, TensorFlow or NumPy; the mask has the batch's shape, 1 where something is missing
-or replaced, 0 elsewhere. `amount` is the share of the values concerned, save for `gaussian`. `seed` is a pair
-of integers, and the same seed gives the same damage: all draws are TensorFlow's stateless ones.
+Images are (B, H, W), sounds are (B, N), float32, of TensorFlow or NumPy; the mask has the batch's shape, 1 where
+something is missing or replaced, 0 elsewhere. `amount` is the share of the values concerned, save for `gaussian`.
+`seed` is a pair of integers, and the same seed gives the same damage: all draws are TensorFlow's stateless ones.
 """
 
 from quiet_tensorflow import tf
