@@ -56,18 +56,14 @@ def _autoregress(signal, missing):
     return signal
 
 
-def project(chopped, mask, notes, sample_rate):
-    """Least squares of the samples that are left on each note's sine and cosine: (B, N), (B, N) -> (notes, B, N)."""
+def fit_note(chopped, mask, note, sample_rate):
+    """Least squares of the samples that are left on the note's sine and cosine: (B, N), (B, N) -> (B, N)."""
     shown = 1.0 - mask
-    time = np.arange(chopped.shape[1]) / sample_rate
-    fits = []
-    for note in notes:
-        angle = 2 * np.pi * note_frequency(note) * time
-        basis = np.stack([np.sin(angle), np.cos(angle)])  # (2, N)
-        normal = np.einsum("bn,in,jn->bij", shown, basis, basis)
-        weights = np.linalg.solve(normal, ((shown * chopped) @ basis.T)[..., None])[..., 0]
-        fits.append(weights @ basis)
-    return np.stack(fits)
+    angle = 2 * np.pi * note_frequency(note) * np.arange(chopped.shape[1]) / sample_rate
+    basis = np.stack([np.sin(angle), np.cos(angle)])  # (2, N)
+    normal = np.einsum("bn,in,jn->bij", shown, basis, basis, optimize=True)
+    weights = np.linalg.solve(normal, ((shown * chopped) @ basis.T)[..., None])[..., 0]
+    return weights @ basis
 
 
 def best_note(chopped, mask, notes, sample_rate):
@@ -75,9 +71,13 @@ def best_note(chopped, mask, notes, sample_rate):
 
     It knows the seven notes, and that they are sinusoids, but not which one it hears.
     """
-    fits = project(chopped, mask, notes, sample_rate)
-    left = (((fits - chopped) * (1 - mask)) ** 2).sum(-1)  # (notes, B)
-    return fits[left.argmin(0), np.arange(len(chopped))]
+    best, least = np.zeros(chopped.shape), np.full(len(chopped), np.inf)
+    for note in notes:
+        fit = fit_note(chopped, mask, note, sample_rate)
+        left = (((fit - chopped) * (1 - mask)) ** 2).sum(1)
+        best[left < least] = fit[left < least]
+        least = np.minimum(left, least)
+    return best
 
 
 def right_note(chopped, mask, notes, sample_rate, index):
@@ -86,7 +86,11 @@ def right_note(chopped, mask, notes, sample_rate, index):
     For a tone of unknown amplitude and phase in white noise of variance s^2 no unbiased estimate has less error
     than its power of 2 s^2 / N_left: 31.07 dB for 1024 samples at 4.95 dB with a fifth missing.
     """
-    return project(chopped, mask, notes, sample_rate)[index, np.arange(len(chopped))]
+    fits = np.zeros(chopped.shape)
+    for number, note in enumerate(notes):
+        rows = index == number
+        fits[rows] = fit_note(chopped[rows], mask[rows], note, sample_rate)
+    return fits
 
 
 def right_scale(chopped, mask, notes, sample_rate):
@@ -106,9 +110,9 @@ def effective_number(labels):
 
 def note_share(signals, notes, sample_rate):
     """The share of each signal's energy that a single note explains, and which: (B, N) -> (B,), (B,)."""
-    fits = project(signals, np.zeros_like(signals), notes, sample_rate)
-    shares = (fits**2).sum(-1) / np.maximum((signals**2).sum(-1), 1e-12)
-    return shares.max(0), shares.argmax(0)
+    nothing = np.zeros_like(signals)
+    explained = np.stack([(fit_note(signals, nothing, note, sample_rate) ** 2).sum(1) for note in notes])  # (notes, B)
+    return explained.max(0) / np.maximum((signals**2).sum(1), 1e-12), explained.argmax(0)
 
 
 def nearest_fill(damaged, mask, training_images):

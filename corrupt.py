@@ -42,8 +42,8 @@ def salt_pepper(batch, amount, seed):
 
 
 def gaussian(batch, amount, seed):
-    """White noise of standard deviation `amount` added to every value; the mask is 1 throughout."""
-    return batch + amount * tf.random.stateless_normal(tf.shape(batch), seed), tf.ones_like(batch)
+    """White noise of standard deviation `amount` added to every value; nothing is missing, so the mask is 0."""
+    return batch + amount * tf.random.stateless_normal(tf.shape(batch), seed), tf.zeros_like(batch)
 
 
 def none(batch, amount, seed):

@@ -34,8 +34,9 @@ def read_flags():
     settings = run.parse(flags)
     if settings.sample_rate < 1000:
         flags.error(f"argument --sample-rate: {settings.sample_rate} Hz is too low for the notes; at least 1000")
-    if not 64 <= settings.window <= settings.sample_rate:
-        flags.error(f"argument --window: {settings.window} samples is not between 64 and one second")
+    longest = settings.sample_rate // 4
+    if not 64 <= settings.window <= longest:
+        flags.error(f"argument --window: {settings.window} samples are not between 64 and {longest}, a quarter second")
     return settings
 
 
