@@ -13,7 +13,7 @@ import zlib
 
 import numpy as np
 
-from quiet_tensorflow import tf
+from quiet_tensorflow import load, tf
 
 HELD_OUT_OF_5K = 1000
 
@@ -27,7 +27,8 @@ def load_digits(path=None):
     if path:
         digits = _npz_digits(path)
         return *digits, f"{path}: {len(digits[0]):,} digits to learn from, {len(digits[2]):,} held out"
-    from models import keras
+    load()
+    import keras
 
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(10)  # s: a network that swallows packets must not hold the run up

@@ -74,7 +74,7 @@ def test_scores(model, images, samples):
         return -model.log_likelihood(clean, clean, samples, seed), -elbo
 
     clean = binarized(image_utils.grey(images), training.HELD_OUT_SEED)
-    parts = [score(part, (7, k)) for k, part in enumerate(tf.split(clean, max(1, len(images) // 1000)))]
+    parts = [score(part, tf.constant((7, k))) for k, part in enumerate(tf.split(clean, max(1, len(images) // 1000)))]
     return (np.concatenate(values) for values in zip(*parts))
 
 
