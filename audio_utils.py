@@ -17,6 +17,7 @@ TONE_AMPLITUDE = 0.5  # peak
 NOISE_STD = 0.2  # with the amplitude above: 4.95 dB SNR, a flute played with a lot of air
 FADE_SECONDS = 0.002  # at both ends of each note of a scale: long enough not to click
 SPECTRUM_FLOOR_DB = -80.0
+WINDOWS_A_BLOCK = 1024  # mended at once
 PCM_FULL_SCALE = 32767  # 16 bits
 
 
@@ -72,25 +73,49 @@ def cut(signal, window):
 
 
 def mend(chopped, mask, reconstruct, window, hop):
+    """Rebuild a long sound from overlapping windows: chopped, mask (T,) -> (T,), with T >= window.
+
+    `mend_blocks` says how.
+    """
+    return np.concatenate(
+        list(
+            mend_blocks(
+                lambda *part: (chopped[slice(*part)], mask[slice(*part)]), chopped.size, reconstruct, window, hop
+            )
+        )
+    )
+
+
+def mend_blocks(read, samples, reconstruct, window, hop):
     """Rebuild a long sound from overlapping windows, each trusted as far as it explains what is not missing.
 
-    chopped, mask (T,) -> (T,), with T >= window. `reconstruct` maps windows (B, window) to windows. Every sample
-    is the weighted mean of all the windows over it. The weight is a Hann taper, so that no window's edge is
-    heard, times `_trust`. Dividing by the sum of weights keeps the level, at both ends too.
+    Yields the mended sound piece after piece, in memory that does not grow with its length of `samples` (at least
+    one window, else ValueError). read(first, end) gives those samples of the chopped sound and of its mask;
+    `reconstruct` maps windows (B, window) to windows. Every sample is the weighted mean of all the windows over it.
+    The weight is a Hann taper, so that no window's edge is heard, times `_trust`. Dividing by the sum of weights
+    keeps the level, at both ends too.
     """
-    if chopped.size < window:
-        raise ValueError(f"{chopped.size} samples are less than one window of {window}")
-    starts = np.append(np.arange(0, chopped.size - window, hop), chopped.size - window)
+    if samples < window:
+        raise ValueError(f"{samples} samples are less than one window of {window}")
     taper = np.hanning(window + 2)[1:-1]  # above 0 at both ends
-    total, weights = np.zeros(chopped.size), np.zeros(chopped.size)
-    for some in np.array_split(starts, -(-starts.size // 2048)):
-        at = some[:, None] + np.arange(window)
+    last = samples - window
+    for first in range(0, samples, WINDOWS_A_BLOCK * hop):
+        end = min(first + WINDOWS_A_BLOCK * hop, samples)
+        # All the windows over this block; a few at its borders are computed for the neighbouring block again.
+        starts = np.arange(max(0, -(-(first - window + 1) // hop) * hop), min(end, last), hop)
+        if end > last:
+            starts = np.append(starts, last)
+        begin = starts[0]
+        chopped, mask = read(begin, starts[-1] + window)
+        at = (starts - begin)[:, None] + np.arange(window)
         outputs = np.asarray(reconstruct(chopped[at].astype(np.float32)))
         trust = taper * _trust(chopped[at], 1 - mask[at], outputs)
-        for start, output, weight in zip(some, outputs, trust):
+        total, weights = np.zeros(chopped.size), np.zeros(chopped.size)
+        for start, output, weight in zip(starts - begin, outputs, trust):
             total[start : start + window] += weight * output
             weights[start : start + window] += weight
-    return total / weights
+        part = slice(first - begin, end - begin)
+        yield total[part] / weights[part]
 
 
 def _trust(inputs, shown, outputs):

@@ -13,7 +13,7 @@ import run
 ONE_NOTE = 0.9  # a generated sound is one note if one of the seven explains this share of its energy
 HELD_OUT_WINDOWS = 2048
 NOTE_SECONDS = 0.5  # of each note in the long input
-HOPS_A_WINDOW = 16  # how many windows cover each sample of the long input
+HOPS_A_WINDOW = 8  # how many windows cover each sample of the long input
 GENERATED = 512  # new sounds scored at each checkpoint
 SHOWN = 16  # of them in the figure and the WAV
 AUTOREGRESSED = 256  # windows are enough for this baseline, the slowest

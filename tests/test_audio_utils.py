@@ -4,6 +4,8 @@ import wave
 
 import numpy as np
 import pytest
+import scipy.ndimage
+import scipy.signal
 import scipy.stats
 
 import audio_utils
@@ -72,6 +74,18 @@ def test_mending_trusts_the_windows_that_explain_what_they_are_shown():
     mended = mend(signal * (1 - mask), mask, constants, 1024, 64)
     assert np.abs(mended - signal)[:3900].max() < 1e-3  # the gap among them
     assert np.abs(mended - signal)[4100:].max() < 1e-3
+
+
+def test_mending_block_after_block_is_mending_at_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    signal, mask = rng.standard_normal(9001), (rng.random(9001) < 0.2).astype(float)
+
+    def smooth(windows):
+        return scipy.ndimage.uniform_filter1d(windows, 9, axis=1)
+
+    whole = mend(signal, mask, smooth, 256, 32)
+    monkeypatch.setattr(audio_utils, "WINDOWS_A_BLOCK", 7)
+    np.testing.assert_allclose(mend(signal, mask, smooth, 256, 32), whole, atol=1e-9)
 
 
 def test_mending_needs_a_whole_window():
