@@ -132,7 +132,7 @@ def _trust(inputs, shown, outputs):
         width * scipy.ndimage.uniform_filter1d(values, width, axis=1, mode="constant") for values in (error, shown)
     )
     local = (np.maximum(local_error, 0) + whole) / (local_shown + 1)  # as the whole where nothing near was shown
-    return np.maximum(whole * local, 1e-12) ** -4.0
+    return 1 / np.square(np.square(np.maximum(whole * local, 1e-12)))  # many times faster than ** -4.0
 
 
 def one_after_the_other(signals, sample_rate, pause=0.1):

@@ -67,7 +67,7 @@ def importance_log_likelihood(nll, mean, log_var, samples, seed):
 def _dense_layers(name, sizes, small):
     """Fully connected layers from sizes[0] values to sizes[-1], with ReLU between them.
 
-    The kernel of layer `small`, the one that meets the data, starts at a tenth of Glorot's scale: what it starts
+    The kernel of layer `small`, the one that meets the data, starts at SMALL_KERNEL of Glorot's scale: what it starts
     with in directions that carry only noise is hardly ever unlearned, and passes that noise on.
     """
     layers = [keras.layers.Dense(size, "relu") for size in sizes[1:-1]] + [keras.layers.Dense(sizes[-1])]
