@@ -84,7 +84,8 @@ def right_note(chopped, mask, notes, sample_rate, index):
     """The bound: the least-squares fit of the right note, `index` (B,) into `notes`: (B, N), (B, N) -> (B, N).
 
     For a tone of unknown amplitude and phase in white noise of variance s^2 no unbiased estimate has less error
-    than its power of 2 s^2 / N_left: 31.07 dB for 1024 samples at 4.95 dB with a fifth missing.
+    than its power of 2 s^2 / N_left: 31.07 dB for 1024 samples at 4.95 dB with a fifth missing. An estimate that
+    knows the amplitude, as a model of sounds all equally loud may learn to, has half of that error: 3 dB more.
     """
     fits = np.zeros(chopped.shape)
     for number, note in enumerate(notes):
