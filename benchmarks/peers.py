@@ -5,7 +5,7 @@
     python benchmarks/peers.py quality --limit 90
 
 Each contender trains the same network on batches of the same kind: ours by `training.train`; Keras by `fit` on a
-tf.data pipeline, plain and with XLA; PyTorch eagerly, on batches made beforehand. The peers' optimizer is the one of
+tf.data pipeline, plain and with XLA; PyTorch eagerly. The peers' optimizer is the one of
 their own VAE examples, Adam at 1e-3. `step` adds two floors: the iteration's matrix products alone, and its
 floating-point operations at the rate of a large matrix product; its rounds are interleaved. `quality` trains each
 contender until its held-out score reaches the marks; tracing and compiling count, scoring does not.
@@ -65,6 +65,16 @@ class Sound:
         _, clean, _ = self._notes(self.settings.batch_size, sound_seed)
         return CORRUPTIONS["block"](clean, self.settings.amount, damage_seed)[0], clean
 
+    def torch_batch(self):
+        count, window = self.settings.batch_size, self.settings.window
+        frequencies = torch.tensor([audio_utils.note_frequency(note) for note in audio_utils.C_MAJOR])
+        angle = 2 * torch.pi * frequencies[torch.randint(7, (count, 1))] * torch.arange(window)
+        tone = torch.sin(angle / self.settings.sample_rate + 2 * torch.pi * torch.rand(count, 1))
+        clean = audio_utils.TONE_AMPLITUDE * tone + audio_utils.NOISE_STD * torch.randn(count, window)
+        gap = round(self.settings.amount * window)
+        place = torch.arange(window) - torch.randint(window - gap + 1, (count, 1))
+        return clean * ((place < 0) | (place >= gap)), clean
+
     def score(self, reconstruct):
         return audio_utils.snr_db(self.tone, reconstruct(self.chopped))
 
@@ -87,6 +97,20 @@ class Digits:
         clean = image_utils.random_images(self.images, self.settings.batch_size, image_seed)
         corrupted, _ = CORRUPTIONS["block"](clean, self.settings.amount, damage_seed)
         return tf.reshape(corrupted, (-1, self.size)), tf.reshape(clean, (-1, self.size))
+
+    def torch_batch(self):
+        images = torch.from_numpy(self.images.numpy())
+        count, side = self.settings.batch_size, images.shape[1]
+        clean = images[torch.randint(len(images), (count,))] / 255
+        rows = torch.round(torch.sqrt(self.settings.amount * side**2 * 2 ** (2 * torch.rand(count, 1) - 1)))
+        columns = torch.round(self.settings.amount * side**2 / rows)
+
+        def interval(lengths):
+            place = torch.arange(side) - torch.floor(torch.rand(count, 1) * (side - lengths + 1))
+            return ((place >= 0) & (place < lengths)).float()
+
+        hole = interval(rows)[:, :, None] * interval(columns)[:, None, :]
+        return (clean * (1 - hole)).reshape(count, -1), clean.reshape(count, -1)
 
     def score(self, reconstruct):
         mended = np.reshape(reconstruct(tf.reshape(self.damaged, (-1, self.size))), self.clean.shape)
@@ -126,7 +150,6 @@ def pytorch(task):
     decoder = layers((settings.latent, *reversed(settings.hidden), task.size))
     log_std = torch.nn.Parameter(torch.tensor(-0.7))
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters(), log_std], EXAMPLE_RATE, fused=True)
-    batches = [[torch.from_numpy(part.numpy()) for part in task.make_batch((0, i))] for i in range(256)]
 
     def loss_of(corrupted, clean):
         mean, log_var = encoder(corrupted).chunk(2, -1)
@@ -142,11 +165,11 @@ def pytorch(task):
         decoded = decoder(encoder(torch.from_numpy(np.asarray(corrupted))).chunk(2, -1)[0])
         return (torch.sigmoid(decoded) if task.likelihood == "bernoulli" else decoded).numpy()
 
-    for done in itertools.count():
+    while True:
         yield reconstruct
-        for i in range(EVERY):
+        for _ in range(EVERY):
             optimizer.zero_grad()
-            loss_of(*batches[(EVERY * done + i) % len(batches)]).backward()
+            loss_of(*task.torch_batch()).backward()
             optimizer.step()
 
 
@@ -155,7 +178,7 @@ def contenders(task, iterations):
         "ours": ours(task, iterations),
         "Keras fit": keras_fit(task, jit=False),
         "Keras fit, XLA": keras_fit(task, jit=True),
-        "PyTorch eager, batches ready": pytorch(task),
+        "PyTorch eager": pytorch(task),
     }
 
 
