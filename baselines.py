@@ -49,7 +49,7 @@ def _autoregress(signal, missing):
         energy = np.correlate(coefficients, coefficients, "full")
         matrix = np.pad(energy[order:], (0, signal.size - order - 1))
         signal[missing] = 0
-        slope = np.convolve(signal, energy, "same" if signal.size >= energy.size else "full")
+        slope = np.convolve(signal, energy, "same")  # 2 order + 1 values of energy: never longer than signal
         signal[missing] = scipy.linalg.solve(
             matrix[np.abs(missing[:, None] - missing)], -slope[missing], assume_a="pos"
         )

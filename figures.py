@@ -28,8 +28,9 @@ def digit_rows(title, rows, holes=None):
     for ax, (label, images) in zip(axes, rows.items()):
         drawn = ax.imshow(_side_by_side(images), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         if holes and label in holes:
-            tint = np.zeros((*_side_by_side(images).shape, 4))
-            tint[..., 0], tint[..., 3] = 1, 0.45 * _side_by_side(holes[label])
+            hole = _side_by_side(holes[label])
+            tint = np.zeros((*hole.shape, 4))
+            tint[..., 0], tint[..., 3] = 1, 0.45 * hole
             ax.imshow(tint, interpolation="nearest")
         ax.set_ylabel(label, rotation=0, ha="right", va="center")
         ax.set(xticks=[], yticks=[])
@@ -50,9 +51,9 @@ def mended(title, reconstructed, chopped, mask, sample_rate):
     # Fixed margins: finding them by a constrained layout would take longer than the drawing.
     figure = Figure(figsize=(13, 9.5))
     figure.suptitle(title)
-    columns = (5, 0.1, 0.55, 2.4)  # spectrogram and waveform; colour bar; room for its label; close-up
+    widths = (5, 0.1, 0.8, 2.4)  # spectrogram and waveform; colour bar; room for labels; close-up
     grid = figure.add_gridspec(
-        4, 4, width_ratios=columns, left=0.06, right=0.98, top=0.92, bottom=0.06, wspace=0.04, hspace=0.55
+        4, 4, width_ratios=widths, left=0.06, right=0.98, top=0.92, bottom=0.06, wspace=0.04, hspace=0.55
     )
     gaps = _runs(mask) / sample_rate  # (G, 2), s
     seconds = chopped.size / sample_rate
@@ -84,7 +85,9 @@ def mended(title, reconstructed, chopped, mask, sample_rate):
         close_up = figure.add_subplot(grid[2 * row : 2 * row + 2, 3])
         part = slice(*np.clip(np.round(near * sample_rate).astype(int), 0, signal.size))
         close_up.plot(np.arange(signal.size)[part] / sample_rate, signal[part], lw=1)
-        close_up.set(xlim=near, ylim=(-limit, limit), xlabel="time [s]", title=f"Close-up of the {name}")
+        close_up.set(
+            xlim=near, ylim=(-limit, limit), xlabel="time [s]", ylabel="amplitude", title=f"Close-up of the {name}"
+        )
         for ax in (waveform, close_up):
             ax.broken_barh(
                 [(a, b - a) for a, b in gaps], (-limit, 2 * limit), color=GAP_COLOUR, alpha=0.2, lw=0, label="gap"
