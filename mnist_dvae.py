@@ -89,7 +89,8 @@ def main(settings):
             figures.save(figure, path)
 
     models.keras.utils.set_random_seed(settings.seed)  # for the weights' first values
-    model = models.DVAE(pixels, "bernoulli", settings.hidden, settings.latent)
+    about = {"experiment": "mnist", "shape": list(shape)}
+    model = models.DVAE(pixels, "bernoulli", settings.hidden, settings.latent, about)
     rows = []
     for iteration, train_loss in training.train(
         model, make_batch, iterations=settings.iters, learning_rate=settings.learning_rate, seed=settings.seed

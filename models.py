@@ -8,6 +8,7 @@ are in nats per example, summed over pixels or samples.
 """
 
 import math
+from pathlib import Path
 
 from quiet_tensorflow import load, tf
 
@@ -82,14 +83,16 @@ class DVAE(keras.Model):
     input_size: values of one flattened example. likelihood: "bernoulli" (pixels in [0, 1]; the decoder gives
     logits) or "gaussian" (samples; the decoder gives their mean, and one standard deviation is learned).
     hidden: widths of the encoder's layers; the decoder has the same in reverse. latent: dimensions of z.
+    about: what one must know to use the model on other data, kept in its file as JSON: {"experiment": "sound",
+    "sample_rate": 16000, ...}.
     """
 
-    def __init__(self, input_size, likelihood, hidden=(512, 512), latent=32, **kwargs):
+    def __init__(self, input_size, likelihood, hidden=(512, 512), latent=32, about=None, **kwargs):
         super().__init__(**kwargs)
         if likelihood not in ("bernoulli", "gaussian"):
             raise ValueError(f"likelihood must be 'bernoulli' or 'gaussian', not {likelihood!r}")
         self.input_size, self.likelihood, self.latent = input_size, likelihood, latent
-        self.hidden = tuple(hidden)
+        self.hidden, self.about = tuple(hidden), dict(about or {})
         self.encoder = _dense_layers("encoder", (input_size, *self.hidden, 2 * latent), small=0)
         self.decoder = _dense_layers("decoder", (latent, *reversed(self.hidden), input_size), small=-1)
         self.decoder.layers[-1].bias.assign(keras.random.normal((input_size,), stddev=INITIAL_BIAS_STD))
@@ -142,5 +145,21 @@ class DVAE(keras.Model):
         return importance_log_likelihood(lambda z: self.nll(clean, self.decoder(z)), mean, log_var, samples, seed)
 
     def get_config(self):
-        own = {name: getattr(self, name) for name in ("input_size", "likelihood", "hidden", "latent")}
+        own = {name: getattr(self, name) for name in ("input_size", "likelihood", "hidden", "latent", "about")}
         return {**super().get_config(), **own}
+
+
+def load_model(path):
+    """The DVAE in a `model.keras` file, or in the folder of the run that wrote one. OSError for anything else."""
+    path = Path(path)
+    path = path / "model.keras" if path.is_dir() else path
+    with open(path, "rb"):
+        pass  # a file that is not there or not to be read: the system says so best
+    try:
+        model = keras.models.load_model(path, compile=False)  # in safe mode: no code from the file is run
+    except Exception as error:  # Keras and what it calls raise nearly everything for a broken file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise OSError(f"{path}: not a model that these scripts have trained ({reason})") from error
+    if not isinstance(model, DVAE) or "experiment" not in model.about:
+        raise OSError(f"{path}: a Keras model, but not one that these scripts have trained")
+    return model

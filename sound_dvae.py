@@ -108,7 +108,8 @@ def main(settings):
         write_wav(name, sound)
 
     models.keras.utils.set_random_seed(settings.seed)  # for the weights' first values
-    model = models.DVAE(window, "gaussian", settings.hidden, settings.latent)
+    about = {"experiment": "sound", "sample_rate": rate}
+    model = models.DVAE(window, "gaussian", settings.hidden, settings.latent, about)
     rows = []
     for iteration, train_loss in training.train(
         model, make_batch, iterations=settings.iters, learning_rate=settings.learning_rate, seed=settings.seed

@@ -28,9 +28,9 @@ def measure(folder, seconds):
 
     import audio_utils
     import sound_dvae
-    from models import keras
+    from models import load_model
 
-    model = keras.models.load_model(folder / "model.keras")
+    model = load_model(folder)
     window = model.input_size
     rate, scale = scipy.io.wavfile.read(folder / "chopped.wav")
     with tempfile.TemporaryDirectory() as temporary:

@@ -80,11 +80,11 @@ def test_the_loss_is_the_negative_elbo():
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 def test_a_model_comes_back_from_its_file(tmp_path, likelihood):
     keras.utils.set_random_seed(3)
-    model = DVAE(12, likelihood, hidden=(7, 5), latent=3)
+    model = DVAE(12, likelihood, hidden=(7, 5), latent=3, about={"experiment": "test", "shape": [3, 4]})
     if likelihood == "gaussian":
         model.log_std.assign(-1.5)
     model.save(tmp_path / "model.keras")
-    again = keras.models.load_model(tmp_path / "model.keras")
+    again = models.load_model(tmp_path)
     x = normal(4, 12)
     np.testing.assert_array_equal(model.reconstruct(x), again.reconstruct(x))
     np.testing.assert_array_equal(model.generate(5, (1, 2)), again.generate(5, (1, 2)))
@@ -92,6 +92,18 @@ def test_a_model_comes_back_from_its_file(tmp_path, likelihood):
     assert len(again.weights) == len(model.weights)
     for ours, theirs in zip(model.weights, again.weights):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_what_is_no_model_of_ours_is_refused_in_one_line(tmp_path):
+    files = {"empty.keras": b"", "text.keras": b"hello", "missing.keras": None}
+    for name, content in files.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(OSError, match=name):
+            models.load_model(tmp_path / name)
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
+    with pytest.raises(OSError, match=r"other\.keras: a Keras model, but not"):
+        models.load_model(tmp_path / "other.keras")
 
 
 def test_generated_pixels_are_probabilities_from_standard_normal_z():
