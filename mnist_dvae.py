@@ -18,12 +18,12 @@ SHOWN, NEW_ROWS = 16, 6  # digits a row in the figures; rows of new ones
 def read_flags():
     flags = run.parser(
         __doc__.splitlines()[0],
+        experiment="mnist",
         iters=4000,
         batch_size=128,
         learning_rate=4e-3,
         hidden=(512,),
         latent=32,
-        out="plots/mnist",
     )
     flags.add_argument("--data", help="an .npz file with Keras's keys, such as its mnist.npz, instead of MNIST")
     return run.parse(flags)
@@ -93,7 +93,13 @@ def main(settings):
     model = models.DVAE(pixels, "bernoulli", settings.hidden, settings.latent, about)
     rows = []
     for iteration, train_loss in training.train(
-        model, make_batch, iterations=settings.iters, learning_rate=settings.learning_rate, seed=settings.seed
+        model,
+        make_batch,
+        iterations=settings.iters,
+        learning_rate=settings.learning_rate,
+        seed=settings.seed,
+        rows=rows,
+        folder=out,
     ):
         held = np.reshape(model.reconstruct(flat(held_damaged)), held_clean.shape)
         generated = model.generate(GENERATED, (settings.seed, training.PRIOR)).numpy()
@@ -140,6 +146,7 @@ def main(settings):
     ladder = [{"method": method, **scores(images)} for method, images in ladder.items()]
     run.print_table(ladder)
     run.write_scores(out / "scores.csv", rows + [row for row in ladder if row["method"] != "DVAE"])
+    run.finish(settings)
     print(f"Look at {out / f'reconstruction_{name}.png'}")
 
 

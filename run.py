@@ -6,10 +6,21 @@ import csv
 import json
 import math
 import os
+import shlex
+import signal
 import sys
 from pathlib import Path
 
 from corrupt import CORRUPTIONS
+
+CHECKPOINT = "checkpoint.npz"  # what --resume goes on from
+# What runs write, and --overwrite removes; config.json, which tells that a run is there, is the last to go.
+WRITTEN = (
+    *("reconstruction_[0-9]*.png", "reconstruction_[0-9]*.wav", "generated_[0-9]*.png", "generated_[0-9]*.wav"),
+    *("tone.wav", "clean.wav", "chopped.wav", "index.html", "scores.csv", "model.keras", CHECKPOINT, "config.json"),
+)
+NOT_COMPARED = ("out", "resume", "overwrite")  # settings a run may be resumed without, or with others
+_locked = []  # the open folder of this process's run
 
 
 def fail(message):
@@ -52,9 +63,10 @@ class _OneLine(argparse.ArgumentParser):
         fail(f"{message} (see --help)")
 
 
-def parser(description, *, iters, batch_size, learning_rate, hidden, latent, out):
+def parser(description, *, experiment, iters, batch_size, learning_rate, hidden, latent):
     """The flags both experiments share, with the defaults given and those they have in common."""
     flags = _OneLine(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    flags.set_defaults(experiment=experiment)
     add = flags.add_argument
     add("--iters", type=whole_number, default=iters, help="iterations: optimizer steps")
     add("--batch-size", type=whole_number, default=batch_size, help="examples an iteration")
@@ -69,7 +81,10 @@ def parser(description, *, iters, batch_size, learning_rate, hidden, latent, out
     add("--corruption", choices=CORRUPTIONS, default="block", help="how the input is damaged")
     add("--amount", type=positive, default=0.2, help="share missing or replaced; for gaussian, standard deviation")
     add("--seed", type=seed, default=0, help="of everything random in the run")
-    add("--out", type=Path, default=Path(out), help="folder for what the run writes")
+    add("--out", type=Path, default=Path("plots", experiment), help="folder for what the run writes")
+    former = flags.add_mutually_exclusive_group()
+    former.add_argument("--resume", action="store_true", help="go on with the run in --out from where it was saved")
+    former.add_argument("--overwrite", action="store_true", help="remove the run in --out and start anew")
     return flags
 
 
@@ -83,34 +98,159 @@ def parse(flags):
 
 @contextlib.contextmanager
 def one_line_errors():
-    """Files that cannot be read or written, and interruptions, end the run with one line instead of a traceback."""
+    """What files, numbers or the user bring to an end ends with one line, which says how to go on, not a traceback."""
     try:
         yield
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        fail(f"{where}{error.strerror or error}")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+        fail(f"{where}{error.strerror or error}{_how_to_go_on()}")
+    except FloatingPointError as error:
+        fail(error)
+    except KeyboardInterrupt as interrupted:
+        print(f"interrupted{_how_to_go_on()}", file=sys.stderr)
+        raise SystemExit(128 + (interrupted.args or (signal.SIGINT,))[0]) from None
+
+
+def _how_to_go_on():
+    if not _locked:
+        return ""
+    flags = [flag for flag in sys.argv[1:] if flag not in ("--resume", "--overwrite")]
+    return f"; to go on: {shlex.join(['python', sys.argv[0], *flags, '--resume'])}"
+
+
+@contextlib.contextmanager
+def interruptions_noted():
+    """A list that Ctrl-C and SIGTERM are added to, for the block to see at its leisure; a second one stops at once."""
+    noted = []
+
+    def note(number, _):
+        noted.append(number)
+        for each in former:
+            signal.signal(each, signal.SIG_DFL)
+        os.write(2, b"\nfinishing what is under way; once more stops at once\n")
+
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: handler for number, handler in former.items() if handler != signal.SIG_IGN}
+    for number in former:
+        signal.signal(number, note)
+    try:
+        yield noted
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def replacing(path):
-    """A path beside `path` to write to; it takes that name only once the block has ended well."""
+    """A path beside `path` to write to; it takes that name only once the block has ended well and the disk has it all.
+
+    OSError, naming `path`, if the system refuses.
+    """
     path = Path(path)
     beside = path.with_name(f".unfinished-{path.name}")
     try:
         yield beside
+        with open(beside, "rb+") as file:
+            os.fsync(file.fileno())
         os.replace(beside, path)
+    except OSError as error:
+        raise (OSError(error.errno, error.strerror, str(path)) if error.errno else error) from error
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
 
 
 def start(settings):
-    """Make the run's folder and write its settings there, as config.json. OSError if that cannot be done."""
-    settings.out.mkdir(parents=True, exist_ok=True)
-    with replacing(settings.out / "config.json") as path:
-        path.write_text(json.dumps(vars(settings), indent=2, default=str) + "\n")
+    """Make the run's folder, or take up or remove the run in it, and write its settings there, as config.json.
+
+    OSError if that cannot be done or the settings forbid it; SystemExit if there is nothing left to do.
+    """
+    out = settings.out
+    out.mkdir(parents=True, exist_ok=True)
+    _lock(out)
+    ours = {name: value for name, value in vars(settings).items() if name not in NOT_COMPARED}
+    ours = json.loads(json.dumps(ours, default=str))  # as it will come back from the file
+    former = _former(out)
+    if settings.resume and former is None:
+        print(f"{out}: no run to resume; starting one")
+    elif settings.resume:
+        _check_that_it_goes_on(out, former, ours)
+    elif former is not None and not settings.overwrite:
+        state = "a finished" if former.get("finished") else "an unfinished"
+        raise OSError(
+            f"{out}: holds {state} run; --resume goes on with it, --overwrite replaces it, or choose another --out"
+        )
+    if settings.overwrite:
+        for path in (path for pattern in WRITTEN for path in sorted(out.glob(pattern))):
+            path.unlink()
+    for path in out.glob(".unfinished-*"):  # what a killed run left
+        path.unlink()
+    _write_config(out, ours)
+
+
+def finish(settings):
+    """Note in config.json that the run has done all it had to."""
+    config = json.loads((settings.out / "config.json").read_text())
+    _write_config(settings.out, {**config, "finished": True})
+
+
+def _write_config(out, config):
+    with replacing(out / "config.json") as path:
+        path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _lock(out):
+    """Keep other runs out of the folder for as long as this process lives: the kernel drops the lock with it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(folder)
+        raise OSError(f"{out}: another run is writing there; wait for its end, or choose another --out") from None
+    except OSError:
+        pass  # a file system that has no locks
+    _locked.append(folder)
+
+
+def _former(out):
+    """The settings of the run in a folder, None if there is no run."""
+    path = out / "config.json"
+    try:
+        config = json.loads(path.read_text())
+        config["experiment"], config["iters"] + 1
+    except FileNotFoundError:
+        lost = [name for name in ("model.keras", CHECKPOINT) if (out / name).exists()]
+        return {} if lost else None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise OSError(f"{path}: not the settings of a run; choose another --out") from error
+    return config
+
+
+def _check_that_it_goes_on(out, former, ours):
+    """OSError unless a run with the former settings can be gone on with under ours; SystemExit if it is finished."""
+    former = dict(former)
+    if not former:
+        raise OSError(f"{out}: a run whose config.json is missing cannot be resumed; --overwrite replaces it")
+    finished, iterations = former.pop("finished", False), former["iters"]
+    others = [
+        f"--{name.replace('_', '-')} is {former.get(name)} there, {ours.get(name)} here"
+        for name in sorted(former.keys() | ours.keys())
+        if former.get(name) != ours.get(name) and (name != "iters" or ours["iters"] < iterations)
+    ]
+    if others:
+        raise OSError(f"{out}: holds a run with other settings ({'; '.join(others)}); resume with the same")
+    if ours["iters"] > iterations:
+        print(
+            f"{ours['iters']} iterations instead of {iterations}: from here on the learning rate is that of the longer"
+            " run's cosine, so it rises at once, and the result is not that of so long a run from the start"
+        )
+    elif finished:
+        print(f"{out}: this run is finished; more --iters continue it, --overwrite repeats it")
+        raise SystemExit(0)
 
 
 def write_scores(path, rows):

@@ -22,12 +22,12 @@ AUTOREGRESSED = 256  # windows are enough for this baseline, the slowest
 def read_flags():
     flags = run.parser(
         __doc__.splitlines()[0],
+        experiment="sound",
         iters=800,
         batch_size=256,
         learning_rate=8e-3,
         hidden=(256, 256, 128),
         latent=5,
-        out="plots/sound",
     )
     flags.add_argument("--sample-rate", type=run.whole_number, default=16000, help="Hz, at least 1000")
     flags.add_argument("--window", type=run.whole_number, default=1024, help="samples the network sees at once")
@@ -112,7 +112,13 @@ def main(settings):
     model = models.DVAE(window, "gaussian", settings.hidden, settings.latent, about)
     rows = []
     for iteration, train_loss in training.train(
-        model, make_batch, iterations=settings.iters, learning_rate=settings.learning_rate, seed=settings.seed
+        model,
+        make_batch,
+        iterations=settings.iters,
+        learning_rate=settings.learning_rate,
+        seed=settings.seed,
+        rows=rows,
+        folder=out,
     ):
         mended = mend(model.reconstruct)
         generated = model.generate(GENERATED, (settings.seed, training.PRIOR)).numpy()
@@ -172,6 +178,7 @@ def main(settings):
     ladder = [{"method": method, **scores(*estimates)} for method, estimates in ladder.items()]
     run.print_table(ladder)
     run.write_scores(out / "scores.csv", rows + [row for row in ladder if row["method"] != "DVAE"])
+    run.finish(settings)
     print(f"Look at {out / f'reconstruction_{name}.png'}, listen to {out / f'reconstruction_{name}.wav'}")
 
 

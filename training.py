@@ -1,12 +1,19 @@
 """The loop both experiments share.
 
 Iteration i is a pure function of the weights and of (seed, i): which examples, where they are damaged, the noise
-in z. So a run can be repeated exactly.
+in z. So a run can be repeated exactly, and gone on with exactly from the weights and the optimizer's variables.
 """
 
+import contextlib
+import json
+import time
+import zlib
+
+import numpy as np
 from tqdm import tqdm
 
 import models
+import run
 from models import keras
 from quiet_tensorflow import tf
 
@@ -17,6 +24,9 @@ HELD_OUT_SEED = (20261123, 3)  # the same held-out examples whatever the run's s
 WARM_UP = 50  # iterations
 WEIGHT_DECAY = 0.1  # times the learning rate, an iteration
 ITERATIONS_A_CALL = 20  # in one call of the compiled loop; the bar moves, and the losses are read, once a call
+
+SAVE_ITERATIONS, SAVE_SECONDS = 1000, 60  # a run that is killed loses no more than that
+FORMAT = 1  # of the file it is resumed from
 
 
 def checkpoint_iterations(iterations):
@@ -41,10 +51,18 @@ def adam(iterations, learning_rate):
     return optimizer
 
 
-def train(model, make_batch, *, iterations, learning_rate, seed):
+def train(model, make_batch, *, iterations, learning_rate, seed, rows=None, folder=None):
     """Train, pausing at every checkpoint: yields (iteration, loss), the loss in nats, its mean since the last one.
 
     make_batch(seed) -> corrupted, clean (B, D), in TensorFlow graph code; `seed` there is that iteration's own.
+
+    With a folder, all that is needed to go on is saved there: every SAVE_ITERATIONS, every SAVE_SECONDS, and before
+    a checkpoint is yielded. If it has been saved already, training goes on from it: `rows`, the list of what the
+    caller has collected so far, is filled again, and a checkpoint that may not have been drawn to its end is yielded
+    once more. Ctrl-C and SIGTERM are obeyed once that has been saved, as KeyboardInterrupt.
+
+    OSError: the folder's file is not of this run, or cannot be written. FloatingPointError: a loss or a gradient was
+    not finite.
     """
     optimizer = adam(iterations, learning_rate)
     optimizer.build(model.trainable_variables)
@@ -57,32 +75,104 @@ def train(model, make_batch, *, iterations, learning_rate, seed):
             outputs = model(corrupted, noise=noise)
             loss = model.compute_loss(x=corrupted, y=clean, y_pred=outputs)
         variables = model.trainable_variables
-        optimizer.apply_gradients(zip(tape.gradient(loss, [v.value for v in variables]), variables))
+        gradients = tape.gradient(loss, [v.value for v in variables])
+        optimizer.apply_gradients(zip(gradients, variables))
         kl = tf.reduce_mean(models.kl_divergence(*outputs[1:]))
-        return tf.stack([loss, loss - kl, kl])
+        finite = [tf.reduce_all(tf.math.is_finite(values)) for values in (loss, *gradients)]
+        return tf.stack([loss, loss - kl, kl]), tf.reduce_all(finite)
+
+    def batch(i):
+        batch_seed, noise_seed = tf.unstack(tf.random.split(tf.random.fold_in((seed, TRAINING), i)))
+        return *make_batch(batch_seed), noise_seed
 
     @tf.function
     def advance(first, count):
-        total = tf.zeros(3)
-        for i in tf.range(first, first + count):
-            batch_seed, noise_seed = tf.unstack(tf.random.split(tf.random.fold_in((seed, TRAINING), i)))
-            corrupted, clean = make_batch(batch_seed)
+        total, finite, i = tf.zeros(3), True, first
+        while i < first + count and finite:
+            corrupted, clean, noise_seed = batch(i)
             noise = tf.random.stateless_normal((tf.shape(clean)[0], model.latent), noise_seed)
-            total += update(corrupted, clean, noise)
-        return total
+            losses, finite = update(corrupted, clean, noise)
+            total += losses
+            i += 1
+        return total, finite, i
 
-    done = 0
-    with tqdm(total=iterations, unit="it", disable=None) as bar:
-        for checkpoint in checkpoint_iterations(iterations):
-            since, total_loss = done, 0.0
+    rows = [] if rows is None else rows
+    variables = [*model.variables, *optimizer.variables]
+    state = {"format": FORMAT, "iteration": 0, "since": 0, "loss": 0.0, "checkpoint": True}
+    if folder:
+        # Tells the data and the seed of one run from those of another, whatever flags or files they come from.
+        state["first_batch"] = zlib.crc32(b"".join(part.numpy().tobytes() for part in batch(0)))
+        if (folder / run.CHECKPOINT).exists():
+            state = restore(folder / run.CHECKPOINT, variables, state)
+            rows[:] = state["rows"]
+    done, since, total_loss = state["iteration"], state["since"], np.float32(state["loss"])
+    ahead = [i for i in checkpoint_iterations(iterations) if i > done]
+    saved, saved_at = done, time.monotonic()
+    noting = run.interruptions_noted() if folder else contextlib.nullcontext([])
+    with noting as interruptions, tqdm(total=iterations, initial=done, unit="it", disable=None) as bar:
+        for checkpoint in [done, *ahead] if state["checkpoint"] else ahead:
             while done < checkpoint:
                 count = min(ITERATIONS_A_CALL, checkpoint - done)
-                loss, nll, kl = advance(tf.constant(done), tf.constant(count)).numpy() / count
+                total, finite, i = advance(tf.constant(done), tf.constant(count))
+                if not finite:
+                    optimizer.iterations.assign(i - 1)  # where its learning rate was that of this iteration
+                    raise FloatingPointError(
+                        f"iteration {int(i)}: the loss or its gradient is not a finite number at learning rate "
+                        f"{float(optimizer.learning_rate):.3g}; try a lower --learning-rate"
+                        + (f" with --overwrite; iteration {saved} is kept in {folder}" if folder else "")
+                    )
+                loss, nll, kl = total.numpy() / count
                 total_loss += loss * count
                 done += count
                 bar.set_postfix(loss=f"{loss:.1f}", nll=f"{nll:.1f}", kl=f"{kl:.1f}", refresh=False)
                 bar.update(count)
+                due = (
+                    done == checkpoint or done >= saved + SAVE_ITERATIONS or time.monotonic() >= saved_at + SAVE_SECONDS
+                )
+                if folder and (due or interruptions):
+                    now = {
+                        "iteration": done,
+                        "since": since,
+                        "loss": float(total_loss),
+                        "checkpoint": done == checkpoint,
+                    }
+                    save(folder / run.CHECKPOINT, variables, {**state, **now, "rows": rows})
+                    saved, saved_at = done, time.monotonic()
+                if interruptions:
+                    raise KeyboardInterrupt(*interruptions)
             yield checkpoint, total_loss / (done - since) if done > since else float("nan")
+            if interruptions:
+                raise KeyboardInterrupt(*interruptions)
+            since, total_loss = done, np.float32(0)
+
+
+def save(path, variables, state):
+    """Write what a run is resumed from: one .npz file of the variables' values and, as JSON, the state beside them."""
+    values = {f"variable_{i}": variable.numpy() for i, variable in enumerate(variables)}
+    with run.replacing(path) as beside, open(beside, "wb") as file:
+        np.savez(file, state=json.dumps(state, default=float), **values)
+
+
+def restore(path, variables, expected):
+    """Give the variables their values in a file that `save` wrote, and return the state beside them.
+
+    OSError if it is no such file, or one of another run: with another `format` or `first_batch` than expected.
+    """
+    anew = "--overwrite starts anew"
+    try:
+        with np.load(path) as file:  # without pickle: no code from the file is run
+            state = json.loads(str(file["state"]))
+            values = [file[f"variable_{i}"] for i in range(len(variables))]
+    except Exception as error:  # a broken file makes NumPy and what it calls raise nearly everything
+        raise OSError(f"{path}: not a whole checkpoint ({type(error).__name__}); {anew}") from error
+    for name, what in {"format": "written by another version of these scripts", "first_batch": "of other data"}.items():
+        if state.get(name) != expected[name]:
+            raise OSError(f"{path}: {what}; {anew}")
+    if [(value.shape, value.dtype) for value in values] != [(v.shape, v.dtype) for v in variables]:
+        raise OSError(f"{path}: weights of another network; {anew}")
+    for variable, value in zip(variables, values):
+        variable.assign(value)
+    return state
 
 
 def held_out_losses(model, corrupted, clean):

@@ -1,5 +1,10 @@
 """The loop: checkpoints, schedule, and that a run can be repeated."""
 
+import json
+import os
+import resource
+import signal
+
 import numpy as np
 import pytest
 
@@ -31,25 +36,40 @@ def test_the_learning_rate_warms_up_and_falls_to_zero_as_a_cosine():
     np.testing.assert_allclose(rates[50:], 0.005 * (1 + np.cos(np.pi * np.arange(401) / 400)), atol=1e-7)
 
 
-def run(seed, iterations=130):
+def correlated(batch_seed):
+    clean = tf.random.stateless_normal((32, 1), batch_seed) * tf.ones((1, 16))
+    return clean, clean
+
+
+def run(seed, iterations=130, make_batch=correlated, folder=None, stop_at=None):
+    """Train, with a row a checkpoint as the scripts do, up to the moment a checkpoint is yielded: rows, weights."""
     keras.utils.set_random_seed(seed)
     model = DVAE(16, "gaussian", hidden=(8,), latent=2)
+    rows = []
+    for iteration, loss in training.train(
+        model, make_batch, iterations=iterations, learning_rate=0.01, seed=seed, rows=rows, folder=folder
+    ):
+        if iteration == stop_at:
+            break
+        rows.append({"iteration": iteration, "loss": loss, "held_out": training.held_out_losses(model, *held_out())})
+    return rows, [weight.numpy() for weight in model.weights]
 
-    def make_batch(batch_seed):
-        clean = tf.random.stateless_normal((32, 1), batch_seed) * tf.ones((1, 16))
-        return clean, clean
 
-    means = dict(training.train(model, make_batch, iterations=iterations, learning_rate=0.01, seed=seed))
-    return means, [weight.numpy() for weight in model.weights]
+def held_out():
+    return correlated((1, 1))
+
+
+def same(ours, theirs):
+    """The same rows and weights, bit for bit (nan equals nan, a float32 its double)."""
+    rows = [json.dumps(rows, default=float) for rows, _ in (ours, theirs)]
+    return rows[0] == rows[1] and all(np.array_equal(a, b) for a, b in zip(ours[1], theirs[1]))
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
-    (means, first), (_, again), (_, other) = run(1), run(1), run(2)
-    assert list(means) == [0, 100, 130]
-    assert means[130] < means[100]
-    for ours, theirs in zip(first, again):
-        np.testing.assert_array_equal(ours, theirs)
-    assert any(np.any(ours != theirs) for ours, theirs in zip(first, other))
+    first, again, other = run(1), run(1), run(2)
+    assert [row["iteration"] for row in first[0]] == [0, 100, 130]
+    assert first[0][2]["loss"] < first[0][1]["loss"]
+    assert same(first, again) and not same(first, other)
 
 
 def test_each_iteration_has_examples_of_its_own():
@@ -64,3 +84,101 @@ def test_each_iteration_has_examples_of_its_own():
     for _ in training.train(model, make_batch, iterations=45, learning_rate=0.01, seed=0):
         pass
     assert len(seen) == len(set(seen)) == 45
+
+
+@pytest.mark.parametrize("stop_at", [0, 100, 130])
+def test_a_run_stopped_before_it_has_drawn_goes_on_to_the_same_end(tmp_path, stop_at):
+    run(1, folder=tmp_path, stop_at=stop_at)
+    assert same(run(1, folder=tmp_path), run(1))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_saves_where_it_is_and_goes_on_to_the_same_end(tmp_path, number):
+    calls = []
+
+    def interrupting(batch_seed):
+        def call(seed):
+            calls.append(1)
+            if len(calls) == 50:
+                os.kill(os.getpid(), number)
+
+        tf.py_function(call, [batch_seed], [])
+        return correlated(batch_seed)
+
+    with pytest.raises(KeyboardInterrupt) as interrupted:
+        run(1, make_batch=interrupting, folder=tmp_path)
+    assert interrupted.value.args == (number,)
+    with np.load(tmp_path / "checkpoint.npz") as file:
+        state = json.loads(str(file["state"]))
+    assert 0 < state["iteration"] < 100 and not state["checkpoint"]
+    assert same(run(1, folder=tmp_path), run(1))
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+
+
+def test_saving_in_between_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "SAVE_SECONDS", 0)
+    saved = []
+    monkeypatch.setattr(training, "save", lambda path, variables, state: saved.append(state["iteration"]))
+    assert same(run(1, folder=tmp_path), run(1))
+    assert saved == [20, 40, 60, 80, 100, 120, 130]
+
+
+@pytest.mark.parametrize("bad", ["loss", "gradient"])
+def test_numbers_that_are_not_finite_stop_the_run_at_that_iteration(tmp_path, monkeypatch, bad):
+    def poisoned(batch_seed):
+        clean, corrupted = correlated(batch_seed)
+        poison = tf.reduce_all(batch_seed == the_seed)
+        return tf.where(poison, np.float32(np.nan), corrupted), clean
+
+    def huge(batch_seed):  # a loss below float32's largest number, the gradient above it
+        clean, _ = correlated(batch_seed)
+        return clean, tf.where(tf.reduce_all(batch_seed == the_seed), 1e19 * tf.sign(clean) / 4, clean)
+
+    the_seed = tf.random.split(tf.random.fold_in((1, training.TRAINING), 116))[0]
+    with pytest.raises(FloatingPointError, match=r"iteration 117: .* learning rate 0\.00\d+; .* iteration 100 is kept"):
+        run(1, make_batch={"loss": poisoned, "gradient": huge}[bad], folder=tmp_path)
+    with np.load(tmp_path / "checkpoint.npz") as file:
+        assert json.loads(str(file["state"]))["iteration"] == 100
+        assert all(np.isfinite(file[name]).all() for name in file.files if name != "state")
+
+
+def test_a_checkpoint_is_whole_or_the_one_before(tmp_path, monkeypatch):
+    run(1, folder=tmp_path, stop_at=100)
+    before = (tmp_path / "checkpoint.npz").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+        with pytest.raises(OSError, match=r"checkpoint\.npz"):
+            run(1, folder=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "checkpoint.npz").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.npz"]
+    assert same(run(1, folder=tmp_path), run(1))
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path):
+    run(1, folder=tmp_path, stop_at=100)
+    path = tmp_path / "checkpoint.npz"
+    whole = path.read_bytes()
+    with np.load(path) as file:
+        arrays = dict(file)
+
+    def refused(what, **flags):
+        with pytest.raises(OSError, match=rf"checkpoint\.npz: .*{what}.*--overwrite"):
+            run(**{"seed": 1, "folder": tmp_path, **flags})
+
+    refused("other data", seed=2)
+    refused("other data", make_batch=lambda seed: [2 * part for part in correlated(seed)])
+    for cut in (0, 10, len(whole) - 30):
+        path.write_bytes(whole[:cut])
+        refused("not a whole checkpoint")
+    path.write_bytes(whole[:3000] + bytes([whole[3000] ^ 1]) + whole[3001:])
+    refused("not a whole checkpoint")
+    np.savez(path, **{**arrays, "variable_0": np.array([{}])})  # a pickle
+    refused("not a whole checkpoint")
+    np.savez(path, **{**arrays, "variable_0": np.zeros((3, 3), np.float32)})
+    refused("another network")
+    state = {**json.loads(str(arrays["state"])), "format": training.FORMAT + 1}
+    np.savez(path, **{**arrays, "state": json.dumps(state)})
+    refused("another version")
