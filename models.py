@@ -7,7 +7,11 @@ arXiv 1511.06406). Examples are flat: images of H x W are (B, H * W), windows of
 are in nats per example, summed over pixels or samples.
 """
 
+import io
+import itertools
+import json
 import math
+import zipfile
 from pathlib import Path
 
 from quiet_tensorflow import load, tf
@@ -15,6 +19,8 @@ from quiet_tensorflow import load, tf
 load()  # before Keras, which would load TensorFlow with all its start-up lines
 import keras
 
+FORMAT = 1  # of `model.keras`: raised when older scripts could no longer use one
+LARGEST_FILE = 2**30  # bytes, unpacked
 LOG_2_PI = math.log(2 * math.pi)
 SMALL_KERNEL = 0.3
 INITIAL_BIAS_STD = 0.5  # of the decoder's output: before it has learned anything, a network says noise, not nothing
@@ -92,7 +98,7 @@ class DVAE(keras.Model):
         if likelihood not in ("bernoulli", "gaussian"):
             raise ValueError(f"likelihood must be 'bernoulli' or 'gaussian', not {likelihood!r}")
         self.input_size, self.likelihood, self.latent = input_size, likelihood, latent
-        self.hidden, self.about = tuple(hidden), dict(about or {})
+        self.hidden, self.about = tuple(hidden), {"format": FORMAT, **(about or {})}
         # In noisy data, what the layers that meet it start with in directions that carry only noise is hardly ever
         # unlearned, and passes that noise on.
         first, last = (0, -1) if likelihood == "gaussian" else (None, None)
@@ -153,16 +159,59 @@ class DVAE(keras.Model):
 
 
 def load_model(path):
-    """The DVAE in a `model.keras` file, or in the folder of the run that wrote one. OSError for anything else."""
+    """The DVAE in a `model.keras` file, or in the folder of the run that wrote one. OSError for anything else.
+
+    The file may come from a stranger: numbers, names and weights are taken from it and nothing in it is run, which
+    `keras.models.load_model`, given a configuration to build from, has not always kept to.
+    """
     path = Path(path)
     path = path / "model.keras" if path.is_dir() else path
     with open(path, "rb"):
         pass  # a file that is not there or not to be read: the system says so best
     try:
-        model = keras.models.load_model(path, compile=False)  # in safe mode: no code from the file is run
-    except Exception as error:  # Keras and what it calls raise nearly everything for a broken file
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > LARGEST_FILE:
+                raise ValueError(f"more than {LARGEST_FILE >> 30} GiB unpacked")
+            config = json.loads(archive.read("config.json"))
+            weights = archive.read("model.weights.h5")  # checked against its checksum
+        kind, own = config["registered_name"], config["config"]
+        about = own.get("about", {})
+        ours = kind == keras.saving.get_registered_name(DVAE) and "experiment" in about
+        written = about.get("format", FORMAT) if ours else FORMAT
+        if ours and written <= FORMAT:
+            _check_sizes(own["input_size"], own["hidden"], own["latent"], weights)
+            model = DVAE(
+                **{name: own[name] for name in ("input_size", "likelihood", "hidden", "latent", "about", "name")}
+            )
+            model.load_weights(path)
+            if not all(tf.reduce_all(tf.math.is_finite(weight)) for weight in model.weights):
+                raise ValueError("weights that are not finite numbers")
+    except Exception as error:  # zipfile, json, h5py and Keras raise nearly everything for a broken file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise OSError(f"{path}: not a model that these scripts have trained ({reason})") from error
-    if not isinstance(model, DVAE) or "experiment" not in model.about:
+    if not ours:
         raise OSError(f"{path}: a Keras model, but not one that these scripts have trained")
+    if written > FORMAT:
+        raise OSError(f"{path}: written by a newer version of these scripts (format {written}); update them")
     return model
+
+
+def _check_sizes(input_size, hidden, latent, weights):
+    """ValueError if a file's network, or what its weights (HDF5, bytes) unfold to, is larger than those bytes."""
+    import h5py
+
+    widths = [input_size, *hidden, latent]
+    if not all(isinstance(width, int) and width > 0 for width in widths) or len(widths) > 100:
+        raise ValueError(f"layers of {widths[:5]} values")
+    if 4 * sum(before * after for before, after in itertools.pairwise(widths)) > len(weights):
+        raise ValueError(f"layers of {widths} values in {len(weights)} bytes")
+
+    def unfit(name, link):
+        item = file[name] if isinstance(link, h5py.HardLink) else None
+        small = isinstance(item, h5py.Dataset) and item.nbytes <= len(weights) and not item.is_virtual
+        return None if small or isinstance(item, h5py.Group) else name  # a name ends the visit
+
+    with h5py.File(io.BytesIO(weights)) as file:
+        name = file.visititems_links(unfit)
+    if name is not None:
+        raise ValueError(f"{name} is not in the file")

@@ -1,5 +1,12 @@
 """The model's mathematics against SciPy, Monte Carlo and a case with a closed form."""
 
+import base64
+import io
+import json
+import marshal
+import zipfile
+
+import h5py
 import numpy as np
 import pytest
 import scipy.stats
@@ -104,6 +111,106 @@ def test_what_is_no_model_of_ours_is_refused_in_one_line(tmp_path):
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
     with pytest.raises(OSError, match=r"other\.keras: a Keras model, but not"):
         models.load_model(tmp_path / "other.keras")
+
+
+def test_a_strangers_model_runs_no_code(tmp_path, monkeypatch):
+    (tmp_path / "strangers.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass DVAE: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "model.keras"
+    code = marshal.dumps(compile(f"(lambda x: open({str(tmp_path / 'ran')!r}, 'w'))", "", "eval").co_consts[0])
+    code = {"class_name": "__lambda__", "config": {"code": base64.b64encode(code).decode()}}
+    model = {"class_name": "Lambda", "module": "keras.layers", "registered_name": None, "config": {"function": code}}
+    imported = {"class_name": "DVAE", "module": "strangers", "registered_name": "denoising_vae>DVAE", "config": {}}
+    about = {"experiment": "sound", "layer": model}
+    for config in (
+        model,
+        {"class_name": "Sequential", "module": "keras", "registered_name": None, "config": {"layers": [model]}},
+        imported,
+        {**imported, "registered_name": "strangers>DVAE", "config": {"about": about}},
+        {**imported, "config": {"about": about, "input_size": imported, "hidden": [model], "latent": 2}},
+    ):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("metadata.json", '{"keras_version": "3.15.0"}')
+            archive.writestr("config.json", json.dumps(config))
+            archive.writestr("model.weights.h5", b"")
+        with pytest.raises(OSError, match=r"model\.keras: "):
+            models.load_model(path)
+        assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A small model's file: its members."""
+    path = tmp_path_factory.mktemp("kept") / "model.keras"
+    DVAE(12, "gaussian", hidden=(7, 5), latent=3, about={"experiment": "sound"}).save(path)
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def changed(members, **own):
+    """The members of a model's file with other values in its configuration."""
+    config = json.loads(members["config.json"])
+    config["config"] |= own
+    return {**members, "config.json": json.dumps(config)}
+
+
+def weights(**values):
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        for name, value in values.items():
+            file[name] = value
+        file.create_dataset("vast", shape=(10**12,), chunks=(1024,), dtype="f4") if not values else None
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda kept: kept, None),
+        (lambda kept: changed(kept, hidden=[7, 6]), "could not be loaded"),
+        (lambda kept: changed(kept, input_size=10**12), "layers of"),
+        (lambda kept: changed(kept, latent=10**400), "layers of"),
+        (lambda kept: changed(kept, hidden=[1] * 10**5), "layers of"),
+        (lambda kept: changed(kept, hidden=[-7, 5]), "layers of"),
+        (lambda kept: changed(kept, hidden="75"), "layers of"),
+        (lambda kept: changed(kept, likelihood="poisson"), "likelihood"),
+        (lambda kept: changed(kept, about={"experiment": "sound", "format": 2}), "newer version"),
+        (lambda kept: changed(kept, about={"experiment": "sound", "format": "two"}), "not a model"),
+        (lambda kept: changed(kept, about={"shape": [3, 4]}), "not one that these scripts"),
+        (lambda kept: {**kept, "model.weights.h5": weights()}, "vast is not in the file"),
+        (lambda kept: {**kept, "model.weights.h5": weights(vars=h5py.ExternalLink("/etc/hosts", "x"))}, "not in the"),
+        (lambda kept: {**kept, "model.weights.h5": weights(vars=h5py.SoftLink("/encoder"))}, "not in the file"),
+        (lambda kept: {**kept, "model.weights.h5": weights(vars=np.zeros(3))}, "not a model"),
+        (lambda kept: {**kept, "config.json": "[" * 10**5}, "not a model"),
+        (lambda kept: {name: kept[name] for name in ("metadata.json", "config.json")}, "not a model"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused_in_one_line(tmp_path, kept, change, words):
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in change(kept).items():
+            archive.writestr(name, content)
+    if words is None:
+        assert models.load_model(path).hidden == (7, 5)
+    else:
+        with pytest.raises(OSError, match=rf"model\.keras: .*({words})") as refused:
+            models.load_model(path)
+        assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_bomb_is_not_unpacked_and_nan_is_not_used(tmp_path, kept, monkeypatch):
+    path = tmp_path / "model.keras"
+    monkeypatch.setattr(models, "LARGEST_FILE", 10**6)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in {**kept, "model.weights.h5": bytes(2 * 10**6)}.items():
+            archive.writestr(name, content)
+    with pytest.raises(OSError, match="unpacked"):
+        models.load_model(path)
+    model = DVAE(2, "gaussian", hidden=(), latent=1, about={"experiment": "sound"})
+    model.log_std.assign(np.nan)
+    model.save(path)
+    with pytest.raises(OSError, match="not finite"):
+        models.load_model(path)
 
 
 def test_generated_pixels_are_probabilities_from_standard_normal_z():
