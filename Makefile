@@ -7,8 +7,8 @@ BIN := .venv/bin
 .PHONY: demo test clean
 
 demo: .venv/demo
-	$(BIN)/python mnist_dvae.py
-	$(BIN)/python sound_dvae.py --iters 800
+	$(BIN)/python mnist_dvae.py --overwrite
+	$(BIN)/python sound_dvae.py --iters 800 --overwrite
 	@echo "Pictures and sounds are in plots/mnist and plots/sound."
 
 test: .venv/test

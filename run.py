@@ -19,7 +19,8 @@ WRITTEN = (
     *("reconstruction_[0-9]*.png", "reconstruction_[0-9]*.wav", "generated_[0-9]*.png", "generated_[0-9]*.wav"),
     *("tone.wav", "clean.wav", "chopped.wav", "index.html", "scores.csv", "model.keras", CHECKPOINT, "config.json"),
 )
-NOT_COMPARED = ("out", "resume", "overwrite")  # settings a run may be resumed without, or with others
+# In config.json, but no matter when a run is resumed. The iterations may be more than they were.
+NOT_COMPARED = {"out", "resume", "overwrite", "tensorboard", "command", "finished", "iters"}
 _locked = []  # the open folder of this process's run
 
 
@@ -168,8 +169,7 @@ def start(settings):
     out = settings.out
     out.mkdir(parents=True, exist_ok=True)
     _lock(out)
-    ours = {name: value for name, value in vars(settings).items() if name not in NOT_COMPARED}
-    ours = json.loads(json.dumps(ours, default=str))  # as it will come back from the file
+    ours = json.loads(json.dumps(vars(settings), default=str))  # as it will come back from the file
     former = _former(out)
     if settings.resume and former is None:
         print(f"{out}: no run to resume; starting one")
@@ -232,23 +232,22 @@ def _former(out):
 
 def _check_that_it_goes_on(out, former, ours):
     """OSError unless a run with the former settings can be gone on with under ours; SystemExit if it is finished."""
-    former = dict(former)
     if not former:
         raise OSError(f"{out}: a run whose config.json is missing cannot be resumed; --overwrite replaces it")
-    finished, iterations = former.pop("finished", False), former["iters"]
+    iterations = former["iters"]
     others = [
-        f"--{name.replace('_', '-')} is {former.get(name)} there, {ours.get(name)} here"
-        for name in sorted(former.keys() | ours.keys())
-        if former.get(name) != ours.get(name) and (name != "iters" or ours["iters"] < iterations)
+        name for name in sorted((former.keys() | ours.keys()) - NOT_COMPARED) if former.get(name) != ours.get(name)
     ]
+    others += ["iters"] if ours["iters"] < iterations else []
     if others:
-        raise OSError(f"{out}: holds a run with other settings ({'; '.join(others)}); resume with the same")
+        said = [f"--{name.replace('_', '-')} is {former.get(name)} there, {ours.get(name)} here" for name in others]
+        raise OSError(f"{out}: holds a run with other settings ({'; '.join(said)}); resume with the same")
     if ours["iters"] > iterations:
         print(
             f"{ours['iters']} iterations instead of {iterations}: from here on the learning rate is that of the longer"
             " run's cosine, so it rises at once, and the result is not that of so long a run from the start"
         )
-    elif finished:
+    elif former.get("finished"):
         print(f"{out}: this run is finished; more --iters continue it, --overwrite repeats it")
         raise SystemExit(0)
 

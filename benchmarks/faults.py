@@ -1,0 +1,371 @@
+"""What runs survive: kills at random moments, full disks, locks, numbers that are none, broken files.
+
+    python benchmarks/faults.py                # everything, some 20 minutes
+    python benchmarks/faults.py kills --kills 4
+    python benchmarks/faults.py cases
+    python benchmarks/faults.py files --files 5000
+
+kills: runs of both scripts are ended by SIGKILL, some at a random moment after their training has begun and some
+while a file is being written, then resumed, and everything they wrote is compared with what a run writes that was
+never stopped. cases: what a run says and leaves behind when something is wrong. files: mutated files are given to
+every reader; each must load as something sound or be refused in the one-line way.
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+SMALL = ("--iters", 300, "--batch-size", 32, "--hidden", 32, "--latent", 4)
+# Runs the script with more saves than a short run would have.
+SAVING_OFTEN = (
+    "import runpy, sys; sys.argv = sys.argv[1:]; import training; training.SAVE_ITERATIONS = 40;"
+    "runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+AS_NOBODY = {"user": 65534, "group": 65534, "extra_groups": []}
+
+
+def make_digits(path, count=600, side=12):
+    """An .npz of small images, a bright square somewhere in each, with the square's row as label."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 60, (count, side, side), np.uint8)
+    rows = rng.integers(0, 8, count)
+    for image, row in zip(images, rows):
+        image[row : row + 4, 3:8] = 230
+    half = count // 2
+    np.savez(path, x_train=images[:half], y_train=rows[:half], x_test=images[half:], y_test=rows[half:])
+
+
+def command(script, *flags, often=False):
+    return [sys.executable, *(("-c", SAVING_OFTEN) if often else ()), str(ROOT / script), *map(str, flags)]
+
+
+def start(script, *flags, often=False, **options):
+    """A run as a process of its own; its output is captured."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True}
+    return subprocess.Popen(command(script, *flags, often=often), cwd=ROOT, **{**pipes, **options})
+
+
+def finish(process):
+    """Wait for it: exit status, stdout, stderr."""
+    out, err = process.communicate(timeout=600)
+    return process.returncode, out, err
+
+
+def contents(folder):
+    """All that a run has written, by name, without the times at which archives say they were made."""
+    found = {}
+    for path in folder.iterdir():
+        found[path.name] = path.read_bytes()
+        if path.suffix in (".npz", ".keras"):
+            with zipfile.ZipFile(path) as archive:
+                members = [name for name in archive.namelist() if name != "metadata.json"]
+                found[path.name] = {name: archive.read(name) for name in members}
+        elif path.name == "config.json":
+            own = ("out", "resume", "overwrite", "command")
+            found[path.name] = {name: value for name, value in json.loads(path.read_text()).items() if name not in own}
+    return found
+
+
+def differences(ours, theirs):
+    return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+
+
+def killed(process, folder, seconds=None, writing=None):
+    """SIGKILL `seconds` after the first scores are there, or once `writing` is being written. Whether that came."""
+    begun = None
+    while process.poll() is None:
+        if begun is None and (folder / "scores.csv").exists():
+            begun = time.monotonic()
+        late = seconds is not None and begun is not None and time.monotonic() >= begun + seconds
+        if late or (writing and (folder / f".unfinished-{writing}").exists()):
+            process.kill()
+            break
+        time.sleep(0.0005)
+    finish(process)
+    return process.returncode == -signal.SIGKILL
+
+
+def kills(count, seed):
+    """`count` runs killed and resumed; prints a line for each. The number of those that ended in the same results."""
+    rng = random.Random(seed)
+    survived = 0
+    with tempfile.TemporaryDirectory(prefix="faults ü ") as temporary:
+        temporary = Path(temporary)
+        make_digits(temporary / "digits.npz")
+        runs = {"sound_dvae.py": SMALL, "mnist_dvae.py": (*SMALL, "--data", temporary / "digits.npz")}
+        lasted = {}
+        for script, flags in runs.items():
+            folder = temporary / script
+            process = start(script, *flags, "--out", folder)
+            while not (folder / "scores.csv").exists() and process.poll() is None:
+                time.sleep(0.01)
+            begun = time.monotonic()
+            status, _, err = finish(process)
+            assert status == 0, err
+            lasted[script] = time.monotonic() - begun
+            print(f"{script}: never stopped, {lasted[script]:.1f} s from its first scores to its end", flush=True)
+        files = ["checkpoint.npz", "reconstruction_000100.png", "generated_000200.png", "scores.csv", "model.keras"]
+        for number in range(1, count + 1):
+            script, flags = list(runs.items())[number % 2]
+            folder = temporary / f"killed {number}"
+            writing = files[number // 2 % len(files)] if number % 4 < 2 else None
+            seconds = None if writing else rng.uniform(0, lasted[script])
+            flags = (*flags, "--out", folder)
+            while not killed(start(script, *flags, often=True), folder, seconds, writing):
+                shutil.rmtree(folder)  # it had come to its end before
+                seconds = seconds and rng.uniform(0, lasted[script])
+            moment = f"writing {writing}" if writing else f"{seconds:.2f} s after its first scores"
+            try:
+                with np.load(folder / "checkpoint.npz") as file:
+                    saved = f"saved at {json.loads(str(file['state']))['iteration']}"
+            except FileNotFoundError:
+                saved = "nothing saved yet"
+            status, _, err = finish(start(script, *flags, "--resume", often=True))
+            differ = differences(contents(folder), contents(temporary / script)) if status == 0 else [err]
+            survived += not differ
+            result = f"DIFFERENT: {', '.join(differ)}" if differ else "identical"
+            print(f"{number:3d} {script} killed {moment}, {saved}; resumed: {result}", flush=True)
+            shutil.rmtree(folder)
+    return survived
+
+
+def cases():
+    """Each case's name, and what is wrong about how it ended (nothing, if all is well); the line it said is printed."""
+    with tempfile.TemporaryDirectory(prefix="faults ü ") as temporary:
+        temporary = Path(temporary)
+        temporary.chmod(0o755)
+        make_digits(temporary / "digits.npz")
+        digits = ("mnist_dvae.py", *SMALL, "--data", temporary / "digits.npz")
+        whole = temporary / "whole"
+        status, _, err = finish(start(*digits, "--out", whole))
+        assert status == 0, err
+        result = {}
+
+        def case(name, ended, *words, expected=2):
+            status, _, err = ended
+            lines = [line for line in err.splitlines() if line and "it/s" not in line]
+            said = lines[-1] if lines else ""
+            wrong = []
+            if status != expected:
+                wrong.append(f"status {status}, not {expected}")
+            if len(lines) != 1 + ("interrupted" in said):
+                wrong.append(f"{len(lines)} lines: {err[-2000:]}")
+            wrong += [f"does not say {word!r}" for word in words if str(word) not in said]
+            result[name] = wrong
+            print(f"{name}: {said}", flush=True)
+            return wrong
+
+        def still_whole(folder):
+            """What of the files in the folder is not as the run that was never stopped left them, once it resumes."""
+            leftovers = [path.name for path in folder.glob(".unfinished-*")]
+            status, _, err = finish(start(*digits, "--out", folder, "--resume"))
+            return leftovers + (differences(contents(folder), contents(whole)) if status == 0 else [err])
+
+        disk = temporary / "disk"
+        disk.mkdir()
+        if (
+            os.geteuid() == 0
+            and not subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk]).returncode
+        ):
+            try:
+                wrong = case(
+                    "full disk of 1 MB", finish(start(*digits, "--out", disk / "run")), "No space left", "--resume"
+                )
+                before = contents(disk / "run")
+                wrong += differences(
+                    before,
+                    {name: contents(whole)[name] for name in before}
+                    | {
+                        name: before[name] for name in ("scores.csv", "config.json", "checkpoint.npz") if name in before
+                    },
+                )
+                subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
+                wrong += still_whole(disk / "run")
+            finally:
+                subprocess.run(["umount", disk], check=True)
+        else:
+            print("full disk of 1 MB: not root, so no such disk; files may have 100 kB instead")
+        limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, 10**5))}
+        ended = finish(start(*digits, "--out", temporary / "limit", **limit))
+        case("files limited to 100 kB", ended, "File too large")
+
+        process = start(*digits, "--out", temporary / "two")
+        while not (temporary / "two/scores.csv").exists():
+            time.sleep(0.01)
+        case("a second run in the folder", finish(start(*digits, "--out", temporary / "two")), "another run")
+        process.send_signal(signal.SIGINT)
+        wrong = case("Ctrl-C", finish(process), "--resume", expected=130)
+        wrong += still_whole(temporary / "two")
+        process = start(*digits, "--out", temporary / "killed")
+        killed(process, temporary / "killed", 0)
+        ended = finish(start(*digits, "--out", temporary / "killed"))
+        case("a new run where one was killed", ended, "unfinished run", "--resume", "--overwrite")
+        wrong = case("a finished run", finish(start(*digits, "--out", whole)), "a finished run", "--overwrite")
+        ended = finish(start(*digits, "--latent", 5, "--out", temporary / "killed", "--resume"))
+        case("resumed with other settings", ended, "--latent is 4 there, 5 here")
+
+        process = start(*digits, "--out", temporary / "vanishing")
+        while not (temporary / "vanishing/checkpoint.npz").exists():
+            time.sleep(0.01)
+        shutil.rmtree(temporary / "vanishing")
+        case("a folder that vanishes", finish(process), temporary / "vanishing", "No such file")
+        (temporary / "file").write_text("in the way")
+        case("a file where a folder should be", finish(start(*digits, "--out", temporary / "file/run")), "file")
+        locked = temporary / "read-only"
+        locked.mkdir(mode=0o555)
+        nobody = AS_NOBODY if os.geteuid() == 0 else {}
+        case("a read-only folder", finish(start(*digits, "--out", locked / "run", **nobody)), "Permission denied")
+        secret = temporary / "secret.npz"
+        shutil.copy(temporary / "digits.npz", secret)
+        secret.chmod(0)
+        ended = finish(start(*digits[:-1], secret, "--out", temporary / "none", **nobody))
+        case("data that may not be read", ended, "secret.npz", "Permission denied")
+
+        ended = finish(start(*digits, "--learning-rate", 1e30, "--out", temporary / "diverged"))
+        case("a learning rate that leads to NaN", ended, "iteration", "learning rate", "--learning-rate")
+    return result
+
+
+def mutated(content, rng):
+    """A copy of some bytes with a mistake or a few in it."""
+    content = bytearray(content)
+    for _ in range(rng.choice((1, 1, 1, 2, 5, 20))):
+        # Headers are short and matter most.
+        first = rng.randrange(min(len(content), rng.choice((16, 100, 1000, len(content)))) or 1) if content else 0
+        size = rng.choice((1, 1, 2, 4, 8, rng.randrange(1, 300)))
+        kind = rng.randrange(7)
+        if kind == 0:
+            del content[first:]
+        elif kind == 1:
+            del content[first : first + size]
+        elif kind == 2:
+            content[first:first] = rng.randbytes(size)
+        elif kind == 3:
+            content[first : first + size] = rng.randbytes(size)
+        elif kind == 4:
+            content[first : first + size] = rng.choice((b"\0", b"\xff", b"\x7f", b"\x80")) * size
+        elif kind == 5 and content:
+            content[first % len(content)] ^= 1 << rng.randrange(8)
+        else:
+            content[first : first + size] = content[-size:]
+    return bytes(content)
+
+
+def readers():
+    """{name: (the name of its file, make(path), load(path))}; `load` raises OSError, or returns finite numbers."""
+    import audio_utils
+    import image_utils
+    import models
+    import training
+    from quiet_tensorflow import tf
+
+    variables = [tf.Variable(np.ones((9, 9), np.float32)), tf.Variable(3)]
+    state = {"format": training.FORMAT, "first_batch": 1, "iteration": 20, "rows": []}
+
+    def make_model(path):
+        models.DVAE(12, "gaussian", (7,), 3, {"experiment": "sound", "sample_rate": 8000}).save(path)
+
+    def load_checkpoint(path):
+        state_there = training.restore(path, variables, state)
+        return [variable.numpy() for variable in variables] + [state_there["iteration"]]
+
+    return {
+        "WAV": (
+            "sound.wav",
+            lambda path: audio_utils.write_wav(path, np.sin(np.arange(500)), 8000),
+            lambda path: audio_utils.read_wav(path)[:1],
+        ),
+        "npz": ("digits.npz", lambda path: make_digits(path, 20), lambda path: image_utils.load_digits(path)[:4]),
+        "keras": ("model.keras", make_model, lambda path: models.load_model(path).get_weights()),
+        "checkpoint": (
+            "checkpoint.npz",
+            lambda path: training.save(path, variables, state),
+            load_checkpoint,
+        ),
+    }
+
+
+def try_mutated(name, reader, count, rng, folder):
+    """`count` mutated files for one reader: how many loaded, how many were refused, and what else happened."""
+    file_name, make, load = reader
+    path = folder / file_name
+    make(path)
+    whole = path.read_bytes()
+    load(path)
+    loaded = refused = 0
+    failed = []
+    for number in range(count):
+        content = mutated(whole, rng)
+        path.write_bytes(content)
+        try:
+            arrays = load(path)
+            if not all(np.isfinite(np.asarray(array, float)).all() for array in arrays):
+                failed.append((number, "numbers that are not finite"))
+            loaded += 1
+        except OSError as error:
+            refused += 1
+            if len(str(error).splitlines()) != 1 or file_name not in str(error):
+                failed.append((number, f"refused, but with {error!s:.500}"))
+        except Exception as error:
+            failed.append((number, f"{type(error).__name__}: {error!s:.500}"))
+    for number, what in failed:
+        print(f"{name} {number}: {what}")
+    return loaded, refused, failed
+
+
+def files(count, seed):
+    """At least `count` mutated files among all readers; prints a line for each. The number that went wrong."""
+    rng = random.Random(seed)
+    wrong = tried = 0
+    table = readers()
+    each = -(-count // len(table))
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, reader in table.items():
+            loaded, refused, failed = try_mutated(name, reader, each, rng, Path(temporary))
+            print(f"{name}: {each} mutated files tried, {loaded} loaded, {refused} refused, {len(failed)} tracebacks")
+            tried, wrong = tried + each, wrong + len(failed)
+    print(f"all: {tried} mutated files tried, {wrong} tracebacks")
+    return wrong
+
+
+def main():
+    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags.add_argument("part", nargs="?", choices=("kills", "cases", "files"), help="by default, all three")
+    flags.add_argument("--kills", type=int, default=20, help="runs to kill")
+    flags.add_argument("--files", type=int, default=2000, help="mutated files to try, at least")
+    flags.add_argument("--seed", type=int, default=0)
+    settings = flags.parse_args()
+    wrong = 0
+    if settings.part in (None, "kills"):
+        survived = kills(settings.kills, settings.seed)
+        print(f"kills survived: {survived} of {settings.kills} with identical results")
+        wrong += settings.kills - survived
+    if settings.part in (None, "cases"):
+        result = cases()
+        for name, what in result.items():
+            if what:
+                print(f"WRONG, {name}: {'; '.join(what)}")
+        print(f"cases as they should be: {sum(not what for what in result.values())} of {len(result)}")
+        wrong += sum(bool(what) for what in result.values())
+    if settings.part in (None, "files"):
+        wrong += files(settings.files, settings.seed)
+    raise SystemExit(wrong > 0)
+
+
+if __name__ == "__main__":
+    main()
