@@ -21,7 +21,7 @@ WRITTEN = (
 )
 # In config.json, but no matter when a run is resumed. The iterations may be more than they were.
 NOT_COMPARED = {"out", "resume", "overwrite", "tensorboard", "command", "finished", "iters"}
-_locked = []  # the open folder of this process's run
+_locked, _started = [], []  # the open folder of this process's run; what to type to go on with it
 
 
 def fail(message):
@@ -110,13 +110,14 @@ def one_line_errors():
     except KeyboardInterrupt as interrupted:
         print(f"interrupted{_how_to_go_on()}", file=sys.stderr)
         raise SystemExit(128 + (interrupted.args or (signal.SIGINT,))[0]) from None
+    except Exception as error:
+        if not isinstance(error, MemoryError) and type(error).__name__ != "ResourceExhaustedError":  # TensorFlow's
+            raise
+        fail("not enough memory; try a smaller --hidden or --batch-size")
 
 
 def _how_to_go_on():
-    if not _locked:
-        return ""
-    flags = [flag for flag in sys.argv[1:] if flag not in ("--resume", "--overwrite")]
-    return f"; to go on: {shlex.join(['python', sys.argv[0], *flags, '--resume'])}"
+    return f"; to go on: {shlex.join(_started)}" if _started else ""
 
 
 @contextlib.contextmanager
@@ -186,6 +187,8 @@ def start(settings):
     for path in out.glob(".unfinished-*"):  # what a killed run left
         path.unlink()
     _write_config(out, ours)
+    flags = [flag for flag in sys.argv[1:] if flag not in ("--resume", "--overwrite")]
+    _started[:] = ["python", sys.argv[0], *flags, "--resume"]
 
 
 def finish(settings):

@@ -119,7 +119,7 @@ def train(model, make_batch, *, iterations, learning_rate, seed, rows=None, fold
                     raise FloatingPointError(
                         f"iteration {int(i)}: the loss or its gradient is not a finite number at learning rate "
                         f"{float(optimizer.learning_rate):.3g}; try a lower --learning-rate"
-                        + (f" with --overwrite; iteration {saved} is kept in {folder}" if folder else "")
+                        + (f" with --overwrite; iteration {saved} is kept in {folder}" if saved else "")
                     )
                 loss, nll, kl = total.numpy() / count
                 total_loss += loss * count

@@ -51,6 +51,8 @@ def test_errors_end_the_program_in_one_line(capsys):
     assert line.endswith("/no/such/file: No such file or directory") and status == 2
     line, status = ended(capsys, FloatingPointError("iteration 3: not a number"))
     assert line.endswith(": iteration 3: not a number") and status == 2
+    line, status = ended(capsys, MemoryError())
+    assert "not enough memory" in line and status == 2
     assert ended(capsys, KeyboardInterrupt()) == ("interrupted", 130)
     assert ended(capsys, KeyboardInterrupt(signal.SIGTERM)) == ("interrupted", 143)
 
@@ -78,6 +80,7 @@ def start(tmp_path, monkeypatch):
     yield start
     while run._locked:
         os.close(run._locked.pop())
+    run._started.clear()
 
 
 def contents(folder):
