@@ -43,6 +43,7 @@ def main(settings):
     import baselines
     import figures
     import models
+    import report
     import training
     from corrupt import CORRUPTIONS
     from image_utils import mean_squared_error
@@ -130,6 +131,10 @@ def main(settings):
         )
         save_figure(figure, f"generated_{name}.png")
 
+        report.write(out)
+        if settings.tensorboard:
+            report.write_events(out)
+
     with run.replacing(out / "model.keras") as path:
         model.save(path)
 
@@ -146,8 +151,9 @@ def main(settings):
     ladder = [{"method": method, **scores(images)} for method, images in ladder.items()]
     run.print_table(ladder)
     run.write_scores(out / "scores.csv", rows + [row for row in ladder if row["method"] != "DVAE"])
+    report.write(out)
     run.finish(settings)
-    print(f"Look at {out / f'reconstruction_{name}.png'}")
+    print(f"Look at {out / 'index.html'}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import csv
+import importlib.util
 import json
 import math
 import os
@@ -17,7 +18,8 @@ CHECKPOINT = "checkpoint.npz"  # what --resume goes on from
 # What runs write, and --overwrite removes; config.json, which tells that a run is there, is the last to go.
 WRITTEN = (
     *("reconstruction_[0-9]*.png", "reconstruction_[0-9]*.wav", "generated_[0-9]*.png", "generated_[0-9]*.wav"),
-    *("tone.wav", "clean.wav", "chopped.wav", "index.html", "scores.csv", "model.keras", CHECKPOINT, "config.json"),
+    *("tone.wav", "clean.wav", "chopped.wav", "index.html", "scores.csv", "model.keras"),
+    *("events.out.tfevents.*", CHECKPOINT, "config.json"),
 )
 # In config.json, but no matter when a run is resumed. The iterations may be more than they were.
 NOT_COMPARED = {"out", "resume", "overwrite", "tensorboard", "command", "finished", "iters"}
@@ -66,7 +68,7 @@ class _OneLine(argparse.ArgumentParser):
 
 def parser(description, *, experiment, iters, batch_size, learning_rate, hidden, latent):
     """The flags both experiments share, with the defaults given and those they have in common."""
-    flags = _OneLine(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    flags = _OneLine(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
     flags.set_defaults(experiment=experiment)
     add = flags.add_argument
     add("--iters", type=whole_number, default=iters, help="iterations: optimizer steps")
@@ -83,6 +85,7 @@ def parser(description, *, experiment, iters, batch_size, learning_rate, hidden,
     add("--amount", type=positive, default=0.2, help="share missing or replaced; for gaussian, standard deviation")
     add("--seed", type=seed, default=0, help="of everything random in the run")
     add("--out", type=Path, default=Path("plots", experiment), help="folder for what the run writes")
+    add("--tensorboard", action="store_true", help="write event files for TensorBoard too")
     former = flags.add_mutually_exclusive_group()
     former.add_argument("--resume", action="store_true", help="go on with the run in --out from where it was saved")
     former.add_argument("--overwrite", action="store_true", help="remove the run in --out and start anew")
@@ -94,6 +97,8 @@ def parse(flags):
     settings = flags.parse_args()
     if settings.corruption not in ("gaussian", "none") and settings.amount >= 1:
         flags.error(f"argument --amount: {settings.amount:g} is not a share below 1, which {settings.corruption} needs")
+    if settings.tensorboard and not importlib.util.find_spec("tensorboard"):
+        fail("argument --tensorboard: the package tensorboard is missing; pip install tensorboard")
     return settings
 
 
@@ -186,8 +191,8 @@ def start(settings):
             path.unlink()
     for path in out.glob(".unfinished-*"):  # what a killed run left
         path.unlink()
-    _write_config(out, ours)
     flags = [flag for flag in sys.argv[1:] if flag not in ("--resume", "--overwrite")]
+    _write_config(out, {**ours, "command": shlex.join(["python", Path(sys.argv[0]).name, *flags])})
     _started[:] = ["python", sys.argv[0], *flags, "--resume"]
 
 

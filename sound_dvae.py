@@ -51,6 +51,7 @@ def main(settings):
     import baselines
     import figures
     import models
+    import report
     import training
     from audio_utils import C_MAJOR, noisy_notes, snr_db
     from corrupt import CORRUPTIONS
@@ -147,6 +148,10 @@ def main(settings):
         write_wav(f"reconstruction_{name}.wav", mended)
         write_wav(f"generated_{name}.wav", audio_utils.one_after_the_other(generated[:SHOWN], rate))
 
+        report.write(out)
+        if settings.tensorboard:
+            report.write_events(out)
+
     with run.replacing(out / "model.keras") as path:
         model.save(path)
 
@@ -178,8 +183,9 @@ def main(settings):
     ladder = [{"method": method, **scores(*estimates)} for method, estimates in ladder.items()]
     run.print_table(ladder)
     run.write_scores(out / "scores.csv", rows + [row for row in ladder if row["method"] != "DVAE"])
+    report.write(out)
     run.finish(settings)
-    print(f"Look at {out / f'reconstruction_{name}.png'}, listen to {out / f'reconstruction_{name}.wav'}")
+    print(f"Look at and listen to {out / 'index.html'}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,150 @@
+"""What a run has written, on one page, index.html, and as event files for TensorBoard.
+
+The page's pictures and sounds are embedded, so that the one file can be sent to somebody. Checkpoints double, so even
+a million iterations have only 15 of them. If the files are more than EMBED_AT_MOST, which takes long recordings, the
+page links to them instead.
+"""
+
+import base64
+import csv
+import hashlib
+import json
+import math
+import struct
+from pathlib import Path
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+from matplotlib.ticker import MaxNLocator
+
+import run
+from quiet_tensorflow import tf
+
+EMBED_AT_MOST = 40e6  # bytes
+COLUMNS = {  # of scores.csv: what a reader calls them, and their units
+    "train_loss": ("training loss", "nats"),
+    "loss": ("held-out loss", "nats"),
+    "nll": ("held-out NLL", "nats"),
+    "kl": ("KL divergence", "nats"),
+    "snr_db": ("SNR of windows", "dB"),
+    "gap_snr_db": ("SNR in their gaps", "dB"),
+    "long_snr_db": ("SNR of the long sound", "dB"),
+    "long_gap_snr_db": ("SNR in its gaps", "dB"),
+    "long_si_sdr_db": ("its SI-SDR", "dB"),
+    "long_lsd_db": ("its log-spectral distance", "dB, less is better"),
+    "generated_one_note": ("new sounds that are one note", "share"),
+    "generated_notes": ("different notes among them", "of 7"),
+    "hole_mse": ("squared error in the hole", "white = 1"),
+    "hole_mse_over_mean_fill": ("error in the hole", "of mean fill"),
+    "mse": ("squared error of the image", "white = 1"),
+    "classifier_error": ("classifier's error", "share"),
+    "generated_confidence": ("classifier's confidence in new digits", "probability"),
+    "generated_classes": ("different classes among them", "of 10"),
+}
+SUMMARIES = ("snr_db", "long_snr_db", "hole_mse_over_mean_fill", "mse", "loss")  # the first that a run has sums it up
+CHARTS = {
+    "Loss": ("train_loss", "loss", "nll"),
+    "KL divergence": ("kl",),
+    "Signal-to-noise ratio": ("snr_db", "long_snr_db"),
+    "Error in the hole": ("hole_mse_over_mean_fill",),
+}
+
+PAGE = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
+PAGE.filters |= {
+    "column": lambda name: COLUMNS.get(name, (name.replace("_", " "), "")),
+    "number": lambda text: (text or "").replace("nan", "").replace("-", "\N{MINUS SIGN}"),
+    "sha256": lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode(),
+    "size": lambda png: struct.unpack(">II", png.read_bytes()[16:24]),  # width and height, in a PNG's first chunk
+}
+
+
+def write(folder):
+    """Write index.html from what the run in `folder` has written so far."""
+    folder = Path(folder)
+    rows, ladder = _scores(folder)
+    summary = next(name for name in SUMMARIES if name in rows[-1])
+    ends = (ladder or rows)[:: max(1, len(ladder or rows) - 1)]  # the input and the best there can be; or what there is
+    charts = [_chart(title, names, rows, ends if ladder else []) for title, names in CHARTS.items()]
+    if ladder:  # the model takes its place in it
+        sign = 1 if _number(ends[-1], summary) >= _number(ends[0], summary) else -1
+        ladder = sorted([rows[-1], *ladder], key=lambda row: sign * _number(row, summary, missing=-sign * math.inf))
+    sounds = {name: folder / f"{name}.wav" for name in ("chopped", "clean", "tone")}
+    sounds = {name: path for name, path in sounds.items() if path.exists()}
+    steps = [(row, _outputs(folder, row)) for row in rows]
+    paths = [*sounds.values(), *(path for _, outputs in steps for path in outputs.values())]
+    embed = sum(path.stat().st_size for path in paths) <= EMBED_AT_MOST
+
+    def url(path):
+        kind = {".png": "image/png", ".wav": "audio/wav"}[path.suffix]
+        data = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}" if embed else quote(path.name)
+        return Markup(data)  # neither has a character that HTML would mind; to search megabytes for one takes time
+
+    html = PAGE.get_template("report.html.j2").render(
+        config=json.loads((folder / "config.json").read_text()),
+        rows=rows,
+        steps=steps,
+        sounds=sounds,
+        summary=summary,
+        ends=ends,
+        ladder=ladder,
+        charts=[chart for chart in charts if chart],
+        url=url,
+    )
+    with run.replacing(folder / "index.html") as path:
+        path.write_text(html, encoding="utf-8", errors="replace")  # the folder's name may not be Unicode
+
+
+def write_events(folder):
+    """Write the last checkpoint's scores, pictures and sounds for TensorBoard, as an event file in `folder`."""
+    row = _scores(folder)[0][-1]
+    iteration = int(row.pop("iteration"))
+    if iteration == 0:  # a run from the start replaces what an earlier one has left here
+        for earlier in Path(folder).glob("events.out.tfevents.*"):
+            earlier.unlink()
+    writer = tf.summary.create_file_writer(str(folder))
+    with writer.as_default(step=iteration):
+        for name in row:
+            if math.isfinite(_number(row, name)):
+                tf.summary.scalar(name, _number(row, name))
+        for path in _outputs(folder, {"iteration": iteration}).values():
+            name = path.name.partition("_")[0]
+            if path.suffix == ".png":
+                tf.summary.image(name, tf.io.decode_png(path.read_bytes())[None])
+            else:
+                sound, rate = tf.audio.decode_wav(path.read_bytes())
+                tf.summary.audio(name, sound[None], rate)
+    writer.close()
+
+
+def _scores(folder):
+    """The rows of scores.csv: the model's, one a checkpoint, and the others', each without its empty columns."""
+    with open(Path(folder) / "scores.csv", newline="") as file:
+        rows = [{name: text for name, text in row.items() if text} for row in csv.DictReader(file)]
+    return [row for row in rows if "iteration" in row], [row for row in rows if "iteration" not in row]
+
+
+def _outputs(folder, row):
+    """What the checkpoint of this row has written: {"reconstruction.png": path, "generated.wav": path, ...}."""
+    kinds = [(stem, end) for stem in ("reconstruction", "generated") for end in ("png", "wav")]
+    paths = {f"{stem}.{end}": Path(folder) / f"{stem}_{int(row['iteration']):06d}.{end}" for stem, end in kinds}
+    return {name: path for name, path in paths.items() if path.exists()}
+
+
+def _number(row, name, missing=math.nan):
+    try:
+        return float(row[name])
+    except (KeyError, ValueError):
+        return missing
+
+
+def _chart(title, names, rows, ends):
+    """Curves of some columns over the checkpoints, and the ladder's ends across them; None if the run has none."""
+    curves = {name: [(i, _number(row, name)) for i, row in enumerate(rows)] for name in names if name in rows[-1]}
+    curves = {name: [point for point in curve if math.isfinite(point[1])] for name, curve in curves.items()}
+    across = {row["method"]: _number(row, names[0]) for row in ends if math.isfinite(_number(row, names[0]))}
+    values = [value for curve in curves.values() for _, value in curve] + list(across.values())
+    if not values:
+        return None
+    ticks = list(MaxNLocator(5).tick_values(min(values), max(values) + 1e-9))
+    return {"title": title, "unit": COLUMNS[names[0]][1], "curves": curves, "across": across, "ticks": ticks}

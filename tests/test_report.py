@@ -1,0 +1,285 @@
+"""The page of a run as a browser shows it, and TensorBoard's own reading of the event files."""
+
+import base64
+import csv
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib import image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
+
+import report
+
+ROOT = Path(__file__).parent.parent
+NAME = """<script>document.title = "broken"</script>' " & ä""".replace("/", "\N{FRACTION SLASH}")
+ITERATIONS = (0, 100, 1234567)
+ROWS = [
+    {"method": "DVAE", "iteration": 0, "train_loss": "nan", "loss": 1000, "kl": 0.25, "snr_db": -4.5, "new_score": 1},
+    {"method": "DVAE", "iteration": 100, "train_loss": 300, "loss": 200, "kl": 20, "snr_db": 9, "new_score": 2},
+    {"method": "DVAE", "iteration": 1234567, "train_loss": 40, "loss": -50, "kl": 10, "snr_db": 21, "new_score": 3},
+]
+LADDER = [
+    {"method": "chopped <b>input", "snr_db": 3},
+    {"method": "middling", "snr_db": 5.5},
+    {"method": "bound", "snr_db": 30},
+]
+
+
+def make_run(folder, rows=ROWS, ladder=LADDER, sounds=True):
+    """A folder as a run leaves it: each picture has a width of its own, each sound a length; {file name: that}."""
+    folder.mkdir()
+    config = {
+        "iters": 1234567,
+        "hidden": [64, 8],
+        "corruption": "block",
+        "amount": 0.2,
+        "out": str(folder),
+        "data": None,
+    }
+    config |= {"sample_rate": 8000} if sounds else {}
+    config["command"] = f"python sound_dvae.py --out '{folder.name}'"
+    (folder / "config.json").write_text(json.dumps(config))
+    with open(folder / "scores.csv", "w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows + ladder)
+    rng = np.random.default_rng(0)
+    sizes = {}
+    for row in rows:
+        for kind in ("reconstruction", "generated"):
+            name = f"{kind}_{row['iteration']:06d}.png"
+            sizes[name] = 700 + len(sizes)
+            image.imsave(folder / name, rng.random((40, sizes[name], 3)))
+    names = [f"{kind}_{row['iteration']:06d}" for row in rows for kind in ("reconstruction", "generated")]
+    for name in (*names, "chopped", "clean") if sounds else ():
+        sizes[f"{name}.wav"] = 0.5 + len(sizes) / 10
+        with wave.open(str(folder / f"{name}.wav"), "wb") as file:
+            file.setparams((1, 2, 8000, 0, "NONE", ""))
+            file.writeframes(bytes(2 * round(8000 * sizes[f"{name}.wav"])))
+    (folder / "reconstruction_000200.png").write_bytes(b"left by an earlier run, and not shown")
+    return sizes
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report") / NAME
+    sizes = make_run(folder)
+    report.write(folder)
+    return folder, sizes
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    program, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+    if not program or not driver:
+        pytest.skip("no Chromium with chromedriver on this machine: apt-get install chromium chromium-driver")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    quiet = "no-first-run disable-background-networking disable-component-update disable-sync disable-quic disable-gpu"
+    for flag in ("headless=new", "no-sandbox", *quiet.split(), f"user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options=options, service=Service(driver))
+    yield browser
+    browser.quit()
+
+
+def until(condition):
+    """Wait for what a browser does in its own time."""
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert condition()
+
+
+def complete(browser):
+    """Whether every picture is drawn and the length of every sound known."""
+    return browser.execute_script(
+        "return [...document.images].every(i => i.complete && i.naturalWidth)"
+        " && [...document.querySelectorAll('audio')].every(a => a.readyState >= HTMLMediaElement.HAVE_METADATA)"
+    )
+
+
+def embedded(folder):
+    """What the page has in it, decoded."""
+    html = (folder / "index.html").read_text()
+    return {base64.b64decode(data) for data in re.findall(r' src="data:[a-z]+/[a-z]+;base64,([^"]*)"', html)}
+
+
+def test_the_page_is_one_file_that_asks_for_nothing(made):
+    folder, sizes = made
+    assert embedded(folder) == {(folder / name).read_bytes() for name in sizes}
+    html = re.sub(r'"data:[^"]*"', '""', (folder / "index.html").read_text())
+    assert (
+        not re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?[^\"'\s]", html)
+        and "http:" not in html
+        and "https:" not in html
+    )
+
+
+@pytest.mark.parametrize("embed_at_most", [40e6, 0])
+def test_a_browser_draws_every_picture_and_loads_every_sound(made, chromium, monkeypatch, embed_at_most):
+    folder, sizes = made
+    monkeypatch.setattr(report, "EMBED_AT_MOST", embed_at_most)
+    report.write(folder)
+    chromium.get((folder / "index.html").as_uri())
+    until(lambda: complete(chromium))
+    widths = chromium.execute_script("return [...document.images].map(i => i.naturalWidth)")
+    assert sorted(widths) == sorted(size for name, size in sizes.items() if name.endswith(".png"))
+    lengths = chromium.execute_script("return [...document.querySelectorAll('audio')].map(a => a.duration)")
+    assert sorted(lengths) == pytest.approx(sorted(size for name, size in sizes.items() if name.endswith(".wav")))
+    loaded = chromium.execute_script("return performance.getEntriesByType('resource').map(r => r.name)")
+    assert all(name.startswith("data:" if embed_at_most else "file:") for name in loaded)
+    assert chromium.get_log("browser") == []
+    report.EMBED_AT_MOST = 40e6
+    report.write(folder)
+
+
+def test_names_from_outside_are_shown_and_not_obeyed(made, chromium):
+    chromium.get((made[0] / "index.html").as_uri())
+    assert chromium.title.endswith(NAME)
+    assert NAME in chromium.find_element("id", "command").text
+    assert "chopped <b>input" in chromium.find_element("tag name", "main").text
+    assert chromium.execute_script("return document.scripts.length") == 1
+
+
+def test_the_slider_steps_through_the_checkpoints_by_keyboard(made, chromium):
+    from selenium.webdriver import Keys
+
+    chromium.get((made[0] / "index.html").as_uri())
+    slider, shown = (chromium.find_element("id", name) for name in ("slider", "shown"))
+
+    def visible():
+        return [
+            int(i.get_attribute("naturalWidth")) for i in chromium.find_elements("tag name", "img") if i.is_displayed()
+        ]
+
+    assert slider.accessible_name == "Iteration" and visible() == [704, 705]
+    for key, widths, says in [
+        (Keys.ARROW_LEFT, [702, 703], "100: SNR of windows 9 dB"),
+        (Keys.HOME, [700, 701], "0: SNR of windows \N{MINUS SIGN}4.5 dB"),
+        (Keys.END, [704, 705], "1234567: SNR of windows 21 dB"),
+    ]:
+        slider.send_keys(key)
+        assert visible() == widths and shown.text == slider.get_attribute("ariaValueText") == says
+
+
+def test_without_script_and_on_paper_every_checkpoint_is_seen(made, chromium):
+    folder, sizes = made
+    address = (folder / "index.html").as_uri()
+    chromium.get(address)
+    until(lambda: complete(chromium))
+    pdf = base64.b64decode(chromium.execute_cdp_cmd("Page.printToPDF", {})["data"])
+    printed = {int(width) for width in re.findall(rb"/Width (\d+)", pdf)}
+    assert printed >= {size for name, size in sizes.items() if name.endswith(".png")}
+
+    chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    chromium.get(address)
+    images = chromium.find_elements("tag name", "img")
+    heights = [i.rect["height"] for i in images]
+    slider = chromium.find_element("id", "slider").rect["height"]
+    chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    assert len(images) == 6 and min(heights) > 10 and slider == 0
+
+
+def test_a_narrow_screen_needs_no_sideways_scrolling(made, chromium):
+    chromium.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    )
+    chromium.get((made[0] / "index.html").as_uri())
+    widths = chromium.execute_script("return [innerWidth, document.documentElement.scrollWidth]")
+    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert widths == [360, 360]
+
+
+def test_the_page_can_be_heard(made, chromium):
+    chromium.get((made[0] / "index.html").as_uri())
+    levels = [int(h.tag_name[1]) for h in chromium.find_elements("css selector", "h1, h2, h3, h4, h5, h6")]
+    assert levels.count(1) == 1 and levels[0] == 1 and all(b - a <= 1 for a, b in itertools.pairwise(levels))
+    players = [p for p in chromium.find_elements("tag name", "audio") if p.is_displayed()]
+    assert len({p.accessible_name for p in players} - {""}) == len(players) == 4
+    alternatives = [i.get_attribute("alt") for i in chromium.find_elements("tag name", "img")]
+    assert len(set(alternatives)) == 6 and all("iterations" in text for text in alternatives)
+
+
+def test_the_ladder_and_the_curves_are_those_of_the_scores(made, chromium):
+    chromium.get((made[0] / "index.html").as_uri())
+    ladder = [row.text.split() for row in chromium.find_elements("css selector", "#good ~ .scroll tbody tr")]
+    assert [(row[0], row[-1]) for row in ladder] == [
+        ("chopped", "3"),
+        ("middling", "5.5"),
+        ("DVAE", "21"),
+        ("bound", "30"),
+    ]
+    model = chromium.find_element("css selector", "tr.model").text
+    assert model.startswith("DVAE") and model.endswith("21")
+    charts = {}
+    for chart in chromium.find_elements("css selector", ".charts figure"):
+        heights = chart.find_elements("css selector", "circle")
+        charts[chart.find_element("tag name", "h3").text] = [-float(dot.get_attribute("cy")) for dot in heights]
+    assert list(charts) == ["Loss", "KL divergence", "Signal-to-noise ratio"]
+    for title, name in (("KL divergence", "kl"), ("Signal-to-noise ratio", "snr_db")):
+        assert np.corrcoef(charts[title], [row[name] for row in ROWS])[0, 1] == pytest.approx(1)
+    assert len(charts["Loss"]) == 5  # no training loss before the first iteration
+
+
+@pytest.mark.parametrize("sounds", [True, False])
+def test_a_run_that_has_just_begun_has_a_page_too(tmp_path, sounds):
+    folder = tmp_path / "run"
+    make_run(folder, [{"method": "DVAE", "iteration": 0, "loss": 3.5}], [], sounds)
+    report.write(folder)
+    html = (folder / "index.html").read_text()
+    assert "at the end of training" in html and "3.5" in html
+
+
+def test_tensorboard_reads_what_a_run_has_written(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "events.out.tfevents.1.earlier").write_bytes(b"")
+    small = ["--iters", "2", "--batch-size", "8", "--hidden", "16", "--sample-rate", "2000", "--window", "128"]
+    flags = [*small, "--tensorboard", "--out", out]
+    done = subprocess.run([sys.executable, ROOT / "sound_dvae.py", *flags], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert embedded(out) == {path.read_bytes() for path in (*out.glob("*.png"), *out.glob("*.wav"))}
+    assert json.loads((out / "config.json").read_text())["command"].endswith(f"--tensorboard --out {out}")
+
+    assert not (out / "events.out.tfevents.1.earlier").exists()
+    events = EventAccumulator(str(out), {"tensors": 0})
+    events.Reload()
+    tags = {
+        tag: [(event.step, event.tensor_proto) for event in events.Tensors(tag)] for tag in events.Tags()["tensors"]
+    }
+    with open(out / "scores.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row.pop("method") == "DVAE"]
+    assert set(tags) >= {"loss", "nll", "kl", "train_loss", "snr_db", "gap_snr_db"}
+    for name in rows[0].keys() - {"iteration"}:
+        written = [(int(row["iteration"]), float(row[name])) for row in rows if row[name] != "nan"]
+        assert [(step, make_ndarray(proto)) for step, proto in tags.pop(name)] == [
+            (step, pytest.approx(value, rel=1e-6)) for step, value in written
+        ]
+    kinds = {tag: events.SummaryMetadata(tag).plugin_data.plugin_name for tag in tags}
+    for name in ("reconstruction", "generated"):
+        assert sorted(kind for tag, kind in kinds.items() if tag.startswith(name)) == ["audio", "images"]
+    assert all([step for step, _ in steps] == [0, 2] for steps in tags.values())
+
+
+@pytest.mark.parametrize("script", ["mnist_dvae.py", "sound_dvae.py"])
+def test_without_tensorboard_one_line_says_what_to_install(tmp_path, script):
+    # -S: without any installed package, so neither TensorBoard nor TensorFlow could be loaded
+    command = [sys.executable, "-S", ROOT / script, "--tensorboard", "--out", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "pip install tensorboard" in done.stderr and not (tmp_path / "out").exists()
