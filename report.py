@@ -53,7 +53,7 @@ CHARTS = {
 PAGE = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
 PAGE.filters |= {
     "column": lambda name: COLUMNS.get(name, (name.replace("_", " "), "")),
-    "number": lambda text: (text or "").replace("nan", "").replace("-", "\N{MINUS SIGN}"),
+    "number": lambda text: (text or "").replace("-", "\N{MINUS SIGN}"),
     "sha256": lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode(),
     "size": lambda png: struct.unpack(">II", png.read_bytes()[16:24]),  # width and height, in a PNG's first chunk
 }
@@ -63,9 +63,9 @@ def write(folder):
     """Write index.html from what the run in `folder` has written so far."""
     folder = Path(folder)
     rows, ladder = _scores(folder)
-    summary = next(name for name in SUMMARIES if name in rows[-1])
+    summary = next((name for name in SUMMARIES if name in rows[-1]), "loss")
     ends = (ladder or rows)[:: max(1, len(ladder or rows) - 1)]  # the input and the best there can be; or what there is
-    charts = [_chart(title, names, rows, ends if ladder else []) for title, names in CHARTS.items()]
+    charts = (_chart(title, names, rows, ends if ladder else []) for title, names in CHARTS.items())
     if ladder:  # the model takes its place in it
         sign = 1 if _number(ends[-1], summary) >= _number(ends[0], summary) else -1
         ladder = sorted([rows[-1], *ladder], key=lambda row: sign * _number(row, summary, missing=-sign * math.inf))
@@ -97,18 +97,16 @@ def write(folder):
 
 def write_events(folder):
     """Write the last checkpoint's scores, pictures and sounds for TensorBoard, as an event file in `folder`."""
-    row = _scores(folder)[0][-1]
-    iteration = int(row.pop("iteration"))
-    if iteration == 0:  # a run from the start replaces what an earlier one has left here
+    rows, _ = _scores(folder)
+    row = rows[-1]
+    if len(rows) == 1:  # a run from the start replaces what an earlier one has left here
         for earlier in Path(folder).glob("events.out.tfevents.*"):
             earlier.unlink()
     writer = tf.summary.create_file_writer(str(folder))
-    with writer.as_default(step=iteration):
-        for name in row:
-            if math.isfinite(_number(row, name)):
-                tf.summary.scalar(name, _number(row, name))
-        for path in _outputs(folder, {"iteration": iteration}).values():
-            name = path.name.partition("_")[0]
+    with writer.as_default(step=int(row["iteration"])):
+        for name in row.keys() - {"method", "iteration"}:
+            tf.summary.scalar(name, float(row[name]))
+        for name, path in _outputs(folder, row).items():
             if path.suffix == ".png":
                 tf.summary.image(name, tf.io.decode_png(path.read_bytes())[None])
             else:
@@ -118,9 +116,9 @@ def write_events(folder):
 
 
 def _scores(folder):
-    """The rows of scores.csv: the model's, one a checkpoint, and the others', each without its empty columns."""
+    """The rows of scores.csv: the model's, one a checkpoint, and the others', each without columns empty or nan."""
     with open(Path(folder) / "scores.csv", newline="") as file:
-        rows = [{name: text for name, text in row.items() if text} for row in csv.DictReader(file)]
+        rows = [{name: text for name, text in row.items() if text not in ("", "nan")} for row in csv.DictReader(file)]
     return [row for row in rows if "iteration" in row], [row for row in rows if "iteration" not in row]
 
 
@@ -132,10 +130,9 @@ def _outputs(folder, row):
 
 
 def _number(row, name, missing=math.nan):
-    try:
-        return float(row[name])
-    except (KeyError, ValueError):
-        return missing
+    """A score as a number, or `missing` if the row has none or it is not finite."""
+    value = float(row.get(name, "nan"))
+    return value if math.isfinite(value) else missing
 
 
 def _chart(title, names, rows, ends):
@@ -146,5 +143,5 @@ def _chart(title, names, rows, ends):
     values = [value for curve in curves.values() for _, value in curve] + list(across.values())
     if not values:
         return None
-    ticks = list(MaxNLocator(5).tick_values(min(values), max(values) + 1e-9))
+    ticks = list(MaxNLocator(5).tick_values(min(values), max(values)))
     return {"title": title, "unit": COLUMNS[names[0]][1], "curves": curves, "across": across, "ticks": ticks}

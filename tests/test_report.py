@@ -237,12 +237,14 @@ def test_the_ladder_and_the_curves_are_those_of_the_scores(made, chromium):
 
 
 @pytest.mark.parametrize("sounds", [True, False])
-def test_a_run_that_has_just_begun_has_a_page_too(tmp_path, sounds):
+@pytest.mark.parametrize("losses", [["3.5"], ["3.5", "nan"], ["nan"]])
+def test_a_run_that_has_just_begun_or_gone_astray_has_a_page_too(tmp_path, losses, sounds):
     folder = tmp_path / "run"
-    make_run(folder, [{"method": "DVAE", "iteration": 0, "loss": 3.5}], [], sounds)
+    rows = [{"method": "DVAE", "iteration": 100 * i, "loss": loss, "kl": loss} for i, loss in enumerate(losses)]
+    make_run(folder, rows, [], sounds)
     report.write(folder)
     html = (folder / "index.html").read_text()
-    assert "at the end of training" in html and "3.5" in html
+    assert "at the end of training" in html and ("3.5" in html) == ("3.5" in losses) and ">nan<" not in html
 
 
 def test_tensorboard_reads_what_a_run_has_written(tmp_path):
@@ -271,8 +273,9 @@ def test_tensorboard_reads_what_a_run_has_written(tmp_path):
             (step, pytest.approx(value, rel=1e-6)) for step, value in written
         ]
     kinds = {tag: events.SummaryMetadata(tag).plugin_data.plugin_name for tag in tags}
-    for name in ("reconstruction", "generated"):
-        assert sorted(kind for tag, kind in kinds.items() if tag.startswith(name)) == ["audio", "images"]
+    assert kinds == {
+        f"{n}.{e}": k for n in ("reconstruction", "generated") for e, k in (("png", "images"), ("wav", "audio"))
+    }
     assert all([step for step, _ in steps] == [0, 2] for steps in tags.values())
 
 
