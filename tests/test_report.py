@@ -130,7 +130,7 @@ def test_the_page_is_one_file_that_asks_for_nothing(made):
     )
 
 
-@pytest.mark.parametrize("embed_at_most", [40e6, 0])
+@pytest.mark.parametrize("embed_at_most", [0, 40e6])
 def test_a_browser_draws_every_picture_and_loads_every_sound(made, chromium, monkeypatch, embed_at_most):
     folder, sizes = made
     monkeypatch.setattr(report, "EMBED_AT_MOST", embed_at_most)
@@ -144,8 +144,6 @@ def test_a_browser_draws_every_picture_and_loads_every_sound(made, chromium, mon
     loaded = chromium.execute_script("return performance.getEntriesByType('resource').map(r => r.name)")
     assert all(name.startswith("data:" if embed_at_most else "file:") for name in loaded)
     assert chromium.get_log("browser") == []
-    report.EMBED_AT_MOST = 40e6
-    report.write(folder)
 
 
 def test_names_from_outside_are_shown_and_not_obeyed(made, chromium):
