@@ -68,7 +68,9 @@ class _OneLine(argparse.ArgumentParser):
 
 def parser(description, *, experiment, iters, batch_size, learning_rate, hidden, latent):
     """The flags both experiments share, with the defaults given and those they have in common."""
-    flags = _OneLine(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
+    flags = _OneLine(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
+    )
     flags.set_defaults(experiment=experiment)
     add = flags.add_argument
     add("--iters", type=whole_number, default=iters, help="iterations: optimizer steps")
