@@ -3,22 +3,31 @@
 Signals are float arrays with full scale at -1 and 1, long ones (T,), batches of windows (B, N).
 """
 
+import math
 import re
 
 import numpy as np
-import scipy.io.wavfile
-import scipy.ndimage
-import scipy.signal
+import scipy  # its parts load when first used: --help needs none of them
 
 from quiet_tensorflow import tf
 
 C_MAJOR = ("C4", "D4", "E4", "F4", "G4", "A4", "B4")
 TONE_AMPLITUDE = 0.5  # peak
 NOISE_STD = 0.2  # with the amplitude above: 4.95 dB SNR, a flute played with a lot of air
+RMS = math.hypot(TONE_AMPLITUDE / math.sqrt(2), NOISE_STD)  # of notes with their noise, and what others are scaled to
+NOTE_SECONDS = 0.5  # of each note of a scale
 FADE_SECONDS = 0.002  # at both ends of each note of a scale: long enough not to click
 SPECTRUM_FLOOR_DB = -80.0
 WINDOWS_A_BLOCK = 1024  # mended at once
 PCM_FULL_SCALE = 32767  # 16 bits
+
+# The partials of a note, at once, twice, ... its frequency: each with its relative amplitude and its decay in 1/s.
+# All begin at the same point of their phase, so that a note has one waveform, wherever in time.
+TIMBRES = {
+    "sine": [(1, 0)],
+    "harmonic": [(1 / number, 0) for number in range(1, 7)],
+    "plucked": [(1 / number, 3 * number) for number in range(1, 7)],  # after half a second -13 dB, the sixth -78 dB
+}
 
 
 def note_frequency(name):
@@ -32,32 +41,56 @@ def note_frequency(name):
     return 440.0 * 2 ** ((semitone - 9 + 12 * (int(octave) - 4)) / 12)
 
 
-def noisy_notes(notes, count, samples, sample_rate, seed):
+def partials(note, timbre, sample_rate):
+    """Amplitudes (peak, at the note's beginning) and decays (1/s) of a note's partials: (H,), (H,).
+
+    Those at or above the Nyquist frequency have no amplitude. Together they have the RMS of a sinusoid of
+    TONE_AMPLITUDE, over NOTE_SECONDS for one that decays.
+    """
+    amplitudes, decays = np.array(TIMBRES[timbre], float).T
+    amplitudes[np.arange(1, decays.size + 1) * note_frequency(note) >= sample_rate / 2] = 0
+    power = amplitudes**2 * scipy.special.exprel(-2 * NOTE_SECONDS * decays)  # the mean of exp(-2 decay time)
+    return TONE_AMPLITUDE * amplitudes / np.sqrt(power.sum()), decays
+
+
+def noisy_notes(notes, count, samples, sample_rate, seed, timbre="sine"):
     """Windows of notes drawn at random, each of random phase: their tone, the same with white noise, which note.
 
-    Returns tone (count, samples), clean (count, samples), index into `notes` (count,). TensorFlow, stateless:
-    the same `seed` (a pair of integers) gives the same windows.
+    A window begins anywhere within a note of NOTE_SECONDS. Returns tone (count, samples), clean (count, samples),
+    index into `notes` (count,). TensorFlow, stateless: the same `seed` (a pair of integers) gives the same windows.
     """
     note_seed, phase_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
     frequencies = tf.constant([note_frequency(note) for note in notes], tf.float32)
     index = tf.random.stateless_uniform((count,), note_seed, 0, len(notes), tf.int32)
     phase = tf.random.stateless_uniform((count, 1), phase_seed, 0, 2 * np.pi)
+    latest = NOTE_SECONDS - samples / sample_rate
+    age = tf.random.stateless_uniform((count, 1), tf.random.fold_in(phase_seed, 1), 0, latest)  # s, at the beginning
     time = tf.range(samples, dtype=tf.float32) / sample_rate  # s
-    tone = TONE_AMPLITUDE * tf.sin(2 * np.pi * tf.gather(frequencies, index)[:, None] * time + phase)
+    angle = 2 * np.pi * tf.gather(frequencies, index)[:, None] * time + phase
+    amplitudes = np.array([partials(note, timbre, sample_rate)[0] for note in notes], np.float32)  # (notes, H)
+    tone = 0.0
+    for partial, (_, decay) in enumerate(TIMBRES[timbre]):
+        level = tf.gather(amplitudes[:, partial], index)[:, None] * tf.exp(-decay * age)  # (count, 1)
+        tone += level * tf.exp(-decay * time) * tf.sin((partial + 1) * angle)
     clean = tone + NOISE_STD * tf.random.stateless_normal((count, samples), noise_seed)
     return tone, clean, index
 
 
-def noisy_scale(notes, seconds, sample_rate, rng):
+def noisy_scale(notes, seconds, sample_rate, rng, timbre="sine"):
     """The notes one after the other, `seconds` each: tone (T,) and the same with white noise, clean (T,).
 
-    The phase runs on from note to note, as that of an oscillator does; each note is faded at both ends.
-    `rng`: a numpy.random.Generator.
+    The phase runs on from note to note, as that of an oscillator does; each note is faded at both ends, and begins
+    at full level where notes decay. `rng`: a numpy.random.Generator.
     """
     samples = round(seconds * sample_rate)
     frequency = np.repeat([note_frequency(note) for note in notes], samples)
-    phase = rng.random() + np.cumsum(frequency) / sample_rate  # in turns
-    tone = TONE_AMPLITUDE * np.tile(note_fades(samples, sample_rate), len(notes)) * np.sin(2 * np.pi * phase)
+    angle = 2 * np.pi * (rng.random() + np.cumsum(frequency) / sample_rate)
+    amplitudes = np.array([partials(note, timbre, sample_rate)[0] for note in notes])  # (notes, H)
+    tone = np.zeros(angle.size)
+    for partial, (_, decay) in enumerate(TIMBRES[timbre]):
+        level = np.outer(amplitudes[:, partial], np.exp(-decay * np.arange(samples) / sample_rate)).ravel()
+        tone += level * np.sin((partial + 1) * angle)
+    tone *= np.tile(note_fades(samples, sample_rate), len(notes))
     return tone, tone + NOISE_STD * rng.standard_normal(tone.size)
 
 
@@ -176,6 +209,16 @@ def log_spectral_distance_db(reference, estimate, sample_rate):
     """
     (_, _, ours), (_, _, theirs) = (spectrogram_db(signal, sample_rate) for signal in (reference, estimate))
     return np.sqrt(((ours - theirs) ** 2).mean(axis=0)).mean()
+
+
+def frequency_limit(signal, sample_rate):
+    """How far up a picture of the signal (T,) should go, Hz: twice where 99 % of its energy lie below, in whole kHz.
+
+    At least 2 kHz, at most the Nyquist frequency.
+    """
+    frequencies, power = scipy.signal.welch(signal, sample_rate, nperseg=min(1024, signal.size))
+    highest = frequencies[np.searchsorted(np.cumsum(power), 0.99 * power.sum())]
+    return min(max(2000, 1000 * math.ceil(2 * highest / 1000)), sample_rate / 2)
 
 
 def read_wav(path):

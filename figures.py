@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from audio_utils import SPECTRUM_FLOOR_DB, spectrogram_db
 
 GAP_COLOUR = "tab:red"
-FREQUENCY_LIMIT = 2000  # Hz: the notes lie between 262 and 494 Hz
 CLOSE_UP_SECONDS = 0.05
 
 
@@ -43,10 +42,11 @@ def _side_by_side(images):
     return np.concatenate(list(np.asarray(images)), axis=1)
 
 
-def mended(title, reconstructed, chopped, mask, sample_rate):
+def mended(title, reconstructed, chopped, mask, sample_rate, frequency_limit):
     """The article's four rows: spectrogram and waveform of the reconstruction, then of the chopped input.
 
-    All (T,). Gaps are shaded; beside the waveforms, a close-up of the gap nearest to the middle.
+    All (T,). The spectrograms go up to `frequency_limit` Hz. Gaps are shaded; beside the waveforms, a close-up of the
+    gap nearest to the middle.
     """
     # Fixed margins: finding them by a constrained layout would take longer than the drawing.
     figure = Figure(figsize=(13, 9.5))
@@ -57,7 +57,7 @@ def mended(title, reconstructed, chopped, mask, sample_rate):
     )
     gaps = _runs(mask) / sample_rate  # (G, 2), s
     seconds = chopped.size / sample_rate
-    middle = gaps.mean(1)[np.argmin(np.abs(gaps.mean(1) - seconds / 2))] if len(gaps) else seconds / 2
+    middle = _middle_gap(chopped, gaps * sample_rate) / sample_rate if len(gaps) else seconds / 2
     near = middle + 0.5 * CLOSE_UP_SECONDS * np.array([-1, 1])
     limit = 1.05 * np.abs(chopped).max()
     for row, (name, signal) in enumerate((("reconstruction", reconstructed), ("chopped input", chopped))):
@@ -72,7 +72,7 @@ def mended(title, reconstructed, chopped, mask, sample_rate):
             vmax=0,
         )
         spectrogram.set(
-            xlim=(0, seconds), ylim=(0, FREQUENCY_LIMIT), ylabel="frequency [Hz]", title=f"Spectrogram of the {name}"
+            xlim=(0, seconds), ylim=(0, frequency_limit), ylabel="frequency [Hz]", title=f"Spectrogram of the {name}"
         )
         figure.colorbar(image, cax=figure.add_subplot(grid[2 * row, 1]), label="level [dB re full scale]")
 
@@ -94,6 +94,15 @@ def mended(title, reconstructed, chopped, mask, sample_rate):
             )
         close_up.legend(loc="upper right")
     return figure
+
+
+def _middle_gap(chopped, gaps):
+    """The middle of the gap nearest to the signal's middle of those with sound, if any, around: (T,), (G, 2) -> ()."""
+    middles = gaps.mean(1)
+    around = [np.mean(chopped[max(0, int(2 * a - b)) : int(2 * b - a)] ** 2) for a, b in gaps]
+    sounding = middles[np.array(around) >= 0.25 * np.mean(chopped**2)]
+    places = sounding if len(sounding) else middles
+    return places[np.argmin(np.abs(places - chopped.size / 2))]
 
 
 def _edges(places):

@@ -3,20 +3,39 @@
     python sound_dvae.py                       # 800 iterations, well under a minute on a laptop's CPU
     python sound_dvae.py --iters 3200          # longer, closer to the bound
     python sound_dvae.py --corruption scatter --amount 0.5
+    python sound_dvae.py --timbre plucked --notes C4,E4,G4,C5
+    python sound_dvae.py --data recordings     # your own: a file or a folder of WAV, FLAC, OGG, MP3
 
 The seven notes of C major, each a sinusoid buried in white noise, come in windows of 64 ms with a fifth of the
 samples missing. The network is scored on the whole noisy window, yet what it learns to draw is the tone.
 """
 
-import run
+import argparse
+import sys
 
-ONE_NOTE = 0.9  # a generated sound is one note if one of the seven explains this share of its energy
+import run
+from audio_utils import C_MAJOR, NOTE_SECONDS, TIMBRES, note_frequency
+
+ONE_NOTE = 0.9  # a generated sound is one note if one of those it learned explains this share of its energy
 HELD_OUT_WINDOWS = 2048
-NOTE_SECONDS = 0.5  # of each note in the long input
+LONG_SECONDS = 3.5  # of the long input, at most, where it is not a scale
 HOPS_A_WINDOW = 8  # how many windows cover each sample of the long input
 GENERATED = 512  # new sounds scored at each checkpoint
 SHOWN = 16  # of them in the figure and the WAV
 AUTOREGRESSED = 256  # windows are enough for this baseline, the slowest
+SKIPPED_SHOWN = 5  # files that cannot be used
+
+
+def notes(text):
+    """A flag's value: "C4,E4" -> ("C4", "E4")."""
+    names = tuple(text.split(","))
+    try:
+        frequencies = [note_frequency(name) for name in names]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(error) from error
+    if len({round(frequency, 3) for frequency in frequencies}) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} has a note twice")
+    return names
 
 
 def read_flags():
@@ -31,50 +50,93 @@ def read_flags():
     )
     flags.add_argument("--sample-rate", type=run.whole_number, default=16000, help="Hz, at least 1000")
     flags.add_argument("--window", type=run.whole_number, default=1024, help="samples the network sees at once")
+    flags.add_argument("--notes", type=notes, default=C_MAJOR, help="of the built-in sounds, e.g. C4,Eb4,F#4")
+    flags.add_argument("--timbre", choices=TIMBRES, default="sine", help="of the built-in sounds")
+    flags.add_argument("--data", help="your own sounds instead: a WAV, FLAC, OGG or MP3 file, or a folder of them")
     settings = run.parse(flags)
     if settings.sample_rate < 1000:
-        flags.error(f"argument --sample-rate: {settings.sample_rate} Hz is too low for the notes; at least 1000")
+        flags.error(f"argument --sample-rate: {settings.sample_rate} Hz is too low for sound; at least 1000")
     longest = settings.sample_rate // 4
     if not 64 <= settings.window <= longest:
         flags.error(f"argument --window: {settings.window} samples are not between 64 and {longest}, a quarter second")
+    if settings.data is not None:
+        if settings.notes != C_MAJOR or settings.timbre != "sine":
+            flags.error("argument --data: --notes and --timbre are for the built-in sounds; leave them out")
+        return settings
+    least, most = settings.sample_rate / settings.window, settings.sample_rate / 2  # a period a window; Nyquist
+    for note in settings.notes:
+        if not least <= (frequency := note_frequency(note)) < most:
+            flags.error(f"argument --notes: {note}, {frequency:.5g} Hz, is not between {least:.5g} and {most:.5g} Hz")
     return settings
 
 
+def read_own(settings):
+    """The user's sounds; says what they are, and on stderr what cannot be used."""
+    import audio_utils
+    import sound_files
+
+    # On the disk the results go to: the system's folder for such files may be in memory.
+    folder = next(folder for folder in (settings.out, *settings.out.parents) if folder.is_dir())
+    own = sound_files.load(settings.data, settings.sample_rate, settings.window, audio_utils.RMS, LONG_SECONDS, folder)
+    for line in own.skipped[:SKIPPED_SHOWN]:
+        print(f"skipped {line}", file=sys.stderr)
+    if more := len(own.skipped[SKIPPED_SHOWN:]):
+        print(f"skipped {more} more files", file=sys.stderr)
+    print(own.summary)
+    return own
+
+
 def main(settings):
+    import audio_utils
+
+    out, rate, window = settings.out, settings.sample_rate, settings.window
+    own = read_own(settings) if settings.data is not None else None
     run.start(settings)
 
-    # Imported only now that flags and folder are known to be good: TensorFlow takes seconds to load.
+    # Imported only now that flags, folder and files are known to be good: TensorFlow takes seconds to load.
     import numpy as np
     from tqdm import tqdm
 
-    import audio_utils
     import baselines
     import figures
     import models
     import report
+    import sound_files
     import training
-    from audio_utils import C_MAJOR, noisy_notes, snr_db
+    from audio_utils import snr_db
     from corrupt import CORRUPTIONS
     from quiet_tensorflow import tf
 
-    out, rate, window = settings.out, settings.sample_rate, settings.window
+    known = {"notes": settings.notes, "sample_rate": rate, "timbre": settings.timbre}  # of the built-in sounds
+
+    def draw(count, seed, part):
+        """Windows to learn from or held out: what their mending is scored against, they themselves, their notes."""
+        if own:
+            clean = sound_files.random_windows(own.samples, own.places[part], count, window, seed)
+            return clean, clean, None
+        return audio_utils.noisy_notes(count=count, samples=window, seed=seed, **known)
 
     def damage(sounds, seed):
         return CORRUPTIONS[settings.corruption](sounds, settings.amount, seed)
 
     def make_batch(seed):
         sound_seed, damage_seed = tf.unstack(tf.random.split(seed))
-        _, clean, _ = noisy_notes(C_MAJOR, settings.batch_size, window, rate, sound_seed)
+        _, clean, _ = draw(settings.batch_size, sound_seed, "training")
         corrupted, _ = damage(clean, damage_seed)
         return corrupted, clean
 
     # What is scored and shown is drawn once, so that two checkpoints differ by training alone.
-    held_tone, held_clean, held_note = noisy_notes(C_MAJOR, HELD_OUT_WINDOWS, window, rate, training.HELD_OUT_SEED)
+    held_reference, held_clean, held_note = draw(HELD_OUT_WINDOWS, training.HELD_OUT_SEED, "held out")
     held_chopped, held_mask = damage(held_clean, tf.random.fold_in(training.HELD_OUT_SEED, 1))
-    held_tone, held_note, held_gaps = held_tone.numpy(), held_note.numpy(), held_mask.numpy()
+    held_reference, held_gaps = held_reference.numpy(), held_mask.numpy()
 
     long_seed = (settings.seed, training.LONG_INPUT)
-    tone, clean = audio_utils.noisy_scale(C_MAJOR, NOTE_SECONDS, rate, np.random.default_rng(long_seed))
+    if own:
+        title, reference, clean = "Held-out sound", own.long, own.long
+    else:
+        title = "The scale of C major" if settings.notes == C_MAJOR else " ".join(settings.notes)
+        title += f", {settings.timbre}" if settings.timbre != "sine" else ""
+        reference, clean = audio_utils.noisy_scale(seconds=NOTE_SECONDS, rng=np.random.default_rng(long_seed), **known)
     chopped, gaps = (
         pieces.numpy().ravel()[: clean.size]
         for pieces in damage(tf.constant(audio_utils.cut(clean, window), tf.float32), long_seed)
@@ -84,15 +146,15 @@ def main(settings):
         return audio_utils.mend(chopped, gaps, reconstruct, window, hop)
 
     def scores(windows, long):
-        """The scores of an estimate of the held-out windows' tones (or the first of them), and of the long tone."""
+        """The scores of an estimate of the held-out windows (or the first of them), and of the long input."""
         some = slice(len(windows))
         return {
-            "snr_db": snr_db(held_tone[some], windows),
-            "gap_snr_db": snr_db(held_tone[some][held_gaps[some] == 1], windows[held_gaps[some] == 1]),
-            "long_snr_db": snr_db(tone, long),
-            "long_gap_snr_db": snr_db(tone[gaps == 1], long[gaps == 1]),
-            "long_si_sdr_db": audio_utils.si_sdr_db(tone, long),
-            "long_lsd_db": audio_utils.log_spectral_distance_db(tone, long, rate),
+            "snr_db": snr_db(held_reference[some], windows),
+            "gap_snr_db": snr_db(held_reference[some][held_gaps[some] == 1], windows[held_gaps[some] == 1]),
+            "long_snr_db": snr_db(reference, long),
+            "long_gap_snr_db": snr_db(reference[gaps == 1], long[gaps == 1]),
+            "long_si_sdr_db": audio_utils.si_sdr_db(reference, long),
+            "long_lsd_db": audio_utils.log_spectral_distance_db(reference, long, rate),
         }
 
     gain = min(1.0, 0.99 / np.abs(clean).max())  # one for all WAVs of the run: their levels compare, none clips
@@ -105,11 +167,16 @@ def main(settings):
         with run.replacing(out / name) as path:
             figures.save(figure, path)
 
-    for name, sound in {"tone.wav": tone, "clean.wav": clean, "chopped.wav": chopped}.items():
-        write_wav(name, sound)
+    write_wav("clean.wav", clean)
+    write_wav("chopped.wav", chopped)
+    if not own:
+        write_wav("tone.wav", reference)
+    frequency_limit = audio_utils.frequency_limit(reference, rate)
 
     models.keras.utils.set_random_seed(settings.seed)  # for the weights' first values
-    about = {"experiment": "sound", "sample_rate": rate}
+    about = {"experiment": "sound", "sample_rate": rate, "rms": audio_utils.RMS}
+    if not own:
+        about |= {"notes": list(settings.notes), "timbre": settings.timbre}
     model = models.DVAE(window, "gaussian", settings.hidden, settings.latent, about)
     rows = []
     for iteration, train_loss in training.train(
@@ -123,7 +190,6 @@ def main(settings):
     ):
         mended = mend(model.reconstruct)
         generated = model.generate(GENERATED, (settings.seed, training.PRIOR)).numpy()
-        share, note = baselines.note_share(generated, C_MAJOR, rate)
         held = model.reconstruct(held_chopped).numpy()
         rows.append(
             {
@@ -132,16 +198,18 @@ def main(settings):
                 "train_loss": train_loss,
                 **training.held_out_losses(model, held_chopped, held_clean),
                 **scores(held, mended),
-                "generated_one_note": np.mean(share >= ONE_NOTE),
-                "generated_notes": baselines.effective_number(note[share >= ONE_NOTE]),
             }
         )
+        if not own:
+            share, note = baselines.note_share(generated, **known)
+            rows[-1]["generated_one_note"] = np.mean(share >= ONE_NOTE)
+            rows[-1]["generated_notes"] = baselines.effective_number(note[share >= ONE_NOTE])
         run.write_scores(out / "scores.csv", rows)
         tqdm.write(run.score_line(rows[-1], ("iteration", "loss", "snr_db", "gap_snr_db", "long_snr_db")))
 
         name = f"{iteration:06d}"
         what = f"{settings.corruption} {settings.amount:g}, after {iteration} iterations"
-        figure = figures.mended(f"The scale of C major, mended ({what})", mended, chopped, gaps, rate)
+        figure = figures.mended(f"{title}, mended ({what})", mended, chopped, gaps, rate, frequency_limit)
         save_figure(figure, f"reconstruction_{name}.png")
         figure = figures.windows(f"New sounds from the prior ({what})", generated[:SHOWN], rate)
         save_figure(figure, f"generated_{name}.png")
@@ -160,7 +228,7 @@ def main(settings):
         return baselines.autoregress(windows, windows == 0)
 
     def best_note(windows):
-        return baselines.best_note(windows, windows == 0, C_MAJOR, rate)
+        return baselines.best_note(windows, windows == 0, **known)
 
     held_chopped = held_chopped.numpy()
     ladder = {
@@ -173,13 +241,24 @@ def main(settings):
             autoregress(held_chopped[:AUTOREGRESSED]),
             mend(autoregress, hop=window // 2),
         ),
-        "best of the seven notes": (best_note(held_chopped), mend(best_note)),
-        "DVAE": (held, mended),
-        "bound: the right note": (
-            baselines.right_note(held_chopped, held_gaps, C_MAJOR, rate, held_note),
-            baselines.right_scale(chopped, gaps, C_MAJOR, rate),
-        ),
     }
+    if own:
+        ladder |= {
+            "DVAE": (held, mended),
+            "DVAE in the gaps, the input elsewhere": (
+                np.where(held_gaps == 1, held, held_chopped),
+                np.where(gaps == 1, mended, chopped),
+            ),
+        }
+    else:
+        ladder |= {
+            "best of the notes": (best_note(held_chopped), mend(best_note)),
+            "DVAE": (held, mended),
+            "bound: the right note": (
+                baselines.right_note(held_chopped, held_gaps, index=held_note.numpy(), **known),
+                baselines.right_scale(chopped, gaps, **known),
+            ),
+        }
     ladder = [{"method": method, **scores(*estimates)} for method, estimates in ladder.items()]
     run.print_table(ladder)
     run.write_scores(out / "scores.csv", rows + [row for row in ladder if row["method"] != "DVAE"])

@@ -1,0 +1,256 @@
+"""Reading sounds of one's own: every format, what is held out, what is never drawn, what is refused."""
+
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+import soundfile
+
+import sound_files
+from quiet_tensorflow import tf
+
+RATE, WINDOW, RMS = 16000, 1024, 0.4
+FORMATS = [
+    ("wav", "PCM_U8", 8000, 1),
+    ("wav", "PCM_24", 96000, 2),
+    ("wav", "FLOAT", 48000, 1),
+    ("wav", "DOUBLE", 16000, 3),
+    ("flac", "PCM_16", 44100, 2),
+    ("ogg", "VORBIS", 22050, 1),
+    ("mp3", None, 44100, 2),
+]
+
+
+def load(path, folder=None, seconds=1.0):
+    return sound_files.load(path, RATE, WINDOW, RMS, seconds, folder or Path("/tmp"))
+
+
+def sine(frequency, seconds, rate, channels=1, amplitude=0.3):
+    wave = amplitude * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)
+    return np.stack([wave] * channels, axis=1)
+
+
+def noise(seconds, seed=0, level=0.1):
+    return level * np.random.default_rng(seed).standard_normal(round(seconds * RATE))
+
+
+def starts(places):
+    return np.concatenate([np.arange(*place) for place in places])
+
+
+@pytest.mark.parametrize("kind", FORMATS, ids=lambda kind: f"{kind[0]}-{kind[1]}")
+def test_any_format_becomes_the_same_sound_at_the_rate_asked(tmp_path, kind):
+    suffix, subtype, rate, channels = kind
+    path = tmp_path / f"-a sound é.{suffix}"
+    soundfile.write(path, sine(440, 5, rate, channels), rate, subtype)  # longer than a block
+    heard = np.concatenate(list(sound_files.decode(path, RATE)))
+    assert heard.dtype == np.float32
+    assert heard.size == pytest.approx(5 * RATE, abs=1)
+    # Nothing but the sinusoid of its level, save for what 8 bits and lossy codecs add (MP3 a delay, too).
+    angle = 2 * np.pi * 440 * np.arange(RATE, 4 * RATE) / RATE
+    basis = np.stack([np.sin(angle), np.cos(angle)], 1)
+    weights, *_ = np.linalg.lstsq(basis, heard[RATE : 4 * RATE], rcond=None)
+    assert np.hypot(*weights) == pytest.approx(0.3, rel=0.08 if suffix == "mp3" else 0.02)  # this encoder's loss
+    assert np.std(heard[RATE : 4 * RATE] - basis @ weights) < 0.02 * 0.3
+
+
+def test_channels_are_averaged(tmp_path):
+    left, right = sine(300, 1, RATE)[:, 0], sine(700, 1, RATE)[:, 0]
+    soundfile.write(tmp_path / "a.wav", np.stack([left, right], 1), RATE, "FLOAT")
+    heard = np.concatenate(list(sound_files.decode(tmp_path / "a.wav", RATE)))
+    np.testing.assert_allclose(heard, (left + right) / 2, atol=1e-6)
+
+
+def test_quiet_and_loud_files_get_one_level_and_leave_no_file(tmp_path):
+    for number, level in enumerate((1e-3, 0.05, 0.9)):
+        with_silence = np.concatenate([noise(3, number, level / 4), np.zeros(2 * RATE)])
+        soundfile.write(tmp_path / f"{number}.wav", with_silence, RATE, "FLOAT")
+    before = sorted(tmp_path.iterdir())
+    sounds = load(tmp_path, tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
+    for part in sounds.samples.reshape(3, -1):
+        assert np.sqrt(np.mean(part[: 3 * RATE] ** 2)) == pytest.approx(RMS, rel=0.01)
+    # A tenth of what sounds is held out, with the silence behind it.
+    assert "8.1 s of sound to learn from, 6.9 s held out" in sounds.summary
+
+
+def test_silence_is_never_drawn_and_sound_always_may_be(tmp_path):
+    pieces = [np.zeros(5000), noise(1), np.zeros(40_000), noise(0.5, 1), 1e-5 * noise(2, 2), noise(0.4, 3)]
+    soundfile.write(tmp_path / "a.wav", np.concatenate([*pieces, noise(3, 4)]), RATE, "FLOAT")
+    sounds = load(tmp_path / "a.wav")
+    samples = np.array(sounds.samples)
+    every = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)
+    level = 10 * np.log10(np.mean(every.astype(float) ** 2, axis=1) / RMS**2)
+    training = starts(sounds.places["training"])
+    assert level[training].min() >= -50
+    allowed = np.isin(np.arange(every.shape[0]), training)
+    end = sounds.places["training"][-1, 1] - 1
+    full = np.flatnonzero(level[: end + 1] > -1)  # windows full of noise
+    assert allowed[full].all()
+
+
+@pytest.mark.parametrize("files", [1, 3, 5, 23])
+def test_training_and_held_out_share_no_sample(tmp_path, files):
+    lengths = {}
+    for number in range(files):
+        sound = noise(1.5 + 0.1 * number, number)
+        soundfile.write(tmp_path / f"{number:02d}.wav", sound, RATE, "FLOAT")
+        lengths[f"{number:02d}.wav"] = sound.size
+    sounds = load(tmp_path)
+    covered = {}
+    for name, places in sounds.places.items():
+        covered[name] = np.zeros(sounds.samples.size, bool)
+        for first in starts(places):
+            covered[name][first : first + WINDOW] = True
+    assert not (covered["training"] & covered["held out"]).any()
+    assert 0.02 < covered["held out"].mean() < 0.25
+    assert (covered["training"] | covered["held out"]).mean() > 0.95
+    # No window lies across two files.
+    edges = np.cumsum(list(lengths.values()))
+    for places in sounds.places.values():
+        first = starts(places)
+        file_of_first, file_of_last = (np.searchsorted(edges, at, "right") for at in (first, first + WINDOW - 1))
+        np.testing.assert_array_equal(file_of_first, file_of_last)
+    if files >= 5:  # whole files
+        named = [name for name in lengths if name in sounds.summary]
+        of_file = covered["held out"].nonzero()[0][[0, -1]]
+        assert len(named) == max(1, round(files / 10))
+        assert edges[list(lengths).index(named[0])] - lengths[named[0]] == of_file[0]
+    # The long input is held out.
+    every = np.lib.stride_tricks.sliding_window_view(sounds.samples, 64)
+    (found,) = np.flatnonzero((every == sounds.long[:64].astype(np.float32)).all(axis=1))
+    assert covered["held out"][found : found + sounds.long.size].all()
+    assert WINDOW <= sounds.long.size <= RATE
+
+
+def test_windows_are_those_of_the_seed_each_beginning_as_likely(tmp_path):
+    samples = np.arange(10_000, dtype=np.float32)
+    places = np.array([[0, 100], [500, 2500], [9000, 9001]])
+
+    @tf.function
+    def draw(seed):
+        return sound_files.random_windows(samples, places, 20_000, 64, seed)
+
+    windows = draw(tf.constant((1, 2))).numpy()
+    np.testing.assert_array_equal(windows, draw(tf.constant((1, 2))))
+    assert np.any(windows != draw(tf.constant((1, 3))))
+    np.testing.assert_array_equal(windows - windows[:, :1], np.tile(np.arange(64), (20_000, 1)))
+    first = windows[:, 0].astype(int)
+    assert np.isin(first, starts(places)).all()
+    rank = np.searchsorted(starts(places), first)
+    assert scipy.stats.kstest((rank + 0.5) / 2101, "uniform").pvalue > 1e-3
+    assert (first == 9000).any()
+
+
+def test_links_names_and_folders(tmp_path):
+    music = tmp_path / "music"
+    (music / "one" / "two").mkdir(parents=True)
+    soundfile.write(music / "one" / "two" / "-b c.WAV", noise(2, 1), RATE)
+    soundfile.write(music / "ü.flac", noise(2, 2), RATE)
+    (music / "cover.jpg").write_bytes(b"no sound")
+    (music / "again.wav").symlink_to(music / "one" / "two" / "-b c.WAV")
+    (music / "one" / "back").symlink_to(music)
+    (tmp_path / "link").symlink_to(music)
+    sounds = load(tmp_path / "link")
+    assert sounds.samples.size == 4 * RATE and not sounds.skipped  # each once
+    assert load(music / "again.wav").samples.size == 2 * RATE
+
+
+def header(rate, channels):
+    """A WAV file of a second whose header says this."""
+    whole = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + 32000, b"WAVE", b"fmt ", 16, 1, channels, rate,
+                        rate * channels * 2 % 2**32, 2 * channels, 16, b"data", 32000)  # fmt: skip
+    return whole + np.int16(3000 * noise(1)).tobytes()
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory):
+    """Files that cannot be used, and a word of what is to be said about each."""
+    folder = tmp_path_factory.mktemp("bad")
+    contents = {
+        "empty.wav": b"",
+        "text.wav": b"These are only words.\n" * 200,
+        "rate 0.wav": header(0, 1),
+        "rate 10 MHz.wav": header(10_000_000, 1),
+        "1000 channels.wav": header(16000, 1000),
+    }
+    signals = {
+        "no samples.wav": np.zeros(0),
+        "short.wav": noise(0.1),
+        "silent.wav": np.zeros(3 * RATE),
+        "not a number.wav": np.append(noise(3), np.nan),
+        "infinite.wav": np.insert(noise(3), 70_000 % RATE, np.inf),
+    }
+    for name, signal in signals.items():
+        soundfile.write(folder / name, signal, RATE, "FLOAT")
+    soundfile.write(folder / "whole.flac", noise(3), RATE)
+    contents["cut short.flac"] = (folder / "whole.flac").read_bytes()[:30_000]
+    contents["truncated header.wav"] = (folder / "silent.wav").read_bytes()[:20]
+    (folder / "whole.flac").unlink()
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    (folder / "gone.wav").symlink_to(folder / "nowhere")
+    return folder
+
+
+WORDS = {
+    "empty.wav": "not a sound file",
+    "text.wav": "not a sound file",
+    "rate 0.wav": "not a sound file",
+    "rate 10 MHz.wav": "10000000 Hz",
+    "1000 channels.wav": "1000 channels",
+    "no samples.wav": "no samples",
+    "short.wav": "too short",
+    "silent.wav": "silent",
+    "not a number.wav": "not finite",
+    "infinite.wav": "not finite",
+    "cut short.flac": "damaged",
+    "truncated header.wav": "damaged",
+    "gone.wav": "No such file",
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_a_file_that_cannot_be_used_is_named_with_what_is_wrong(bad, name):
+    with pytest.raises(sound_files.Unusable) as refused:
+        load(bad / name)
+    message = str(refused.value)
+    assert name in message and WORDS[name] in message and "\n" not in message
+
+
+def test_bad_files_in_a_folder_are_skipped_as_long_as_something_is_usable(bad, tmp_path):
+    with pytest.raises(sound_files.Unusable, match=f"none of {len(WORDS)} can be used"):
+        load(bad)
+    for file in bad.iterdir():
+        os.symlink(file, tmp_path / file.name)
+    for number in range(2):
+        soundfile.write(tmp_path / f"good {number}.wav", noise(2, number), RATE)
+    sounds = load(tmp_path)
+    assert sounds.samples.size == 4 * RATE
+    assert sorted(line.split(": ")[0] for line in sounds.skipped) == sorted(str(tmp_path / name) for name in WORDS)
+
+
+def test_nothing_there_or_nothing_left_to_hold_out_is_refused(tmp_path):
+    for path, word in (("missing", "No such file"), ("", "No such file")):
+        with pytest.raises(sound_files.Unusable, match=word):
+            load(path)
+    with pytest.raises(sound_files.Unusable, match="no sound files"):
+        load(tmp_path)
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(sound_files.Unusable, match="not a file"):
+        load(tmp_path / "pipe.wav")
+    soundfile.write(tmp_path / "one.wav", noise(0.18), RATE)
+    with pytest.raises(sound_files.Unusable, match="not enough sound"):
+        load(tmp_path / "one.wav")
+
+
+def test_a_compressed_bomb_does_not_fill_the_disk(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "bomb.flac", np.zeros(60 * RATE), RATE)  # 60 s in a few kB
+    soundfile.write(tmp_path / "good.wav", noise(3), RATE)
+    monkeypatch.setattr(sound_files, "MOST_HOURS", 10 / 3600)
+    sounds = load(tmp_path)
+    assert sounds.samples.size == 3 * RATE
+    assert len(sounds.skipped) == 1 and "bomb.flac" in sounds.skipped[0] and "hours" in sounds.skipped[0]
