@@ -55,6 +55,53 @@ def test_the_scale_is_one_note_after_the_other_without_clicks():
     assert np.std(clean - tone) == pytest.approx(0.2, rel=0.02)
 
 
+def lines(signal, frequencies):
+    """Amplitudes of sinusoids at these frequencies, by least squares, and what they leave."""
+    angle = 2 * np.pi * np.outer(np.arange(signal.size) / RATE, frequencies)
+    basis = np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
+    weights, *_ = np.linalg.lstsq(basis, signal, rcond=None)
+    return np.hypot(*weights.reshape(2, -1)), np.std(signal - basis @ weights)
+
+
+def test_every_timbre_has_its_partials_at_the_same_level():
+    for timbre in audio_utils.TIMBRES:
+        tone, _ = audio_utils.noisy_scale(("A4", "C4"), 0.5, RATE, np.random.default_rng(0), timbre)
+        assert np.std(tone) == pytest.approx(0.5 / np.sqrt(2), rel=0.02)
+    tone, _ = audio_utils.noisy_scale(("A4",), 0.5, RATE, np.random.default_rng(0), "harmonic")
+    amplitudes, left = lines(tone[100:-100], 440 * np.arange(1, 8))
+    np.testing.assert_allclose(amplitudes / amplitudes[0], [1, 1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 6, 0], atol=1e-6)
+    assert left < 1e-6
+    low, _ = audio_utils.noisy_scale(("A4",), 0.5, 3000, np.random.default_rng(0), "harmonic")
+    spectrum = np.abs(np.fft.rfft(low))  # bins of 2 Hz; nothing folds back from 4, 5, 6 times 440 Hz
+    assert spectrum[[220, 440, 660]].min() > 50 > 10 > spectrum[[(3000 - 1760) // 2, (3000 - 2200) // 2]].max()
+
+
+def test_windows_of_plucked_notes_decay_as_of_one_moment_anywhere_in_the_note():
+    tone, clean, _ = (
+        part.numpy() for part in audio_utils.noisy_notes(("A4",), 500, 1024, RATE, (1, 2), timbre="plucked")
+    )
+    assert np.std(clean - tone) == pytest.approx(0.2, rel=0.01)
+    time, number = np.arange(1024) / RATE, np.arange(1, 7)
+    angle = 2 * np.pi * 440 * np.outer(time, number)
+    decay = np.exp(-3 * np.outer(time, number))
+    basis = np.concatenate([decay * np.sin(angle), decay * np.cos(angle)], axis=1)
+    weights, *_ = np.linalg.lstsq(basis, tone.T.astype(float), rcond=None)
+    assert np.abs(tone.T - basis @ weights).max() < 1e-4
+    levels = np.hypot(*weights.reshape(2, 6, -1)) * number[:, None]  # without the 1, 1/2, 1/3, ... of the pluck
+    ages = np.log(levels[0] / levels[1]) / 3
+    assert scipy.stats.kstest(ages, "uniform", (0, 0.5 - 1024 / RATE)).pvalue > 1e-3
+    np.testing.assert_allclose(np.log(levels[1] / levels[2]) / 3, ages, atol=2e-3)
+
+
+def test_a_picture_goes_up_to_where_the_energy_is():
+    time = np.arange(RATE) / RATE
+    noise = 0.01 * np.random.default_rng(0).standard_normal(RATE)
+    assert audio_utils.frequency_limit(np.sin(2 * np.pi * 440 * time) + noise, RATE) == 2000
+    assert audio_utils.frequency_limit(np.sin(2 * np.pi * 2600 * time) + noise, RATE) == 6000
+    assert audio_utils.frequency_limit(noise, RATE) == 8000
+    assert audio_utils.frequency_limit(noise, 3000) == 1500
+
+
 @pytest.mark.parametrize("samples", [1024, 1025, 5000, 8192])
 def test_mending_with_a_model_that_returns_its_input_returns_the_input_to_its_ends(samples):
     signal = np.random.default_rng(0).standard_normal(samples)

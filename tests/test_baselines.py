@@ -58,6 +58,41 @@ def test_the_bound_is_where_theory_puts_it(chopped_notes):
     assert snr_db(tone, baselines.best_note(chopped, mask, C_MAJOR, RATE)) == pytest.approx(reached, abs=0.2)
 
 
+@pytest.mark.parametrize("timbre, roughly", [("sine", 0.04), ("harmonic", 0.04), ("plucked", 0.08)])
+def test_the_bound_is_that_of_all_unknowns_of_a_timbre(timbre, roughly):
+    # Windows of one note, so that the basis is one; 2 H unknowns in each of 3,000.
+    tone, clean, index = (part.numpy() for part in audio_utils.noisy_notes(("A4",), 3000, 1024, RATE, (1, 2), timbre))
+    chopped, mask = (part.numpy() for part in CORRUPTIONS["block"](clean, 0.2, (3, 4)))
+    fits = baselines.right_note(chopped, mask, ("A4",), RATE, index, timbre)
+    error = np.mean((fits - tone) ** 2)
+    count, rate = {"sine": (1, 0), "harmonic": (6, 0), "plucked": (6, 3)}[timbre]
+    number, time = np.arange(1, count + 1)[:, None], np.arange(1024) / RATE
+    wave = np.exp(1j * 2 * np.pi * 440 * number * time - rate * number * time)
+    basis = np.concatenate([wave.real, wave.imag])
+    shown = [basis[:, row == 0] for row in mask[:300]]
+    exact = np.mean([0.04 * np.trace(np.linalg.inv(part @ part.T) @ basis @ basis.T) / 1024 for part in shown])
+    assert error == pytest.approx(exact, rel=0.04)  # a standard error of 1 to 2 %
+    assert error == pytest.approx(2 * count * 0.04 / (1024 - 205), rel=roughly)
+    assert np.mean(fits - tone) == pytest.approx(0, abs=1e-3)
+    best = baselines.best_note(chopped[:300], mask[:300], C_MAJOR, RATE, timbre)
+    assert snr_db(tone[:300], best) == pytest.approx(snr_db(tone[:300], fits[:300]), abs=0.2)
+
+
+def test_the_bound_of_a_plucked_scale_follows_its_decay():
+    tone, clean = audio_utils.noisy_scale(C_MAJOR, 0.5, RATE, np.random.default_rng(0), "plucked")
+    nothing = np.zeros(tone.size)
+    np.testing.assert_allclose(baselines.right_scale(tone, nothing, C_MAJOR, RATE, "plucked"), tone, atol=1e-7)
+    reached = snr_db(tone, baselines.right_scale(clean, nothing, C_MAJOR, RATE, "plucked"))
+    assert reached == pytest.approx(10 * np.log10(0.125 / (12 * 0.04 / 8000)), abs=1.5)  # 84 degrees of freedom
+
+
+def test_too_few_samples_for_a_fit_are_no_error():
+    mask = np.ones((2, 1024))
+    mask[1, 500:503] = 0
+    fits = baselines.fit_note(1 - mask, mask, "C4", RATE, "harmonic")
+    assert not fits[0].any() and np.isfinite(fits).all()
+
+
 def test_the_bound_of_the_scale_uses_whole_notes():
     tone, clean = audio_utils.noisy_scale(C_MAJOR, 0.5, RATE, np.random.default_rng(0))
     mask = (np.random.default_rng(1).random(tone.size) < 0.2).astype(float)
@@ -72,6 +107,11 @@ def test_note_share_tells_single_notes_from_mixtures():
     np.testing.assert_allclose(share[:2], 1, atol=1e-6)
     assert list(index[:2]) == [0, 5]
     assert share[2] == pytest.approx(0.5, abs=0.05)
+    for timbre in audio_utils.TIMBRES:
+        tone, _, played = (part.numpy() for part in audio_utils.noisy_notes(C_MAJOR, 50, 1024, RATE, (1, 2), timbre))
+        share, index = baselines.note_share(tone, C_MAJOR, RATE, timbre)
+        np.testing.assert_allclose(share, 1, atol=1e-5)
+        np.testing.assert_array_equal(index, played)
 
 
 def test_effective_number():

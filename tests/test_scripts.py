@@ -9,15 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 import audio_utils
 import image_utils
+import models
+import sound_dvae
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ["mnist_dvae.py", "sound_dvae.py"]
 
 
-def run(script, *flags, **environment):
+def run(script, *flags, cwd=None, **environment):
     return subprocess.run(
         [sys.executable, ROOT / script, *map(str, flags)],
         capture_output=True,
@@ -25,6 +28,7 @@ def run(script, *flags, **environment):
         stdin=subprocess.DEVNULL,
         env={**os.environ, **environment},
         timeout=240,
+        cwd=cwd,
     )
 
 
@@ -159,6 +163,10 @@ def test_help_and_mistakes_do_not_wait_for_tensorflow(tmp_path, script):
         ("--sample-rate", "900"),
         ("--window", "8"),
         ("--window", "1000000"),
+        ("--notes", "H2"),
+        ("--notes", "C4,C4"),
+        ("--notes", "A9"),
+        ("--timbre", "tuba"),
         ("--unheard-of", "1"),
     ],
 )
@@ -205,3 +213,67 @@ def test_digits_of_ones_own_are_used_and_bad_files_are_refused_in_one_line(tmp_p
             image_utils.load_digits(tmp_path / name)
     refused(run("mnist_dvae.py", "--data", tmp_path / names[-2], "--out", tmp_path / "none"), names[-2])
     assert not (tmp_path / "none").exists()
+
+
+def test_notes_and_timbre_of_ones_own(tmp_path, capsys, monkeypatch):
+    flags = "--notes C3,Eb4,F#4 --timbre plucked --iters 2 --batch-size 8 --hidden 16 --out".split()
+    monkeypatch.setattr(sys, "argv", ["sound_dvae.py", *flags, str(tmp_path)])
+    sound_dvae.main(sound_dvae.read_flags())
+    assert audio_utils.read_wav(tmp_path / "tone.wav")[0].size == 3 * 8000
+    about = models.load_model(tmp_path).about
+    assert about["notes"] == ["C3", "Eb4", "F#4"] and about["timbre"] == "plucked"
+    assert about["rms"] == pytest.approx(np.sqrt(0.5**2 / 2 + 0.2**2))
+    table = capsys.readouterr().out
+    assert "bound" in table and scores(tmp_path, "bound: the right note")[0]["snr_db"] > 20
+
+
+def melody(seconds, rate, rng):
+    """Notes of five partials with vibrato, in any order: (T,)."""
+    time = np.arange(round(0.25 * rate)) / rate
+    played = []
+    for frequency in 220 * 2 ** (rng.integers(0, 12, round(4 * seconds)) / 12):
+        angle = 2 * np.pi * frequency * (time + 1e-4 * np.sin(2 * np.pi * 5 * time))
+        played.append(sum(np.sin(number * angle) / number for number in range(1, 6)) * np.hanning(time.size))
+    return 0.3 * np.concatenate(played)
+
+
+def test_a_folder_of_mixed_recordings_is_learned_from_without_a_word(tmp_path):
+    kinds = [("wav", "PCM_U8", 8000, 1), ("wav", "PCM_24", 96000, 2), ("wav", "FLOAT", 48000, 1)]
+    kinds += [("flac", "PCM_16", 44100, 2), ("ogg", "VORBIS", 22050, 1), ("mp3", None, 32000, 2)]
+    (tmp_path / "my sounds é").mkdir()
+    rng = np.random.default_rng(0)
+    for number, (suffix, subtype, rate, channels) in enumerate(kinds):
+        sound = 0.5**number * np.stack([melody(2, rate, rng)] * channels, 1)
+        soundfile.write(tmp_path / "my sounds é" / f"-{number}.{suffix}", sound, rate, subtype)
+    (tmp_path / "-x").symlink_to(tmp_path / "my sounds é")
+    flags = ("--data=-x", "--iters", 100, "--batch-size", 64, "--hidden", "64,64", "--out", "out")
+    done = run("sound_dvae.py", *flags, cwd=tmp_path)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert "10.0 s of sound to learn from, 2.0 s held out (-" in done.stdout
+    kind = {
+        f"{what}_{i:06d}.{end}" for what in ("reconstruction", "generated") for i in (0, 100) for end in ("png", "wav")
+    }
+    once = {"config.json", "scores.csv", "model.keras", "clean.wav", "chopped.wav"}
+    out = tmp_path / "out"
+    assert {path.name for path in out.iterdir()} == kind | once
+    assert {path.name for path in tmp_path.iterdir()} == {"my sounds é", "-x", "out"}
+    assert models.load_model(out).about == {"experiment": "sound", "sample_rate": 16000, "rms": audio_utils.RMS}
+    first, last = scores(out)
+    assert last["snr_db"] > first["snr_db"] + 3 and "generated_one_note" not in last
+    clean, mended = (audio_utils.read_wav(out / f"{name}.wav")[0] for name in ("clean", "reconstruction_000100"))
+    assert clean.size == 2 * 16000
+    assert audio_utils.snr_db(clean, mended) == pytest.approx(last["long_snr_db"], abs=0.02)
+
+
+def test_recordings_that_cannot_be_used_are_named_and_nothing_is_written(tmp_path, capsys, monkeypatch):
+    (tmp_path / "text.wav").write_text("words")
+    refused(run("sound_dvae.py", "--data", tmp_path / "text.wav", "--out", tmp_path / "out"), "text.wav", "not a sound")
+    assert [path.name for path in tmp_path.iterdir()] == ["text.wav"]
+    refused(run("sound_dvae.py", "--data", tmp_path, "--timbre", "plucked"), "--data", "--timbre")
+    for number in range(7):
+        (tmp_path / f"empty {number}.wav").touch()
+    soundfile.write(tmp_path / "good.wav", 0.1 * np.random.default_rng(0).standard_normal(30_000), 16000)
+    monkeypatch.setattr(sys, "argv", ["sound_dvae.py", "--data", str(tmp_path), "--out", str(tmp_path / "out")])
+    sound_dvae.read_own(sound_dvae.read_flags())
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 6 and "empty 0.wav" in lines[0] and "3 more" in lines[5]

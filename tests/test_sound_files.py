@@ -53,7 +53,7 @@ def test_any_format_becomes_the_same_sound_at_the_rate_asked(tmp_path, kind):
     angle = 2 * np.pi * 440 * np.arange(RATE, 4 * RATE) / RATE
     basis = np.stack([np.sin(angle), np.cos(angle)], 1)
     weights, *_ = np.linalg.lstsq(basis, heard[RATE : 4 * RATE], rcond=None)
-    assert np.hypot(*weights) == pytest.approx(0.3, rel=0.08 if suffix == "mp3" else 0.02)  # this encoder's loss
+    assert np.hypot(*weights) == pytest.approx(0.3, rel=0.02)
     assert np.std(heard[RATE : 4 * RATE] - basis @ weights) < 0.02 * 0.3
 
 
