@@ -23,6 +23,7 @@ HOPS_A_WINDOW = 8  # how many windows cover each sample of the long input
 GENERATED = 512  # new sounds scored at each checkpoint
 SHOWN = 16  # of them in the figure and the WAV
 AUTOREGRESSED = 256  # windows are enough for this baseline, the slowest
+OWN_LATENT = 16  # recordings vary in more ways than notes do; 32 is no better
 SKIPPED_SHOWN = 5  # files that cannot be used
 
 
@@ -52,8 +53,15 @@ def read_flags():
     flags.add_argument("--window", type=run.whole_number, default=1024, help="samples the network sees at once")
     flags.add_argument("--notes", type=notes, default=C_MAJOR, help="of the built-in sounds, e.g. C4,Eb4,F#4")
     flags.add_argument("--timbre", choices=TIMBRES, default="sine", help="of the built-in sounds")
-    flags.add_argument("--data", help="your own sounds instead: a WAV, FLAC, OGG or MP3 file, or a folder of them")
+    flags.add_argument(
+        "--data",
+        help="your own sounds instead: a WAV, FLAC, OGG or MP3 file, or a folder of them; "
+        f"--latent is then {OWN_LATENT} unless you say",
+    )
     settings = run.parse(flags)
+    if settings.data is not None:
+        flags.set_defaults(latent=OWN_LATENT)
+        settings = run.parse(flags)
     if settings.sample_rate < 1000:
         flags.error(f"argument --sample-rate: {settings.sample_rate} Hz is too low for sound; at least 1000")
     longest = settings.sample_rate // 4
