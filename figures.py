@@ -1,10 +1,12 @@
-"""The pictures a run writes. Each function returns a matplotlib Figure; `save` writes it as PNG.
+"""The pictures a run writes. Each function returns a matplotlib Figure; `save` writes one or more as PNG.
 
 Figures are made without pyplot: no state is kept between them, and no window is opened.
 """
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from audio_utils import SPECTRUM_FLOOR_DB, spectrogram_db
 
@@ -12,14 +14,22 @@ GAP_COLOUR = "tab:red"
 CLOSE_UP_SECONDS = 0.05
 
 
-def save(figure, path):
-    """Write a figure as PNG."""
-    figure.savefig(path, format="png", dpi=100, pil_kwargs={"compress_level": 1})  # a fifth larger, much faster
+def pixels(figure):
+    """A figure as it will be seen: (height, width, 4), uint8. What stays the same is drawn once, and saved often."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
+
+
+def save(path, *pictures):
+    """Write figures, or the `pixels` of figures, one below the other as PNG."""
+    stacked = np.concatenate([pixels(one) if isinstance(one, Figure) else one for one in pictures])
+    Image.fromarray(stacked).save(path, "png", compress_level=1)  # a fifth larger than usual, much faster
 
 
 def digit_rows(title, rows, holes=None):
     """Rows of images, one title a row. rows: {label: (count, H, W) in [0, 1]}; holes: {label: mask} tints red."""
-    figure = Figure(figsize=(12, 0.6 + 0.8 * len(rows)))
+    figure = Figure(figsize=(12, 0.6 + 0.8 * len(rows)), dpi=100)
     figure.suptitle(title)
     axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
     top = 1 - 0.5 / figure.get_figheight()
@@ -42,57 +52,52 @@ def _side_by_side(images):
     return np.concatenate(list(np.asarray(images)), axis=1)
 
 
-def mended(title, reconstructed, chopped, mask, sample_rate, frequency_limit):
-    """The article's four rows: spectrogram and waveform of the reconstruction, then of the chopped input.
+def sound(title, name, signal, chopped, mask, sample_rate, frequency_limit):
+    """Two of the article's four rows: spectrogram and waveform of a signal, in the scales of the chopped input.
 
-    All (T,). The spectrograms go up to `frequency_limit` Hz. Gaps are shaded; beside the waveforms, a close-up of the
-    gap nearest to the middle.
+    All (T,). The spectrogram goes up to `frequency_limit` Hz. Gaps are shaded; beside, a close-up of the gap nearest
+    to the middle.
     """
     # Fixed margins: finding them by a constrained layout would take longer than the drawing.
-    figure = Figure(figsize=(13, 9.5))
-    figure.suptitle(title)
+    figure = Figure(figsize=(13, 4.8), dpi=100)
+    figure.text(0.005, 0.985, title, va="top", size="large", weight="bold")
     widths = (5, 0.1, 0.8, 2.4)  # spectrogram and waveform; colour bar; room for labels; close-up
     grid = figure.add_gridspec(
-        4, 4, width_ratios=widths, left=0.06, right=0.98, top=0.92, bottom=0.06, wspace=0.04, hspace=0.55
+        2, 4, width_ratios=widths, left=0.06, right=0.98, top=0.86, bottom=0.11, wspace=0.04, hspace=0.55
     )
     gaps = _runs(mask) / sample_rate  # (G, 2), s
     seconds = chopped.size / sample_rate
     middle = _middle_gap(chopped, gaps * sample_rate) / sample_rate if len(gaps) else seconds / 2
     near = middle + 0.5 * CLOSE_UP_SECONDS * np.array([-1, 1])
     limit = 1.05 * np.abs(chopped).max()
-    for row, (name, signal) in enumerate((("reconstruction", reconstructed), ("chopped input", chopped))):
-        spectrogram = figure.add_subplot(grid[2 * row, 0])
-        frequencies, times, levels = spectrogram_db(signal, sample_rate)
-        image = spectrogram.pcolorfast(
-            _edges(times),
-            _edges(frequencies),
-            levels[:-1, :-1],
-            cmap="magma",
-            vmin=SPECTRUM_FLOOR_DB,
-            vmax=0,
-        )
-        spectrogram.set(
-            xlim=(0, seconds), ylim=(0, frequency_limit), ylabel="frequency [Hz]", title=f"Spectrogram of the {name}"
-        )
-        figure.colorbar(image, cax=figure.add_subplot(grid[2 * row, 1]), label="level [dB re full scale]")
 
-        waveform = figure.add_subplot(grid[2 * row + 1, 0], sharex=spectrogram)
-        columns = np.array_split(signal, 1200)
-        at = np.linspace(0, seconds, len(columns))
-        waveform.fill_between(at, [c.min() for c in columns], [c.max() for c in columns], lw=0)
-        waveform.set(ylim=(-limit, limit), xlabel="time [s]", ylabel="amplitude", title=f"Waveform of the {name}")
+    spectrogram = figure.add_subplot(grid[0, 0])
+    frequencies, times, levels = spectrogram_db(signal, sample_rate)
+    image = spectrogram.pcolorfast(
+        _edges(times), _edges(frequencies), levels[:-1, :-1], cmap="magma", vmin=SPECTRUM_FLOOR_DB, vmax=0
+    )
+    spectrogram.set(
+        xlim=(0, seconds), ylim=(0, frequency_limit), ylabel="frequency [Hz]", title=f"Spectrogram of the {name}"
+    )
+    figure.colorbar(image, cax=figure.add_subplot(grid[0, 1]), label="level [dB re full scale]")
 
-        close_up = figure.add_subplot(grid[2 * row : 2 * row + 2, 3])
-        part = slice(*np.clip(np.round(near * sample_rate).astype(int), 0, signal.size))
-        close_up.plot(np.arange(signal.size)[part] / sample_rate, signal[part], lw=1)
-        close_up.set(
-            xlim=near, ylim=(-limit, limit), xlabel="time [s]", ylabel="amplitude", title=f"Close-up of the {name}"
+    waveform = figure.add_subplot(grid[1, 0], sharex=spectrogram)
+    columns = np.array_split(signal, 1200)
+    at = np.linspace(0, seconds, len(columns))
+    waveform.fill_between(at, [c.min() for c in columns], [c.max() for c in columns], lw=0)
+    waveform.set(ylim=(-limit, limit), xlabel="time [s]", ylabel="amplitude", title=f"Waveform of the {name}")
+
+    close_up = figure.add_subplot(grid[:, 3])
+    part = slice(*np.clip(np.round(near * sample_rate).astype(int), 0, signal.size))
+    close_up.plot(np.arange(signal.size)[part] / sample_rate, signal[part], lw=1)
+    close_up.set(
+        xlim=near, ylim=(-limit, limit), xlabel="time [s]", ylabel="amplitude", title=f"Close-up of the {name}"
+    )
+    for ax in (waveform, close_up):
+        ax.broken_barh(
+            [(a, b - a) for a, b in gaps], (-limit, 2 * limit), color=GAP_COLOUR, alpha=0.2, lw=0, label="gap"
         )
-        for ax in (waveform, close_up):
-            ax.broken_barh(
-                [(a, b - a) for a, b in gaps], (-limit, 2 * limit), color=GAP_COLOUR, alpha=0.2, lw=0, label="gap"
-            )
-        close_up.legend(loc="upper right")
+    close_up.legend(loc="upper right")
     return figure
 
 
@@ -118,7 +123,7 @@ def _runs(mask):
 def windows(title, signals, sample_rate):
     """Short sounds in four columns, numbered from top to bottom: (count, N) between -1 and 1."""
     rows = -(-len(signals) // 4)
-    figure = Figure(figsize=(13, 1 + 1.4 * rows))
+    figure = Figure(figsize=(13, 1 + 1.4 * rows), dpi=100)
     figure.suptitle(title)
     # An axes a column, not a sound: most of the time goes into drawing axes.
     columns = figure.subplots(1, 4, sharex=True, sharey=True)

@@ -85,9 +85,9 @@ def main(settings):
             "classifier_error": np.mean(classifier.predict(flat(images)) != held_labels),
         }
 
-    def save_figure(figure, name):
+    def save_figure(name, figure):
         with run.replacing(out / name) as path:
-            figures.save(figure, path)
+            figures.save(path, figure)
 
     models.keras.utils.set_random_seed(settings.seed)  # for the weights' first values
     about = {"experiment": "mnist", "shape": list(shape)}
@@ -124,12 +124,12 @@ def main(settings):
         shown = {"original": held_clean[:SHOWN], "damaged": held_damaged[:SHOWN], "reconstructed": held[:SHOWN]}
         title = f"Held-out digits mended ({what}); red: damaged"
         figure = figures.digit_rows(title, shown, {"damaged": held_mask[:SHOWN]})
-        save_figure(figure, f"reconstruction_{name}.png")
+        save_figure(f"reconstruction_{name}.png", figure)
         new = generated[: NEW_ROWS * SHOWN].reshape(NEW_ROWS, SHOWN, *shape)
         figure = figures.digit_rows(
             f"New digits from the prior ({what})", {str(i + 1): row for i, row in enumerate(new)}
         )
-        save_figure(figure, f"generated_{name}.png")
+        save_figure(f"generated_{name}.png", figure)
 
         report.write(out)
         if settings.tensorboard:

@@ -171,15 +171,19 @@ def main(settings):
         with run.replacing(out / name) as path:
             audio_utils.write_wav(path, gain * sound, rate)
 
-    def save_figure(figure, name):
+    def save_figure(name, *pictures):
         with run.replacing(out / name) as path:
-            figures.save(figure, path)
+            figures.save(path, *pictures)
+
+    def picture(title, name, signal):
+        return figures.sound(title, name, signal, chopped, gaps, rate, frequency_limit)
 
     write_wav("clean.wav", clean)
     write_wav("chopped.wav", chopped)
     if not own:
         write_wav("tone.wav", reference)
     frequency_limit = audio_utils.frequency_limit(reference, rate)
+    chopped_picture = figures.pixels(picture("", "chopped input", chopped))
 
     models.keras.utils.set_random_seed(settings.seed)  # for the weights' first values
     about = {"experiment": "sound", "sample_rate": rate, "rms": audio_utils.RMS}
@@ -217,10 +221,10 @@ def main(settings):
 
         name = f"{iteration:06d}"
         what = f"{settings.corruption} {settings.amount:g}, after {iteration} iterations"
-        figure = figures.mended(f"{title}, mended ({what})", mended, chopped, gaps, rate, frequency_limit)
-        save_figure(figure, f"reconstruction_{name}.png")
+        mended_picture = picture(f"{title}, mended ({what})", "reconstruction", mended)
+        save_figure(f"reconstruction_{name}.png", mended_picture, chopped_picture)
         figure = figures.windows(f"New sounds from the prior ({what})", generated[:SHOWN], rate)
-        save_figure(figure, f"generated_{name}.png")
+        save_figure(f"generated_{name}.png", figure)
         write_wav(f"reconstruction_{name}.wav", mended)
         write_wav(f"generated_{name}.wav", audio_utils.one_after_the_other(generated[:SHOWN], rate))
 
