@@ -5,6 +5,7 @@ Signals are float arrays with full scale at -1 and 1, long ones (T,), batches of
 
 import math
 import re
+import warnings
 
 import numpy as np
 import scipy  # its parts load when first used: --help needs none of them
@@ -222,8 +223,15 @@ def frequency_limit(signal, sample_rate):
 
 
 def read_wav(path):
-    """A WAV file as `write_wav` leaves it: signal (T,), float64, and sample rate in Hz."""
-    sample_rate, values = scipy.io.wavfile.read(path)
+    """A WAV file as `write_wav` leaves it: signal (T,), float64, and sample rate in Hz. OSError for any other."""
+    with open(path, "rb") as file:
+        try:
+            with warnings.catch_warnings(action="error"):  # of files cut short
+                sample_rate, values = scipy.io.wavfile.read(file)
+        except Exception as error:  # SciPy raises nearly everything for a broken file
+            raise OSError(f"{path}: not a whole WAV file ({error}); write it again") from error
+    if values.dtype != np.int16 or values.ndim != 1:
+        raise OSError(f"{path}: {values.dtype} samples, shape {values.shape}, where 16-bit mono is needed; convert it")
     return values / PCM_FULL_SCALE, sample_rate
 
 

@@ -8,7 +8,6 @@ import importlib.resources
 import io
 import socket
 import warnings
-import zipfile
 import zlib
 
 import numpy as np
@@ -51,7 +50,9 @@ def _npz_digits(path):
     try:
         with np.load(path) as file:  # without pickle: a file from a stranger runs no code
             train, train_labels, test, test_labels = (file[name] for name in names)
-    except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # zipfile, zlib and NumPy raise nearly everything for a broken file
         raise OSError(
             f"{path}: not an .npz file with {', '.join(names)} ({error}); Keras's mnist.npz is one"
         ) from error

@@ -28,14 +28,14 @@ _locked, _started = [], []  # the open folder of this process's run; what to typ
 
 def fail(message):
     """End the program with one line on stderr and exit status 2."""
-    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+    print(f"{Path(sys.argv[0]).name}: {' '.join(str(message).splitlines())}", file=sys.stderr)
     raise SystemExit(2)
 
 
 def whole_number(text):
     """A flag's value: an integer of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    if not text.isdecimal() or not 1 <= int(text) < 2**31:  # TensorFlow counts no further
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1 and below {2**31}")
     return int(text)
 
 

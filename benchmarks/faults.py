@@ -33,8 +33,8 @@ sys.path.insert(0, str(ROOT))
 SMALL = ("--iters", 300, "--batch-size", 32, "--hidden", 32, "--latent", 4)
 # Runs the script with more saves than a short run would have.
 SAVING_OFTEN = (
-    "import runpy, sys; sys.argv = sys.argv[1:]; import training; training.SAVE_ITERATIONS = 40;"
-    "runpy.run_path(sys.argv[0], run_name='__main__')"
+    f"import runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, {str(ROOT)!r}); import training;"
+    "training.SAVE_ITERATIONS = 40; runpy.run_path(sys.argv[0], run_name='__main__')"
 )
 # Root may read and write everything, but for this.
 AS_OTHERS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
@@ -58,7 +58,7 @@ def command(script, *flags, often=False):
 def start(script, *flags, often=False, before=(), **options):
     """A run as a process of its own, `before` in front of its command; its output is captured."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True}
-    return subprocess.Popen([*before, *command(script, *flags, often=often)], cwd=ROOT, **{**pipes, **options})
+    return subprocess.Popen([*before, *command(script, *flags, often=often)], **{"cwd": ROOT, **pipes, **options})
 
 
 def finish(process):
@@ -108,7 +108,10 @@ def kills(count, seed):
     with tempfile.TemporaryDirectory(prefix="faults ü ") as temporary:
         temporary = Path(temporary)
         make_digits(temporary / "digits.npz")
-        runs = {"sound_dvae.py": SMALL, "mnist_dvae.py": (*SMALL, "--data", temporary / "digits.npz")}
+        runs = {
+            "sound_dvae.py": (*SMALL, "--sample-rate", 4000, "--window", 128),
+            "mnist_dvae.py": (*SMALL, "--data", temporary / "digits.npz"),
+        }
         lasted = {}
         for script, flags in runs.items():
             folder = temporary / script

@@ -1,0 +1,108 @@
+"""Kills, interruptions and broken files, at a size that fits; benchmarks/faults.py has the rest."""
+
+import contextlib
+import io
+import random
+import signal
+import sys
+import time
+from unittest import mock
+
+import numpy as np
+import pytest
+import scipy.io.wavfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mnist_dvae
+import sound_dvae
+from benchmarks import faults
+
+
+def test_a_run_interrupted_and_killed_writes_what_one_never_stopped_does(tmp_path):
+    (tmp_path / "a folder").mkdir()
+    (tmp_path / "a link").symlink_to("a folder")
+    faults.make_digits(tmp_path / "dïgits.npz", 200)
+    flags = ("mnist_dvae.py", "--iters", 110, "--batch-size", 8, "--hidden", 8, "--latent", 2, "--data", "dïgits.npz")
+    whole = faults.start(*flags, "--out=-whole", cwd=tmp_path)
+
+    flags = (*flags, "--out", "a link/-run")
+    folder = tmp_path / "a folder/-run"
+    process = faults.start(*flags, cwd=tmp_path)
+    while not (folder / "scores.csv").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    status, _, err = faults.finish(process)
+    assert status == 130 and err.splitlines()[-1].endswith("--out 'a link/-run' --resume")
+
+    process = faults.start(*flags, "--resume", often=True, cwd=tmp_path)
+    assert faults.killed(process, folder, writing="checkpoint.npz")
+    status, _, err = faults.finish(faults.start(*flags, "--resume", cwd=tmp_path))
+    assert status == 0, err
+    assert faults.finish(whole)[0] == 0
+    assert faults.differences(faults.contents(folder), faults.contents(tmp_path / "-whole")) == []
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.fixture(scope="module")
+def readers():
+    return faults.readers()
+
+
+READERS = "WAV", "npz", "keras", "checkpoint"
+
+
+def test_every_reader_is_tried(readers):
+    assert tuple(readers) == READERS
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_mutated_files_load_as_something_sound_or_are_refused_in_one_line(tmp_path, readers, name):
+    loaded, refused, failed = faults.try_mutated(name, readers[name], 60, random.Random(1), tmp_path)
+    assert failed == [] and refused > 10 and loaded + refused == 60
+
+
+def test_a_reader_that_lets_mistakes_through_would_be_seen(tmp_path, readers):
+    def try_careless(name, load):
+        return faults.try_mutated(name, (*readers[name][:2], load), 20, random.Random(1), tmp_path)[2]
+
+    assert try_careless("WAV", scipy.io.wavfile.read)
+    assert try_careless("npz", lambda path: [np.fromfile(path, np.uint8)])
+
+
+@given(content=st.binary(max_size=200) | st.binary(max_size=200).map(lambda tail: b"PK\3\4" + tail))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_what_is_no_file_of_any_kind_is_refused_by_every_reader(tmp_path_factory, readers, content):
+    folder = tmp_path_factory.getbasetemp()
+    for file_name, _, load in readers.values():
+        (folder / file_name).write_bytes(content)
+        with pytest.raises(OSError, match=file_name) as refused:
+            load(folder / file_name)
+        assert len(str(refused.value).splitlines()) == 1
+
+
+VALUES = st.one_of(
+    st.text(st.characters(exclude_characters="\0"), max_size=12),
+    st.integers().map(str),
+    st.floats().map(str),
+    st.lists(st.integers(-1, 2000).map(str), max_size=4).map(",".join),
+    st.sampled_from(["block", "none", "9" * 5000, "٣", "1e400", "-1", "--", "-", "", "a\nb", "\udce4"]),
+)
+FLAGS = st.sampled_from(
+    "--iters --batch-size --learning-rate --hidden --latent --corruption --amount --seed --out --resume --overwrite "
+    "--sample-rate --window --data --notes --size --tensorboard --re -x".split()
+)
+
+
+@pytest.mark.parametrize("script", [mnist_dvae, sound_dvae])
+@given(flags=st.lists(FLAGS | VALUES | st.builds("{}={}".format, FLAGS, VALUES), max_size=6))
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_flags_are_read_or_refused_in_one_line(script, flags):
+    said = io.StringIO()
+    with mock.patch.object(sys, "argv", ["script.py", *flags]), contextlib.redirect_stderr(said):
+        try:
+            read = script.read_flags()
+        except SystemExit as end:
+            assert end.code == 2 and len(said.getvalue().splitlines()) == 1
+        else:
+            assert said.getvalue() == "" and 1 <= read.iters < 2**31 and all(width >= 1 for width in read.hidden)
