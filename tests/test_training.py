@@ -138,6 +138,17 @@ def test_an_interrupted_run_saves_where_it_is_and_goes_on_to_the_same_end(tmp_pa
     assert same(run(1, folder=tmp_path), whole)
 
 
+def test_a_finished_run_goes_on_for_more_iterations_at_the_longer_runs_learning_rate(tmp_path):
+    run(1, iterations=30, folder=tmp_path)
+    _, before = run(1, iterations=30, folder=tmp_path)  # at its end: nothing is left to train
+    rows, after = run(1, iterations=60, folder=tmp_path)
+    assert [row["iteration"] for row in rows] == [0, 30, 60]
+    assert rows[2]["loss"] < rows[1]["loss"]
+    # AdamW moves a weight by about the learning rate at most; at a rate of 0, not at all.
+    moved = max(np.abs(new - old).max() for new, old in zip(after, before))
+    assert 0.03 < moved < 30 * 0.01
+
+
 def test_saving_in_between_changes_nothing(tmp_path, monkeypatch, whole):
     monkeypatch.setattr(training, "SAVE_SECONDS", 0)
     saved = []
