@@ -15,12 +15,12 @@ from pathlib import Path
 from corrupt import CORRUPTIONS
 
 CHECKPOINT = "checkpoint.npz"  # what --resume goes on from
-# What runs write, and --overwrite removes; config.json, which tells that a run is there, is the last to go.
+# What runs write, and --overwrite removes in this order: whatever is left when that is cut short, is not taken for
+# a run to resume, nor for none.
 WRITTEN = (
-    *("reconstruction_[0-9]*.png", "reconstruction_[0-9]*.wav", "generated_[0-9]*.png", "generated_[0-9]*.wav"),
-    *("tone.wav", "clean.wav", "chopped.wav", "index.html", "scores.csv", "model.keras"),
-    *("events.out.tfevents.*", CHECKPOINT, "config.json"),
-)
+    "config.json scores.csv index.html events.out.tfevents.* tone.wav clean.wav chopped.wav reconstruction_[0-9]*.png "
+    f"reconstruction_[0-9]*.wav generated_[0-9]*.png generated_[0-9]*.wav model.keras {CHECKPOINT}"
+).split()
 # In config.json, but no matter when a run is resumed. The iterations may be more than they were.
 NOT_COMPARED = {"out", "resume", "overwrite", "tensorboard", "command", "finished", "iters"}
 _locked, _started = [], []  # the open folder of this process's run; what to type to go on with it

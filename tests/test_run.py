@@ -116,6 +116,34 @@ def test_overwrite_removes_what_runs_write_and_nothing_else(tmp_path, start):
     assert json.loads((out / "config.json").read_text())["hidden"] == [8]
 
 
+def test_an_overwriting_cut_short_leaves_neither_a_run_to_resume_nor_room_for_another(tmp_path, start, monkeypatch):
+    run.finish(start())
+    names = ("scores.csv", "model.keras", "checkpoint.npz")
+    for name in names:
+        (tmp_path / "out" / name).touch()
+    remove, removed, most = Path.unlink, [], 1
+
+    def unlink(path, *arguments, **options):
+        if len(removed) == most:
+            raise KeyboardInterrupt
+        if path.name[0] != ".":
+            removed.append(path.name)
+        remove(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    for _ in names:
+        removed.clear()
+        with pytest.raises(KeyboardInterrupt):
+            start(overwrite=True)
+        for flags in ({}, {"resume": True}):
+            with pytest.raises(OSError, match="--overwrite"):
+                start(**flags)
+    removed.clear()
+    most = None
+    start(overwrite=True)
+    assert removed == ["checkpoint.npz"]
+
+
 @pytest.mark.parametrize("flag", ["overwrite", "resume"])
 @pytest.mark.parametrize(
     "theirs", ['{"name": "an app"}', "[1, 2]", "null", "no JSON", "\udce4", '{"iters": {}}', "[" * 10**5]
