@@ -11,6 +11,7 @@ import scipy.linalg
 from audio_utils import note_fades, note_frequency, partials
 
 JANSSEN_ITERATIONS = 2  # of coefficients and samples in turn; on noisy notes more of them lower the SNR
+NEAREST_BLOCK = 4096  # training images compared at once
 CLASSIFIED = 10_000  # images
 CLASSIFIER_EPOCHS = 20
 
@@ -135,12 +136,19 @@ def note_share(signals, notes, sample_rate, timbre="sine"):
 def nearest_fill(damaged, mask, training_images):
     """Each hole filled from the training image nearest by the pixels outside it: (B, H, W) in [0, 1].
 
-    training_images (M, H, W) in [0, 1].
+    training_images (M, H, W), uint8; looked at block by block, in memory that does not grow with M.
     """
     shown, flat = (np.reshape(values, (len(damaged), -1)) for values in (1 - mask, damaged))
-    known = np.reshape(training_images, (len(training_images), -1))
-    distances = shown @ (known**2).T - 2 * (shown * flat) @ known.T  # (B, M), up to a constant for each of B
-    return np.where(mask == 1, np.asarray(training_images)[distances.argmin(1)], damaged)
+    nearest, least = np.zeros(len(damaged), int), np.full(len(damaged), np.inf)
+    for first in range(0, len(training_images), NEAREST_BLOCK):
+        block = training_images[first : first + NEAREST_BLOCK]
+        known = block.reshape(len(block), -1) / np.float32(255)
+        distances = shown @ (known**2).T - 2 * (shown * flat) @ known.T  # (B, M), up to a constant for each of B
+        closest = distances.argmin(1)
+        distance = distances[np.arange(len(damaged)), closest]
+        nearest = np.where(distance < least, first + closest, nearest)
+        least = np.minimum(distance, least)
+    return np.where(mask == 1, training_images[nearest] / np.float32(255), damaged)
 
 
 def digit_classifier(images, labels):

@@ -3,14 +3,19 @@
     python mnist_dvae.py                       # well under a minute on a laptop's CPU
     python mnist_dvae.py --amount 0.4          # twice as much missing
     python mnist_dvae.py --corruption salt-pepper
+    python mnist_dvae.py --data photos --size 32    # a folder of your own images
 
 The encoder sees MNIST digits with a random rectangle, a fifth of the image, blacked out; the network is scored on
 the whole digit, so the decoder learns to draw what must have been there.
 """
 
+import os
+
 import run
 
 HELD_OUT = 2000  # digits scored, at most
+SCORED_PIXELS = 2**25  # in all, at most: there are fewer of large images
+NEAREST_PIXELS = 2**27  # of training images that are searched for the nearest, at most
 GENERATED = 1000  # new digits scored at each checkpoint
 SHOWN, NEW_ROWS = 16, 6  # digits a row in the figures; rows of new ones
 
@@ -25,15 +30,28 @@ def read_flags():
         hidden=(512,),
         latent=32,
     )
-    flags.add_argument("--data", help="an .npz file with Keras's keys, such as its mnist.npz, instead of MNIST")
-    return run.parse(flags)
+    flags.add_argument(
+        "--data",
+        help="your own images instead of MNIST: a folder of any that Pillow reads, searched with all below it; or of "
+        "MNIST's original files; or an .npz file with Keras's keys or one array (count, H, W)",
+    )
+    flags.add_argument(
+        "--size",
+        type=run.whole_number,
+        default=28,
+        help="pixels a side of a folder's images: their middle square, rescaled; 4 to 256",
+    )
+    settings = run.parse(flags)
+    if not 4 <= settings.size <= 256:
+        flags.error(f"argument --size: {settings.size} is not between 4 and 256 pixels")
+    return settings
 
 
 def main(settings):
     # Imported only now that the flags are known to be good: TensorFlow takes seconds to load.
     import image_utils
 
-    train_images, train_labels, test_images, test_labels, source = image_utils.load_digits(settings.data)
+    train_images, train_labels, test_images, test_labels, source = image_utils.load_images(settings.data, settings.size)
     run.start(settings)
     print(source)
 
@@ -50,9 +68,11 @@ def main(settings):
     from quiet_tensorflow import tf
 
     out = settings.out
-    train_images = tf.constant(train_images)  # uint8
+    kind = "image" if settings.data else "digit"
     shape = train_images.shape[1:]
     pixels = int(np.prod(shape))
+    scored = SCORED_PIXELS // pixels  # at most
+    all_images = tf.constant(train_images)  # uint8
 
     def damage(images, seed):
         return CORRUPTIONS[settings.corruption](images, settings.amount, seed)
@@ -62,35 +82,39 @@ def main(settings):
 
     def make_batch(seed):
         image_seed, damage_seed = tf.unstack(tf.random.split(seed))
-        clean = image_utils.random_images(train_images, settings.batch_size, image_seed)
+        clean = image_utils.random_images(all_images, settings.batch_size, image_seed)
         corrupted, _ = damage(clean, damage_seed)
         return flat(corrupted), flat(clean)
 
     # What is scored and shown is drawn once, so that two checkpoints differ by training alone.
-    held_clean = image_utils.grey(test_images[:HELD_OUT])
+    held_clean = image_utils.grey(test_images[: min(HELD_OUT, scored)])
     held_damaged, held_mask = (part.numpy() for part in damage(held_clean, training.HELD_OUT_SEED))
-    held_clean, held_labels = held_clean.numpy(), test_labels[:HELD_OUT]
-    mean_image = tf.reduce_mean(image_utils.grey(train_images), axis=0).numpy()
+    held_clean = held_clean.numpy()
+    mean_image = image_utils.mean_image(train_images)
     mean_filled = np.where(held_mask == 1, mean_image, held_damaged)
     mean_fill_error = mean_squared_error(held_clean, mean_filled, held_mask)
-    classifier = baselines.digit_classifier(train_images.numpy(), train_labels)
+    classifier = None
+    if train_labels is not None:
+        classifier = baselines.digit_classifier(train_images[:scored], train_labels[:scored])
 
     def scores(images):
         """The scores of an estimate of the held-out digits."""
         hole_error = mean_squared_error(held_clean, images, held_mask)
-        return {
+        row = {
             "hole_mse": hole_error,
             "hole_mse_over_mean_fill": hole_error / mean_fill_error,
             "mse": mean_squared_error(held_clean, images),
-            "classifier_error": np.mean(classifier.predict(flat(images)) != held_labels),
         }
+        if classifier:
+            row["classifier_error"] = np.mean(classifier.predict(flat(images)) != test_labels[: len(held_clean)])
+        return row
 
     def save_figure(name, figure):
         with run.replacing(out / name) as path:
             figures.save(path, figure)
 
     models.keras.utils.set_random_seed(settings.seed)  # for the weights' first values
-    about = {"experiment": "mnist", "shape": list(shape)}
+    about = {"experiment": "mnist", "shape": list(shape), "data": settings.data and os.path.abspath(settings.data)}
     model = models.DVAE(pixels, "bernoulli", settings.hidden, settings.latent, about)
     rows = []
     for iteration, train_loss in training.train(
@@ -103,8 +127,7 @@ def main(settings):
         folder=out,
     ):
         held = np.reshape(model.reconstruct(flat(held_damaged)), held_clean.shape)
-        generated = model.generate(GENERATED, (settings.seed, training.PRIOR)).numpy()
-        confidence = classifier.predict_proba(generated)
+        generated = model.generate(min(GENERATED, scored), (settings.seed, training.PRIOR)).numpy()
         rows.append(
             {
                 "method": "DVAE",
@@ -112,22 +135,25 @@ def main(settings):
                 "train_loss": train_loss,
                 **training.held_out_losses(model, flat(held_damaged), flat(held_clean)),
                 **scores(held),
-                "generated_confidence": confidence.max(1).mean(),
-                "generated_classes": baselines.effective_number(confidence.argmax(1)),
             }
         )
+        if classifier:
+            confidence = classifier.predict_proba(generated)
+            rows[-1]["generated_confidence"] = confidence.max(1).mean()
+            rows[-1]["generated_classes"] = baselines.effective_number(confidence.argmax(1))
         run.write_scores(out / "scores.csv", rows)
-        tqdm.write(run.score_line(rows[-1], ("iteration", "loss", "hole_mse_over_mean_fill", "classifier_error")))
+        told = ("iteration", "loss", "hole_mse_over_mean_fill", *["classifier_error"] * bool(classifier))
+        tqdm.write(run.score_line(rows[-1], told))
 
         name = f"{iteration:06d}"
         what = f"{settings.corruption} {settings.amount:g}, after {iteration} iterations"
         shown = {"original": held_clean[:SHOWN], "damaged": held_damaged[:SHOWN], "reconstructed": held[:SHOWN]}
-        title = f"Held-out digits mended ({what}); red: damaged"
+        title = f"Held-out {kind}s mended ({what}); red: damaged"
         figure = figures.digit_rows(title, shown, {"damaged": held_mask[:SHOWN]})
         save_figure(f"reconstruction_{name}.png", figure)
         new = generated[: NEW_ROWS * SHOWN].reshape(NEW_ROWS, SHOWN, *shape)
         figure = figures.digit_rows(
-            f"New digits from the prior ({what})", {str(i + 1): row for i, row in enumerate(new)}
+            f"New {kind}s from the prior ({what})", {str(i + 1): row for i, row in enumerate(new)}
         )
         save_figure(f"generated_{name}.png", figure)
 
@@ -139,11 +165,11 @@ def main(settings):
         model.save(path)
 
     # The same scores for what the model must beat, and those of the digits before they were damaged.
-    nearest = baselines.nearest_fill(held_damaged, held_mask, image_utils.grey(train_images).numpy())
+    nearest = baselines.nearest_fill(held_damaged, held_mask, train_images[: NEAREST_PIXELS // pixels])
     ladder = {
         "holes black (the input)": held_damaged,
-        "holes filled with the mean digit": mean_filled,
-        "holes filled from the nearest digit": nearest,
+        f"holes filled with the mean {kind}": mean_filled,
+        f"holes filled from the nearest {kind}": nearest,
         "DVAE": held,
         "holes filled by the DVAE": np.where(held_mask == 1, held, held_damaged),
         "originals": held_clean,

@@ -133,7 +133,7 @@ def main():
 
     settings.results.mkdir(parents=True, exist_ok=True)
     if not settings.table:
-        train_images, _, test_images, _, source = image_utils.load_digits(settings.data)
+        train_images, _, test_images, _, source = image_utils.load_images(settings.data)
         if len(train_images) != 60000:
             raise SystemExit(f"{source}. The published figures are for all of them.")
         train_images = tf.constant(train_images)

@@ -121,7 +121,7 @@ def test_effective_number():
 
 
 def test_the_nearest_fill_looks_outside_the_hole_only():
-    training = np.array([[[0.0, 0.0], [0.0, 0.0]], [[1.0, 0.2], [0.8, 0.6]]])
+    training = np.array([[[0, 0], [0, 0]], [[255, 51], [204, 153]]], np.uint8)
     mask = np.array([[[0.0, 1.0], [0.0, 1.0]]])
     damaged = np.array([[[0.9, 0.0], [0.8, 0.0]]])  # by all four pixels the first would be nearer
     np.testing.assert_allclose(baselines.nearest_fill(damaged, mask, training), [[[0.9, 0.2], [0.8, 0.6]]])
