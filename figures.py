@@ -3,6 +3,7 @@
 Figures are made without pyplot: no state is kept between them, and no window is opened.
 """
 
+import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -12,6 +13,7 @@ from audio_utils import SPECTRUM_FLOOR_DB, spectrogram_db
 
 GAP_COLOUR = "tab:red"
 CLOSE_UP_SECONDS = 0.05
+MOST_KINDS = 32  # of labels that colours still tell apart
 
 
 def pixels(figure):
@@ -142,4 +144,41 @@ def windows(title, signals, sample_rate):
     columns[0].set_yticks((levels[:, None] + ticks).ravel(), [f"{tick:g}" for tick in ticks] * rows)
     figure.supxlabel("time [ms]")
     figure.supylabel("amplitude")
+    return figure
+
+
+def strip(title, images, labels):
+    """Images (H, W) in [0, 1] side by side, a label under each; the first and the last stand apart from the others."""
+    figure = Figure(figsize=(1.0 * len(images), 1.9))
+    figure.suptitle(title)
+    widths = [1.0] * len(images)
+    widths[1:1], widths[-1:-1] = [0.3], [0.3]
+    columns = [0, *range(2, len(images)), len(images) + 1]
+    grid = figure.add_gridspec(1, len(widths), width_ratios=widths, left=0.01, right=0.99, top=0.8, wspace=0.05)
+    for column, image, label in zip(columns, images, labels):
+        ax = figure.add_subplot(grid[0, column])
+        ax.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        ax.set(xticks=[], yticks=[], xlabel=label)
+    return figure
+
+
+def latent_map(title, points, shares, labels=None, names=None):
+    """Points (M, 2) on two principal axes with these shares of the variance, coloured by their labels (M,)."""
+    figure = Figure(figsize=(8.5, 7), layout="constrained")
+    ax = figure.subplots()
+    kinds, index = np.unique(labels, return_inverse=True) if labels is not None else ([], None)
+    if 1 < len(kinds) <= MOST_KINDS:
+        colours = matplotlib.colormaps["tab10" if len(kinds) <= 10 else "turbo"].resampled(len(kinds))
+        drawn = ax.scatter(*points.T, c=index, s=8, cmap=colours, vmin=-0.5, vmax=len(kinds) - 0.5)
+        bar = figure.colorbar(drawn, ticks=range(len(kinds)), label="note" if names else "label")
+        bar.set_ticklabels([names[kind] if names else kind for kind in kinds])
+    else:
+        ax.scatter(*points.T, s=8)
+    ax.set(
+        title=title,
+        xlabel=f"first principal axis of z ({shares[0]:.0%} of the variance)",
+        ylabel=f"second principal axis of z ({shares[1]:.0%} of the variance)",
+        aspect="equal",
+    )
+    ax.grid(alpha=0.3)
     return figure

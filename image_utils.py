@@ -17,7 +17,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from quiet_tensorflow import load, tf
@@ -47,7 +47,7 @@ def load_images(path=None, size=28):
         return _mnist()
     folder = Path(path)
     train_labels = test = test_labels = None
-    if not folder.is_dir():
+    if not os.path.isdir(path):
         train, train_labels, test, test_labels = _npz_arrays(path)
     elif _idx_path(folder, "train-images", 3):
         train, train_labels, test, test_labels = _idx_arrays(folder)
@@ -99,6 +99,7 @@ def _one_error(path, remedy):
         yield
     except Exception as error:  # zipfile, gzip, NumPy and Pillow raise nearly everything for a broken file
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = "not an image that Pillow can read" if isinstance(error, UnidentifiedImageError) else reason
         raise OSError(f"{path}: {reason.splitlines()[0]}; {remedy}") from error
 
 
@@ -206,6 +207,7 @@ def _folder_images(folder, shape):
     """The image files in a folder and all below it, in the order of their names: (count, H, W) uint8."""
     files, skipped, walked = [], [], set()
     for place, below, names in os.walk(folder, onerror=lambda error: skipped.append(str(error)), followlinks=True):
+        below[:] = [name for name in below if name[0] != "."]
         if os.path.realpath(place) in walked:  # a link back, or a second one
             below.clear()
             continue
@@ -221,7 +223,8 @@ def _folder_images(folder, shape):
         except OSError as error:
             skipped.append(str(error))
     if not count:
-        raise OSError(f"{folder}: {skipped[0] if skipped else 'no images in it or below; give a folder that has some'}")
+        reason = f"none of {len(skipped):,} files is a usable image; the first: {skipped[0]}" if skipped else "no files"
+        raise OSError(f"{folder}: {reason}; give a folder of images")
     for line in skipped[:SKIPPED_NAMED]:
         print(f"skipped {line}", file=sys.stderr)
     if len(skipped) > SKIPPED_NAMED:

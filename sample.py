@@ -1,0 +1,232 @@
+"""New digits or sounds from a trained model, blends of two, and a map of what it tells apart.
+
+python sample.py plots/mnist                   # new digits: plots/mnist/generated.png
+python sample.py plots/mnist --blend 3 17      # one held-out digit becomes another: blend.png
+python sample.py plots/sound --blend C4 G4     # one note becomes another: blend.wav
+python sample.py plots/sound --map             # map.png
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+import run
+
+NEW_DIGITS, NEW_SOUNDS, MOST = 96, 16, 500
+A_ROW = 16  # new digits
+STEPS = 12  # of a blend of images, its ends included
+MAPPED = 2000  # examples
+BLEND_SECONDS = 4  # of sound; the first quarter and the last stay at the ends
+HOPS_A_WINDOW = 64  # many, so that what the phases of two notes make of each other averages out
+LOWEST_PITCH = 20  # Hz
+
+
+def read_flags():
+    flags = run._OneLine(description=__doc__.splitlines()[0])
+    add = flags.add_argument
+    add("model", type=Path, metavar="MODEL", help="the folder of a finished run, or its model.keras")
+    what = flags.add_mutually_exclusive_group()
+    ends = "numbers of held-out images (0 is the first) or image files; or notes such as C4, or WAV files"
+    what.add_argument("--blend", nargs=2, metavar=("A", "B"), help=f"from A to B: {ends}")
+    what.add_argument("--map", action="store_true", help="where examples lie in latent space, on its principal axes")
+    what.add_argument("--count", type=run.whole_number, help=f"new digits ({NEW_DIGITS}) or sounds ({NEW_SOUNDS})")
+    add("--seed", type=run.seed, default=0, help="of new ones (0)")
+    add("--data", help="images to blend or map, as for mnist_dvae.py (those the model was trained with)")
+    add("-o", "--out", type=Path, metavar="FOLDER", help="folder to write to (beside the model)")
+    settings = flags.parse_args()
+    if settings.count and settings.count > MOST:
+        flags.error(f"argument --count: at most {MOST} at once")
+    if settings.data and not (settings.blend or settings.map):
+        flags.error("argument --data: for --blend and --map only")
+    return settings
+
+
+def write(settings, name, save):
+    """Write a result, save(path), into the output folder. OSError if it would replace what it was made from."""
+    out = settings.out or (settings.model if settings.model.is_dir() else settings.model.parent)
+    if any(os.path.realpath(source) == os.path.realpath(out / name) for source in settings.blend or ()):
+        raise OSError(f"{out / name}: is what was to be blended; give another folder, --out")
+    out.mkdir(parents=True, exist_ok=True)
+    with run.replacing(out / name) as path:
+        save(path)
+    print(f"wrote {out / name}")
+
+
+def principal_axes(points):
+    """Points (M, L) on their two principal axes (M, 2), and the share of the variance along each."""
+    centred = points - points.mean(axis=0)
+    _, lengths, axes = np.linalg.svd(centred, full_matrices=False)
+    return centred @ axes[:2].T, lengths[:2] ** 2 / np.sum(lengths**2)
+
+
+def held_out_images(model, settings):
+    """The held-out images of the model's data, or of --data, as grey levels (M, H, W), and their labels or None."""
+    import image_utils
+
+    shape = tuple(model.about["shape"])
+    data = settings.data or model.about.get("data")
+    _, _, images, labels, _ = image_utils.load_images(data, shape[0])
+    if images.shape[1:] != shape:
+        raise OSError(f"{data or 'MNIST'}: images of {images.shape[1:]} pixels, the model knows {shape}; see --data")
+    return images, labels
+
+
+def blend_images(model, settings):
+    import figures
+    import image_utils
+
+    numbers = [int(name) for name in settings.blend if name.isdecimal()]
+    held_out = held_out_images(model, settings)[0] if numbers else []
+    if numbers and max(numbers) >= len(held_out):
+        raise OSError(f"{max(numbers)}: the images held out are 0 to {len(held_out) - 1}; choose among them")
+    shape = tuple(model.about["shape"])
+    ends = [held_out[int(name)] if name.isdecimal() else image_utils.read_image(name, shape) for name in settings.blend]
+    ends = np.stack(ends) / np.float32(255)
+    means = model.encode(ends.reshape(2, -1))[0].numpy()
+    shares = np.linspace(0, 1, STEPS)[:, None]
+    steps = model.expectation(((1 - shares) * means[:1] + shares * means[1:]).astype(np.float32)).numpy()
+    strip = [ends[0], *steps.reshape(-1, *shape), ends[1]]
+    names = [f"no. {name}" if name.isdecimal() else os.path.basename(name) for name in settings.blend]
+    labels = [names[0], *(f"{share:.0%}" for share in shares[:, 0]), names[1]]
+    figure = figures.strip(
+        "Outside, two images as they are; inside, decoded on the way between them in latent space", strip, labels
+    )
+    write(settings, "blend.png", lambda path: figures.save(figure, path))
+
+
+def sound_end(name, samples, rate):
+    """One end of a blend: a note as in training, or a WAV file's loudest part: (samples,) at a note's level."""
+    import scipy.io.wavfile
+    import scipy.signal
+
+    from audio_utils import TONE_AMPLITUDE, noisy_notes, note_frequency
+
+    try:
+        note_frequency(name)
+        signal = noisy_notes((name,), 1, samples, rate, (0, 0))[0].numpy()[0]
+    except ValueError:
+        if not os.path.isfile(name):
+            raise OSError(f"{name}: neither a note such as C4 nor a WAV file") from None
+        try:
+            own_rate, values = scipy.io.wavfile.read(name)
+            values = values.astype(float).reshape(len(values), -1).mean(1)
+            values = scipy.signal.resample_poly(values, rate, own_rate)
+            if values.size < samples or not 0 < np.ptp(values) < np.inf:
+                raise ValueError(f"shorter than {samples / rate:.2g} s, silent, or not finite")
+        except Exception as error:  # SciPy raises nearly everything for a broken file
+            raise OSError(f"{name}: no sound to blend ({error}); give a longer or another WAV file") from error
+        energy = np.cumsum(np.pad((values - values.mean()) ** 2, (1, 0)))
+        loudest = np.argmax(energy[samples:] - energy[:-samples])
+        signal = values[loudest : loudest + samples] - values.mean()
+    return signal * (TONE_AMPLITUDE / np.sqrt(2 * np.mean(signal**2)))
+
+
+def pitch(signal, rate):
+    """Frequency of the strongest partial of a signal (T,), Hz."""
+    spectrum = np.abs(np.fft.rfft(signal * np.hanning(signal.size), 16 * signal.size))
+    return max(LOWEST_PITCH, np.argmax(spectrum) * rate / (16 * signal.size))
+
+
+def glide(model, ends, rate):
+    """The way from one sound to another through latent space: ends, two of (samples,), with a period to spare -> (T,).
+
+    As in NSynth (Engel et al. 2017, arXiv 1704.01279), but here the code of a window holds its phase too, and windows
+    decoded with unrelated phases would cancel. So the codes mixed at each place are those of both ends at the phase
+    they would have there had they gone on all the time. Mixtures are decoded at a lower level, windows are therefore
+    brought to one level, overlapped and added under a Hann taper, and so is the sum. Mixed linearly: spherically
+    (White 2016, arXiv 1609.04468) no more of the energy is in the two notes (97.8 % half-way, linearly 98.4 %).
+    """
+    window, samples = model.input_size, BLEND_SECONDS * rate
+    taper, level = np.hanning(window + 2)[1:-1], np.sqrt(np.mean(ends[0] ** 2))
+    places = np.arange(0, samples + window, max(1, window // HOPS_A_WINDOW))  # begins and ends a window outside
+    codes = []
+    for end in ends:
+        period = rate / pitch(end, rate)
+        starts = np.round(places % period).astype(int)
+        codes.append(model.encode(end[starts[:, None] + np.arange(window)].astype(np.float32))[0].numpy())
+    shares = np.clip(2 * (places - window / 2) / samples - 0.5, 0, 1)[:, None]
+    decoded = model.expectation(((1 - shares) * codes[0] + shares * codes[1]).astype(np.float32)).numpy()
+    decoded *= taper / np.sqrt(np.mean(decoded**2, axis=1, keepdims=True))
+    sound = np.zeros(samples + 3 * window)
+    for place, values in zip(places, decoded):
+        sound[place : place + window] += values
+    power = np.convolve(sound**2, taper / taper.sum(), "same")
+    return (level * sound / np.sqrt(np.maximum(power, 1e-12)))[window : window + samples]
+
+
+def blend_sounds(model, settings):
+    import audio_utils
+
+    rate = model.about["sample_rate"]
+    room = model.input_size + rate // LOWEST_PITCH + 1
+    ends = [sound_end(name, room, rate) for name in settings.blend]
+    sound = glide(model, ends, rate)
+    asked = [pitch(end, rate) for end in ends]
+    reached = [pitch(part, rate) for part in (sound[: sound.size // 8], sound[-sound.size // 8 :])]
+    levels = 10 * np.log10(np.convolve(sound**2, np.full(rate // 20, 20 / rate), "valid"))  # over 50 ms
+    print(
+        f"{BLEND_SECONDS} s from {reached[0]:.0f} to {reached[1]:.0f} Hz (asked: {asked[0]:.0f} and {asked[1]:.0f}), "
+        f"level {np.min(levels) - levels[0]:+.1f} to {np.max(levels) - levels[0]:+.1f} dB relative to the beginning"
+    )
+    sound *= audio_utils.note_fades(sound.size, rate)
+    write(settings, "blend.wav", lambda path: audio_utils.write_wav(path, sound, rate))
+
+
+def draw_map(model, settings):
+    import figures
+    from audio_utils import C_MAJOR, noisy_notes
+
+    if "shape" in model.about:
+        images, labels = held_out_images(model, settings)
+        examples, names, what = images[:MAPPED].reshape(-1, model.input_size) / np.float32(255), None, "held-out images"
+        labels = None if labels is None else labels[:MAPPED]
+    else:
+        names, what = C_MAJOR, "noisy notes"
+        _, examples, labels = noisy_notes(names, MAPPED, model.input_size, model.about["sample_rate"], (0, 0))
+    points, shares = principal_axes(model.encode(examples)[0].numpy())
+    title = f"{len(points):,} {what} in latent space (posterior means)"
+    figure = figures.latent_map(title, points, shares, labels, names)
+    write(settings, "map.png", lambda path: figures.save(figure, path))
+
+
+def new_ones(model, settings):
+    import audio_utils
+    import figures
+
+    digits = "shape" in model.about
+    count = settings.count or (NEW_DIGITS if digits else NEW_SOUNDS)
+    new = model.generate(count, (settings.seed, 0)).numpy()
+    title = f"New {'images' if digits else 'sounds'} from the prior (seed {settings.seed})"
+    if digits:
+        columns = min(count, A_ROW)
+        new = np.pad(new, ((0, -count % columns), (0, 0))).reshape(-1, columns, *model.about["shape"])
+        figure = figures.digit_rows(title, {str(1 + number * columns): row for number, row in enumerate(new)})
+    else:
+        rate = model.about["sample_rate"]
+        sound = audio_utils.one_after_the_other(new, rate)
+        write(settings, "generated.wav", lambda path: audio_utils.write_wav(path, sound, rate))
+        figure = figures.windows(title, new, rate)
+    write(settings, "generated.png", lambda path: figures.save(figure, path))
+
+
+def main(settings):
+    import models
+
+    model = models.load_model(settings.model)
+    images = "shape" in model.about
+    if not images and "sample_rate" not in model.about:
+        raise OSError(f"{settings.model}: a model of neither images nor sounds; train one")
+    if settings.data and not images:
+        raise OSError(f"{settings.model}: a model of sounds, to which --data does not apply; leave it out")
+    if settings.blend:
+        (blend_images if images else blend_sounds)(model, settings)
+    elif settings.map:
+        draw_map(model, settings)
+    else:
+        new_ones(model, settings)
+
+
+if __name__ == "__main__":
+    with run.one_line_errors():
+        main(read_flags())

@@ -1,0 +1,185 @@
+"""sample.py: new ones, blends and maps, in this process save for one run of the script."""
+
+import sys
+
+import numpy as np
+import pytest
+import scipy.io.wavfile
+import scipy.signal
+from PIL import Image
+
+import audio_utils
+import image_utils
+import models
+import run
+import sample
+from audio_utils import note_frequency
+
+RATE, WINDOW, LATENT = 4000, 256, 8
+
+
+class TwoNotes(models.DVAE):
+    """Knows C4, E4 and G4 by heart: its code is the least-squares weights of their sines and cosines."""
+
+    def __init__(self):
+        super().__init__(WINDOW, "gaussian", (8,), 6, {"experiment": "sound", "sample_rate": RATE})
+        angle = 2 * np.pi * np.outer([note_frequency(note) for note in ("C4", "E4", "G4")], np.arange(WINDOW)) / RATE
+        self.basis = np.concatenate([np.sin(angle), np.cos(angle)]).astype(np.float32)
+        self.inverse = np.linalg.pinv(self.basis)
+
+    def encode(self, inputs):
+        code = models.tf.constant(inputs) @ self.inverse
+        return code, 0 * code
+
+    def expectation(self, z):
+        return models.tf.constant(z) @ self.basis
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Folders with untrained models of digits and of sounds."""
+    folder = tmp_path_factory.mktemp("models")
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 6), np.uint8)
+    labels = np.arange(40) % 4
+    sets = {"x_train": images, "x_test": images[:30], "y_train": labels, "y_test": labels[:30]}
+    np.savez(folder / "images.npz", **sets)
+    about = {"mnist": {"shape": [8, 6], "data": str(folder / "images.npz")}, "sound": {"sample_rate": RATE}}
+    for experiment, facts in about.items():
+        (folder / experiment).mkdir()
+        size, kind = (48, "bernoulli") if experiment == "mnist" else (WINDOW, "gaussian")
+        model = models.DVAE(size, kind, (16,), LATENT, {"experiment": experiment, **facts})
+        model.save(folder / experiment / "model.keras")
+    return folder
+
+
+def do(monkeypatch, *flags):
+    monkeypatch.setattr(sys, "argv", ["sample.py", *map(str, flags)])
+    with run.one_line_errors():
+        sample.main(sample.read_flags())
+
+
+def test_new_ones_are_those_of_the_model_and_the_seed(monkeypatch, saved, tmp_path):
+    before = (saved / "sound/model.keras").read_bytes()
+    do(monkeypatch, saved / "sound", "--count", 3, "--seed", 5)
+    do(monkeypatch, saved / "sound/model.keras", "--count", 3, "--seed", 5, "--out", tmp_path / "a/b")
+    do(monkeypatch, saved / "mnist", "--count", 20, "-o", tmp_path / "digits")
+    assert {path.name for path in (saved / "sound").iterdir()} == {"model.keras", "generated.wav", "generated.png"}
+    assert (saved / "sound/model.keras").read_bytes() == before
+    for name in ("generated.wav", "generated.png"):
+        assert (saved / "sound" / name).read_bytes() == (tmp_path / "a/b" / name).read_bytes()
+    sound, rate = audio_utils.read_wav(saved / "sound/generated.wav")
+    expected = models.load_model(saved / "sound").generate(3, (5, 0)).numpy()
+    expected = audio_utils.one_after_the_other(expected, RATE)
+    np.testing.assert_allclose(sound, expected / max(1, np.abs(expected).max()), atol=1e-4)
+    assert rate == RATE
+    assert [path.name for path in (tmp_path / "digits").iterdir()] == ["generated.png"]
+
+
+def strip_and_labels(monkeypatch, saved, out, *ends):
+    """What a blend of images hands to the figure."""
+    import figures
+
+    kept = []
+    draw = figures.strip
+    monkeypatch.setattr(figures, "strip", lambda *given: kept.append(given) or draw(*given))
+    do(monkeypatch, saved / "mnist", "--blend", *ends, "--out", out)
+    return kept[0][1:]
+
+
+def test_a_blend_of_images_begins_and_ends_with_their_reconstructions(monkeypatch, saved, tmp_path):
+    held_out = image_utils.load_images(saved / "images.npz")[2]
+    Image.fromarray(held_out[7]).save(tmp_path / "own.png")
+    strip, labels = strip_and_labels(monkeypatch, saved, tmp_path, 3, tmp_path / "own.png")
+    inputs = np.stack([held_out[3], held_out[7]]) / 255
+    np.testing.assert_allclose([strip[0], strip[-1]], inputs, atol=1e-6)
+    assert (labels[0], labels[-1]) == ("no. 3", "own.png") and len(strip) == sample.STEPS + 2
+    model = models.load_model(saved / "mnist")
+    shown = model.reconstruct(inputs.reshape(2, -1).astype(np.float32)).numpy().reshape(inputs.shape)
+    np.testing.assert_allclose([strip[1], strip[-2]], shown, atol=1e-5)
+    assert Image.open(tmp_path / "blend.png").size[0] > 1000
+
+
+def shares(sound, notes):
+    """The share of a sound's energy in each note, window by window: (K, notes)."""
+    spectra = scipy.signal.stft(sound, RATE, "hann", 1024, padded=False, boundary=None)
+    power = np.abs(spectra[2]) ** 2
+    near = [np.abs(spectra[0] - note_frequency(note)) < 12 for note in notes]
+    return np.stack([power[bins].sum(0) / power.sum(0) for bins in near], 1)
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_glide_goes_from_one_note_to_the_other_without_holes_or_clicks(tmp_path, monkeypatch, capsys, recorded):
+    ends = ["C4", "G4"]
+    if recorded:  # in stereo, at another rate, soft, with a silence before
+        for index, note in enumerate(ends):
+            tone = 0.02 * np.sin(2 * np.pi * note_frequency(note) * np.arange(11025) / 11025 + index)
+            tone = np.pad(tone, (3000, 0))
+            ends[index] = tmp_path / f"{note} ü.wav"
+            scipy.io.wavfile.write(ends[index], 11025, np.stack([tone, tone], 1).astype(np.float32))
+    monkeypatch.setattr(models, "load_model", lambda path: TwoNotes())
+    do(monkeypatch, tmp_path, "--blend", *ends)
+    sound, rate = audio_utils.read_wav(tmp_path / "blend.wav")
+    assert rate == RATE and sound.size == sample.BLEND_SECONDS * RATE
+    inside = sound[RATE // 100 : -RATE // 100]  # without the fades
+    levels = np.sqrt(np.convolve(inside**2, np.full(RATE // 10, 10 / RATE), "valid"))
+    assert 0.354 * 0.9 < levels.min() and levels.max() < 0.354 * 1.1  # a note's level: 0.5 / sqrt(2)
+    tone_step = 2 * np.pi * note_frequency("G4") / RATE * 0.5
+    assert np.abs(np.diff(sound)).max() < 2 * tone_step
+    share = shares(inside, ("C4", "G4"))
+    assert share[0, 0] > 0.98 and share[-1, 1] > 0.98 and share.sum(1).min() > 0.9
+    assert np.diff(share[:, 1]).min() > -0.05  # ever more of the second
+    assert "from 262 to 392 Hz" in capsys.readouterr().out.replace("261", "262")
+
+
+def test_the_map_is_the_principal_components(monkeypatch, saved, tmp_path):
+    from sklearn.decomposition import PCA
+
+    points = np.random.default_rng(0).normal(size=(200, 5)) * [5, 3, 1, 1, 0.5] + 7
+    ours, ratio = sample.principal_axes(points)
+    pca = PCA(2).fit(points)
+    np.testing.assert_allclose(np.abs(ours), np.abs(pca.transform(points)), atol=1e-9)
+    np.testing.assert_allclose(ratio, pca.explained_variance_ratio_)
+    for experiment in ("mnist", "sound"):
+        do(monkeypatch, saved / experiment, "--map", "-o", tmp_path / experiment)
+        assert Image.open(tmp_path / experiment / "map.png").size == (850, 700)
+
+
+def test_mistakes_end_in_one_line_and_nothing_is_written(monkeypatch, saved, tmp_path, capsys):
+    mnist, sound = saved / "mnist", saved / "sound"
+    (tmp_path / "text.wav").write_text("hello")
+    (tmp_path / "text.png").write_text("hello")
+    silent, brief = tmp_path / "silent.wav", tmp_path / "brief.wav"
+    scipy.io.wavfile.write(silent, RATE, np.zeros(RATE))
+    scipy.io.wavfile.write(brief, RATE, np.ones(9))
+    np.savez(tmp_path / "other.npz", np.zeros((9, 5, 5), np.uint8))
+    out = tmp_path / "out"
+    mistakes = [
+        ((tmp_path / "missing",), "missing"),
+        ((tmp_path / "text.png",), "text.png"),
+        ((mnist, "--count", "0"), "--count"),
+        ((mnist, "--count", "501"), "--count"),
+        ((mnist, "--count", "2", "--map"), "--count"),
+        ((mnist, "--map", "--blend", "1", "2"), "--map"),
+        ((mnist, "--blend", "1"), "--blend"),
+        ((mnist, "--blend", "1", "30"), "0 to 29"),
+        ((mnist, "--blend", "1", "C4"), "C4"),
+        ((mnist, "--blend", "1", tmp_path / "text.png"), "text.png"),
+        ((mnist, "--map", "--data", tmp_path / "other.npz"), "other.npz"),
+        ((mnist, "--data", "x"), "--data"),
+        ((sound, "--map", "--data", "x"), "--data"),
+        ((sound, "--blend", "C4", "H4"), "H4"),
+        ((sound, "--blend", "3", "C4"), "3: "),
+        *(((sound, "--blend", "C4", tmp_path / name), name) for name in ("text.wav", "silent.wav", "brief.wav")),
+    ]
+    for flags, word in mistakes:
+        with pytest.raises(SystemExit) as ended:
+            do(monkeypatch, *flags, "--out", out)
+        error = capsys.readouterr().err
+        assert ended.value.code == 2 and len(error.splitlines()) == 1 and word in error, (flags, error)
+        assert not out.exists()
+    (tmp_path / "blend.png").write_bytes(b"one's own")
+    Image.new("L", (9, 9)).save(tmp_path / "blend.png")
+    before = (tmp_path / "blend.png").read_bytes()
+    with pytest.raises(SystemExit):
+        do(monkeypatch, mnist, "--blend", tmp_path / "blend.png", "2", "--out", tmp_path)
+    assert (tmp_path / "blend.png").read_bytes() == before
