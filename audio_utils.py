@@ -9,6 +9,7 @@ import warnings
 
 import numpy as np
 import scipy  # its parts load when first used: --help needs none of them
+from numpy.lib.stride_tricks import sliding_window_view
 
 from quiet_tensorflow import tf
 
@@ -19,7 +20,9 @@ RMS = math.hypot(TONE_AMPLITUDE / math.sqrt(2), NOISE_STD)  # of notes with thei
 NOTE_SECONDS = 0.5  # of each note of a scale
 FADE_SECONDS = 0.002  # at both ends of each note of a scale: long enough not to click
 SPECTRUM_FLOOR_DB = -80.0
-WINDOWS_A_BLOCK = 1024  # mended at once
+WINDOWS_A_BLOCK = 512  # mended at once: few enough for a core's cache
+LEAST_SHOWN = 1 / 8  # of a window, for its residual to count
+NOT_EXPLAINED = 1e3  # the residual of a window that is shown less: far above that of any other
 PCM_FULL_SCALE = 32767  # 16 bits
 
 # The partials of a note, at once, twice, ... its frequency: each with its relative amplitude and its decay in 1/s.
@@ -125,9 +128,9 @@ def mend_blocks(read, samples, reconstruct, window, hop):
 
     Yields the mended sound piece after piece, in memory that does not grow with its length of `samples` (at least
     one window, else ValueError). read(first, end) gives those samples of the chopped sound and of its mask;
-    `reconstruct` maps windows (B, window) to windows. Every sample is the weighted mean of all the windows over it.
-    The weight is a Hann taper, so that no window's edge is heard, times `_trust`. Dividing by the sum of weights
-    keeps the level, at both ends too.
+    `reconstruct` maps windows (B, window), float32, to windows. Every sample is the weighted mean of all the windows
+    over it. The weight is a Hann taper, so that no window's edge is heard, times `_trust`. Dividing by the sum of
+    weights keeps the level, at both ends too.
     """
     if samples < window:
         raise ValueError(f"{samples} samples are less than one window of {window}")
@@ -140,16 +143,26 @@ def mend_blocks(read, samples, reconstruct, window, hop):
         if end > last:
             starts = np.append(starts, last)
         begin = starts[0]
-        chopped, mask = read(begin, starts[-1] + window)
-        at = (starts - begin)[:, None] + np.arange(window)
-        outputs = np.asarray(reconstruct(chopped[at].astype(np.float32)))
-        trust = taper * _trust(chopped[at], 1 - mask[at], outputs)
-        total, weights = np.zeros(chopped.size), np.zeros(chopped.size)
-        for start, output, weight in zip(starts - begin, outputs, trust):
-            total[start : start + window] += weight * output
-            weights[start : start + window] += weight
-        part = slice(first - begin, end - begin)
-        yield total[part] / weights[part]
+        chopped, mask = (
+            sliding_window_view(np.asarray(values, np.float32), window)[starts - begin]
+            for values in read(begin, starts[-1] + window)
+        )
+        outputs = np.asarray(reconstruct(chopped))
+        trust = taper * _trust(chopped, 1 - mask, outputs)
+        mended = _overlap_add(trust * outputs, starts - begin, hop) / _overlap_add(trust, starts - begin, hop)
+        yield mended[first - begin : end - begin]
+
+
+def _overlap_add(windows, starts, hop):
+    """Sum of windows (B, N), each at its start: `hop` after the one before, the last perhaps sooner. -> (T,)."""
+    window = windows.shape[1]
+    total = np.zeros((-(-(starts[-1] + window) // hop), hop))
+    for row, column in enumerate(range(0, window, hop)):  # the same part of all windows at once
+        part = windows[:-1, column : column + hop]
+        total[row : row + len(part), : part.shape[1]] += part
+    total = total.ravel()[: starts[-1] + window]
+    total[starts[-1] :] += windows[-1]
+    return total
 
 
 def _trust(inputs, shown, outputs):
@@ -157,16 +170,27 @@ def _trust(inputs, shown, outputs):
 
     (Mean squared residual over the whole window times that over its neighbourhood, on samples that were shown)
     to the power -4. Windows that explain their input equally well count equally; one that lies across two
-    notes, which a model of single notes cannot draw, fades out where it draws the wrong one.
+    notes, which a model of single notes cannot draw, fades out where it draws the wrong one. So does one that is
+    shown next to nothing, and has nothing to explain.
     """
     error = (inputs - outputs) ** 2 * shown
-    whole = error.sum(1, keepdims=True) / np.maximum(shown.sum(1, keepdims=True), 1)
-    width = inputs.shape[1] // 8
-    local_error, local_shown = (
-        width * scipy.ndimage.uniform_filter1d(values, width, axis=1, mode="constant") for values in (error, shown)
+    count = shown.sum(1, keepdims=True)
+    whole = np.where(
+        count >= LEAST_SHOWN * inputs.shape[1], error.sum(1, keepdims=True) / np.maximum(count, 1), NOT_EXPLAINED
     )
-    local = (np.maximum(local_error, 0) + whole) / (local_shown + 1)  # as the whole where nothing near was shown
-    return 1 / np.square(np.square(np.maximum(whole * local, 1e-12)))  # many times faster than ** -4.0
+    width = inputs.shape[1] // 8
+    local = (_moving_sum(error, width) + whole) / (_moving_sum(shown, width) + 1)  # as the whole where nothing near was
+    squared = np.square(np.maximum(whole * local, 1e-12))
+    return np.square(1 / squared, dtype=float)  # float32 does not hold it; many times faster than ** -4.0
+
+
+def _moving_sum(values, width):
+    """Sum over `width` neighbours, fewer at both ends: (B, N) -> (B, N)."""
+    size, before = values.shape[1], width // 2 + 1
+    padded = np.zeros((len(values), size + width), values.dtype)
+    padded[:, before : before + size] = values
+    sums = np.cumsum(padded, axis=1)
+    return sums[:, width:] - sums[:, :-width]
 
 
 def one_after_the_other(signals, sample_rate, pause=0.1):

@@ -1,9 +1,9 @@
-"""Time and memory of mending long sounds with a trained model, read, mended and written block after block.
+"""Time and memory of mending long sounds with `denoise.py`, from file to file.
 
     python sound_dvae.py && python benchmarks/mending.py plots/sound
 
 The chopped scale of that run is repeated to 10 s, 100 s, 1,000 s and an hour. Each length is mended in a process of its
-own; memory is the peak of that process above what it held after its imports and one block of warming up.
+own; memory is the peak of that process above what it held after its imports and a warm-up of one second.
 """
 
 import argparse
@@ -23,40 +23,27 @@ SECONDS = (10, 100, 1000, 3600)
 
 def measure(folder, seconds):
     """Mend `seconds` of sound from a WAV into a WAV: {"seconds", "took", "megabytes"}."""
-    import numpy as np
     import scipy.io.wavfile
 
-    import audio_utils
-    import sound_dvae
-    from models import load_model
+    import denoise
 
-    model = load_model(folder)
-    window = model.input_size
+    model = denoise.load(folder)
     rate, scale = scipy.io.wavfile.read(folder / "chopped.wav")
     with tempfile.TemporaryDirectory() as temporary:
         source, result = Path(temporary, "chopped.wav"), Path(temporary, "mended.wav")
-        with wave.open(str(source), "wb") as file:
-            file.setparams((1, 2, rate, 0, "NONE", ""))
-            for first in range(0, seconds * rate, scale.size):
-                file.writeframes(scale[: seconds * rate - first].tobytes())
-        _, chopped = scipy.io.wavfile.read(source, mmap=True)
 
-        def read(first, end):
-            part = chopped[first:end] / audio_utils.PCM_FULL_SCALE
-            return part, part == 0
+        def mend(seconds):
+            with wave.open(str(source), "wb") as file:
+                file.setparams((1, 2, rate, 0, "NONE", ""))
+                for first in range(0, seconds * rate, scale.size):
+                    file.writeframes(scale[: seconds * rate - first].tobytes())
+            started = time.perf_counter()
+            denoise.mend_sound(model, source, result)
+            return time.perf_counter() - started
 
-        def mend(samples):
-            return audio_utils.mend_blocks(read, samples, model.reconstruct, window, window // sound_dvae.HOPS_A_WINDOW)
-
-        next(mend(chopped.size))  # warm up
+        mend(1)  # warm up
         held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        started = time.perf_counter()
-        with wave.open(str(result), "wb") as file:
-            file.setparams((1, 2, rate, 0, "NONE", ""))
-            for piece in mend(chopped.size):
-                pcm = np.clip(piece, -1, 1) * audio_utils.PCM_FULL_SCALE
-                file.writeframes(np.round(pcm).astype(np.int16).tobytes())
-        took = time.perf_counter() - started
+        took = mend(seconds)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held) / 1024
     return {"seconds": seconds, "took": took, "megabytes": grown}
 
