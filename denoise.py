@@ -21,8 +21,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 import run
+import sound_files
 
-SOUNDS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff")  # looked for in folders
+SOUNDS = sound_files.SUFFIXES  # looked for in folders
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 GAP_SECONDS = 0.001  # exact zeros for at least this long are a gap; what is longer than a window is silence
 GAP_JUMP = 0.01  # of the channel's peak: a gap begins or ends with at least such a jump, a fade-out does not
@@ -32,7 +33,7 @@ BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24}  # what libsndfile
 
 
 def read_flags():
-    flags = run._OneLine(description=__doc__.splitlines()[0])
+    flags = run.Flags(description=__doc__.splitlines()[0])
     add = flags.add_argument
     add("model", type=Path, metavar="MODEL", help="the folder of a finished run, or its model.keras")
     add("inputs", type=Path, nargs="+", metavar="INPUT", help="a sound or image, or a folder of them")
@@ -197,7 +198,7 @@ def mend_channel(model, file, hidden, samples):
         return gain * np.pad(values, (0, end - first - values.size)) * ~mask, mask
 
     window, gain = model.input_size, np.float32(1)
-    trained_level = model.about.get("rms", np.hypot(audio_utils.TONE_AMPLITUDE / np.sqrt(2), audio_utils.NOISE_STD))
+    trained_level = model.about.get("rms", audio_utils.RMS)
     gain = np.float32(trained_level / (level(read, samples, window // 4) or trained_level))
     for piece in audio_utils.mend_blocks(read, samples, model.reconstruct, window, window // HOPS_A_WINDOW):
         yield (piece / gain).astype(np.float32)

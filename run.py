@@ -61,16 +61,16 @@ def layer_widths(text):
     raise argparse.ArgumentTypeError(f"{text!r} is not a list of widths such as 256,128")
 
 
-class _OneLine(argparse.ArgumentParser):
+class Flags(argparse.ArgumentParser):
+    """argparse's parser, whose errors are one line."""
+
     def error(self, message):
         fail(f"{message} (see --help)")
 
 
 def parser(description, *, experiment, iters, batch_size, learning_rate, hidden, latent):
     """The flags both experiments share, with the defaults given and those they have in common."""
-    flags = _OneLine(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
-    )
+    flags = Flags(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
     flags.set_defaults(experiment=experiment)
     add = flags.add_argument
     add("--iters", type=whole_number, default=iters, help="iterations: optimizer steps")

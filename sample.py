@@ -23,11 +23,11 @@ LOWEST_PITCH = 20  # Hz
 
 
 def read_flags():
-    flags = run._OneLine(description=__doc__.splitlines()[0])
+    flags = run.Flags(description=__doc__.splitlines()[0])
     add = flags.add_argument
     add("model", type=Path, metavar="MODEL", help="the folder of a finished run, or its model.keras")
     what = flags.add_mutually_exclusive_group()
-    ends = "numbers of held-out images (0 is the first) or image files; or notes such as C4, or WAV files"
+    ends = "numbers of held-out images (0 is the first) or image files; or notes such as C4, or sound files"
     what.add_argument("--blend", nargs=2, metavar=("A", "B"), help=f"from A to B: {ends}")
     what.add_argument("--map", action="store_true", help="where examples lie in latent space, on its principal axes")
     what.add_argument("--count", type=run.whole_number, help=f"new digits ({NEW_DIGITS}) or sounds ({NEW_SOUNDS})")
@@ -92,30 +92,24 @@ def blend_images(model, settings):
     figure = figures.strip(
         "Outside, two images as they are; inside, decoded on the way between them in latent space", strip, labels
     )
-    write(settings, "blend.png", lambda path: figures.save(figure, path))
+    write(settings, "blend.png", lambda path: figures.save(path, figure))
 
 
-def sound_end(name, samples, rate):
-    """One end of a blend: a note as in training, or a WAV file's loudest part: (samples,) at a note's level."""
-    import scipy.io.wavfile
-    import scipy.signal
-
+def sound_end(name, samples, model):
+    """One end of a blend: a note as in training, or a sound file's loudest part: (samples,) at a note's level."""
     from audio_utils import TONE_AMPLITUDE, noisy_notes, note_frequency
+    from sound_files import decode
 
+    rate = model.about["sample_rate"]
     try:
         note_frequency(name)
-        signal = noisy_notes((name,), 1, samples, rate, (0, 0))[0].numpy()[0]
+        signal = noisy_notes((name,), 1, samples, rate, (0, 0), model.about.get("timbre", "sine"))[0].numpy()[0]
     except ValueError:
         if not os.path.isfile(name):
-            raise OSError(f"{name}: neither a note such as C4 nor a WAV file") from None
-        try:
-            own_rate, values = scipy.io.wavfile.read(name)
-            values = values.astype(float).reshape(len(values), -1).mean(1)
-            values = scipy.signal.resample_poly(values, rate, own_rate)
-            if values.size < samples or not 0 < np.ptp(values) < np.inf:
-                raise ValueError(f"shorter than {samples / rate:.2g} s, silent, or not finite")
-        except Exception as error:  # SciPy raises nearly everything for a broken file
-            raise OSError(f"{name}: no sound to blend ({error}); give a longer or another WAV file") from error
+            raise OSError(f"{name}: neither a note such as C4 nor a sound file") from None
+        values = np.concatenate(list(decode(name, rate))).astype(float)
+        if values.size < samples or not np.ptp(values):
+            raise OSError(f"{name}: silent, or shorter than {samples / rate:.2g} s; give another sound") from None
         energy = np.cumsum(np.pad((values - values.mean()) ** 2, (1, 0)))
         loudest = np.argmax(energy[samples:] - energy[:-samples])
         signal = values[loudest : loudest + samples] - values.mean()
@@ -160,7 +154,7 @@ def blend_sounds(model, settings):
 
     rate = model.about["sample_rate"]
     room = model.input_size + rate // LOWEST_PITCH + 1
-    ends = [sound_end(name, room, rate) for name in settings.blend]
+    ends = [sound_end(name, room, model) for name in settings.blend]
     sound = glide(model, ends, rate)
     asked = [pitch(end, rate) for end in ends]
     reached = [pitch(part, rate) for part in (sound[: sound.size // 8], sound[-sound.size // 8 :])]
@@ -182,12 +176,13 @@ def draw_map(model, settings):
         examples, names, what = images[:MAPPED].reshape(-1, model.input_size) / np.float32(255), None, "held-out images"
         labels = None if labels is None else labels[:MAPPED]
     else:
-        names, what = C_MAJOR, "noisy notes"
-        _, examples, labels = noisy_notes(names, MAPPED, model.input_size, model.about["sample_rate"], (0, 0))
+        names, what = model.about.get("notes", C_MAJOR), "noisy notes"
+        timbre = model.about.get("timbre", "sine")
+        _, examples, labels = noisy_notes(names, MAPPED, model.input_size, model.about["sample_rate"], (0, 0), timbre)
     points, shares = principal_axes(model.encode(examples)[0].numpy())
     title = f"{len(points):,} {what} in latent space (posterior means)"
     figure = figures.latent_map(title, points, shares, labels, names)
-    write(settings, "map.png", lambda path: figures.save(figure, path))
+    write(settings, "map.png", lambda path: figures.save(path, figure))
 
 
 def new_ones(model, settings):
@@ -207,7 +202,7 @@ def new_ones(model, settings):
         sound = audio_utils.one_after_the_other(new, rate)
         write(settings, "generated.wav", lambda path: audio_utils.write_wav(path, sound, rate))
         figure = figures.windows(title, new, rate)
-    write(settings, "generated.png", lambda path: figures.save(figure, path))
+    write(settings, "generated.png", lambda path: figures.save(path, figure))
 
 
 def main(settings):
