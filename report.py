@@ -34,13 +34,13 @@ COLUMNS = {  # of scores.csv: what a reader calls them, and their units
     "long_si_sdr_db": ("its SI-SDR", "dB"),
     "long_lsd_db": ("its log-spectral distance", "dB, less is better"),
     "generated_one_note": ("new sounds that are one note", "share"),
-    "generated_notes": ("different notes among them", "of 7"),
+    "generated_notes": ("different notes among them", "effective number"),
     "hole_mse": ("squared error in the hole", "white = 1"),
     "hole_mse_over_mean_fill": ("error in the hole", "of mean fill"),
     "mse": ("squared error of the image", "white = 1"),
     "classifier_error": ("classifier's error", "share"),
     "generated_confidence": ("classifier's confidence in new digits", "probability"),
-    "generated_classes": ("different classes among them", "of 10"),
+    "generated_classes": ("different classes among them", "effective number"),
 }
 SUMMARIES = ("snr_db", "long_snr_db", "hole_mse_over_mean_fill", "mse", "loss")  # the first that a run has sums it up
 CHARTS = {

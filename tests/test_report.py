@@ -277,10 +277,9 @@ def test_tensorboard_reads_what_a_run_has_written(tmp_path):
     assert all([step for step, _ in steps] == [0, 2] for steps in tags.values())
 
 
-@pytest.mark.parametrize("script", ["mnist_dvae.py", "sound_dvae.py"])
-def test_without_tensorboard_one_line_says_what_to_install(tmp_path, script):
+def test_without_tensorboard_one_line_says_what_to_install(tmp_path):
     # -S: without any installed package, so neither TensorBoard nor TensorFlow could be loaded
-    command = [sys.executable, "-S", ROOT / script, "--tensorboard", "--out", tmp_path / "out"]
+    command = [sys.executable, "-S", ROOT / "mnist_dvae.py", "--tensorboard", "--out", tmp_path / "out"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert "pip install tensorboard" in done.stderr and not (tmp_path / "out").exists()
