@@ -211,8 +211,8 @@ def mend_sound(model, source, destination, gap_file=None, keep=False):
     """
     window, model_rate = model.input_size, model.about["sample_rate"]
     with contextlib.ExitStack() as opened:
-        # Once to look for gaps, once to be mended, once to be compared: an MP3 that is wound back is not the same.
-        first_look, sound, beside = (opened.enter_context(soundfile.SoundFile(source)) for _ in range(3))
+        # Once to look for gaps, once to be mended, once to be compared.
+        first_look, sound, beside = (opened.enter_context(sound_files.ReadForward(source)) for _ in range(3))
         rate, channels = sound.samplerate, sound.channels
         gaps, silences, frames = find_gaps(first_look, window / model_rate * rate)
         if not frames:

@@ -42,7 +42,7 @@ class Sounds(NamedTuple):
     skipped: list  # of lines: files that cannot be used, and why
 
 
-class _ReadForward(soundfile.SoundFile):
+class ReadForward(soundfile.SoundFile):
     """Without the seek that soundfile does after every read: in an MP3 each would leave a click behind."""
 
     def seekable(self):
@@ -57,7 +57,7 @@ def decode(path, sample_rate):
     try:
         if os.path.exists(path) and not os.path.isfile(path):  # to open a pipe would be to wait
             raise Unusable(f"{path}: not a file; give a sound file or a folder of them")
-        with open(path, "rb") as file, _ReadForward(file) as sound:
+        with open(path, "rb") as file, ReadForward(file) as sound:
             if not SAMPLE_RATES[0] <= sound.samplerate <= SAMPLE_RATES[1] or sound.channels > MOST_CHANNELS:
                 header = f"{sound.samplerate} Hz and {sound.channels} channels"
                 raise Unusable(f"{path}: its header says {header}, which no recording has; convert it anew")
