@@ -22,7 +22,7 @@ WRITTEN = (
     f"reconstruction_[0-9]*.wav generated_[0-9]*.png generated_[0-9]*.wav model.keras {CHECKPOINT}"
 ).split()
 # In config.json, but no matter when a run is resumed. The iterations may be more than they were.
-NOT_COMPARED = {"out", "resume", "overwrite", "tensorboard", "command", "finished", "iters"}
+NOT_COMPARED = {"out", "tensorboard", "command", "finished", "iters"}
 _locked, _started = [], []  # the open folder of this process's run; what to type to go on with it
 
 
@@ -177,7 +177,8 @@ def start(settings):
     out = settings.out
     out.mkdir(parents=True, exist_ok=True)
     _lock(out)
-    ours = json.loads(json.dumps(vars(settings), default=str))  # as it will come back from the file
+    ours = {name: value for name, value in vars(settings).items() if name not in ("resume", "overwrite")}
+    ours = json.loads(json.dumps(ours, default=str))  # as it will come back from the file
     former = _former(out)
     if settings.resume and former is None:
         print(f"{out}: no run to resume; starting one")

@@ -56,7 +56,10 @@ def command(script, *flags, often=False):
 
 
 def start(script, *flags, often=False, before=(), **options):
-    """A run as a process of its own, `before` in front of its command; its output is captured."""
+    """A run as a process of its own, `before` in front of its command; its output is captured.
+
+    Runs that are to be compared are given the same --out, in different folders: it is on the page they write.
+    """
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True}
     return subprocess.Popen([*before, *command(script, *flags, often=often)], **{"cwd": ROOT, **pipes, **options})
 
@@ -76,9 +79,6 @@ def contents(folder):
             with zipfile.ZipFile(path) as archive:
                 members = [name for name in archive.namelist() if name != "metadata.json"]
                 found[path.name] = {name: archive.read(name) for name in members}
-        elif path.name == "config.json":
-            own = ("out", "resume", "overwrite", "command")
-            found[path.name] = {name: value for name, value in json.loads(path.read_text()).items() if name not in own}
     return found
 
 
@@ -114,8 +114,9 @@ def kills(count, seed):
         }
         lasted = {}
         for script, flags in runs.items():
-            folder = temporary / script
-            process = start(script, *flags, "--out", folder)
+            folder = temporary / script / "run"
+            folder.parent.mkdir()
+            process = start(script, *flags, "--out", "run", cwd=folder.parent)
             while not (folder / "scores.csv").exists() and process.poll() is None:
                 time.sleep(0.01)
             begun = time.monotonic()
@@ -126,11 +127,12 @@ def kills(count, seed):
         files = ["checkpoint.npz", "reconstruction_000100.png", "generated_000200.png", "scores.csv", "model.keras"]
         for number in range(1, count + 1):
             script, flags = list(runs.items())[number % 2]
-            folder = temporary / f"killed {number}"
+            folder = temporary / f"killed {number}" / "run"
+            folder.parent.mkdir()
             writing = files[number // 2 % len(files)] if number % 4 < 2 else None
             seconds = None if writing else rng.uniform(0, lasted[script])
-            flags = (*flags, "--out", folder)
-            while not killed(start(script, *flags, often=True), folder, seconds, writing):
+            flags, here = (*flags, "--out", "run"), {"often": True, "cwd": folder.parent}
+            while not killed(start(script, *flags, **here), folder, seconds, writing):
                 shutil.rmtree(folder)  # it had come to its end before
                 seconds = seconds and rng.uniform(0, lasted[script])
             moment = f"writing {writing}" if writing else f"{seconds:.2f} s after its first scores"
@@ -139,8 +141,8 @@ def kills(count, seed):
                     saved = f"saved at {json.loads(str(file['state']))['iteration']}"
             except FileNotFoundError:
                 saved = "nothing saved yet"
-            status, _, err = finish(start(script, *flags, "--resume", often=True))
-            differ = differences(contents(folder), contents(temporary / script)) if status == 0 else [err]
+            status, _, err = finish(start(script, *flags, "--resume", **here))
+            differ = differences(contents(folder), contents(temporary / script / "run")) if status == 0 else [err]
             survived += not differ
             result = f"DIFFERENT: {', '.join(differ)}" if differ else "identical"
             print(f"{number:3d} {script} killed {moment}, {saved}; resumed: {result}", flush=True)
@@ -178,7 +180,9 @@ def cases():
             """What of the files in the folder is not as the run that was never stopped left them, once it resumes."""
             leftovers = [path.name for path in folder.glob(".unfinished-*")]
             status, _, err = finish(start(*digits, "--out", folder, "--resume"))
-            return leftovers + (differences(contents(folder), contents(whole)) if status == 0 else [err])
+            differ = differences(contents(folder), contents(whole)) if status == 0 else [err]
+            own = {"config.json", "index.html"}  # which name the folder
+            return leftovers + [name for name in differ if name not in own]
 
         disk = temporary / "disk"
         disk.mkdir()
@@ -266,41 +270,71 @@ def mutated(content, rng):
 
 def readers():
     """{name: (the name of its file, make(path), load(path))}; `load` raises OSError, or returns arrays of numbers."""
+    import soundfile
+    from PIL import Image
+
     import audio_utils
     import image_utils
     import models
+    import sound_files
     import training
-    from quiet_tensorflow import tf
+    from quiet_tensorflow import stderr_held_back, tf
 
     variables = [tf.Variable(np.ones((9, 9), np.float32)), tf.Variable(3)]
     state = {"format": training.FORMAT, "first_batch": 1, "iteration": 20, "rows": []}
+    tone = np.sin(np.arange(4000) / 10)
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 20, 3), np.uint8)
 
     def make_model(path):
         models.DVAE(12, "gaussian", (7,), 3, {"experiment": "sound", "sample_rate": 8000}).save(path)
 
+    def make_idx(path):
+        path.write_bytes(bytes([0, 0, 8, 3, 0, 0, 0, 9, 0, 0, 0, 10, 0, 0, 0, 12]) + bytes(range(90)) * 12)
+
+    def make_picture(path):
+        Image.fromarray(pixels).save(path)
+
+    def make_sound(path):
+        soundfile.write(path, 0.5 * tone, 8000)
+
+    def load_images(path):
+        return [array for array in image_utils.load_images(path)[:4] if array is not None]
+
+    def load_picture(path):
+        return [image_utils.read_image(path, (28, 28))]
+
+    def load_sound(path):
+        with stderr_held_back():  # as the scripts do: the MP3 decoder has its own lines on what it meets
+            return list(sound_files.decode(path, 16000))
+
     def load_checkpoint(path):
-        state_there = training.restore(path, variables, state)
-        return [variable.numpy() for variable in variables] + [state_there["iteration"]]
+        iteration = training.restore(path, variables, state)["iteration"]
+        return [variable.numpy() for variable in variables] + [iteration]
 
     return {
-        "WAV": (
-            "sound.wav",
-            lambda path: audio_utils.write_wav(path, np.sin(np.arange(500)), 8000),
+        "our WAV": (
+            "ours.wav",
+            lambda path: audio_utils.write_wav(path, tone, 8000),
             lambda path: audio_utils.read_wav(path)[:1],
         ),
-        "npz": ("digits.npz", lambda path: make_digits(path, 20), lambda path: image_utils.load_digits(path)[:4]),
-        "keras": ("model.keras", make_model, lambda path: models.load_model(path).get_weights()),
-        "checkpoint": (
-            "checkpoint.npz",
-            lambda path: training.save(path, variables, state),
-            load_checkpoint,
-        ),
+        "WAV": ("sound.wav", make_sound, load_sound),
+        "FLAC": ("sound.flac", make_sound, load_sound),
+        "OGG": ("sound.ogg", make_sound, load_sound),
+        "MP3": ("sound.mp3", make_sound, load_sound),
+        "npz": ("digits.npz", lambda path: make_digits(path, 20), load_images),
+        "IDX": ("train-images-idx3-ubyte", make_idx, lambda path: load_images(path.parent)),
+        "PNG": ("picture.png", make_picture, load_picture),
+        "JPEG": ("picture.jpg", make_picture, load_picture),
+        "model": ("model.keras", make_model, lambda path: models.load_model(path).get_weights()),
+        "checkpoint": ("checkpoint.npz", lambda path: training.save(path, variables, state), load_checkpoint),
     }
 
 
 def try_mutated(name, reader, count, rng, folder):
     """`count` mutated files for one reader: how many loaded, how many were refused, and what else happened."""
     file_name, make, load = reader
+    folder = folder / name
+    folder.mkdir()
     path = folder / file_name
     make(path)
     whole = path.read_bytes()

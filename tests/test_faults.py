@@ -20,27 +20,28 @@ from benchmarks import faults
 
 
 def test_a_run_interrupted_and_killed_writes_what_one_never_stopped_does(tmp_path):
-    (tmp_path / "a folder").mkdir()
-    (tmp_path / "a link").symlink_to("a folder")
     faults.make_digits(tmp_path / "dïgits.npz", 200)
-    flags = ("mnist_dvae.py", "--iters", 110, "--batch-size", 8, "--hidden", 8, "--latent", 2, "--data", "dïgits.npz")
-    whole = faults.start(*flags, "--out=-whole", cwd=tmp_path)
+    for name in ("whole", "a folder", "a földer elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a folder/-run").symlink_to("../a földer elsewhere")
+    flags = ("--iters", 110, "--batch-size", 8, "--hidden", 8, "--latent", 2, "--data", "../dïgits.npz", "--out=-run")
+    whole = faults.start("mnist_dvae.py", *flags, cwd=tmp_path / "whole")
 
-    flags = (*flags, "--out", "a link/-run")
-    folder = tmp_path / "a folder/-run"
-    process = faults.start(*flags, cwd=tmp_path)
+    folder = tmp_path / "a földer elsewhere"
+    flags = ("mnist_dvae.py", *flags)
+    process = faults.start(*flags, cwd=tmp_path / "a folder")
     while not (folder / "scores.csv").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     status, _, err = faults.finish(process)
-    assert status == 130 and err.splitlines()[-1].endswith("--out 'a link/-run' --resume")
+    assert status == 130 and err.splitlines()[-1].endswith("--data '../dïgits.npz' --out=-run --resume")
 
-    process = faults.start(*flags, "--resume", often=True, cwd=tmp_path)
+    process = faults.start(*flags, "--resume", often=True, cwd=tmp_path / "a folder")
     assert faults.killed(process, folder, writing="checkpoint.npz")
-    status, _, err = faults.finish(faults.start(*flags, "--resume", cwd=tmp_path))
+    status, _, err = faults.finish(faults.start(*flags, "--resume", cwd=tmp_path / "a folder"))
     assert status == 0, err
     assert faults.finish(whole)[0] == 0
-    assert faults.differences(faults.contents(folder), faults.contents(tmp_path / "-whole")) == []
+    assert faults.differences(faults.contents(folder), faults.contents(tmp_path / "whole/-run")) == []
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
@@ -49,7 +50,7 @@ def readers():
     return faults.readers()
 
 
-READERS = "WAV", "npz", "keras", "checkpoint"
+READERS = "our WAV", "WAV", "FLAC", "OGG", "MP3", "npz", "IDX", "PNG", "JPEG", "model", "checkpoint"
 
 
 def test_every_reader_is_tried(readers):
@@ -58,15 +59,15 @@ def test_every_reader_is_tried(readers):
 
 @pytest.mark.parametrize("name", READERS)
 def test_mutated_files_load_as_something_sound_or_are_refused_in_one_line(tmp_path, readers, name):
-    loaded, refused, failed = faults.try_mutated(name, readers[name], 60, random.Random(1), tmp_path)
-    assert failed == [] and refused > 10 and loaded + refused == 60
+    loaded, refused, failed = faults.try_mutated(name, readers[name], 40, random.Random(1), tmp_path)
+    assert failed == [] and refused > 0 and loaded + refused == 40
 
 
 def test_a_reader_that_lets_mistakes_through_would_be_seen(tmp_path, readers):
     def try_careless(name, load):
         return faults.try_mutated(name, (*readers[name][:2], load), 20, random.Random(1), tmp_path)[2]
 
-    assert try_careless("WAV", scipy.io.wavfile.read)
+    assert try_careless("our WAV", scipy.io.wavfile.read)
     assert try_careless("npz", lambda path: [np.fromfile(path, np.uint8)])
 
 
@@ -78,6 +79,7 @@ def test_what_is_no_file_of_any_kind_is_refused_by_every_reader(tmp_path_factory
         (folder / file_name).write_bytes(content)
         with pytest.raises(OSError, match=file_name) as refused:
             load(folder / file_name)
+        (folder / file_name).unlink()
         assert len(str(refused.value).splitlines()) == 1
 
 
