@@ -7,7 +7,6 @@ in z. So a run can be repeated exactly, and gone on with exactly from the weight
 import contextlib
 import json
 import time
-import zlib
 
 import numpy as np
 from tqdm import tqdm
@@ -98,10 +97,10 @@ def train(model, make_batch, *, iterations, learning_rate, seed, rows=None, fold
 
     rows = [] if rows is None else rows
     variables = [*model.variables, *optimizer.variables]
-    state = {"format": FORMAT, "iteration": 0, "since": 0, "loss": 0.0, "checkpoint": True}
+    state = {"format": FORMAT, "iteration": 0, "since": 0, "loss": 0.0, "checkpoint": True, "rows": rows}
     if folder:
         # Tells the data and the seed of one run from those of another, whatever flags or files they come from.
-        state["first_batch"] = zlib.crc32(b"".join(part.numpy().tobytes() for part in batch(0)))
+        state["first_batch"] = [float(example.mean()) for example in batch(0)[1].numpy()]
         if (folder / run.CHECKPOINT).exists():
             state = restore(folder / run.CHECKPOINT, variables, state)
             rows[:] = state["rows"]
@@ -129,8 +128,13 @@ def train(model, make_batch, *, iterations, learning_rate, seed, rows=None, fold
                 since_save = done - saved, time.monotonic() - saved_at
                 due = since_save[0] >= SAVE_ITERATIONS or since_save[1] >= SAVE_SECONDS or done == checkpoint
                 if folder and (due or interruptions):
-                    state.update(iteration=done, since=since, loss=float(total_loss), checkpoint=done == checkpoint)
-                    save(folder / run.CHECKPOINT, variables, {**state, "rows": rows})
+                    now = {
+                        "iteration": done,
+                        "since": since,
+                        "loss": float(total_loss),
+                        "checkpoint": done == checkpoint,
+                    }
+                    save(folder / run.CHECKPOINT, variables, {**state, **now, "rows": rows})
                     saved, saved_at = done, time.monotonic()
                 if interruptions:
                     raise KeyboardInterrupt(*interruptions)
@@ -156,12 +160,16 @@ def restore(path, variables, expected):
     try:
         with np.load(path) as file:  # without pickle: no code from the file is run
             state = json.loads(str(file["state"]))
-            values = [file[f"variable_{i}"] for i in range(len(variables))]
+            if state["format"] == FORMAT:
+                state = {name: type(value)(state[name]) for name, value in expected.items()}
+                ours, theirs = (np.array(each["first_batch"], float) for each in (expected, state))
+                values = [file[f"variable_{i}"] for i in range(len(variables))]
     except Exception as error:  # a broken file makes NumPy and what it calls raise nearly everything
         raise OSError(f"{path}: not a whole checkpoint ({type(error).__name__}); {anew}") from error
-    for name, what in {"format": "written by another version of these scripts", "first_batch": "of other data"}.items():
-        if state.get(name) != expected[name]:
-            raise OSError(f"{path}: {what}; {anew}")
+    if state["format"] != FORMAT:
+        raise OSError(f"{path}: written by another version of these scripts; {anew}")
+    if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=1e-3, atol=1e-6):  # as another machine rounds
+        raise OSError(f"{path}: of other data; {anew}")
     if [(value.shape, value.dtype) for value in values] != [(v.shape, v.dtype) for v in variables]:
         raise OSError(f"{path}: weights of another network; {anew}")
     for variable, value in zip(variables, values):

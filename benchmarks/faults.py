@@ -281,7 +281,7 @@ def readers():
     from quiet_tensorflow import stderr_held_back, tf
 
     variables = [tf.Variable(np.ones((9, 9), np.float32)), tf.Variable(3)]
-    state = {"format": training.FORMAT, "first_batch": 1, "iteration": 20, "rows": []}
+    state = {"format": training.FORMAT, "first_batch": [0.5], "iteration": 20, "rows": []}
     tone = np.sin(np.arange(4000) / 10)
     pixels = np.random.default_rng(0).integers(0, 255, (30, 20, 3), np.uint8)
 

@@ -215,6 +215,12 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, saved):
     refused("not a whole checkpoint")
     np.savez(path, **{**arrays, "variable_0": np.zeros((3, 3), np.float32)})
     refused("another network")
-    state = {**json.loads(str(arrays["state"])), "format": training.FORMAT + 1}
-    np.savez(path, **{**arrays, "state": json.dumps(state)})
+    state = json.loads(str(arrays["state"]))
+    np.savez(path, **{**arrays, "state": json.dumps({"format": training.FORMAT + 1})})
     refused("another version")
+    for bad in ({**state, "rows": 3}, {**state, "first_batch": ["x"]}, {}, []):
+        np.savez(path, **{**arrays, "state": json.dumps(bad)})
+        refused("not a whole checkpoint")
+    state["first_batch"] = [value * (1 + 1e-6) for value in state["first_batch"]]  # another machine's rounding
+    np.savez(path, **{**arrays, "state": json.dumps(state)})
+    assert run(1, folder=tmp_path)[0][-1]["iteration"] == 130
