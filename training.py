@@ -125,16 +125,11 @@ def train(model, make_batch, *, iterations, learning_rate, seed, rows=None, fold
                 done += count
                 bar.set_postfix(loss=f"{loss:.1f}", nll=f"{nll:.1f}", kl=f"{kl:.1f}", refresh=False)
                 bar.update(count)
-                since_save = done - saved, time.monotonic() - saved_at
-                due = since_save[0] >= SAVE_ITERATIONS or since_save[1] >= SAVE_SECONDS or done == checkpoint
+                waited, last = time.monotonic() - saved_at, done == checkpoint
+                due = done - saved >= SAVE_ITERATIONS or waited >= SAVE_SECONDS or last
                 if folder and (due or interruptions):
-                    now = {
-                        "iteration": done,
-                        "since": since,
-                        "loss": float(total_loss),
-                        "checkpoint": done == checkpoint,
-                    }
-                    save(folder / run.CHECKPOINT, variables, {**state, **now, "rows": rows})
+                    state.update(iteration=done, since=since, loss=float(total_loss), checkpoint=last, rows=rows)
+                    save(folder / run.CHECKPOINT, variables, state)
                     saved, saved_at = done, time.monotonic()
                 if interruptions:
                     raise KeyboardInterrupt(*interruptions)
