@@ -11,6 +11,7 @@ import numpy as np
 import scipy  # its parts load when first used: --help needs none of them
 from numpy.lib.stride_tricks import sliding_window_view
 
+import draws
 from quiet_tensorflow import tf
 
 C_MAJOR = ("C4", "D4", "E4", "F4", "G4", "A4", "B4")
@@ -57,7 +58,7 @@ def partials(note, timbre, sample_rate):
     return TONE_AMPLITUDE * amplitudes / np.sqrt(power.sum()), decays
 
 
-def noisy_notes(notes, count, samples, sample_rate, seed, timbre="sine"):
+def noisy_notes(notes, count, samples, sample_rate, seed, timbre="sine", first=0):
     """Windows of notes drawn at random, each of random phase: their tone, the same with white noise, which note.
 
     A window begins anywhere within a note of NOTE_SECONDS. Returns tone (count, samples), clean (count, samples),
@@ -65,10 +66,10 @@ def noisy_notes(notes, count, samples, sample_rate, seed, timbre="sine"):
     """
     note_seed, phase_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
     frequencies = tf.constant([note_frequency(note) for note in notes], tf.float32)
-    index = tf.random.stateless_uniform((count,), note_seed, 0, len(notes), tf.int32)
-    phase = tf.random.stateless_uniform((count, 1), phase_seed, 0, 2 * np.pi)
+    index = draws.integers((count,), note_seed, first, len(notes))
+    phase = draws.uniform((count, 1), phase_seed, first, 0, 2 * np.pi)
     latest = NOTE_SECONDS - samples / sample_rate
-    age = tf.random.stateless_uniform((count, 1), tf.random.fold_in(phase_seed, 1), 0, latest)  # s, at the beginning
+    age = draws.uniform((count, 1), tf.random.fold_in(phase_seed, 1), first, 0, latest)  # s, at the beginning
     time = tf.range(samples, dtype=tf.float32) / sample_rate  # s
     angle = 2 * np.pi * tf.gather(frequencies, index)[:, None] * time + phase
     amplitudes = np.array([partials(note, timbre, sample_rate)[0] for note in notes], np.float32)  # (notes, H)
@@ -76,7 +77,7 @@ def noisy_notes(notes, count, samples, sample_rate, seed, timbre="sine"):
     for partial, (_, decay) in enumerate(TIMBRES[timbre]):
         level = tf.gather(amplitudes[:, partial], index)[:, None] * tf.exp(-decay * age)  # (count, 1)
         tone += level * tf.exp(-decay * time) * tf.sin((partial + 1) * angle)
-    clean = tone + NOISE_STD * tf.random.stateless_normal((count, samples), noise_seed)
+    clean = tone + NOISE_STD * draws.normal((count, samples), noise_seed, first)
     return tone, clean, index
 
 

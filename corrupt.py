@@ -9,44 +9,45 @@ something is missing or replaced, 0 elsewhere. `amount` is the share of the valu
 `seed` is a pair of integers, and the same seed gives the same damage: all draws are TensorFlow's stateless ones.
 """
 
+import draws
 from quiet_tensorflow import tf
 
 
-def block(batch, amount, seed):
+def block(batch, amount, seed, first=0):
     """One contiguous part missing (set to 0): a stretch of each window, a rectangle of each image.
 
     A rectangle's sides have a ratio between 1/2 and 2 (log-uniform) as far as the image's sides allow.
     """
     if len(batch.shape) == 2:
-        mask = _stretch(batch, amount, seed)
+        mask = _stretch(batch, amount, seed, first)
     else:
-        mask = _rectangle(batch, amount, seed)
+        mask = _rectangle(batch, amount, seed, first)
     return batch * (1 - mask), mask
 
 
-def scatter(batch, amount, seed):
+def scatter(batch, amount, seed, first=0):
     """Each value missing (set to 0) with probability `amount`, independently of the others."""
-    mask = tf.cast(tf.random.stateless_uniform(tf.shape(batch), seed) < amount, tf.float32)
+    mask = tf.cast(draws.uniform(batch.shape, seed, first) < amount, tf.float32)
     return batch * (1 - mask), mask
 
 
-def salt_pepper(batch, amount, seed):
+def salt_pepper(batch, amount, seed, first=0):
     """Each value replaced with probability `amount` by its example's least or greatest value, a fair coin each."""
     where, coin = tf.unstack(tf.random.split(seed))
-    mask = tf.cast(tf.random.stateless_uniform(tf.shape(batch), where) < amount, tf.float32)
+    mask = tf.cast(draws.uniform(batch.shape, where, first) < amount, tf.float32)
     axes = list(range(1, len(batch.shape)))
     salt = tf.reduce_max(batch, axes, keepdims=True)
     pepper = tf.reduce_min(batch, axes, keepdims=True)
-    replacement = tf.where(tf.random.stateless_uniform(tf.shape(batch), coin) < 0.5, salt, pepper)
+    replacement = tf.where(draws.uniform(batch.shape, coin, first) < 0.5, salt, pepper)
     return tf.where(mask == 1, replacement, batch), mask
 
 
-def gaussian(batch, amount, seed):
+def gaussian(batch, amount, seed, first=0):
     """White noise of standard deviation `amount` added to every value; nothing is missing, so the mask is 0."""
-    return batch + amount * tf.random.stateless_normal(tf.shape(batch), seed), tf.zeros_like(batch)
+    return batch + amount * draws.normal(batch.shape, seed, first), tf.zeros_like(batch)
 
 
-def none(batch, amount, seed):
+def none(batch, amount, seed, first=0):
     """Nothing damaged: a plain variational autoencoder. `amount` and `seed` are ignored."""
     return tf.identity(batch), tf.zeros_like(batch)
 
@@ -67,26 +68,26 @@ def _interval(starts, lengths, size):
     return tf.cast(inside, tf.float32)
 
 
-def _random_starts(lengths, size, seed):
+def _random_starts(lengths, size, seed, first):
     """Uniform over the places where an interval of that length fits into `size`: (B,) -> (B,), int32."""
-    uniform = tf.random.stateless_uniform(tf.shape(lengths), seed)
+    uniform = draws.uniform(lengths.shape, seed, first)
     return tf.cast(uniform * tf.cast(size - lengths + 1, tf.float32), tf.int32)
 
 
-def _stretch(batch, amount, seed):
+def _stretch(batch, amount, seed, first):
     size = batch.shape[1]
-    lengths = tf.fill(tf.shape(batch)[:1], round(amount * size))
-    return _interval(_random_starts(lengths, size, seed), lengths, size)
+    lengths = tf.fill(batch.shape[:1], round(amount * size))
+    return _interval(_random_starts(lengths, size, seed, first), lengths, size)
 
 
-def _rectangle(batch, amount, seed):
+def _rectangle(batch, amount, seed, first):
     height, width = batch.shape[1:]
     area = amount * height * width
     shape_seed, row_seed, column_seed = tf.unstack(tf.random.split(seed, 3))
-    ratio = 2 ** tf.random.stateless_uniform(tf.shape(batch)[:1], shape_seed, -1.0, 1.0)
+    ratio = 2 ** draws.uniform(batch.shape[:1], shape_seed, first, -1.0, 1.0)
     rows = tf.clip_by_value(tf.round(tf.sqrt(area * ratio)), max(1.0, round(area / width)), height)
     columns = tf.clip_by_value(tf.round(area / rows), 0, width)  # the nearest whole column to the area asked
     rows, columns = tf.cast(rows, tf.int32), tf.cast(columns, tf.int32)
-    vertical = _interval(_random_starts(rows, height, row_seed), rows, height)  # (B, H)
-    horizontal = _interval(_random_starts(columns, width, column_seed), columns, width)  # (B, W)
+    vertical = _interval(_random_starts(rows, height, row_seed, first), rows, height)  # (B, H)
+    horizontal = _interval(_random_starts(columns, width, column_seed, first), columns, width)  # (B, W)
     return vertical[:, :, None] * horizontal[:, None, :]

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
+import draws
 from quiet_tensorflow import load, tf
 
 HELD_OUT_OF_5K = 1000
@@ -274,9 +275,9 @@ def grey(images):
     return tf.cast(images, tf.float32) / 255.0
 
 
-def random_images(images, count, seed):
+def random_images(images, count, seed, first=0):
     """`count` of the images, each drawn at random: (M, H, W) uint8 -> (count, H, W) in [0, 1]. Stateless."""
-    chosen = tf.random.stateless_uniform((count,), seed, 0, len(images), tf.int32)
+    chosen = draws.integers((count,), seed, first, len(images))
     return grey(tf.gather(images, chosen))
 
 

@@ -12,6 +12,7 @@ the whole digit, so the decoder learns to draw what must have been there.
 import os
 
 import run
+import workers
 
 HELD_OUT = 2000  # digits scored, at most
 SCORED_PIXELS = 2**25  # in all, at most: there are fewer of large images
@@ -50,6 +51,7 @@ def read_flags():
 
 
 def main(settings):
+    workers.join()
     # Imported only now that the flags are known to be good: TensorFlow takes seconds to load.
     import image_utils
 
@@ -76,16 +78,16 @@ def main(settings):
     scored = SCORED_PIXELS // pixels  # at most
     all_images = tf.constant(train_images)  # uint8
 
-    def damage(images, seed):
-        return CORRUPTIONS[settings.corruption](images, settings.amount, seed)
+    def damage(images, seed, first=0):
+        return CORRUPTIONS[settings.corruption](images, settings.amount, seed, first)
 
     def flat(images):
         return tf.reshape(images, (-1, pixels))
 
-    def make_batch(seed):
+    def make_batch(seed, first, count):
         image_seed, damage_seed = tf.unstack(tf.random.split(seed))
-        clean = image_utils.random_images(all_images, settings.batch_size, image_seed)
-        corrupted, _ = damage(clean, damage_seed)
+        clean = image_utils.random_images(all_images, count, image_seed, first)
+        corrupted, _ = damage(clean, damage_seed, first)
         return flat(corrupted), flat(clean)
 
     # What is scored and shown is drawn once, so that two checkpoints differ by training alone.
@@ -117,11 +119,13 @@ def main(settings):
 
     models.keras.utils.set_random_seed(settings.seed)  # for the weights' first values
     about = {"experiment": "mnist", "shape": list(shape), "data": settings.data and os.path.abspath(settings.data)}
-    model = models.DVAE(pixels, "bernoulli", settings.hidden, settings.latent, about)
+    with workers.strategy().scope():
+        model = models.DVAE(pixels, "bernoulli", settings.hidden, settings.latent, about)
     rows = []
     for iteration, train_loss in training.train(
         model,
         make_batch,
+        batch_size=settings.batch_size,
         iterations=settings.iters,
         learning_rate=settings.learning_rate,
         seed=settings.seed,

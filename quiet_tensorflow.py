@@ -31,13 +31,14 @@ def stderr_held_back():
 
 
 @functools.cache
-def load():
-    """TensorFlow, its devices found: both are the moments at which it talks."""
+def load(devices=True):
+    """TensorFlow, its devices found: both are the moments at which it talks. Other workers must be met in between."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # warnings and notes; errors stay
     with stderr_held_back():
         import tensorflow
 
-        tensorflow.config.list_logical_devices()
+        if devices:
+            tensorflow.config.list_logical_devices()
     return tensorflow
 
 

@@ -10,8 +10,10 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
+import workers
 from corrupt import CORRUPTIONS
 
 CHECKPOINT = "checkpoint.npz"  # what --resume goes on from
@@ -118,6 +120,8 @@ def one_line_errors():
         print(f"interrupted{_how_to_go_on()}", file=sys.stderr)
         raise SystemExit(128 + (interrupted.args or (signal.SIGINT,))[0]) from None
     except Exception as error:
+        if line := workers.lost(error):
+            fail(f"{line}{_how_to_go_on()}")
         if not isinstance(error, MemoryError) and type(error).__name__ != "ResourceExhaustedError":  # TensorFlow's
             raise
         fail("not enough memory; try a smaller --hidden or --batch-size")
@@ -153,8 +157,12 @@ def interruptions_noted():
 def replacing(path):
     """A path beside `path` to write to; it takes that name only once the block has ended well and the disk has it all.
 
-    OSError, naming `path`, if the system refuses.
+    What workers other than the chief write comes to nothing. OSError, naming `path`, if the system refuses.
     """
+    if not workers.is_chief():
+        with tempfile.TemporaryDirectory() as nowhere:
+            yield Path(nowhere, "unwanted")
+        return
     path = Path(path)
     beside = path.with_name(f".unfinished-{path.name}")
     try:
@@ -174,6 +182,8 @@ def start(settings):
 
     OSError if that cannot be done or the settings forbid it; SystemExit if there is nothing left to do.
     """
+    if not workers.is_chief():
+        return
     out = settings.out
     out.mkdir(parents=True, exist_ok=True)
     _lock(out)

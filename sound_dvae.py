@@ -14,6 +14,7 @@ import argparse
 import sys
 
 import run
+import workers
 from audio_utils import C_MAJOR, NOTE_SECONDS, TIMBRES, note_frequency
 
 ONE_NOTE = 0.9  # a generated sound is one note if one of those it learned explains this share of its energy
@@ -95,6 +96,7 @@ def read_own(settings):
 
 
 def main(settings):
+    workers.join()
     import audio_utils
 
     out, rate, window = settings.out, settings.sample_rate, settings.window
@@ -117,20 +119,20 @@ def main(settings):
 
     known = {"notes": settings.notes, "sample_rate": rate, "timbre": settings.timbre}  # of the built-in sounds
 
-    def draw(count, seed, part):
+    def draw(count, seed, part, first=0):
         """Windows to learn from or held out: what their mending is scored against, they themselves, their notes."""
         if own:
-            clean = sound_files.random_windows(own.samples, own.places[part], count, window, seed)
+            clean = sound_files.random_windows(own.samples, own.places[part], count, window, seed, first)
             return clean, clean, None
-        return audio_utils.noisy_notes(count=count, samples=window, seed=seed, **known)
+        return audio_utils.noisy_notes(count=count, samples=window, seed=seed, first=first, **known)
 
-    def damage(sounds, seed):
-        return CORRUPTIONS[settings.corruption](sounds, settings.amount, seed)
+    def damage(sounds, seed, first=0):
+        return CORRUPTIONS[settings.corruption](sounds, settings.amount, seed, first)
 
-    def make_batch(seed):
+    def make_batch(seed, first, count):
         sound_seed, damage_seed = tf.unstack(tf.random.split(seed))
-        _, clean, _ = draw(settings.batch_size, sound_seed, "training")
-        corrupted, _ = damage(clean, damage_seed)
+        _, clean, _ = draw(count, sound_seed, "training", first)
+        corrupted, _ = damage(clean, damage_seed, first)
         return corrupted, clean
 
     # What is scored and shown is drawn once, so that two checkpoints differ by training alone.
@@ -189,11 +191,13 @@ def main(settings):
     about = {"experiment": "sound", "sample_rate": rate, "rms": audio_utils.RMS}
     if not own:
         about |= {"notes": list(settings.notes), "timbre": settings.timbre}
-    model = models.DVAE(window, "gaussian", settings.hidden, settings.latent, about)
+    with workers.strategy().scope():
+        model = models.DVAE(window, "gaussian", settings.hidden, settings.latent, about)
     rows = []
     for iteration, train_loss in training.train(
         model,
         make_batch,
+        batch_size=settings.batch_size,
         iterations=settings.iters,
         learning_rate=settings.learning_rate,
         seed=settings.seed,

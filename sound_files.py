@@ -13,6 +13,7 @@ import soundfile
 import soxr
 from tqdm import tqdm
 
+import draws
 from quiet_tensorflow import stderr_held_back, tf
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff")  # looked for in a folder
@@ -139,16 +140,16 @@ def load(path, sample_rate, window, rms, seconds, folder):
     return Sounds(samples, places, long, f"{summary} ({held_out_names})", skipped)
 
 
-def random_windows(samples, places, count, window, seed):
+def random_windows(samples, places, count, window, seed, first=0):
     """Windows drawn at random from places (R, 2), every beginning as likely: (count, window), float32.
 
     A TensorFlow graph may hold it. Stateless: the same `seed` (a pair of integers) gives the same windows.
     """
     total = np.cumsum(places[:, 1] - places[:, 0])
-    number = tf.random.stateless_uniform((count,), seed, 0, int(total[-1]), tf.int64)
-    first = number + tf.gather(places[:, 1] - total, tf.searchsorted(total, number, "right"))
+    number = draws.integers((count,), seed, first, int(total[-1]), "int64")
+    start = number + tf.gather(places[:, 1] - total, tf.searchsorted(total, number, "right"))
     every = np.lib.stride_tricks.sliding_window_view(samples, window)
-    return tf.ensure_shape(tf.numpy_function(lambda first: every[first], [first], tf.float32), (count, window))
+    return tf.ensure_shape(tf.numpy_function(lambda start: every[start], [start], tf.float32), (count, window))
 
 
 def _find(path):

@@ -1,7 +1,8 @@
 """The loop both experiments share.
 
 Iteration i is a pure function of the weights and of (seed, i): which examples, where they are damaged, the noise
-in z. So a run can be repeated exactly, and gone on with exactly from the weights and the optimizer's variables.
+in z. So a run can be repeated exactly, and gone on with exactly from the weights and the optimizer's variables; and
+several workers, or GPUs, can share each batch: each makes its own rows of it, and the curve is that of one.
 """
 
 import contextlib
@@ -11,8 +12,10 @@ import time
 import numpy as np
 from tqdm import tqdm
 
+import draws
 import models
 import run
+import workers
 from models import keras
 from quiet_tensorflow import tf
 
@@ -50,93 +53,136 @@ def adam(iterations, learning_rate):
     return optimizer
 
 
-def train(model, make_batch, *, iterations, learning_rate, seed, rows=None, folder=None):
+def train(model, make_batch, *, batch_size, iterations, learning_rate, seed, rows=None, folder=None):
     """Train, pausing at every checkpoint: yields (iteration, loss), the loss in nats, its mean since the last one.
 
-    make_batch(seed) -> corrupted, clean (B, D), in TensorFlow graph code; `seed` there is that iteration's own.
+    make_batch(seed, first, count) -> corrupted, clean (count, D), in TensorFlow graph code: `count` rows of the batch
+    from row `first` on; `seed` is that iteration's own. The model's strategy (`workers.strategy`) says who makes which.
 
     With a folder, all that is needed to go on is saved there: every SAVE_ITERATIONS, every SAVE_SECONDS, and before
     a checkpoint is yielded. If it has been saved already, training goes on from it: `rows`, the list of what the
     caller has collected so far, is filled again, and a checkpoint that may not have been drawn to its end is yielded
     once more. Ctrl-C and SIGTERM are obeyed once that has been saved, as KeyboardInterrupt.
 
-    OSError: the folder's file is not of this run, or cannot be written. FloatingPointError: a loss or a gradient was
-    not finite.
-    """
-    optimizer = adam(iterations, learning_rate)
-    optimizer.build(model.trainable_variables)
+    Of several workers only the chief saves and is yielded to; for the others the program ends here.
 
-    # The update is compiled by XLA, which fuses Adam with the gradients. The batch is made and the loop turned
-    # outside it: XLA is slow at both on a CPU.
-    @tf.function(jit_compile=True)
-    def update(corrupted, clean, noise):
+    OSError: the folder's file is not of this run, or cannot be written; another worker is lost, or does something else.
+    FloatingPointError: a loss or a gradient was not finite.
+    """
+    strategy = model.distribute_strategy
+    replicas = strategy.num_replicas_in_sync
+    if batch_size < replicas:
+        raise OSError(f"--batch-size {batch_size} cannot be shared by {replicas}; give at least so many")
+    with strategy.scope():
+        optimizer = adam(iterations, learning_rate)
+        optimizer.build(model.trainable_variables)
+
+    def gradients(corrupted, clean, noise):
         with tf.GradientTape() as tape:
             outputs = model(corrupted, noise=noise)
             loss = model.compute_loss(x=corrupted, y=clean, y_pred=outputs)
-        variables = model.trainable_variables
-        gradients = tape.gradient(loss, [v.value for v in variables])
-        optimizer.apply_gradients(zip(gradients, variables))
-        kl = tf.reduce_mean(models.kl_divergence(*outputs[1:]))
+            loss *= len(clean) / batch_size  # the sum over all replicas is the mean over the batch
+        gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
+        kl = tf.reduce_mean(models.kl_divergence(*outputs[1:])) * (len(clean) / batch_size)
         finite = [tf.reduce_all(tf.math.is_finite(values)) for values in (loss, *gradients)]
-        return tf.stack([loss, loss - kl, kl]), tf.reduce_all(finite)
+        return tf.stack([loss, loss - kl, kl, 1 - tf.cast(tf.reduce_all(finite), tf.float32)]), gradients
 
-    def batch(i):
+    def update(*batch):
+        losses, own_gradients = gradients(*batch)
+        optimizer.apply_gradients(zip(own_gradients, model.trainable_variables))  # sums them over the replicas
+        return losses
+
+    # The update is compiled by XLA, which fuses Adam with the gradients; not so where replicas meet in between. The
+    # batch is made and the loop turned outside it: XLA is slow at both on a CPU.
+    if replicas == 1:
+        update = tf.function(update, jit_compile=True)
+    else:
+        gradients = tf.function(gradients, jit_compile=True)
+
+    def batch(i, first, count):
         batch_seed, noise_seed = tf.unstack(tf.random.split(tf.random.fold_in((seed, TRAINING), i)))
-        return *make_batch(batch_seed), noise_seed
+        return *make_batch(batch_seed, first, count), draws.normal((count, model.latent), noise_seed, first)
+
+    def step(i, interrupted):
+        replica = tf.distribute.get_replica_context()
+        number = int(tf.get_static_value(replica.replica_id_in_sync_group))
+        first, end = batch_size * number // replicas, batch_size * (number + 1) // replicas
+        losses = update(*batch(i, first, end - first))
+        return replica.all_reduce("SUM", tf.concat([losses, [interrupted]], 0))
 
     @tf.function
-    def advance(first, count):
-        total, finite, i = tf.zeros(3), True, first
-        while i < first + count and finite:
-            corrupted, clean, noise_seed = batch(i)
-            noise = tf.random.stateless_normal((tf.shape(clean)[0], model.latent), noise_seed)
-            losses, finite = update(corrupted, clean, noise)
-            total += losses
+    def advance(first, count, interrupted):
+        total, i = tf.zeros(5), first
+        while i < first + count and total[3] == 0:
+            total += strategy.experimental_local_results(strategy.run(step, (i, interrupted)))[0]
             i += 1
-        return total, finite, i
+        return total, i
 
     rows = [] if rows is None else rows
     variables = [*model.variables, *optimizer.variables]
     state = {"format": FORMAT, "iteration": 0, "since": 0, "loss": 0.0, "checkpoint": True, "rows": rows}
     if folder:
         # Tells the data and the seed of one run from those of another, whatever flags or files they come from.
-        state["first_batch"] = [float(example.mean()) for example in batch(0)[1].numpy()]
-        if (folder / run.CHECKPOINT).exists():
-            state = restore(folder / run.CHECKPOINT, variables, state)
-            rows[:] = state["rows"]
-    done, since, total_loss = state["iteration"], state["since"], np.float32(state["loss"])
+        state["first_batch"] = [float(example.mean()) for example in batch(0, 0, batch_size)[1].numpy()]
+    if not workers.is_chief():
+        folder = None
+    if folder and (folder / run.CHECKPOINT).exists():
+        state = restore(folder / run.CHECKPOINT, variables, state)
+        rows[:] = state["rows"]
+    if workers.several():
+        agree(variables, (iterations, batch_size, learning_rate), state.get("first_batch", [0.0])[0])
+    done, since, total_loss = int(optimizer.iterations.numpy()), state["since"], np.float32(state["loss"])
     ahead = [i for i in checkpoint_iterations(iterations) if i > done]
     saved, saved_at = done, time.monotonic()
-    noting = run.interruptions_noted() if folder else contextlib.nullcontext([])
-    with noting as interruptions, tqdm(total=iterations, initial=done, unit="it", disable=None) as bar:
+    alone = not workers.several()
+    noting = contextlib.nullcontext([]) if alone and not folder else run.interruptions_noted()
+    silent = None if workers.is_chief() else True
+    with noting as interruptions, tqdm(total=iterations, initial=done, unit="it", disable=silent) as bar:
         for checkpoint in [done, *ahead] if state["checkpoint"] else ahead:
             while done < checkpoint:
                 count = min(ITERATIONS_A_CALL, checkpoint - done)
-                total, finite, i = advance(tf.constant(done), tf.constant(count))
-                if not finite:
+                total, i = advance(tf.constant(done), tf.constant(count), tf.constant(float(bool(interruptions))))
+                *losses, wrong, interrupted = total.numpy()
+                if wrong:
                     optimizer.iterations.assign(i - 1)  # where its learning rate was that of this iteration
                     raise FloatingPointError(
                         f"iteration {int(i)}: the loss or its gradient is not a finite number at learning rate "
                         f"{float(optimizer.learning_rate):.3g}; try a lower --learning-rate"
                         + (f" with --overwrite; iteration {saved} is kept in {folder}" if saved else "")
                     )
-                loss, nll, kl = total.numpy() / count
+                loss, nll, kl = np.stack(losses) / count
                 total_loss += loss * count
                 done += count
                 bar.set_postfix(loss=f"{loss:.1f}", nll=f"{nll:.1f}", kl=f"{kl:.1f}", refresh=False)
                 bar.update(count)
+                stop = interruptions if alone else interrupted  # by whichever worker: all stop after the same iteration
                 waited, last = time.monotonic() - saved_at, done == checkpoint
                 due = done - saved >= SAVE_ITERATIONS or waited >= SAVE_SECONDS or last
-                if folder and (due or interruptions):
+                if folder and (due or stop):
                     state.update(iteration=done, since=since, loss=float(total_loss), checkpoint=last, rows=rows)
                     save(folder / run.CHECKPOINT, variables, state)
                     saved, saved_at = done, time.monotonic()
-                if interruptions:
+                if stop:
                     raise KeyboardInterrupt(*interruptions)
-            yield checkpoint, total_loss / (done - since) if done > since else float("nan")
-            if interruptions:
+            if workers.is_chief():
+                yield checkpoint, total_loss / (done - since) if done > since else float("nan")
+            if interruptions and (alone or done == iterations):
                 raise KeyboardInterrupt(*interruptions)
             since, total_loss = done, np.float32(0)
+    if not workers.is_chief():
+        raise SystemExit
+
+
+def agree(variables, settings, example):
+    """Give the variables the chief's values on every worker. OSError if this one's settings are not the chief's.
+
+    settings: numbers; example: the mean of the first one, which may be rounded otherwise there.
+    """
+    *values, others, other = workers.from_chief([*variables, tf.constant(settings, tf.float64), example])
+    if not np.array_equal(others, np.float64(settings)) or not np.isclose(other, example, rtol=1e-3, atol=1e-6):
+        raise OSError("this worker's flags or data are not the chief's; start all with the same")
+    for variable, value in zip(variables, values):
+        variable.assign(value)
 
 
 def save(path, variables, state):

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
+import draws
 import image_utils
 import run
 import training
@@ -38,10 +39,10 @@ PUBLISHED = {  # test NLL in nats, dynamic binarization, 5,000 importance sample
 }
 
 
-def binarized(images, seed):
+def binarized(images, seed, first=0):
     """Pixels drawn anew from their grey levels: (B, H, W) in [0, 1] -> (B, H * W) of 0 and 1."""
     flat = tf.reshape(images, (len(images), -1))
-    return tf.cast(tf.random.stateless_uniform(tf.shape(flat), seed) < flat, tf.float32)
+    return tf.cast(draws.uniform(flat.shape, seed, first) < flat, tf.float32)
 
 
 def fitted(settings, name, seed, train_images):
@@ -53,16 +54,21 @@ def fitted(settings, name, seed, train_images):
     keras.utils.set_random_seed(seed)
     model = DVAE(28 * 28, "bernoulli", settings.hidden, settings.latent, {"experiment": "likelihood"})
 
-    def make_batch(batch_seed):
+    def make_batch(batch_seed, first, count):
         image_seed, pixel_seed, damage_seed = tf.unstack(tf.random.split(batch_seed, 3))
-        clean = binarized(image_utils.random_images(train_images, settings.batch_size, image_seed), pixel_seed)
-        images = tf.reshape(clean, (settings.batch_size, 28, 28))
-        corrupted, _ = CORRUPTIONS[corruption](images, amount, damage_seed)
+        clean = binarized(image_utils.random_images(train_images, count, image_seed, first), pixel_seed, first)
+        images = tf.reshape(clean, (count, 28, 28))
+        corrupted, _ = CORRUPTIONS[corruption](images, amount, damage_seed, first)
         return tf.reshape(corrupted, clean.shape), clean
 
     started = time.monotonic()
     for _ in training.train(
-        model, make_batch, iterations=settings.iters, learning_rate=settings.learning_rate, seed=seed
+        model,
+        make_batch,
+        batch_size=settings.batch_size,
+        iterations=settings.iters,
+        learning_rate=settings.learning_rate,
+        seed=seed,
     ):
         pass
     model.about["minutes"] = (time.monotonic() - started) / 60

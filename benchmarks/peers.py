@@ -126,7 +126,12 @@ def ours(task, iterations):
     model = DVAE(task.size, task.likelihood, settings.hidden, settings.latent)
     training.checkpoint_iterations = lambda last: range(0, last + 1, EVERY)
     for _ in training.train(
-        model, task.make_batch, iterations=iterations, learning_rate=settings.learning_rate, seed=0
+        model,
+        lambda seed, first, count: task.make_batch(seed),
+        batch_size=settings.batch_size,
+        iterations=iterations,
+        learning_rate=settings.learning_rate,
+        seed=0,
     ):
         yield model.reconstruct
 

@@ -1,0 +1,154 @@
+"""One process, or several that share every batch: which of them this is, and TensorFlow's strategy for them.
+
+Several are told of each other by TF_CONFIG, as Kubernetes' operators set it, or by Slurm's `srun`. The first of them
+is the chief: it alone scores, prints and writes.
+"""
+
+import faulthandler
+import json
+import os
+import socket
+import sys
+import time
+
+from quiet_tensorflow import load, stderr_held_back
+
+WAIT = 60  # seconds for all workers to come; DVAE_WAIT is another number of them
+RETRY_SECONDS = 0.3
+_number, _addresses, _strategy = 0, [], None  # this worker's, all workers', theirs together; set by `join`
+
+
+def task():
+    """This worker's number and all workers' (host, port), the chief's first; 0 and [] for a process on its own.
+
+    OSError if the environment speaks of several, but not clearly.
+    """
+    if "TF_CONFIG" not in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        os.environ["TF_CONFIG"] = json.dumps(_slurm())
+    text = os.environ.get("TF_CONFIG") or "{}"
+    try:
+        config = json.loads(text)
+        cluster = config.get("cluster", {})
+        tasks = [(job, i) for job in ("chief", "worker") for i in range(len(cluster.get(job, [])))]
+        if len(tasks) < 2:
+            return 0, []
+        number = tasks.index((config["task"]["type"], int(config["task"]["index"])))
+        return number, [_host_and_port(cluster[job][i]) for job, i in tasks]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OSError(
+            f"TF_CONFIG={text}: does not say which worker this is ({type(error).__name__}: {error}); "
+            "CLUSTER.md shows how"
+        ) from error
+
+
+def _host_and_port(address):
+    host, port = address.rsplit(":", 1)
+    return host.strip("[]"), int(port)
+
+
+def _slurm():
+    """What TF_CONFIG would be for this step of a Slurm job, each task a worker.
+
+    Slurm itself shows each task its GPUs, so TensorFlow's resolver is not asked to: it could not do without any.
+    """
+    tf = load(devices=False)
+    step = int(os.environ["SLURM_JOB_ID"]) + int(os.environ.get("SLURM_STEP_ID", 0))
+    tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
+    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+        port_base=20_000 + step % 10_000, gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
+    )
+    workers = resolver.cluster_spec().as_dict()["worker"]
+    number, node = int(os.environ["SLURM_PROCID"]), os.environ.get("SLURMD_NODENAME")
+    if node and workers[number].rsplit(":", 1)[0] != node:  # it sorts node10 before node9, Slurm does not
+        raise OSError(f"Slurm: TensorFlow takes worker {number} for {workers[number]}, not {node}; set TF_CONFIG")
+    return {"cluster": {"worker": workers}, "task": {"type": "worker", "index": number}}
+
+
+def is_chief():
+    """Whether this process scores, prints and writes: the first of several, or the only one."""
+    return _number == 0
+
+
+def several():
+    """Whether this process is one of several that share every batch."""
+    return len(_addresses) > 1
+
+
+def join():
+    """Meet the other workers, if there are any: before TensorFlow does anything else. OSError if one does not come."""
+    global _number, _addresses, _strategy
+    if several():
+        return
+    _number, _addresses = task()
+    if not several():
+        return
+    if not is_chief():
+        sys.stdout = open(os.devnull, "w")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what ends a worker is said in one line
+    tf = load(devices=False)
+    try:
+        wait = float(os.environ.get("DVAE_WAIT", WAIT))
+    except ValueError as error:
+        raise OSError(f"DVAE_WAIT={os.environ['DVAE_WAIT']}: not a number of seconds") from error
+    _meet(_number, _addresses, wait)
+    # TensorFlow's own wait for the others has no end, and stops all of Python. It is short, for they are all there;
+    # should one be lost at this very moment, this ends it.
+    faulthandler.dump_traceback_later(max(10, wait), exit=True, file=os.dup(2))
+    with stderr_held_back():
+        _strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    faulthandler.cancel_dump_traceback_later()
+
+
+def _meet(number, addresses, wait):
+    """Return once every other worker's port is open, with this one's open meanwhile. OSError after `wait` seconds."""
+    until = time.monotonic() + wait
+    host, port = addresses[number]
+    try:
+        door = socket.create_server(("", port))
+    except OSError as error:
+        raise OSError(f"{host}:{port}, this worker's address: {error.strerror}; give another in TF_CONFIG") from error
+    with door:
+        missing = [i for i in range(len(addresses)) if i != number]
+        while missing:
+            try:
+                socket.create_connection(addresses[missing[0]], timeout=5).close()
+                missing.pop(0)
+            except OSError as error:
+                if time.monotonic() > until:
+                    host, port = addresses[missing[0]]
+                    raise OSError(
+                        f"worker {missing[0]} of {len(addresses)} at {host}:{port} did not come within {wait:g} s "
+                        f"({error.strerror or error}); start it too, or wait longer with DVAE_WAIT=300"
+                    ) from error
+                time.sleep(RETRY_SECONDS)
+
+
+def strategy():
+    """TensorFlow's strategy: for several workers, several GPUs of this machine, or the one device there is."""
+    if _strategy:
+        return _strategy
+    tf = load()
+    if len(tf.config.list_logical_devices("GPU")) > 1:
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def lost(error):
+    """One line if this is what TensorFlow raises for want of another worker, else None."""
+    if several():
+        errors = load().errors
+        if isinstance(error, errors.UnavailableError | errors.AbortedError | errors.DeadlineExceededError):
+            return f"worker {_number} of {len(_addresses)} has lost another ({type(error).__name__}) and ends too"
+
+
+def from_chief(values):
+    """The chief's values on every worker: a list of tensors of numbers, float64, each of a shape that all know."""
+    tf = load()
+
+    def share():
+        replica = tf.distribute.get_replica_context()
+        chief = tf.get_static_value(replica.replica_id_in_sync_group) == 0
+        return replica.all_reduce("SUM", [tf.cast(value, tf.float64) * float(chief) for value in values])
+
+    shared = tf.function(lambda: _strategy.run(share))()
+    return [_strategy.experimental_local_results(value)[0] for value in shared]
