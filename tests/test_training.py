@@ -69,7 +69,14 @@ def run(seed, iterations=130, make_batch=correlated, folder=None, stop_at=None):
     model = DVAE(16, "gaussian", hidden=(8,), latent=2)
     rows = []
     for iteration, loss in training.train(
-        model, make_batch, iterations=iterations, learning_rate=0.01, seed=seed, rows=rows, folder=folder
+        model,
+        lambda batch_seed, first, count: make_batch(batch_seed),
+        batch_size=32,
+        iterations=iterations,
+        learning_rate=0.01,
+        seed=seed,
+        rows=rows,
+        folder=folder,
     ):
         if iteration == stop_at:
             break
@@ -98,12 +105,12 @@ def test_each_iteration_has_examples_of_its_own():
     seen = []
     model = DVAE(4, "gaussian", hidden=(3,), latent=2)
 
-    def make_batch(batch_seed):
-        clean = tf.random.stateless_normal((2, 4), batch_seed)
+    def make_batch(batch_seed, first, count):
+        clean = tf.random.stateless_normal((count, 4), batch_seed)
         tf.py_function(lambda batch: seen.append(batch.numpy().tobytes()), [clean], [])
         return clean, clean
 
-    for _ in training.train(model, make_batch, iterations=45, learning_rate=0.01, seed=0):
+    for _ in training.train(model, make_batch, batch_size=2, iterations=45, learning_rate=0.01, seed=0):
         pass
     assert len(seen) == len(set(seen)) == 45
 
