@@ -9,8 +9,10 @@ import importlib.resources
 import io
 import math
 import os
+import shutil
 import socket
 import sys
+import tempfile
 import warnings
 import zipfile
 import zlib
@@ -26,7 +28,8 @@ from quiet_tensorflow import load, tf
 HELD_OUT_OF_5K = 1000
 HELD_OUT_ONE_IN, HELD_OUT_AT_MOST = 5, 10_000  # of sets that hold out none themselves
 SIDES = (4, 256)  # pixels: larger images would take a network of gigabytes
-MOST_BYTES = 8 << 30  # of a set, decoded: more is a broken header or a trap
+MOST_BYTES = 64 << 30  # of a set, decoded: more is a broken header or a trap
+IN_MEMORY = 2 << 30  # bytes of a set; more are kept on the disk
 BLOCK_BYTES = 1 << 24  # read at once
 MEAN_PIXELS = 1 << 26  # turned into floats at once
 SKIPPED_NAMED = 5  # files that cannot be read; the others are counted
@@ -60,7 +63,7 @@ def load_images(path=None, size=28):
             raise OSError(f"{name}: a single image; at least 2 are needed, one to learn from and one held out")
         mixed = np.random.default_rng(0).permutation(len(train))
         part = min(max(1, len(train) // HELD_OUT_ONE_IN), HELD_OUT_AT_MOST)
-        test, train = train[mixed[:part]], train[mixed[part:]]
+        test, train = _taken(train, mixed[:part]), _taken(train, mixed[part:])
         if train_labels is not None:
             test_labels, train_labels = train_labels[mixed[:part]], train_labels[mixed[part:]]
     if train.shape[1:] != test.shape[1:]:
@@ -173,6 +176,25 @@ def _read(file, shape, dtype):
     return values
 
 
+def _room(shape):
+    """A uint8 array to be filled; a large one lies in a file without a name, in the system's folder for such (TMPDIR).
+
+    Only what is looked at is then in memory, and nothing is left of it however the program ends.
+    """
+    size = math.prod(shape)
+    if size <= IN_MEMORY:
+        return np.empty(shape, np.uint8)
+    folder = tempfile.gettempdir()
+    if shutil.disk_usage(folder).free < size:  # to write to a map without room behind it ends the program at once
+        raise OSError(f"{folder}: no room for {size:,} bytes of images; name another folder by TMPDIR")
+    return np.memmap(tempfile.TemporaryFile(), np.uint8, "w+", shape=shape)
+
+
+def _taken(images, order):
+    """Some of the images in another order, a large set block by block."""
+    return np.take(images, order, 0, out=_room((len(order), *images.shape[1:])), mode="clip")
+
+
 def _read_images(file, shape, dtype):
     """Images (count, H, W) or (count, H, W, channels) from a file as uint8 (count, H, W), turned grey in blocks."""
     if len(shape) not in (3, 4) or dtype.kind not in "buif":
@@ -182,11 +204,13 @@ def _read_images(file, shape, dtype):
     size = math.prod(shape[1:]) * dtype.itemsize
     if not 0 < shape[0] * size <= MOST_BYTES:
         raise ValueError(f"shape {shape}, {dtype}: no images, or more than {MOST_BYTES:,} bytes")
-    images = np.empty(shape[:3], np.uint8)
+    images = _room(shape[:3])
     for first in range(0, shape[0], BLOCK_BYTES // size + 1):
         part = images[first : first + BLOCK_BYTES // size + 1]
         part[...] = _grey_levels(_read(file, (len(part), *shape[1:]), dtype))
-    return images * np.uint8(255) if dtype.kind in "iu" and images.max() == 1 else images  # 0 and 1: black and white
+    if dtype.kind in "iu" and images.max() == 1:  # 0 and 1: black and white
+        images *= np.uint8(255)
+    return images
 
 
 def _grey_levels(values):
@@ -216,7 +240,7 @@ def _folder_images(folder, shape):
         files += [path for name in names if name[0] != "." and (path := Path(place, name)).is_file()]
     if len(files) * math.prod(shape) > MOST_BYTES:
         raise OSError(f"{folder}: {len(files):,} files are too many; choose a smaller --size or fewer of them")
-    images, count = np.empty((len(files), *shape), np.uint8), 0
+    images, count = _room((len(files), *shape)), 0
     for path in tqdm(sorted(files), "reading", unit="file", leave=False, disable=None):
         try:
             images[count] = read_image(path, shape)
@@ -276,9 +300,15 @@ def grey(images):
 
 
 def random_images(images, count, seed, first=0):
-    """`count` of the images, each drawn at random: (M, H, W) uint8 -> (count, H, W) in [0, 1]. Stateless."""
+    """`count` of the images, each drawn at random: (M, H, W) uint8 -> (count, H, W) in [0, 1]. Stateless.
+
+    Of images on the disk those alone are read.
+    """
     chosen = draws.integers((count,), seed, first, len(images))
-    return grey(tf.gather(images, chosen))
+    if not isinstance(images, np.memmap):
+        return grey(tf.gather(images, chosen))
+    taken = tf.numpy_function(lambda chosen: images[chosen], [chosen], tf.uint8)
+    return grey(tf.ensure_shape(taken, (count, *images.shape[1:])))
 
 
 def mean_image(images):

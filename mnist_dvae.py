@@ -76,7 +76,8 @@ def main(settings):
     shape = train_images.shape[1:]
     pixels = int(np.prod(shape))
     scored = SCORED_PIXELS // pixels  # at most
-    all_images = tf.constant(train_images)  # uint8
+    on_disk = isinstance(train_images, np.memmap)
+    all_images = train_images if on_disk else tf.constant(train_images)  # uint8
 
     def damage(images, seed, first=0):
         return CORRUPTIONS[settings.corruption](images, settings.amount, seed, first)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import image_utils
+from quiet_tensorflow import tf
 
 RNG = np.random.default_rng(0)
 
@@ -286,3 +287,24 @@ def test_the_mean_image_does_not_depend_on_blocks(monkeypatch):
     np.testing.assert_allclose(whole, images.mean(0) / 255, atol=1e-6)
     monkeypatch.setattr(image_utils, "MEAN_PIXELS", 100)
     np.testing.assert_allclose(image_utils.mean_image(images), whole, atol=1e-6)
+
+
+def test_a_large_set_lies_on_the_disk_and_gives_the_same_batches(tmp_path, monkeypatch):
+    images = RNG.integers(0, 256, (500, 9, 7), np.uint8)
+    np.savez(tmp_path / "mine.npz", images=images)
+    in_memory, _, held_out, _, _ = image_utils.load_images(tmp_path / "mine.npz")
+    monkeypatch.setattr(image_utils, "IN_MEMORY", 1000)
+    monkeypatch.setattr(image_utils, "BLOCK_BYTES", 1000)
+    on_disk, _, also_held_out, _, _ = image_utils.load_images(tmp_path / "mine.npz")
+    assert isinstance(on_disk, np.memmap) and not isinstance(in_memory, np.memmap)
+    np.testing.assert_array_equal(on_disk, in_memory)
+    np.testing.assert_array_equal(also_held_out, held_out)
+
+    @tf.function
+    def batch(images):
+        return image_utils.random_images(images, 6, (1, 2))
+
+    np.testing.assert_array_equal(batch(on_disk), batch(in_memory))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 30_000}))
+    with pytest.raises(OSError, match=r"no room for 31,500 bytes of images; .* TMPDIR"):
+        image_utils.load_images(tmp_path / "mine.npz")
