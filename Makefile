@@ -1,10 +1,11 @@
-# make demo   sets everything up and runs both experiments
-# make test   sets everything up and runs the tests
+# make demo     sets everything up and runs both experiments
+# make test     sets everything up and runs the tests
+# make cluster  sets everything up and compares two workers on this machine with one
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test cluster clean
 
 demo: .venv/demo
 	$(BIN)/python mnist_dvae.py --overwrite
@@ -15,6 +16,9 @@ test: .venv/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+cluster: .venv/demo
+	$(BIN)/python benchmarks/cluster.py
 
 .venv/demo: requirements.txt
 	$(PYTHON) -m venv .venv

@@ -33,7 +33,8 @@ def stderr_held_back():
 @functools.cache
 def load(devices=True):
     """TensorFlow, its devices found: both are the moments at which it talks. Other workers must be met in between."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # warnings and notes; errors stay
+    # Without warnings and notes. With other workers, of whose loss we speak ourselves, without errors too.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if devices else "3")
     with stderr_held_back():
         import tensorflow
 

@@ -23,9 +23,9 @@ def task():
 
     OSError if the environment speaks of several, but not clearly.
     """
-    if "TF_CONFIG" not in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
-        os.environ["TF_CONFIG"] = json.dumps(_slurm())
     text = os.environ.get("TF_CONFIG") or "{}"
+    if "TF_CONFIG" not in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        text = _slurm()
     try:
         config = json.loads(text)
         cluster = config.get("cluster", {})
@@ -43,11 +43,11 @@ def task():
 
 def _host_and_port(address):
     host, port = address.rsplit(":", 1)
-    return host.strip("[]"), int(port)
+    return host, int(port)
 
 
 def _slurm():
-    """What TF_CONFIG would be for this step of a Slurm job, each task a worker.
+    """What TF_CONFIG would say in this step of a Slurm job, each task a worker.
 
     Slurm itself shows each task its GPUs, so TensorFlow's resolver is not asked to: it could not do without any.
     """
@@ -61,7 +61,7 @@ def _slurm():
     number, node = int(os.environ["SLURM_PROCID"]), os.environ.get("SLURMD_NODENAME")
     if node and workers[number].rsplit(":", 1)[0] != node:  # it sorts node10 before node9, Slurm does not
         raise OSError(f"Slurm: TensorFlow takes worker {number} for {workers[number]}, not {node}; set TF_CONFIG")
-    return {"cluster": {"worker": workers}, "task": {"type": "worker", "index": number}}
+    return json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": number}})
 
 
 def is_chief():
@@ -84,7 +84,6 @@ def join():
         return
     if not is_chief():
         sys.stdout = open(os.devnull, "w")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what ends a worker is said in one line
     tf = load(devices=False)
     try:
         wait = float(os.environ.get("DVAE_WAIT", WAIT))
@@ -94,6 +93,8 @@ def join():
     # TensorFlow's own wait for the others has no end, and stops all of Python. It is short, for they are all there;
     # should one be lost at this very moment, this ends it.
     faulthandler.dump_traceback_later(max(10, wait), exit=True, file=os.dup(2))
+    cluster = {"worker": [f"{host}:{port}" for host, port in _addresses]}
+    os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": _number}})
     with stderr_held_back():
         _strategy = tf.distribute.MultiWorkerMirroredStrategy()
     faulthandler.cancel_dump_traceback_later()

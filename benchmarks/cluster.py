@@ -139,6 +139,7 @@ def faults(digits, folder):
     print(f"resumed on one: loss {last_scores(folder / 'on one')['loss']}, on two {last_scores(whole)['loss']}")
     ended("worker 0 killed", 0, signal.SIGKILL, [-9, 2])
     ended("worker 1 stopped", 1, signal.SIGSTOP, [2, -9])
+    ended("worker 1 told to end", 1, signal.SIGTERM, [130, 143])
     begun = time.monotonic()
     ((status, _, err),) = finish(start(2, "mnist_dvae.py", *flags, "--out", folder / "n", only=[0], DVAE_WAIT="5"))
     print(f"worker 1 never came: after {time.monotonic() - begun:.1f} s in all: {err.strip()}")
