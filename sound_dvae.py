@@ -23,7 +23,7 @@ LONG_SECONDS = 3.5  # of the long input, at most, where it is not a scale
 HOPS_A_WINDOW = 8  # how many windows cover each sample of the long input
 GENERATED = 512  # new sounds scored at each checkpoint
 SHOWN = 16  # of them in the figure and the WAV
-AUTOREGRESSED = 256  # windows are enough for this baseline, the slowest
+AUTOREGRESSED = 128  # windows are enough for this baseline, the slowest
 OWN_LATENT = 16  # recordings vary in more ways than notes do; 32 is no better
 SKIPPED_SHOWN = 5  # files that cannot be used
 
