@@ -112,11 +112,11 @@ def train(model, make_batch, *, batch_size, iterations, learning_rate, seed, row
 
     @tf.function
     def advance(first, count, interrupted):
-        total, i = tf.zeros(5), first
-        while i < first + count and total[3] == 0:
+        total, right = tf.zeros(5), 0
+        for i in tf.range(first, first + count):  # never waits for an update: the next batch is made meanwhile
             total += strategy.experimental_local_results(strategy.run(step, (i, interrupted)))[0]
-            i += 1
-        return total, i
+            right += tf.cast(total[3] == 0, tf.int32)
+        return total, first + right
 
     rows = [] if rows is None else rows
     variables = [*model.variables, *optimizer.variables]
@@ -141,13 +141,13 @@ def train(model, make_batch, *, batch_size, iterations, learning_rate, seed, row
         for checkpoint in [done, *ahead] if state["checkpoint"] else ahead:
             while done < checkpoint:
                 count = min(ITERATIONS_A_CALL, checkpoint - done)
-                total, i = advance(tf.constant(done), tf.constant(count), tf.constant(float(bool(interruptions))))
-                *losses, wrong, interrupted = total.numpy()
-                if wrong:
-                    optimizer.iterations.assign(i - 1)  # where its learning rate was that of this iteration
+                total, wrong = advance(tf.constant(done), tf.constant(count), tf.constant(float(bool(interruptions))))
+                *losses, failures, interrupted = total.numpy()
+                if failures:
+                    optimizer.iterations.assign(wrong)  # where its learning rate was that of this iteration
                     raise FloatingPointError(
-                        f"iteration {int(i)}: the loss or its gradient is not a finite number at learning rate "
-                        f"{float(optimizer.learning_rate):.3g}; try a lower --learning-rate"
+                        f"iteration {int(wrong) + 1}: the loss or its gradient is not a finite number at learning "
+                        f"rate {float(optimizer.learning_rate):.3g}; try a lower --learning-rate"
                         + (f" with --overwrite; iteration {saved} is kept in {folder}" if saved else "")
                     )
                 loss, nll, kl = np.stack(losses) / count
