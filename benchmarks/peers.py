@@ -19,6 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+sys.modules["triton"] = None  # of PyTorch's CUDA build: its LLVM and TensorFlow's crash in one process
+
 import numpy as np
 import torch
 
