@@ -4,13 +4,12 @@
     python benchmarks/cluster.py losses scores faults
 
 losses: those of the first 20 iterations of both experiments. scores: the last ones of a run. faults: a worker killed,
-one stopped, one that never comes, one told to end, and the run resumed on two workers and on one.
+one stopped, one told to end, one that never comes, and each time the run resumed, on two workers or on one.
 """
 
 import csv
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +23,8 @@ from faults import contents, differences, make_digits
 
 ROOT = Path(__file__).parent.parent
 FIRST = 20  # iterations whose losses are compared
+STRUCK_AT, LAST = 100, 300  # the checkpoint in which a signal comes, and the last one of that run
+ENDING = (signal.SIGTERM, signal.SIGINT)  # these ask a run to end; others do not ask
 # Runs a script as far as its first losses, and prints them.
 LOSSES = f"""
 import json, runpy, sys
@@ -41,7 +42,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def start(count, script, *flags, code=None, only=None, **environment):
+def start(count, script, *flags, code=None, only=None, cwd=ROOT, **environment):
     """`count` workers (or those in `only`) as processes; one is a process on its own."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
@@ -53,7 +54,7 @@ def start(count, script, *flags, code=None, only=None, **environment):
         env = {**os.environ, **environment, **({"TF_CONFIG": json.dumps(config)} if count > 1 else {})}
         command = [sys.executable, *(("-c", code) if code else ()), ROOT / script, *map(str, flags)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True}
-        processes.append(subprocess.Popen(command, cwd=ROOT, env=env, **pipes))
+        processes.append(subprocess.Popen(command, cwd=cwd, env=env, **pipes))
     return processes
 
 
@@ -106,44 +107,75 @@ def compare_scores(runs, folder):
 
 
 def faults(digits, folder):
-    flags = (*("--iters", 600, "--batch-size", 32, "--hidden", 32, "--latent", 4), "--data", digits)
-    whole, out = folder / "whole", folder / "stopped"
-    finish_well(start(2, "mnist_dvae.py", *flags, "--out", whole))
+    flags = ("--iters", LAST, "--batch-size", 32, "--hidden", 32, "--latent", 4, "--data", digits, "--out", "run")
 
-    def ended(name, worker, number, statuses):
-        """Two workers, one of which gets a signal once there are scores; what the others say, and when."""
-        shutil.rmtree(out, ignore_errors=True)
-        processes = start(2, "mnist_dvae.py", *flags, "--out", out)
-        while not (out / "reconstruction_000200.png").exists():
-            assert processes[0].poll() is None, finish(processes)
-            time.sleep(0.01)
-        processes[worker].send_signal(number)
+    def begin(name, *more, count=2, **options):
+        """Each run has a folder of its own, but the same --out: config.json and the page name it, and are compared."""
+        (folder / name).mkdir(exist_ok=True)
+        return start(count, "mnist_dvae.py", *flags, *more, cwd=folder / name, **options)
+
+    def never_came(wait, processes):
         begun = time.monotonic()
-        processes[1 - worker].wait(100)
-        seconds = time.monotonic() - begun
-        if number == signal.SIGSTOP:
-            processes[worker].kill()
-        ends = finish(processes)
-        print(f"{name}: the other ended after {seconds:.1f} s: {ends[1 - worker][2].strip()}", flush=True)
-        assert [status for status, _, _ in ends] == statuses, ends
-        assert len(ends[1 - worker][2].splitlines()) == 1 and seconds < 60, ends
+        ((status, out, err),) = finish(processes)
+        print(f"the other never came: after {time.monotonic() - begun:.1f} s in all: {err.strip()}", flush=True)
+        assert status == 2 and not out and len(err.splitlines()) == 1 and f"did not come within {wait} s" in err, err
 
-    ended("worker 1 killed", 1, signal.SIGKILL, [2, -9])
-    shutil.copytree(out, folder / "on one")
-    finish_well(start(2, "mnist_dvae.py", *flags, "--out", out, "--resume"))
-    different = [
-        name for name in differences(contents(out), contents(whole)) if name != "index.html"
-    ]  # has the command
-    print(f"resumed on two workers: {different or 'every file as that of a run never stopped'}")
-    finish_well(start(1, "mnist_dvae.py", *flags, "--out", folder / "on one", "--resume"))
-    print(f"resumed on one: loss {last_scores(folder / 'on one')['loss']}, on two {last_scores(whole)['loss']}")
-    ended("worker 0 killed", 0, signal.SIGKILL, [-9, 2])
-    ended("worker 1 stopped", 1, signal.SIGSTOP, [2, -9])
-    ended("worker 1 told to end", 1, signal.SIGTERM, [130, 143])
-    begun = time.monotonic()
-    ((status, _, err),) = finish(start(2, "mnist_dvae.py", *flags, "--out", folder / "n", only=[0], DVAE_WAIT="5"))
-    print(f"worker 1 never came: after {time.monotonic() - begun:.1f} s in all: {err.strip()}")
-    assert status == 2 and len(err.splitlines()) == 1 and not different
+    never_came(60, begin("no worker 0", only=[1]))
+    never_came(5, begin("no worker 1", only=[0], DVAE_WAIT="5"))
+    finish_well(begin("whole"))
+    whole = contents(folder / "whole/run")
+
+    def struck(number, worker, statuses, words, resumed_on):
+        """Two workers, one of which gets a signal once there are scores; what the other says, when; then on with it."""
+        name = f"{number.name} to worker {worker}"
+        out = folder / name / "run"
+        processes = begin(name)
+        try:
+            while not (out / f"reconstruction_{STRUCK_AT:06d}.png").exists():
+                assert processes[0].poll() is None, finish(processes)
+                time.sleep(0.01)
+            processes[worker].send_signal(number)
+            begun = time.monotonic()
+            processes[1 - worker].wait(100)
+            seconds = time.monotonic() - begun
+            processes[worker].send_signal(signal.SIGCONT)  # one that had fallen silent wakes up when all is over
+            ends = finish(processes)
+        finally:
+            for process in processes:
+                process.kill()
+        with np.load(out / "checkpoint.npz") as file:
+            saved = json.loads(str(file["state"]))["iteration"]
+        said = ends[1 - worker][2].strip()
+        print(f"{name}: the other ended after {seconds:.1f} s, saved at {saved}: {said}", flush=True)
+        assert [status for status, _, _ in ends] == statuses and seconds < 60, ends
+        for index, (status, _, err) in enumerate(ends):
+            lines = err.splitlines()
+            if number in ENDING and index == worker:
+                assert lines[:2] == ["", "finishing what is under way; once more stops at once"], ends
+                lines = lines[2:]
+            if status != -signal.SIGKILL:
+                assert len(lines) == 1 and words in lines[0] and ("--resume" in lines[0]) == (index == 0), ends
+        # Nothing but a checkpoint would be saved in so short a run, had they not been told to end.
+        assert STRUCK_AT < saved < LAST if number in ENDING else saved >= STRUCK_AT, saved
+
+        finish_well(begin(name, "--resume", count=resumed_on))
+        different = differences(contents(out), whole)
+        if resumed_on == 1:  # rounds otherwise from there on; not what was written before
+            early = ["config.json", *(each for each in whole if f"_{STRUCK_AT:06d}" in each or "_000000" in each)]
+            assert len(early) == 5 and not set(early) & set(different) and contents(out).keys() == whole.keys()
+            one, two = (last_scores(each) for each in (out, folder / "whole/run"))
+            print(f"    resumed on one: loss {one['loss']}, on two, never stopped: {two['loss']}", flush=True)
+            assert abs(one["loss"] / two["loss"] - 1) < 1e-3
+        else:
+            print(f"    resumed on two: {different or 'every file as that of a run never stopped'}", flush=True)
+            assert not different
+
+    struck(signal.SIGKILL, 1, [2, -9], "worker 0 of 2 has lost another", resumed_on=2)
+    struck(signal.SIGKILL, 0, [-9, 2], "worker 1 of 2 has lost another", resumed_on=1)
+    struck(signal.SIGSTOP, 1, [2, 2], "has lost another", resumed_on=2)
+    struck(signal.SIGSTOP, 0, [2, 2], "has lost another", resumed_on=2)
+    struck(signal.SIGTERM, 1, [130, 143], "interrupted", resumed_on=2)
+    struck(signal.SIGINT, 0, [130, 130], "interrupted", resumed_on=1)
 
 
 if __name__ == "__main__":
