@@ -17,7 +17,7 @@ import run
 import workers
 
 HERE = Path(__file__).parent
-ITERATIONS, KILLED_AT = 40, 25
+ITERATIONS, TOLD_AT, KILLED_AT = 40, 10, 24
 
 
 @pytest.fixture
@@ -99,8 +99,11 @@ def test_only_the_chief_writes(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def losses(folder=None, killed_at=None):
-    """Each iteration's loss in a small run that saves at every one. The worker dies while making batch `killed_at`."""
+def losses(folder=None, number=None, made_before=None):
+    """Each iteration's loss in a small run that saves at every one.
+
+    The worker sends itself the signal `number` while it makes a batch, after `made_before` others.
+    """
     import training
     from models import DVAE, keras
     from quiet_tensorflow import tf
@@ -108,9 +111,9 @@ def losses(folder=None, killed_at=None):
     made = []
 
     def made_one(_):
+        if len(made) == made_before:
+            os.kill(os.getpid(), number)
         made.append(1)
-        if len(made) == killed_at:
-            os.kill(os.getpid(), signal.SIGKILL)
 
     def make_batch(seed, first, count):
         clean = draws.normal((count, 1), seed, first) * tf.ones((1, 16))
@@ -128,8 +131,11 @@ def losses(folder=None, killed_at=None):
             yield iteration, float(loss)
 
 
-def as_process(folder, killed_at=None, devices=1):
-    """What each process of the test below runs; its losses are printed as they come."""
+def as_process(folder, *signals, devices=1):
+    """What each process of the test below runs; its losses are printed as they come, and where it was told to end.
+
+    signals: the last two arguments of `losses`, for a first run and for one that goes on with it, and so on.
+    """
     with run.one_line_errors():
         workers.join()
         from quiet_tensorflow import load
@@ -140,11 +146,15 @@ def as_process(folder, killed_at=None, devices=1):
             tf.config.set_logical_device_configuration(cpu, devices * [tf.config.LogicalDeviceConfiguration()])
             strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(devices)])
             workers.strategy = lambda: strategy
-        for row in losses(Path(folder), killed_at):
-            print(json.dumps(row), flush=True)
+        for each in signals or [()]:
+            try:
+                for row in losses(Path(folder), *each):
+                    print(json.dumps(row), flush=True)
+            except KeyboardInterrupt as interrupted:
+                print(json.dumps(["interrupted", interrupted.args]), flush=True)
 
 
-def test_two_workers_or_devices_do_what_one_does_and_a_lost_one_ends_the_other(tmp_path):
+def test_two_workers_or_devices_do_what_one_does_and_end_together(tmp_path):
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
     out = tmp_path / "two"
     out.mkdir()
@@ -161,23 +171,26 @@ def test_two_workers_or_devices_do_what_one_does_and_a_lost_one_ends_the_other(t
             text=True,
         )
 
-    chief = start(f"{str(out)!r}", TF_CONFIG=told(cluster, type="worker", index=0))
-    other = start(f"{str(tmp_path / 'no')!r}, {KILLED_AT}", TF_CONFIG=told(cluster, type="worker", index=1))
+    # One batch is made before the first iteration, to tell the data by.
+    strikes = [(int(signal.SIGTERM), TOLD_AT - 1), (int(signal.SIGKILL), KILLED_AT - TOLD_AT)]
+    chief = start(f"{str(out)!r}, (), ()", TF_CONFIG=told(cluster, type="worker", index=0))
+    other = start(f"{str(tmp_path / 'no')!r}, *{strikes}", TF_CONFIG=told(cluster, type="worker", index=1))
     mirrored = start(f"{str(tmp_path / 'devices')!r}, devices=2")
     alone = dict(losses())
 
     said, error = other.communicate(timeout=200)
     killed = time.monotonic()
-    assert other.returncode == -signal.SIGKILL and not said and not error
+    assert other.returncode == -signal.SIGKILL and not said
+    assert error == "\nfinishing what is under way; once more stops at once\n"
     said, error = chief.communicate(timeout=60)
     assert time.monotonic() - killed < 60
     assert chief.returncode == 2 and len(error.splitlines()) == 1 and "worker 0 of 2 has lost another" in error
     together = dict(map(json.loads, said.splitlines()))
-    assert list(together) == list(range(KILLED_AT - 1))
+    assert list(together) == [*range(TOLD_AT), "interrupted", *range(TOLD_AT, KILLED_AT)]
     np.testing.assert_allclose(*([run[i] for i in range(1, 21)] for run in (together, alone)), rtol=1e-5)
 
     gone_on = dict(losses(out))
-    assert list(gone_on) == list(range(KILLED_AT - 2, ITERATIONS + 1))
+    assert list(gone_on) == list(range(KILLED_AT - 1, ITERATIONS + 1))
     np.testing.assert_allclose(gone_on[ITERATIONS], alone[ITERATIONS], rtol=1e-4)
 
     said, error = mirrored.communicate(timeout=200)
