@@ -3,8 +3,8 @@
     python benchmarks/cluster.py               # some minutes; `make cluster` is this
     python benchmarks/cluster.py losses scores faults
 
-losses: those of the first 20 iterations of both experiments. scores: the last ones of a run. faults: a worker killed,
-one stopped, one told to end, one that never comes, and each time the run resumed, on two workers or on one.
+losses: those of the first 20 iterations of both experiments. scores: the last ones of a run. faults: a worker that
+never comes; one killed, stopped or told to end, and each time the run resumed, on two workers or on one.
 """
 
 import csv
