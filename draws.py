@@ -2,9 +2,10 @@
 
 TensorFlow's stateless generator counts: four 32-bit numbers a step (Salmon, Moraes, Dror, Shaw 2011, "Parallel random
 numbers: as easy as 1, 2, 3"). To draw some rows of a batch alone, as one of several workers does, is to begin at their
-count. From row 0 on, the numbers are those of `tf.random.stateless_normal` and `tf.random.stateless_uniform`.
+count. From row 0 on, the numbers are those of `tf.random.stateless_uniform`.
 """
 
+import functools
 import math
 
 from quiet_tensorflow import tf
@@ -14,8 +15,18 @@ BYTES_A_STEP = 16
 
 
 def normal(shape, seed, first=0):
-    """Standard normal float32 of this shape, its rows `first` and following of the draw by `seed`."""
-    return _rows(tf.raw_ops.StatelessRandomNormalV2, shape, seed, first, dtype=tf.float32)
+    """Standard normal float32 of this shape, its rows `first` and following of the draw by `seed`.
+
+    The normal distribution's quantiles at uniform numbers: half the time of TensorFlow's own, which are half of what a
+    batch of noisy sound takes. Of 2^23 levels, so never beyond 5.3.
+    """
+    return _quantiles()(uniform(shape, seed, first))
+
+
+@functools.cache
+def _quantiles():
+    """Uniform numbers, multiples of 2^-23 in [0, 1), to normal ones; XLA makes one loop of it."""
+    return tf.function(lambda u: tf.math.ndtri(u + 2.0**-24), jit_compile=True, autograph=False)
 
 
 def uniform(shape, seed, first=0, low=0.0, high=1.0):

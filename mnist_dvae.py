@@ -30,6 +30,7 @@ def read_flags():
         learning_rate=4e-3,
         hidden=(512,),
         latent=32,
+        components=200,
     )
     flags.add_argument(
         "--data",
@@ -121,7 +122,7 @@ def main(settings):
     models.keras.utils.set_random_seed(settings.seed)  # for the weights' first values
     about = {"experiment": "mnist", "shape": list(shape), "data": settings.data and os.path.abspath(settings.data)}
     with workers.strategy().scope():
-        model = models.DVAE(pixels, "bernoulli", settings.hidden, settings.latent, about)
+        model = models.DVAE(pixels, "bernoulli", settings.hidden, settings.latent, settings.components, about)
     rows = []
     for iteration, train_loss in training.train(
         model,

@@ -3,8 +3,10 @@
     corrupted -> encoder -> mean, log_var -> z -> decoder -> nll(clean) + kl
 
 The encoder sees the corrupted input, the loss asks for the clean one (Im, Ahn, Memisevic, Bengio 2017,
-arXiv 1511.06406). Examples are flat: images of H x W are (B, H * W), windows of sound are (B, N). All losses
-are in nats per example, summed over pixels or samples.
+arXiv 1511.06406). The prior of z is learned too, a mixture of Gaussians: seven notes are not one cloud.
+
+Examples are flat: images of H x W are (B, H * W), windows of sound are (B, N). All losses are in nats per example,
+summed over pixels or samples.
 """
 
 import io
@@ -19,20 +21,30 @@ from quiet_tensorflow import load, tf
 load()  # before Keras, which would load TensorFlow with all its start-up lines
 import keras
 
-FORMAT = 1  # of `model.keras`: raised when older scripts could no longer use one
+NETWORK = "input_size", "likelihood", "hidden", "latent", "components"  # what makes a DVAE, besides its weights
+FORMAT = 2  # of `model.keras`: raised when older scripts could no longer use one, or newer ones an older
 LARGEST_FILE = 2**30  # bytes, unpacked
 LOG_2_PI = math.log(2 * math.pi)
 SMALL_KERNEL = 0.3
 INITIAL_BIAS_STD = 0.5  # of the decoder's output: before it has learned anything, a network says noise, not nothing
 INITIAL_STD = 0.5  # about the RMS of what the Gaussian likelihood is used for: sound between -1 and 1
+COMPONENT_STD = 0.5  # of the prior's at first, their means being standard normal
 
 
-def kl_divergence(mean, log_var):
-    """KL divergence of N(mean, exp(log_var)) from N(0, 1), nats: (B, L), (B, L) -> (B,).
+def gaussian_log_density(z, mean, log_var):
+    """Log density of N(mean, exp(log_var)) at z, nats: all (B, L) -> (B,)."""
+    return -0.5 * tf.reduce_sum((z - mean) ** 2 * tf.exp(-log_var) + log_var + LOG_2_PI, axis=-1)
 
-    Kingma and Welling 2014 (arXiv 1312.6114), appendix B.
+
+def mixture_log_density(z, logits, means, log_vars):
+    """Log density at z of a mixture of K Gaussians with weights softmax(logits): (B, L), (K,), (K, L), (K, L) -> (B,).
+
+    The square is multiplied out: two matrix products instead of B K L differences.
     """
-    return 0.5 * tf.reduce_sum(tf.exp(log_var) + mean**2 - 1 - log_var, axis=-1)
+    precisions = tf.exp(-log_vars)
+    constants = tf.reduce_sum(means**2 * precisions + log_vars + LOG_2_PI, axis=-1)
+    squares = tf.matmul(z**2, precisions, transpose_b=True) - 2 * tf.matmul(z, means * precisions, transpose_b=True)
+    return tf.reduce_logsumexp(tf.nn.log_softmax(logits) - 0.5 * (squares + constants), axis=-1)
 
 
 def bernoulli_nll(clean, logits):
@@ -56,18 +68,17 @@ def reparameterize(mean, log_var, noise):
     return mean + tf.exp(0.5 * log_var) * noise
 
 
-def importance_log_likelihood(nll, mean, log_var, samples, seed):
+def importance_log_likelihood(log_joint, mean, log_var, samples, seed):
     """log p(x), nats, estimated from below with `samples` draws of z from q = N(mean, exp(log_var)): -> (B,).
 
     log 1/K sum_k p(x | z_k) p(z_k) / q(z_k): Burda, Grosse, Salakhutdinov 2016 (arXiv 1509.00519), equation 8.
-    `nll` gives -log p(x | z) for z (B, L) -> (B,). `seed`: a pair of integers. Runs inside a `tf.function` too.
+    `log_joint` gives log p(x | z) p(z): (B, L) -> (B,). `seed`: a pair of integers. Runs inside a `tf.function` too.
     """
     total = tf.fill(tf.shape(mean)[:1], -math.inf)
     for k in tf.range(samples):
         noise = tf.random.stateless_normal(tf.shape(mean), tf.random.fold_in(seed, k))
         z = reparameterize(mean, log_var, noise)
-        log_prior_ratio = 0.5 * tf.reduce_sum(noise**2 + log_var - z**2, axis=-1)  # log p(z) - log q(z)
-        total = tf.experimental.numpy.logaddexp(total, log_prior_ratio - nll(z))
+        total = tf.experimental.numpy.logaddexp(total, log_joint(z) - gaussian_log_density(z, mean, log_var))
     return total - tf.math.log(tf.cast(samples, tf.float32))
 
 
@@ -88,16 +99,18 @@ class DVAE(keras.Model):
 
     input_size: values of one flattened example. likelihood: "bernoulli" (pixels in [0, 1]; the decoder gives
     logits) or "gaussian" (samples; the decoder gives their mean, and one standard deviation is learned).
-    hidden: widths of the encoder's layers; the decoder has the same in reverse. latent: dimensions of z.
+    hidden: widths of the encoder's layers; the decoder has the same in reverse. latent: dimensions of z. components: of
+    the prior of z, a mixture of Gaussians learned with the rest (as in Dilokthanakul et al. 2016, arXiv 1611.02648, but
+    without classes to infer); a single one makes the plain variational autoencoder, up to scale and place of z.
     about: what one must know to use the model on other data, kept in its file as JSON: {"experiment": "sound",
     "sample_rate": 16000, ...}.
     """
 
-    def __init__(self, input_size, likelihood, hidden=(512, 512), latent=32, about=None, **kwargs):
+    def __init__(self, input_size, likelihood, hidden=(512, 512), latent=32, components=200, about=None, **kwargs):
         super().__init__(**kwargs)
         if likelihood not in ("bernoulli", "gaussian"):
             raise ValueError(f"likelihood must be 'bernoulli' or 'gaussian', not {likelihood!r}")
-        self.input_size, self.likelihood, self.latent = input_size, likelihood, latent
+        self.input_size, self.likelihood, self.latent, self.components = input_size, likelihood, latent, components
         self.hidden, self.about = tuple(hidden), {"format": FORMAT, **(about or {})}
         # In noisy data, what the layers that meet it start with in directions that carry only noise is hardly ever
         # unlearned, and passes that noise on.
@@ -106,9 +119,12 @@ class DVAE(keras.Model):
         self.decoder = _dense_layers("decoder", (latent, *reversed(self.hidden), input_size), small=last)
         self.decoder.layers[-1].bias.assign(keras.random.normal((input_size,), stddev=INITIAL_BIAS_STD))
         if likelihood == "gaussian":
-            self.log_std = self.add_weight(
-                name="log_std", initializer=keras.initializers.Constant(math.log(INITIAL_STD))
-            )
+            self.log_std = self.add_weight((), keras.initializers.Constant(math.log(INITIAL_STD)), name="log_std")
+        constant, standard_normal = keras.initializers.Constant, keras.initializers.RandomNormal(stddev=1.0)
+        size = components, latent
+        self.prior_logits = self.add_weight((components,), constant(0.0), name="prior_logits")
+        self.prior_means = self.add_weight(size, standard_normal, name="prior_means")
+        self.prior_log_vars = self.add_weight(size, constant(2 * math.log(COMPONENT_STD)), name="prior_log_vars")
         self.noise_seed = keras.random.SeedGenerator(0)
         self.built = True
 
@@ -128,14 +144,27 @@ class DVAE(keras.Model):
 
     def generate(self, count, seed):
         """`count` new examples, their z drawn from the prior by `seed` (a pair of integers): -> (count, input_size)."""
-        return self.expectation(tf.random.stateless_normal((count, self.latent), seed))
+        which_seed, noise_seed = tf.unstack(tf.random.split(seed))
+        which = tf.random.stateless_categorical(self.prior_logits[None], count, which_seed)[0]
+        mean, log_var = (tf.gather(part, which) for part in (self.prior_means, self.prior_log_vars))
+        noise = tf.random.stateless_normal((count, self.latent), noise_seed)
+        return self.expectation(reparameterize(mean, log_var, noise))
 
     def call(self, corrupted, noise=None):
-        """Decoded (logits for "bernoulli"), mean and log_var. `noise` (B, L): standard normal, drawn if not given."""
+        """Decoded (logits for "bernoulli"), z, mean, log_var. `noise` (B, L): standard normal, drawn if not given."""
         mean, log_var = self.encode(corrupted)
         if noise is None:
             noise = keras.random.normal(tf.shape(mean), seed=self.noise_seed)
-        return self.decoder(reparameterize(mean, log_var, noise)), mean, log_var
+        z = reparameterize(mean, log_var, noise)
+        return self.decoder(z), z, mean, log_var
+
+    def log_prior(self, z):
+        """Log density of the prior at z, nats: (B, L) -> (B,)."""
+        return mixture_log_density(z, self.prior_logits, self.prior_means, self.prior_log_vars)
+
+    def kl(self, z, mean, log_var):
+        """Log q(z) - log p(z), nats: (B, L) -> (B,). Its mean over z from q is the KL divergence of q from p."""
+        return gaussian_log_density(z, mean, log_var) - self.log_prior(z)
 
     def nll(self, clean, decoded):
         """Negative log-likelihood of clean given the decoder's output, nats: (B, D), (B, D) -> (B,)."""
@@ -145,16 +174,19 @@ class DVAE(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The negative ELBO, nats, averaged over the batch. `x` is not looked at: `y` is the clean example."""
-        decoded, mean, log_var = y_pred
-        return tf.reduce_mean(self.nll(y, decoded) + kl_divergence(mean, log_var))
+        decoded, *posterior = y_pred
+        return tf.reduce_mean(self.nll(y, decoded) + self.kl(*posterior))
 
     def log_likelihood(self, inputs, clean, samples, seed):
         """Importance-sampled log p(clean), nats, with q(z | inputs): (B, D), (B, D) -> (B,)."""
-        mean, log_var = self.encode(inputs)
-        return importance_log_likelihood(lambda z: self.nll(clean, self.decoder(z)), mean, log_var, samples, seed)
+
+        def log_joint(z):
+            return self.log_prior(z) - self.nll(clean, self.decoder(z))
+
+        return importance_log_likelihood(log_joint, *self.encode(inputs), samples, seed)
 
     def get_config(self):
-        own = {name: getattr(self, name) for name in ("input_size", "likelihood", "hidden", "latent", "about")}
+        own = {name: getattr(self, name) for name in (*NETWORK, "about")}
         return {**super().get_config(), **own}
 
 
@@ -177,12 +209,10 @@ def load_model(path):
         kind, own = config["registered_name"], config["config"]
         about = own.get("about", {})
         ours = kind == keras.saving.get_registered_name(DVAE) and "experiment" in about
-        written = about.get("format", FORMAT) if ours else FORMAT
-        if ours and written <= FORMAT:
-            _check_sizes(own["input_size"], own["hidden"], own["latent"], weights)
-            model = DVAE(
-                **{name: own[name] for name in ("input_size", "likelihood", "hidden", "latent", "about", "name")}
-            )
+        written = int(about.get("format", FORMAT)) if ours else FORMAT
+        if ours and written == FORMAT:
+            _check_sizes(own["input_size"], own["hidden"], own["latent"], own["components"], weights)
+            model = DVAE(**{name: own[name] for name in (*NETWORK, "about", "name")})
             model.load_weights(path)
             if not all(tf.reduce_all(tf.math.is_finite(weight)) for weight in model.weights):
                 raise ValueError("weights that are not finite numbers")
@@ -193,14 +223,16 @@ def load_model(path):
         raise OSError(f"{path}: a Keras model, but not one that these scripts have trained")
     if written > FORMAT:
         raise OSError(f"{path}: written by a newer version of these scripts (format {written}); update them")
+    if written < FORMAT:
+        raise OSError(f"{path}: written by an older version of these scripts (format {written}); train it anew")
     return model
 
 
-def _check_sizes(input_size, hidden, latent, weights):
+def _check_sizes(input_size, hidden, latent, components, weights):
     """ValueError if a file's network, or what its weights (HDF5, bytes) unfold to, is larger than those bytes."""
     import h5py
 
-    widths = [input_size, *hidden, latent]
+    widths = [input_size, *hidden, latent, components]  # the prior's means are as many as a layer between would have
     if not all(isinstance(width, int) and width > 0 for width in widths) or len(widths) > 100:
         raise ValueError(f"layers of {widths[:5]} values")
     if 4 * sum(before * after for before, after in itertools.pairwise(widths)) > len(weights):

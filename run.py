@@ -70,7 +70,7 @@ class Flags(argparse.ArgumentParser):
         fail(f"{message} (see --help)")
 
 
-def parser(description, *, experiment, iters, batch_size, learning_rate, hidden, latent):
+def parser(description, *, experiment, iters, batch_size, learning_rate, hidden, latent, components):
     """The flags both experiments share, with the defaults given and those they have in common."""
     flags = Flags(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
     flags.set_defaults(experiment=experiment)
@@ -85,6 +85,7 @@ def parser(description, *, experiment, iters, batch_size, learning_rate, hidden,
     )
     add("--hidden", type=layer_widths, default=hidden, help="widths of the encoder's layers, e.g. 256,128")
     add("--latent", type=whole_number, default=latent, help="dimensions of z")
+    add("--components", type=whole_number, default=components, help="Gaussians that make up the prior of z")
     add("--corruption", choices=CORRUPTIONS, default="block", help="how the input is damaged")
     add("--amount", type=positive, default=0.2, help="share missing or replaced; for gaussian, standard deviation")
     add("--seed", type=seed, default=0, help="of everything random in the run")

@@ -49,6 +49,7 @@ def read_flags():
         learning_rate=8e-3,
         hidden=(256, 256, 128),
         latent=5,
+        components=200,
     )
     flags.add_argument("--sample-rate", type=run.whole_number, default=16000, help="Hz, at least 1000")
     flags.add_argument("--window", type=run.whole_number, default=1024, help="samples the network sees at once")
@@ -192,7 +193,7 @@ def main(settings):
     if not own:
         about |= {"notes": list(settings.notes), "timbre": settings.timbre}
     with workers.strategy().scope():
-        model = models.DVAE(window, "gaussian", settings.hidden, settings.latent, about)
+        model = models.DVAE(window, "gaussian", settings.hidden, settings.latent, settings.components, about)
     rows = []
     for iteration, train_loss in training.train(
         model,

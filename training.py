@@ -13,7 +13,6 @@ import numpy as np
 from tqdm import tqdm
 
 import draws
-import models
 import run
 import workers
 from models import keras
@@ -28,7 +27,7 @@ WEIGHT_DECAY = 0.1  # times the learning rate, an iteration
 ITERATIONS_A_CALL = 20  # in one call of the compiled loop; the bar moves, and the losses are read, once a call
 
 SAVE_ITERATIONS, SAVE_SECONDS = 1000, 60  # a run that is killed loses no more than that
-FORMAT = 1  # of the file it is resumed from
+FORMAT = 2  # of the file it is resumed from
 
 
 def checkpoint_iterations(iterations):
@@ -49,7 +48,7 @@ def adam(iterations, learning_rate):
         0.0, max(1, iterations - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "log_std"])
+    optimizer.exclude_from_weight_decay(var_names=["bias", "log_std", "prior"])
     return optimizer
 
 
@@ -67,7 +66,7 @@ def train(model, make_batch, *, batch_size, iterations, learning_rate, seed, row
     Of several workers only the chief saves and is yielded to; for the others the program ends here.
 
     OSError: the folder's file is not of this run, or cannot be written; another worker is lost, or does something else.
-    FloatingPointError: a loss or a gradient was not finite.
+    FloatingPointError: a loss, or a weight to be saved, was not finite.
     """
     strategy = model.distribute_strategy
     replicas = strategy.num_replicas_in_sync
@@ -83,9 +82,8 @@ def train(model, make_batch, *, batch_size, iterations, learning_rate, seed, row
             loss = model.compute_loss(x=corrupted, y=clean, y_pred=outputs)
             loss *= len(clean) / batch_size  # the sum over all replicas is the mean over the batch
         gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
-        kl = tf.reduce_mean(models.kl_divergence(*outputs[1:])) * (len(clean) / batch_size)
-        finite = [tf.reduce_all(tf.math.is_finite(values)) for values in (loss, *gradients)]
-        return tf.stack([loss, loss - kl, kl, 1 - tf.cast(tf.reduce_all(finite), tf.float32)]), gradients
+        kl = tf.reduce_mean(model.kl(*outputs[1:])) * (len(clean) / batch_size)
+        return tf.stack([loss, loss - kl, kl]), gradients
 
     def update(*batch):
         losses, own_gradients = gradients(*batch)
@@ -95,14 +93,15 @@ def train(model, make_batch, *, batch_size, iterations, learning_rate, seed, row
     # The update is compiled by XLA, which fuses Adam with the gradients; not so where replicas meet in between. The
     # batch is made and the loop turned outside it: XLA is slow at both on a CPU.
     if replicas == 1:
-        update = tf.function(update, jit_compile=True)
+        update = tf.function(update, jit_compile=True, autograph=False)
     else:
-        gradients = tf.function(gradients, jit_compile=True)
+        gradients = tf.function(gradients, jit_compile=True, autograph=False)
 
     def batch(i, first, count):
         batch_seed, noise_seed = tf.unstack(tf.random.split(tf.random.fold_in((seed, TRAINING), i)))
         return *make_batch(batch_seed, first, count), draws.normal((count, model.latent), noise_seed, first)
 
+    @tf.autograph.experimental.do_not_convert  # which takes seconds, and finds nothing in it to convert
     def step(i, interrupted):
         replica = tf.distribute.get_replica_context()
         number = int(tf.get_static_value(replica.replica_id_in_sync_group))
@@ -112,10 +111,10 @@ def train(model, make_batch, *, batch_size, iterations, learning_rate, seed, row
 
     @tf.function
     def advance(first, count, interrupted):
-        total, right = tf.zeros(5), 0
+        total, right = tf.zeros(4), 0
         for i in tf.range(first, first + count):  # never waits for an update: the next batch is made meanwhile
             total += strategy.experimental_local_results(strategy.run(step, (i, interrupted)))[0]
-            right += tf.cast(total[3] == 0, tf.int32)
+            right += tf.cast(tf.math.is_finite(total[0]), tf.int32)
         return total, first + right
 
     rows = [] if rows is None else rows
@@ -141,15 +140,8 @@ def train(model, make_batch, *, batch_size, iterations, learning_rate, seed, row
         for checkpoint in [done, *ahead] if state["checkpoint"] else ahead:
             while done < checkpoint:
                 count = min(ITERATIONS_A_CALL, checkpoint - done)
-                total, wrong = advance(tf.constant(done), tf.constant(count), tf.constant(float(bool(interruptions))))
-                *losses, failures, interrupted = total.numpy()
-                if failures:
-                    optimizer.iterations.assign(wrong)  # where its learning rate was that of this iteration
-                    raise FloatingPointError(
-                        f"iteration {int(wrong) + 1}: the loss or its gradient is not a finite number at learning "
-                        f"rate {float(optimizer.learning_rate):.3g}; try a lower --learning-rate"
-                        + (f" with --overwrite; iteration {saved} is kept in {folder}" if saved else "")
-                    )
+                total, right = advance(tf.constant(done), tf.constant(count), tf.constant(float(bool(interruptions))))
+                *losses, interrupted = total.numpy()
                 loss, nll, kl = np.stack(losses) / count
                 total_loss += loss * count
                 done += count
@@ -157,8 +149,17 @@ def train(model, make_batch, *, batch_size, iterations, learning_rate, seed, row
                 bar.update(count)
                 stop = interruptions if alone else interrupted  # by whichever worker: all stop after the same iteration
                 waited, last = time.monotonic() - saved_at, done == checkpoint
-                due = done - saved >= SAVE_ITERATIONS or waited >= SAVE_SECONDS or last
-                if folder and (due or stop):
+                due = stop or done - saved >= SAVE_ITERATIONS or waited >= SAVE_SECONDS or last
+                # A gradient that is not finite makes the next loss so; what is to be saved is looked at itself.
+                if right < done or (due and not all(np.isfinite(variable).all() for variable in variables)):
+                    wrong = min(int(right), done - 1)
+                    optimizer.iterations.assign(wrong)  # where its learning rate was that of this iteration
+                    raise FloatingPointError(
+                        f"iteration {wrong + 1}: the loss or a weight is not a finite number at learning rate "
+                        f"{float(optimizer.learning_rate):.3g}; try a lower --learning-rate"
+                        + (f" with --overwrite; iteration {saved} is kept in {folder}" if saved else "")
+                    )
+                if folder and due:
                     state.update(iteration=done, since=since, loss=float(total_loss), checkpoint=last, rows=rows)
                     save(folder / run.CHECKPOINT, variables, state)
                     saved, saved_at = done, time.monotonic()
@@ -221,7 +222,7 @@ def restore(path, variables, expected):
 def held_out_losses(model, corrupted, clean):
     """Loss and its parts on examples not trained on: {"loss", "nll", "kl"}, nats, with the same z at every call."""
     noise = tf.random.stateless_normal((len(clean), model.latent), HELD_OUT_SEED)
-    decoded, mean, log_var = model(corrupted, noise=noise)
-    loss = model.compute_loss(x=corrupted, y=clean, y_pred=(decoded, mean, log_var))
-    kl = tf.reduce_mean(models.kl_divergence(mean, log_var))
+    outputs = model(corrupted, noise=noise)
+    loss = model.compute_loss(x=corrupted, y=clean, y_pred=outputs)
+    kl = tf.reduce_mean(model.kl(*outputs[1:]))
     return {"loss": float(loss), "nll": float(loss - kl), "kl": float(kl)}

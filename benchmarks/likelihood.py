@@ -33,6 +33,7 @@ MODELS = {  # name: corruption, amount
     "DVAE, salt-and-pepper 10 %": ("salt-pepper", 0.10),
     "DVAE, block 20 %": ("block", 0.20),
 }
+GROUPED = "iters", "network", "samples", "digits", "model"  # a row of the table is of results alike in these
 PUBLISHED = {  # test NLL in nats, dynamic binarization, 5,000 importance samples: arXiv 1509.00519, table 1
     "VAE, one stochastic layer (Burda et al. 2016)": 86.76,
     "IWAE, k = 50, one stochastic layer (same)": 84.78,
@@ -52,7 +53,8 @@ def fitted(settings, name, seed, train_images):
         return load_model(path)
     corruption, amount = MODELS[name]
     keras.utils.set_random_seed(seed)
-    model = DVAE(28 * 28, "bernoulli", settings.hidden, settings.latent, {"experiment": "likelihood"})
+    network = settings.hidden, settings.latent, settings.components
+    model = DVAE(28 * 28, "bernoulli", *network, {"experiment": "likelihood"})
 
     def make_batch(batch_seed, first, count):
         image_seed, pixel_seed, damage_seed = tf.unstack(tf.random.split(batch_seed, 3))
@@ -82,11 +84,9 @@ def test_scores(model, images, samples):
 
     @tf.function(reduce_retracing=True)
     def score(clean, seed):
-        mean, log_var = model.encode(clean)
-        noise = tf.random.stateless_normal(tf.shape(mean), seed)
-        decoded, _, _ = model(clean, noise=noise)
-        elbo = -model.nll(clean, decoded) - training.models.kl_divergence(mean, log_var)
-        return -model.log_likelihood(clean, clean, samples, seed), -elbo
+        noise = tf.random.stateless_normal((len(clean), model.latent), seed)
+        decoded, *posterior = model(clean, noise=noise)
+        return -model.log_likelihood(clean, clean, samples, seed), model.nll(clean, decoded) + model.kl(*posterior)
 
     clean = binarized(image_utils.grey(images), training.HELD_OUT_SEED)
     parts = [score(part, tf.constant((7, k))) for k, part in enumerate(tf.split(clean, max(1, len(images) // 1000)))]
@@ -95,29 +95,30 @@ def test_scores(model, images, samples):
 
 def stem(settings, name, seed):
     """The name of a model's files: everything that makes it what it is."""
-    widths = "-".join(map(str, settings.hidden))
-    what = f"{name} {widths} {settings.latent} {settings.iters} {settings.batch_size} {settings.learning_rate:g}"
-    return f"{what} seed {seed}".replace(" %", "%")
+    what = "-".join(map(str, settings.hidden)), settings.latent, settings.components, settings.iters
+    what = name, *what, settings.batch_size, f"{settings.learning_rate:g} seed", seed
+    return " ".join(map(str, what)).replace(" %", "%")
 
 
 def table(results):
     """Markdown rows: model, mean NLL over the seeds, its standard error, the same for the ELBO, training time."""
     lines = [
-        "| model | iterations | test NLL [nats] | - ELBO [nats] | training [min] | seeds |",
-        "|---|---|---|---|---|---|",
+        "| model | network, components | iterations | test NLL [nats] | - ELBO [nats] | training [min] | seeds |",
+        "|---|---|---|---|---|---|---|",
     ]
     groups = {}
     for path in sorted(results.glob("*.json")):
         result = json.loads(path.read_text())
-        groups.setdefault((result["model"], result["iters"], result["samples"], result["digits"]), []).append(result)
-    for (model, iters, samples, digits), runs in sorted(groups.items(), key=lambda item: (item[0][1], item[0][0])):
+        groups.setdefault(tuple(result[name] for name in GROUPED), []).append(result)
+    for group, runs in sorted(groups.items()):
+        iters, network, samples, digits, model = group
         nll, elbo, minutes = (np.array([one[name] for one in runs]) for name in ("nll", "negative_elbo", "minutes"))
         spread = f" ± {nll.std(ddof=1) / np.sqrt(len(nll)):.2f}" if len(nll) > 1 else ""
         lines.append(
-            f"| {model} ({samples} samples, {digits} digits) | {iters} | {nll.mean():.2f}{spread} | {elbo.mean():.2f} "
-            f"| {minutes.mean():.1f} | {len(runs)} |"
+            f"| {model} ({samples} samples, {digits} digits) | {network} | {iters} | {nll.mean():.2f}{spread} "
+            f"| {elbo.mean():.2f} | {minutes.mean():.1f} | {len(runs)} |"
         )
-    lines += [f"| {name} | | {nll:.2f} | | | |" for name, nll in PUBLISHED.items()]
+    lines += [f"| {name} | 784-200-200-50, 1 | | {nll:.2f} | | | |" for name, nll in PUBLISHED.items()]
     return "\n".join(lines)
 
 
@@ -127,6 +128,9 @@ def main():
     flags.add_argument("--seeds", type=int, default=2)
     flags.add_argument("--hidden", type=lambda text: tuple(map(int, text.split(","))), default=(512, 512))
     flags.add_argument("--latent", type=int, default=50)
+    flags.add_argument(
+        "--components", type=int, default=500, help="of the prior; 1 is the plain autoencoder's Gaussian"
+    )
     flags.add_argument("--batch-size", type=int, default=128)
     flags.add_argument("--learning-rate", type=float, default=2e-3)
     flags.add_argument("--samples", type=int, default=5000, help="importance samples a digit")
@@ -153,6 +157,9 @@ def main():
                 model = fitted(settings, name, seed, train_images)
                 nll, negative_elbo = test_scores(model, test_images[:digits], samples)
                 result = {"model": name, "iters": settings.iters, "seed": seed, "samples": samples, "digits": digits}
+                result["network"] = (
+                    f"784-{'-'.join(map(str, settings.hidden))}-{settings.latent}, {settings.components}"
+                )
                 result |= {"nll": float(nll.mean()), "nll_standard_error": float(nll.std() / len(nll) ** 0.5)}
                 result |= {"negative_elbo": float(negative_elbo.mean()), "minutes": model.about["minutes"]}
                 with run.replacing(path) as beside:

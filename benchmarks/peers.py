@@ -125,7 +125,7 @@ class Digits:
 
 def ours(task, iterations):
     settings = task.settings
-    model = DVAE(task.size, task.likelihood, settings.hidden, settings.latent)
+    model = DVAE(task.size, task.likelihood, settings.hidden, settings.latent, settings.components)
     training.checkpoint_iterations = lambda last: range(0, last + 1, EVERY)
     for _ in training.train(
         model,
@@ -139,7 +139,7 @@ def ours(task, iterations):
 
 
 def keras_fit(task, jit):
-    model = DVAE(task.size, task.likelihood, task.settings.hidden, task.settings.latent)
+    model = DVAE(task.size, task.likelihood, task.settings.hidden, task.settings.latent, task.settings.components)
     model.compile(keras.optimizers.Adam(EXAMPLE_RATE), jit_compile=jit)
     seeds = tf.data.Dataset.random(rerandomize_each_iteration=True)
     batches = seeds.map(lambda seed: task.make_batch(tf.stack([0, seed]))).prefetch(2)
@@ -157,16 +157,27 @@ def pytorch(task):
     encoder = layers((task.size, *settings.hidden, 2 * settings.latent))
     decoder = layers((settings.latent, *reversed(settings.hidden), task.size))
     log_std = torch.nn.Parameter(torch.tensor(-0.7))
-    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters(), log_std], EXAMPLE_RATE, fused=True)
+    size = settings.components, settings.latent
+    prior = [torch.nn.Parameter(part) for part in (torch.zeros(size[0]), torch.randn(size), torch.full(size, -1.4))]
+    parameters = [*encoder.parameters(), *decoder.parameters(), log_std, *prior]
+    optimizer = torch.optim.Adam(parameters, EXAMPLE_RATE, fused=True)
+
+    def log_prior(z):
+        logits, means, log_vars = prior
+        precisions = torch.exp(-log_vars)
+        squares = z**2 @ precisions.T - 2 * z @ (means * precisions).T + (means**2 * precisions + log_vars).sum(-1)
+        return torch.logsumexp(torch.log_softmax(logits, -1) - 0.5 * squares, -1)
 
     def loss_of(corrupted, clean):
         mean, log_var = encoder(corrupted).chunk(2, -1)
-        decoded = decoder(mean + torch.exp(0.5 * log_var) * torch.randn_like(mean))
+        noise = torch.randn_like(mean)
+        z = mean + torch.exp(0.5 * log_var) * noise
+        decoded = decoder(z)
         if task.likelihood == "bernoulli":
             nll = torch.nn.functional.binary_cross_entropy_with_logits(decoded, clean, reduction="none").sum(-1)
         else:
             nll = (0.5 * ((clean - decoded) * torch.exp(-log_std)) ** 2 + log_std + 0.919).sum(-1)
-        return (nll + 0.5 * (torch.exp(log_var) + mean**2 - 1 - log_var).sum(-1)).mean()
+        return (nll - 0.5 * (noise**2 + log_var).sum(-1) - log_prior(z)).mean()
 
     @torch.no_grad()
     def reconstruct(corrupted):
@@ -201,6 +212,8 @@ def shapes(task):
             products += [(batch, i, o), (i, batch, o)]
             if sizes is decoder or layer > 0:  # nothing needs the gradient of the data
                 products.append((batch, o, i))
+    latent, components = settings.latent, settings.components  # the prior's: of z and of its square
+    products += 2 * [(batch, latent, components), (latent, batch, components), (batch, components, latent)]
     return products
 
 

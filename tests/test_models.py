@@ -20,13 +20,26 @@ def normal(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def test_kl_divergence_agrees_with_monte_carlo():
+def test_log_densities_are_scipys():
+    z, mean, log_var = normal(7, 3), normal(7, 3, seed=1), normal(7, 3, seed=2)
+    expected = scipy.stats.norm.logpdf(z.astype(float), mean, np.exp(log_var / 2)).sum(1)
+    np.testing.assert_allclose(models.gaussian_log_density(z, mean, log_var), expected, rtol=1e-5)
+    logits, means, log_vars = normal(5, seed=3), normal(5, 3, seed=4), normal(5, 3, seed=5)
+    each = scipy.stats.norm.logpdf(z[:, None].astype(float), means, np.exp(log_vars / 2)).sum(2)  # (7, 5)
+    expected = scipy.special.logsumexp(each + scipy.special.log_softmax(logits), axis=1)
+    np.testing.assert_allclose(models.mixture_log_density(z, logits, means, log_vars), expected, rtol=1e-5)
+
+
+def test_the_mean_of_kl_is_the_closed_form_for_a_single_gaussian():
+    model = DVAE(4, "gaussian", hidden=(), latent=2, components=1)
+    prior_mean, prior_log_var = np.array([0.3, -0.5]), np.array([0.4, -0.2])
+    model.prior_means.assign(prior_mean[None])
+    model.prior_log_vars.assign(prior_log_var[None])
     mean, log_var = np.array([[0.7, -1.2]], np.float32), np.array([[-1.0, 0.5]], np.float32)
-    std = np.exp(0.5 * log_var)
-    z = mean + std * normal(400_000, 2).astype(float)
-    ratio = (scipy.stats.norm.logpdf(z, mean, std) - scipy.stats.norm.logpdf(z)).sum(1)
-    error = ratio.std() / np.sqrt(len(ratio))
-    assert models.kl_divergence(mean, log_var).numpy()[0] == pytest.approx(ratio.mean(), abs=5 * error)
+    kl = model.kl(models.reparameterize(mean, log_var, normal(400_000, 2)), mean, log_var).numpy()
+    ratio = np.exp(log_var - prior_log_var)
+    expected = 0.5 * (ratio + (mean - prior_mean) ** 2 / np.exp(prior_log_var) - 1 - np.log(ratio)).sum()
+    assert kl.mean() == pytest.approx(expected, abs=5 * kl.std() / np.sqrt(len(kl)))
 
 
 def test_bernoulli_nll_is_scipys_for_binary_pixels_and_the_mean_of_it_for_grey_ones():
@@ -59,12 +72,12 @@ def test_importance_log_likelihood_reaches_the_closed_form_of_a_linear_gaussian_
     mean = x @ weights.T / std**2 @ np.linalg.inv(precision) + 0.05
     log_var = np.log(2 * np.diag(np.linalg.inv(precision))) * np.ones((3, 1))
 
-    def nll(z):
-        return models.gaussian_nll(
-            tf.constant(x, tf.float32), z @ tf.constant(weights, tf.float32), np.float32(np.log(std))
-        )
+    def log_joint(z):
+        decoded = z @ tf.constant(weights, tf.float32)
+        nll = models.gaussian_nll(tf.constant(x, tf.float32), decoded, np.float32(np.log(std)))
+        return models.gaussian_log_density(z, 0.0, tf.zeros_like(z)) - nll
 
-    arguments = nll, tf.constant(mean, tf.float32), tf.constant(log_var, tf.float32)
+    arguments = log_joint, tf.constant(mean, tf.float32), tf.constant(log_var, tf.float32)
     many = tf.function(lambda: models.importance_log_likelihood(*arguments, 20_000, (1, 2)))()
     np.testing.assert_allclose(many, expected, atol=0.05)
     single = np.array([models.importance_log_likelihood(*arguments, 1, (3, k)) for k in range(300)])
@@ -74,12 +87,14 @@ def test_importance_log_likelihood_reaches_the_closed_form_of_a_linear_gaussian_
 def test_the_loss_is_the_negative_elbo():
     model = DVAE(6, "gaussian", hidden=(5,), latent=2)
     clean, noise = normal(8, 6), normal(8, 2, seed=1)
-    decoded, mean, log_var = (part.numpy().astype(float) for part in model(clean, noise=noise))
-    z = mean + np.exp(log_var / 2) * noise
+    decoded, z, mean, log_var = (part.numpy().astype(float) for part in model(clean, noise=noise))
+    np.testing.assert_allclose(z, mean + np.exp(log_var / 2) * noise, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(decoded, model.decoder(z.astype(np.float32)), rtol=1e-4, atol=1e-6)
     std = float(tf.exp(model.log_std))
     nll = -scipy.stats.norm.logpdf(clean, decoded, std).sum(1)
-    kl = 0.5 * (np.exp(log_var) + mean**2 - 1 - log_var).sum(1)
+    means, log_vars = model.prior_means.numpy(), model.prior_log_vars.numpy()
+    each = scipy.stats.norm.logpdf(z[:, None], means, np.exp(log_vars / 2)).sum(2) - np.log(len(means))
+    kl = scipy.stats.norm.logpdf(z, mean, np.exp(log_var / 2)).sum(1) - scipy.special.logsumexp(each, axis=1)
     loss = model.compute_loss(x=clean, y=clean, y_pred=model(clean, noise=noise))
     assert float(loss) == pytest.approx((nll + kl).mean(), rel=1e-5)
 
@@ -87,7 +102,8 @@ def test_the_loss_is_the_negative_elbo():
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 def test_a_model_comes_back_from_its_file(tmp_path, likelihood):
     keras.utils.set_random_seed(3)
-    model = DVAE(12, likelihood, hidden=(7, 5), latent=3, about={"experiment": "test", "shape": [3, 4]})
+    model = DVAE(12, likelihood, hidden=(7, 5), latent=3, components=9, about={"experiment": "test", "shape": [3, 4]})
+    model.prior_logits.assign(normal(9))
     if likelihood == "gaussian":
         model.log_std.assign(-1.5)
     model.save(tmp_path / "model.keras")
@@ -142,7 +158,7 @@ def test_a_strangers_model_runs_no_code(tmp_path, monkeypatch):
 def kept(tmp_path_factory):
     """A small model's file: its members."""
     path = tmp_path_factory.mktemp("kept") / "model.keras"
-    DVAE(12, "gaussian", hidden=(7, 5), latent=3, about={"experiment": "sound"}).save(path)
+    DVAE(12, "gaussian", hidden=(7, 5), latent=3, components=2, about={"experiment": "sound"}).save(path)
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -174,7 +190,9 @@ def weights(**values):
         (lambda kept: changed(kept, hidden=[-7, 5]), "layers of"),
         (lambda kept: changed(kept, hidden="75"), "layers of"),
         (lambda kept: changed(kept, likelihood="poisson"), "likelihood"),
-        (lambda kept: changed(kept, about={"experiment": "sound", "format": 2}), "newer version"),
+        (lambda kept: changed(kept, components=10**9), "layers of"),
+        (lambda kept: changed(kept, about={"experiment": "sound", "format": 3}), "newer version"),
+        (lambda kept: changed(kept, about={"experiment": "sound", "format": 1}), "older version"),
         (lambda kept: changed(kept, about={"experiment": "sound", "format": "two"}), "not a model"),
         (lambda kept: changed(kept, about={"shape": [3, 4]}), "not one that these scripts"),
         (lambda kept: {**kept, "model.weights.h5": weights()}, "vast is not in the file"),
@@ -213,13 +231,20 @@ def test_a_bomb_is_not_unpacked_and_nan_is_not_used(tmp_path, kept, monkeypatch)
         models.load_model(path)
 
 
-def test_generated_pixels_are_probabilities_from_standard_normal_z():
-    model = DVAE(2, "bernoulli", hidden=(), latent=2)
+def test_generated_pixels_are_probabilities_from_z_of_the_prior():
+    model = DVAE(2, "bernoulli", hidden=(), latent=2, components=2)
+    model.prior_logits.assign(np.log([0.3, 0.7]))
+    model.prior_means.assign([[-2, 1], [2, 0]])
+    model.prior_log_vars.assign(np.log([[1, 4], [0.25, 1]]))
     model.decoder.layers[-1].set_weights([np.eye(2, dtype=np.float32), np.zeros(2, np.float32)])
     pixels = model.generate(20_000, (0, 1)).numpy()
     assert pixels.min() > 0 and pixels.max() < 1
-    z = scipy.special.logit(pixels.astype(float)).ravel()
-    assert scipy.stats.kstest(z, "norm").pvalue > 1e-3
+    z = scipy.special.logit(pixels.astype(float))
+    for axis, (first, second) in enumerate([((-2, 1), (2, 0.5)), ((1, 2), (0, 1))]):
+        cdf = lambda x: 0.3 * scipy.stats.norm.cdf(x, *first) + 0.7 * scipy.stats.norm.cdf(x, *second)  # noqa: E731, B023
+        assert scipy.stats.kstest(z[:, axis], cdf).pvalue > 1e-3
+    left = z[:, 0] < 0  # nearly all of the first Gaussian, which is the higher one
+    assert left.mean() == pytest.approx(0.3, abs=0.02) and z[left, 1].mean() == pytest.approx(1, abs=0.1)
 
 
 def test_it_learns_with_keras_own_fit():
