@@ -177,15 +177,13 @@ def main(settings):
         with run.replacing(out / name) as path:
             figures.save(path, *pictures)
 
-    def picture(title, name, signal):
-        return figures.sound(title, name, signal, chopped, gaps, rate, frequency_limit)
-
     write_wav("clean.wav", clean)
     write_wav("chopped.wav", chopped)
     if not own:
         write_wav("tone.wav", reference)
     frequency_limit = audio_utils.frequency_limit(reference, rate)
-    chopped_picture = figures.pixels(picture("", "chopped input", chopped))
+    picture = figures.sounds(chopped, gaps, rate, frequency_limit)
+    chopped_picture = picture("", "chopped input", chopped)
 
     models.keras.utils.set_random_seed(settings.seed)  # for the weights' first values
     about = {"experiment": "sound", "sample_rate": rate, "rms": audio_utils.RMS}
