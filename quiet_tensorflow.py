@@ -10,6 +10,10 @@ import os
 import sys
 import tempfile
 
+# Before NumPy is loaded. Its BLAS would wait for work with all cores at full speed, which TensorFlow needs, and on
+# matrices as small as ours be slower than with one.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 
 @contextlib.contextmanager
 def stderr_held_back():
