@@ -223,7 +223,8 @@ def snr_db(reference, estimate):
     reference, estimate = np.asarray(reference, float), np.asarray(estimate, float)
     if not reference.size:
         return float("nan")
-    return 10 * np.log10(np.sum(reference**2) / np.sum((reference - estimate) ** 2))
+    error = reference - estimate
+    return 10 * np.log10(np.vdot(reference, reference) / np.vdot(error, error))
 
 
 def si_sdr_db(reference, estimate):

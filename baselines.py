@@ -138,12 +138,15 @@ def nearest_fill(damaged, mask, training_images):
 
     training_images (M, H, W), uint8; looked at block by block, in memory that does not grow with M.
     """
-    shown, flat = (np.reshape(values, (len(damaged), -1)) for values in (1 - mask, damaged))
+    shown, flat = (np.reshape(values, (len(damaged), -1)).astype(np.float32) for values in (1 - mask, damaged))
     nearest, least = np.zeros(len(damaged), int), np.full(len(damaged), np.inf)
     for first in range(0, len(training_images), NEAREST_BLOCK):
         block = training_images[first : first + NEAREST_BLOCK]
         known = block.reshape(len(block), -1) / np.float32(255)
-        distances = shown @ (known**2).T - 2 * (shown * flat) @ known.T  # (B, M), up to a constant for each of B
+        squares, products = (
+            tf.matmul(*pair, transpose_b=True).numpy() for pair in ((shown, known**2), (shown * flat, known))
+        )
+        distances = squares - 2 * products  # (B, M), up to a constant for each of B
         closest = distances.argmin(1)
         distance = distances[np.arange(len(damaged)), closest]
         nearest = np.where(distance < least, first + closest, nearest)

@@ -173,6 +173,7 @@ def windows(title, signals, sample_rate):
     for column, ax in enumerate(backdrop.figure.axes):
         part = signals[column * rows : (column + 1) * rows]
         drawn += ax.plot(time, part.T + levels[: len(part)], lw=0.8, color=COLOUR)
+        drawn.append(ax.hlines(levels + 1, 0, time[-1], color="0.8", lw=0.8))
         for number, level in enumerate(levels[: len(part)], column * rows + 1):
             drawn.append(ax.text(0.01 * time[-1], level + 0.9, number, va="top", color="0.4"))
     return backdrop.pixels(*drawn)
@@ -187,7 +188,6 @@ def _windows(rows, milliseconds):
     levels = -2.0 * np.arange(rows)  # each sound has the room from -1 to 1 around its own
     for ax in columns:
         ax.grid(axis="x", alpha=0.3)
-        ax.hlines(levels + 1, 0, milliseconds, color="0.8", lw=0.8)
     columns[0].set(xlim=(0, milliseconds), ylim=(levels[-1] - 1, 1))
     ticks = np.array([0.5, 0, -0.5])
     columns[0].set_yticks((levels[:, None] + ticks).ravel(), [f"{tick:g}" for tick in ticks] * rows)

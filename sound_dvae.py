@@ -157,10 +157,10 @@ def main(settings):
 
     def scores(windows, long):
         """The scores of an estimate of the held-out windows (or the first of them), and of the long input."""
-        some = slice(len(windows))
+        some, missing = held_reference[: len(windows)], held_gaps[: len(windows)] == 1
         return {
-            "snr_db": snr_db(held_reference[some], windows),
-            "gap_snr_db": snr_db(held_reference[some][held_gaps[some] == 1], windows[held_gaps[some] == 1]),
+            "snr_db": snr_db(some, windows),
+            "gap_snr_db": snr_db(some[missing], windows[missing]),
             "long_snr_db": snr_db(reference, long),
             "long_gap_snr_db": snr_db(reference[gaps == 1], long[gaps == 1]),
             "long_si_sdr_db": audio_utils.si_sdr_db(reference, long),
