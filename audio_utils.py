@@ -200,15 +200,22 @@ def one_after_the_other(signals, sample_rate, pause=0.1):
     return np.pad(faded, ((0, 0), (0, round(pause * sample_rate)))).ravel()
 
 
+def _magnitudes(signal, window, hop):
+    """Of the spectrum of each Hann-tapered piece, 1 for a constant of 1: (T,) -> (K, window // 2 + 1)."""
+    taper = np.hanning(window + 1)[:-1]
+    pieces = sliding_window_view(signal, window)[::hop]
+    return np.abs(np.fft.rfft(pieces * (taper / taper.sum())))
+
+
 def spectrogram_db(signal, sample_rate, window=1024, hop=256):
     """Level in dB relative to a full-scale sine: frequencies (F,) Hz, times (K,) s, levels (F, K).
 
     Hann window; `window` and `hop` in samples.
     """
-    frequencies, times, magnitude = scipy.signal.spectrogram(
-        signal, sample_rate, "hann", window, window - hop, detrend=False, scaling="spectrum", mode="magnitude"
-    )
-    return frequencies, times, 20 * np.log10(np.maximum(2 * magnitude, 10 ** (SPECTRUM_FLOOR_DB / 20)))
+    magnitudes = _magnitudes(signal, window, hop)
+    times = (window / 2 + hop * np.arange(len(magnitudes))) / sample_rate
+    levels = 20 * np.log10(np.maximum(2 * magnitudes.T, 10 ** (SPECTRUM_FLOOR_DB / 20)))
+    return np.fft.rfftfreq(window, 1 / sample_rate), times, levels
 
 
 def snr_db(reference, estimate):
@@ -216,7 +223,8 @@ def snr_db(reference, estimate):
     reference, estimate = np.asarray(reference, float), np.asarray(estimate, float)
     if not reference.size:
         return float("nan")
-    return 10 * np.log10(np.sum(reference**2) / np.sum((reference - estimate) ** 2))
+    error = reference - estimate
+    return 10 * np.log10(np.vdot(reference, reference) / np.vdot(error, error))
 
 
 def si_sdr_db(reference, estimate):
@@ -242,8 +250,9 @@ def frequency_limit(signal, sample_rate):
 
     At least 2 kHz, at most the Nyquist frequency.
     """
-    frequencies, power = scipy.signal.welch(signal, sample_rate, nperseg=min(1024, signal.size))
-    highest = frequencies[np.searchsorted(np.cumsum(power), 0.99 * power.sum())]
+    window = min(1024, signal.size)
+    power = (_magnitudes(signal - signal.mean(), window, window // 2) ** 2).mean(0)
+    highest = np.fft.rfftfreq(window, 1 / sample_rate)[np.searchsorted(np.cumsum(power), 0.99 * power.sum())]
     return min(max(2000, 1000 * math.ceil(2 * highest / 1000)), sample_rate / 2)
 
 

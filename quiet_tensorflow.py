@@ -10,6 +10,14 @@ import os
 import sys
 import tempfile
 
+# Before NumPy is loaded. Its BLAS would wait for work with all cores at full speed, which TensorFlow needs, and on
+# matrices as small as ours be slower than with one.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# Keras imports these if they can be found, which takes a second. Left out, save in a notebook: somebody may want there
+# what Keras does with them.
+UNUSED = "matplotlib.pyplot", "pandas", "sklearn"
+
 
 @contextlib.contextmanager
 def stderr_held_back():
@@ -35,9 +43,14 @@ def load(devices=True):
     """TensorFlow, its devices found: both are the moments at which it talks. Other workers must be met in between."""
     # Without warnings and notes. With other workers, of whose loss we speak ourselves, without errors too.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if devices else "3")
+    hidden = [name for name in UNUSED if name not in sys.modules and "IPython" not in sys.modules]
     with stderr_held_back():
-        import tensorflow
-
+        sys.modules.update(dict.fromkeys(hidden))
+        try:
+            import tensorflow
+        finally:
+            for name in hidden:
+                del sys.modules[name]
         if devices:
             tensorflow.config.list_logical_devices()
     return tensorflow

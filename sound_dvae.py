@@ -158,10 +158,10 @@ def main(settings):
 
     def scores(windows, long):
         """The scores of an estimate of the held-out windows (or the first of them), and of the long input."""
-        some = slice(len(windows))
+        some, missing = held_reference[: len(windows)], held_gaps[: len(windows)] == 1
         return {
-            "snr_db": snr_db(held_reference[some], windows),
-            "gap_snr_db": snr_db(held_reference[some][held_gaps[some] == 1], windows[held_gaps[some] == 1]),
+            "snr_db": snr_db(some, windows),
+            "gap_snr_db": snr_db(some[missing], windows[missing]),
             "long_snr_db": snr_db(reference, long),
             "long_gap_snr_db": snr_db(reference[gaps == 1], long[gaps == 1]),
             "long_si_sdr_db": audio_utils.si_sdr_db(reference, long),
@@ -178,15 +178,13 @@ def main(settings):
         with run.replacing(out / name) as path:
             figures.save(path, *pictures)
 
-    def picture(title, name, signal):
-        return figures.sound(title, name, signal, chopped, gaps, rate, frequency_limit)
-
     write_wav("clean.wav", clean)
     write_wav("chopped.wav", chopped)
     if not own:
         write_wav("tone.wav", reference)
     frequency_limit = audio_utils.frequency_limit(reference, rate)
-    chopped_picture = figures.pixels(picture("", "chopped input", chopped))
+    picture = figures.sounds(chopped, gaps, rate, frequency_limit)
+    chopped_picture = picture("", "chopped input", chopped)
 
     models.keras.utils.set_random_seed(settings.seed)  # for the weights' first values
     about = {"experiment": "sound", "sample_rate": rate, "rms": audio_utils.RMS}
