@@ -3,6 +3,8 @@
 Sounds and masks are (B, N), the mask 1 where something is missing; images and masks are (B, H, W).
 """
 
+import warnings
+
 import numpy as np
 import scipy.linalg
 
@@ -12,7 +14,7 @@ from quiet_tensorflow import tf
 JANSSEN_ITERATIONS = 2  # of coefficients and samples in turn; on noisy notes more of them lower the SNR
 NEAREST_BLOCK = 4096  # training images compared at once
 CLASSIFIED = 10_000  # images
-CLASSIFIER_EPOCHS, CLASSIFIER_BATCH, CLASSIFIER_HIDDEN = 20, 100, 256
+CLASSIFIER_EPOCHS = 20
 
 
 def interpolate(chopped, mask):
@@ -157,55 +159,11 @@ def nearest_fill(damaged, mask, training_images):
 def digit_classifier(images, labels):
     """A judge of digits: a small network fitted to at most CLASSIFIED of the images (M, H, W) uint8 and their labels.
 
-    Returns a function: flat images (B, H * W) in [0, 1] -> their labels (B,), and how sure it is of each (B,). It is
-    never fitted to mended or generated ones. Scikit-learn's MLPClassifier with its defaults, save for the size of
-    batches and the epochs; written anew for its speed, and to spare its second of imports.
+    Takes flat images in [0, 1]; never fitted to mended or generated ones.
     """
-    kinds, index = np.unique(labels[:CLASSIFIED], return_inverse=True)
-    flat = images[:CLASSIFIED].reshape(len(index), -1) / np.float32(255)
-    rng = np.random.RandomState(0)
-    weights = []
-    for sizes in (flat.shape[1], CLASSIFIER_HIDDEN), (CLASSIFIER_HIDDEN, len(kinds)):
-        limit = np.sqrt(6 / sum(sizes))
-        weights += [tf.Variable(rng.uniform(-limit, limit, shape), dtype=tf.float32) for shape in (sizes, sizes[1:])]
-    moments = [[tf.Variable(tf.zeros_like(weight)) for weight in weights] for _ in range(2)]
-    order, orders = np.arange(len(index)), []
-    for _ in range(CLASSIFIER_EPOCHS):
-        order = order[rng.permutation(len(index))]
-        orders.append(order)
-    batches = np.concatenate(orders)[: CLASSIFIER_EPOCHS * len(index) // CLASSIFIER_BATCH * CLASSIFIER_BATCH]
+    from sklearn.neural_network import MLPClassifier  # takes half a second to import
 
-    def logits(images):
-        return tf.nn.relu(images @ weights[0] + weights[1]) @ weights[2] + weights[3]
-
-    @tf.function
-    def fit(images, index, batches):
-        step = 0.0
-        for rows in batches:
-            step += 1.0
-            with tf.GradientTape() as tape:
-                outputs = logits(tf.gather(images, rows))
-                loss = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.gather(index, rows), outputs)
-                decay = 1e-4 / CLASSIFIER_BATCH * (tf.nn.l2_loss(weights[0]) + tf.nn.l2_loss(weights[2]))
-                loss = tf.reduce_mean(loss) + decay
-            for weight, mean, square, gradient in zip(weights, *moments, tape.gradient(loss, weights)):
-                tf.raw_ops.ResourceApplyAdam(  # Keras's takes longer for all else it does than for this
-                    var=weight.handle,
-                    m=mean.handle,
-                    v=square.handle,
-                    grad=gradient,
-                    lr=1e-3,
-                    beta1=0.9,
-                    beta2=0.999,
-                    beta1_power=0.9**step,
-                    beta2_power=0.999**step,
-                    epsilon=1e-8,
-                )
-
-    fit(flat, index, batches.reshape(-1, CLASSIFIER_BATCH))
-
-    def judge(images):
-        shares = tf.nn.softmax(logits(images)).numpy()
-        return kinds[shares.argmax(1)], shares.max(1)
-
-    return judge
+    classifier = MLPClassifier((256,), batch_size=100, max_iter=CLASSIFIER_EPOCHS, random_state=0)
+    flat = images[:CLASSIFIED].reshape(-1, images[0].size) / np.float32(255)  # twice as fast as in double precision
+    with warnings.catch_warnings(action="ignore"):  # that it stops after so many epochs is on purpose
+        return classifier.fit(flat, labels[:CLASSIFIED])

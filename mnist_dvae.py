@@ -112,7 +112,7 @@ def main(settings):
             "mse": mean_squared_error(held_clean, images),
         }
         if classifier:
-            row["classifier_error"] = np.mean(classifier(flat(images))[0] != test_labels[: len(held_clean)])
+            row["classifier_error"] = np.mean(classifier.predict(flat(images)) != test_labels[: len(held_clean)])
         return row
 
     def save_figure(name, figure):
@@ -146,9 +146,9 @@ def main(settings):
             }
         )
         if classifier:
-            labels, confidence = classifier(generated)
-            rows[-1]["generated_confidence"] = confidence.mean()
-            rows[-1]["generated_classes"] = baselines.effective_number(labels)
+            confidence = classifier.predict_proba(generated)
+            rows[-1]["generated_confidence"] = confidence.max(1).mean()
+            rows[-1]["generated_classes"] = baselines.effective_number(confidence.argmax(1))
         run.write_scores(out / "scores.csv", rows)
         told = ("iteration", "loss", "hole_mse_over_mean_fill", *["classifier_error"] * bool(classifier))
         tqdm.write(run.score_line(rows[-1], told))
