@@ -80,9 +80,9 @@ def train(model, make_batch, *, batch_size, iterations, learning_rate, seed, row
         with tf.GradientTape() as tape:
             outputs = model(corrupted, noise=noise)
             loss = model.compute_loss(x=corrupted, y=clean, y_pred=outputs)
-            loss *= len(clean) / batch_size  # the sum over all replicas is the mean over the batch
+            loss *= clean.shape[0] / batch_size  # the sum over all replicas is the mean over the batch
         gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
-        kl = tf.reduce_mean(model.kl(*outputs[1:])) * (len(clean) / batch_size)
+        kl = tf.reduce_mean(model.kl(*outputs[1:])) * (clean.shape[0] / batch_size)
         return tf.stack([loss, loss - kl, kl]), gradients
 
     def update(*batch):

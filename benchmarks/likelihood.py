@@ -42,7 +42,7 @@ PUBLISHED = {  # test NLL in nats, dynamic binarization, 5,000 importance sample
 
 def binarized(images, seed, first=0):
     """Pixels drawn anew from their grey levels: (B, H, W) in [0, 1] -> (B, H * W) of 0 and 1."""
-    flat = tf.reshape(images, (len(images), -1))
+    flat = tf.reshape(images, (images.shape[0], -1))
     return tf.cast(draws.uniform(flat.shape, seed, first) < flat, tf.float32)
 
 

@@ -91,8 +91,8 @@ VALUES = st.one_of(
     st.sampled_from(["block", "none", "9" * 5000, "٣", "1e400", "-1", "--", "-", "", "a\nb", "\udce4"]),
 )
 FLAGS = st.sampled_from(
-    "--iters --batch-size --learning-rate --hidden --latent --corruption --amount --seed --out --resume --overwrite "
-    "--sample-rate --window --data --notes --size --tensorboard --re -x".split()
+    "--iters --batch-size --learning-rate --hidden --latent --components --corruption --amount --seed --out --resume "
+    "--overwrite --sample-rate --window --data --notes --size --tensorboard --re -x".split()
 )
 
 

@@ -92,6 +92,7 @@ def test_both_learn(sound, digits):
     assert [row["iteration"] for row in rows] == [0, 100, 200]
     assert rows[0]["snr_db"] < rows[1]["snr_db"] < rows[2]["snr_db"]
     assert rows[0]["snr_db"] < 0.5 and rows[2]["snr_db"] > 8
+    assert rows[0]["generated_one_note"] < 0.05 and rows[2]["generated_one_note"] > 0.06  # 0.03 with one component
     rows = scores(digits[0])
     assert rows[0]["hole_mse_over_mean_fill"] > 1 > rows[2]["hole_mse_over_mean_fill"]
     for row in rows:
