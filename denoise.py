@@ -7,6 +7,7 @@
 A sound keeps its length, rate, channels and format, whatever rate the model was trained at; an image its size.
 """
 
+import bisect
 import contextlib
 import re
 import sys
@@ -99,7 +100,7 @@ def read_gaps(path, rate, frames):
         if not 0 <= start < end <= frames / rate + 0.001:
             raise OSError(f"{path}: line {number}: {start:g} to {end:g} s is no part of {frames / rate:.3f} s")
         gaps.append((round(start * rate), min(round(end * rate), frames)))
-    return np.array(gaps, int).reshape(-1, 2)
+    return np.sort(np.array(gaps, int).reshape(-1, 2), axis=0)  # in any order, overlapping or not: the same samples
 
 
 def read_on(sound, dtype="float64"):
@@ -143,11 +144,15 @@ def find_gaps(sound, longest):
 
 
 def inside(stretches, first, end):
-    """Which of the samples first to end lie in one of the stretches (n, 2): (end - first,), bool."""
-    size = end - first
-    starts, ends = np.clip(stretches.T - first, 0, size)
-    depth = np.cumsum(np.bincount(starts, minlength=size + 1) - np.bincount(ends, minlength=size + 1))
-    return depth[:size] > 0
+    """Which of the samples first to end lie in one of the stretches (n, 2), both columns sorted: (end - first,), bool.
+
+    It looks at those stretches alone, so that a block's time does not grow with all there are.
+    """
+    starts, ends = stretches.T
+    within = np.zeros(end - first, bool)
+    for start, stop in stretches[bisect.bisect_right(ends, first) : bisect.bisect_left(starts, end)] - first:
+        within[max(start, 0) : stop] = True
+    return within
 
 
 def resample(blocks, channels, old_rate, new_rate):
@@ -201,7 +206,7 @@ def mend_channel(model, file, hidden, samples):
     trained_level = model.about.get("rms", audio_utils.RMS)
     gain = np.float32(trained_level / (level(read, samples, window // 4) or trained_level))
     for piece in audio_utils.mend_blocks(read, samples, model.reconstruct, window, window // HOPS_A_WINDOW):
-        yield (piece / gain).astype(np.float32)
+        yield piece / gain
 
 
 def mend_sound(model, source, destination, gap_file=None, keep=False):
@@ -230,7 +235,7 @@ def mend_sound(model, source, destination, gap_file=None, keep=False):
         mended = []
         for file, *stretches in zip(files, gaps, silences):
             starts, ends = np.concatenate([*stretches, [[frames, 2 * samples / ratio]]]).T * ratio
-            hidden = np.stack([np.floor(starts), np.ceil(ends)], 1).astype(int)
+            hidden = np.sort(np.stack([np.floor(starts), np.ceil(ends)], 1).astype(int), axis=0)
             mended.append(mend_channel(model, file, hidden, samples))
         mended = resample((np.stack(pieces, 1) for pieces in zip(*mended)), channels, model_rate, rate)
 

@@ -117,6 +117,20 @@ def test_gaps_are_found_to_the_sample_wherever_blocks_end(tmp_path, monkeypatch)
         assert gaps.tolist() == expected and not len(silences) and frames == signal.size
 
 
+def test_gaps_in_any_order_and_one_over_another_are_the_same_samples_in_every_block(tmp_path):
+    starts, lengths = np.random.default_rng(0).integers([[0], [1]], [[900], [99]], (2, 40))
+    gaps = np.stack([starts, starts + lengths], 1)
+    (tmp_path / "gaps").write_text("".join(f"{start} {end}\n" for start, end in gaps))
+    expected = np.zeros(1000, bool)
+    for start, end in gaps:
+        expected[start:end] = True
+    stretches = denoise.read_gaps(tmp_path / "gaps", 1, 1000)
+    for size in (1, 7, 100, 1000):
+        blocks = [denoise.inside(stretches, first, min(first + size, 1000)) for first in range(0, 1000, size)]
+        np.testing.assert_array_equal(np.concatenate(blocks), expected)
+    assert not denoise.inside(np.zeros((0, 2), int), 5, 9).any()
+
+
 def test_silence_and_quiet_passages_are_no_gaps(tmp_path):
     time = np.arange(2 * RATE) / RATE
     quiet = 0.0002 * np.cos(2 * np.pi * 20 * time)  # 6 steps of 16 bits: rests at 0 for milliseconds
