@@ -206,7 +206,7 @@ def mend_channel(model, file, hidden, samples):
     trained_level = model.about.get("rms", audio_utils.RMS)
     gain = np.float32(trained_level / (level(read, samples, window // 4) or trained_level))
     for piece in audio_utils.mend_blocks(read, samples, model.reconstruct, window, window // HOPS_A_WINDOW):
-        yield (piece / gain).astype(np.float32)
+        yield piece / gain
 
 
 def mend_sound(model, source, destination, gap_file=None, keep=False):

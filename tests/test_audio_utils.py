@@ -132,7 +132,7 @@ def test_mending_block_after_block_is_mending_at_once(monkeypatch):
 
     whole = mend(signal, mask, smooth, 256, 32)
     monkeypatch.setattr(audio_utils, "WINDOWS_A_BLOCK", 7)
-    np.testing.assert_allclose(mend(signal, mask, smooth, 256, 32), whole, atol=1e-9)
+    np.testing.assert_allclose(mend(signal, mask, smooth, 256, 32), whole, atol=1e-6)  # float32, summed elsewhere
 
 
 def test_mending_needs_a_whole_window():
