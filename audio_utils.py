@@ -59,6 +59,18 @@ def partials(note, timbre, sample_rate):
     return TONE_AMPLITUDE * amplitudes / np.sqrt(power.sum()), decays
 
 
+def note_basis(note, timbre, sample_rate, samples):
+    """What a note is a mixture of: its partials' amplitudes (H,), their sines, then cosines, decaying (2 H, samples).
+
+    Frequencies are 1, 2, ... times the note's; time begins at 0, and so does the decay, from 1.
+    """
+    amplitudes, decays = partials(note, timbre, sample_rate)
+    time = np.arange(samples) / sample_rate
+    angle = 2 * np.pi * note_frequency(note) * np.outer(np.arange(1, decays.size + 1), time)
+    envelope = np.exp(-np.outer(decays, time))
+    return amplitudes, np.concatenate([envelope * np.sin(angle), envelope * np.cos(angle)])
+
+
 def noisy_notes(notes, count, samples, sample_rate, seed, timbre="sine", first=0):
     """Windows of notes drawn at random, each of random phase: their tone, the same with white noise, which note.
 
@@ -66,18 +78,20 @@ def noisy_notes(notes, count, samples, sample_rate, seed, timbre="sine", first=0
     index into `notes` (count,). TensorFlow, stateless: the same `seed` (a pair of integers) gives the same windows.
     """
     note_seed, phase_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
-    frequencies = tf.constant([note_frequency(note) for note in notes], tf.float32)
     index = draws.integers((count,), note_seed, first, len(notes))
     phase = draws.uniform((count, 1), phase_seed, first, 0, 2 * np.pi)
     latest = NOTE_SECONDS - samples / sample_rate
     age = draws.uniform((count, 1), tf.random.fold_in(phase_seed, 1), first, 0, latest)  # s, at the beginning
-    time = tf.range(samples, dtype=tf.float32) / sample_rate  # s
-    angle = 2 * np.pi * tf.gather(frequencies, index)[:, None] * time + phase
-    amplitudes = np.array([partials(note, timbre, sample_rate)[0] for note in notes], np.float32)  # (notes, H)
-    tone = 0.0
-    for partial, (_, decay) in enumerate(TIMBRES[timbre]):
-        level = tf.gather(amplitudes[:, partial], index)[:, None] * tf.exp(-decay * age)  # (count, 1)
-        tone += level * tf.exp(-decay * time) * tf.sin((partial + 1) * angle)
+    # Of any phase and age, a partial is a mixture of its sine and its cosine as they decay from time 0: one product of
+    # matrices for all, instead of a sine for each sample.
+    amplitudes, basis = zip(*(note_basis(note, timbre, sample_rate, samples) for note in notes))
+    number = np.arange(1, len(TIMBRES[timbre]) + 1, dtype=np.float32)  # (H,)
+    decays = np.array(TIMBRES[timbre], np.float32)[:, 1]
+    level = tf.gather(np.array(amplitudes, np.float32), index) * tf.exp(-decays * age)  # (count, H)
+    weights = tf.concat([level * tf.cos(number * phase), level * tf.sin(number * phase)], axis=1)  # (count, 2 H)
+    which = tf.one_hot(index, len(notes))  # (count, notes)
+    weights = tf.reshape(which[:, :, None] * weights[:, None], (count, -1))
+    tone = weights @ np.concatenate(basis).astype(np.float32)
     clean = tone + NOISE_STD * draws.normal((count, samples), noise_seed, first)
     return tone, clean, index
 

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import scipy.linalg
 
-from audio_utils import note_fades, note_frequency, partials
+from audio_utils import note_basis, note_fades
 from quiet_tensorflow import tf
 
 JANSSEN_ITERATIONS = 2  # of coefficients and samples in turn; on noisy notes more of them lower the SNR
@@ -69,12 +69,8 @@ def fit_note(chopped, mask, note, sample_rate, timbre="sine"):
 def _fit_note(chopped, mask, note, sample_rate, timbre):
     """Weights (B, 2 H) of the basis (2 H, N), and how much of the energy of what is shown they explain, (B,)."""
     shown = 1.0 - mask
-    amplitudes, decays = partials(note, timbre, sample_rate)
-    number = np.flatnonzero(amplitudes) + 1  # (H,)
-    time = np.arange(chopped.shape[1])
-    angle = number[:, None] * (2 * np.pi * note_frequency(note) * time / sample_rate)
-    envelope = np.exp(-decays[number - 1, None] * time / sample_rate)
-    basis = np.concatenate([envelope * np.sin(angle), envelope * np.cos(angle)])  # (2 H, N)
+    amplitudes, basis = note_basis(note, timbre, sample_rate, chopped.shape[1])
+    basis = basis[np.tile(amplitudes > 0, 2)]  # (2 H, N)
     normal = np.einsum("bn,in,jn->bij", shown, basis, basis, optimize=True)
     inverse = np.linalg.pinv(normal, rcond=1e-9, hermitian=True)  # what too few samples cannot tell stays 0
     projected = (shown * chopped) @ basis.T

@@ -31,7 +31,8 @@ def _quantiles():
 
 def uniform(shape, seed, first=0, low=0.0, high=1.0):
     """Uniform float32 in [low, high) of this shape, its rows `first` and following of the draw by `seed`."""
-    return low + (high - low) * _rows(tf.raw_ops.StatelessRandomUniformV2, shape, seed, first, dtype=tf.float32)
+    values = _rows(tf.raw_ops.StatelessRandomUniformV2, shape, seed, first, dtype=tf.float32)
+    return values if (low, high) == (0, 1) else low + (high - low) * values
 
 
 def integers(shape, seed, first, high, dtype="int32"):
