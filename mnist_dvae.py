@@ -122,7 +122,7 @@ def main(settings):
     models.keras.utils.set_random_seed(settings.seed)  # for the weights' first values
     about = {"experiment": "mnist", "shape": list(shape), "data": settings.data and os.path.abspath(settings.data)}
     with workers.strategy().scope():
-        model = models.DVAE(pixels, "bernoulli", settings.hidden, settings.latent, settings.components, about)
+        model = models.DVAE(pixels, "bernoulli", settings.hidden, settings.latent, settings.components, about=about)
     rows = []
     for iteration, train_loss in training.train(
         model,

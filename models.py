@@ -106,7 +106,7 @@ class DVAE(keras.Model):
     "sample_rate": 16000, ...}.
     """
 
-    def __init__(self, input_size, likelihood, hidden=(512, 512), latent=32, components=200, about=None, **kwargs):
+    def __init__(self, input_size, likelihood, hidden=(512, 512), latent=32, components=200, *, about=None, **kwargs):
         super().__init__(**kwargs)
         if likelihood not in ("bernoulli", "gaussian"):
             raise ValueError(f"likelihood must be 'bernoulli' or 'gaussian', not {likelihood!r}")

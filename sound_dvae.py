@@ -191,7 +191,7 @@ def main(settings):
     if not own:
         about |= {"notes": list(settings.notes), "timbre": settings.timbre}
     with workers.strategy().scope():
-        model = models.DVAE(window, "gaussian", settings.hidden, settings.latent, settings.components, about)
+        model = models.DVAE(window, "gaussian", settings.hidden, settings.latent, settings.components, about=about)
     rows = []
     for iteration, train_loss in training.train(
         model,

@@ -286,7 +286,7 @@ def readers():
     pixels = np.random.default_rng(0).integers(0, 255, (30, 20, 3), np.uint8)
 
     def make_model(path):
-        models.DVAE(12, "gaussian", (7,), 3, {"experiment": "sound", "sample_rate": 8000}).save(path)
+        models.DVAE(12, "gaussian", (7,), 3, about={"experiment": "sound", "sample_rate": 8000}).save(path)
 
     def make_idx(path):
         path.write_bytes(bytes([0, 0, 8, 3, 0, 0, 0, 9, 0, 0, 0, 10, 0, 0, 0, 12]) + bytes(range(90)) * 12)

@@ -54,7 +54,7 @@ def fitted(settings, name, seed, train_images):
     corruption, amount = MODELS[name]
     keras.utils.set_random_seed(seed)
     network = settings.hidden, settings.latent, settings.components
-    model = DVAE(28 * 28, "bernoulli", *network, {"experiment": "likelihood"})
+    model = DVAE(28 * 28, "bernoulli", *network, about={"experiment": "likelihood"})
 
     def make_batch(batch_seed, first, count):
         image_seed, pixel_seed, damage_seed = tf.unstack(tf.random.split(batch_seed, 3))

@@ -294,7 +294,7 @@ def run(*arguments, **environment):
 
 def test_bad_files_among_good_ones_are_named_and_the_others_mended(tmp_path):
     about = {"experiment": "sound", "sample_rate": RATE}
-    DVAE(256, "gaussian", (8,), 2, about).save(tmp_path / "model.keras")
+    DVAE(256, "gaussian", (8,), 2, about=about).save(tmp_path / "model.keras")
     folder = tmp_path / "in put"
     folder.mkdir()
     tone = tone_with_gaps(RATE)[1]
@@ -318,7 +318,7 @@ def test_bad_files_among_good_ones_are_named_and_the_others_mended(tmp_path):
 
 def test_an_image_given_to_a_sound_model_and_mistakes_before_tensorflow(tmp_path):
     Image.new("L", (28, 28)).save(tmp_path / "a.png")
-    DVAE(256, "gaussian", (8,), 2, {"experiment": "sound", "sample_rate": RATE}).save(tmp_path / "model.keras")
+    DVAE(256, "gaussian", (8,), 2, about={"experiment": "sound", "sample_rate": RATE}).save(tmp_path / "model.keras")
     done = run(tmp_path, tmp_path / "a.png", "-o", tmp_path / "b.png")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "a.png" in done.stderr and "sounds" in done.stderr
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was loaded')")

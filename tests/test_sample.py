@@ -22,7 +22,7 @@ class TwoNotes(models.DVAE):
     """Knows C4, E4 and G4 by heart: its code is the least-squares weights of their sines and cosines."""
 
     def __init__(self):
-        super().__init__(WINDOW, "gaussian", (8,), 6, {"experiment": "sound", "sample_rate": RATE})
+        super().__init__(WINDOW, "gaussian", (8,), 6, about={"experiment": "sound", "sample_rate": RATE})
         angle = 2 * np.pi * np.outer([note_frequency(note) for note in ("C4", "E4", "G4")], np.arange(WINDOW)) / RATE
         self.basis = np.concatenate([np.sin(angle), np.cos(angle)]).astype(np.float32)
         self.inverse = np.linalg.pinv(self.basis)
@@ -47,7 +47,7 @@ def saved(tmp_path_factory):
     for experiment, facts in about.items():
         (folder / experiment).mkdir()
         size, kind = (48, "bernoulli") if experiment == "mnist" else (WINDOW, "gaussian")
-        model = models.DVAE(size, kind, (16,), LATENT, {"experiment": experiment, **facts})
+        model = models.DVAE(size, kind, (16,), LATENT, about={"experiment": experiment, **facts})
         model.save(folder / experiment / "model.keras")
     return folder
 
