@@ -46,7 +46,8 @@ def ended(capsys, error):
     return line, end.value.code
 
 
-def test_errors_end_the_program_in_one_line(capsys):
+def test_errors_end_the_program_in_one_line(capsys, monkeypatch):
+    monkeypatch.setattr(run, "_started", [])  # by no test before this one
     line, status = ended(capsys, FileNotFoundError(errno.ENOENT, "No such file or directory", "/no/such/file"))
     assert line.endswith("/no/such/file: No such file or directory") and status == 2
     line, status = ended(capsys, FloatingPointError("iteration 3: not a number"))
