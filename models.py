@@ -99,9 +99,9 @@ class DVAE(keras.Model):
 
     input_size: values of one flattened example. likelihood: "bernoulli" (pixels in [0, 1]; the decoder gives
     logits) or "gaussian" (samples; the decoder gives their mean, and one standard deviation is learned).
-    hidden: widths of the encoder's layers; the decoder has the same in reverse. latent: dimensions of z. components: of
-    the prior of z, a mixture of Gaussians learned with the rest (as in Dilokthanakul et al. 2016, arXiv 1611.02648, but
-    without classes to infer); a single one makes the plain variational autoencoder, up to scale and place of z.
+    hidden: widths of the encoder's layers; the decoder has the same in reverse. latent: dimensions of z.
+    components: of the prior of z, a mixture of Gaussians learned with the rest (Tomczak and Welling 2018, arXiv
+    1705.07120, measure theirs against it). One makes the plain variational autoencoder, up to place and scale of z.
     about: what one must know to use the model on other data, kept in its file as JSON: {"experiment": "sound",
     "sample_rate": 16000, ...}.
     """
