@@ -5,10 +5,11 @@
     python benchmarks/peers.py quality --limit 90
 
 Each contender trains the same network on batches of the same kind: ours by `training.train`; Keras by `fit` on a
-tf.data pipeline, plain and with XLA; PyTorch eagerly. The peers' optimizer is the one of
-their own VAE examples, Adam at 1e-3. `step` adds two floors: the iteration's matrix products alone, and its
-floating-point operations at the rate of a large matrix product; its rounds are interleaved. `quality` trains each
-contender until its held-out score reaches the marks; tracing and compiling count, scoring does not.
+tf.data pipeline, plain and with XLA; PyTorch eagerly, and compiled by `torch.compile`, which needs a C++ compiler. The
+peers' optimizer is the one of their own VAE examples, Adam at 1e-3. `step` adds two floors: the iteration's matrix
+products alone, and its floating-point operations at the rate of a large matrix product; its rounds are interleaved.
+`quality` trains each contender until its held-out score reaches the marks; tracing and compiling count, scoring does
+not.
 """
 
 import argparse
@@ -148,7 +149,7 @@ def keras_fit(task, jit):
         model.fit(batches, steps_per_epoch=EVERY, epochs=1, verbose=0, shuffle=False)
 
 
-def pytorch(task):
+def pytorch(task, jit):
     def layers(sizes):
         parts = [part for i, o in itertools.pairwise(sizes) for part in (torch.nn.Linear(i, o), torch.nn.ReLU())]
         return torch.nn.Sequential(*parts[:-1])
@@ -179,6 +180,9 @@ def pytorch(task):
             nll = (0.5 * ((clean - decoded) * torch.exp(-log_std)) ** 2 + log_std + 0.919).sum(-1)
         return (nll - 0.5 * (noise**2 + log_var).sum(-1) - log_prior(z)).mean()
 
+    if jit:
+        loss_of = torch.compile(loss_of)
+
     @torch.no_grad()
     def reconstruct(corrupted):
         decoded = decoder(encoder(torch.from_numpy(np.asarray(corrupted))).chunk(2, -1)[0])
@@ -197,7 +201,8 @@ def contenders(task, iterations):
         "ours": ours(task, iterations),
         "Keras fit": keras_fit(task, jit=False),
         "Keras fit, XLA": keras_fit(task, jit=True),
-        "PyTorch eager": pytorch(task),
+        "PyTorch eager": pytorch(task, jit=False),
+        "PyTorch compiled": pytorch(task, jit=True),
     }
 
 
