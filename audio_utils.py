@@ -213,11 +213,13 @@ def _magnitudes(signal, window, hop):
     return np.abs(np.fft.rfft(pieces * (taper / taper.sum())))
 
 
-def spectrogram_db(signal, sample_rate, window=1024, hop=256):
+def spectrogram_db(signal, sample_rate):
     """Level in dB relative to a full-scale sine: frequencies (F,) Hz, times (K,) s, levels (F, K).
 
-    Hann window; `window` and `hop` in samples.
+    Hann windows of 1,024 samples, of a very short signal a quarter of it; three quarters of each are the next one's.
     """
+    window = min(1024, signal.size // 4)
+    hop = window // 4
     magnitudes = _magnitudes(signal, window, hop)
     times = (window / 2 + hop * np.arange(len(magnitudes))) / sample_rate
     levels = 20 * np.log10(np.maximum(2 * magnitudes.T, 10 ** (SPECTRUM_FLOOR_DB / 20)))

@@ -125,7 +125,7 @@ def sounds(chopped, mask, sample_rate, frequency_limit):
     backdrop = Backdrop(figure)
 
     def draw(title, name, signal):
-        columns = np.array_split(signal, 1200)
+        columns = np.array_split(signal, min(1200, signal.size // 4))
         at = np.linspace(0, seconds, len(columns))
         drawn = [
             figure.text(0.005, 0.985, title, va="top", size="large", weight="bold"),
