@@ -102,18 +102,22 @@ def train(model, make_batch, *, batch_size, iterations, learning_rate, seed, row
         return *make_batch(batch_seed, first, count), draws.normal((count, model.latent), noise_seed, first)
 
     @tf.autograph.experimental.do_not_convert  # which takes seconds, and finds nothing in it to convert
-    def step(i, interrupted):
+    def step(i, interrupted, before):
         replica = tf.distribute.get_replica_context()
         number = int(tf.get_static_value(replica.replica_id_in_sync_group))
         first, end = batch_size * number // replicas, batch_size * (number + 1) // replicas
-        losses = update(*batch(i, first, end - first))
+        made = batch(i, first, end - first)  # while the update before is under way
+        with tf.control_dependencies([before]):  # for which nothing else would wait
+            losses = update(*made)
         return replica.all_reduce("SUM", tf.concat([losses, [interrupted]], 0))
 
     @tf.function
     def advance(first, count, interrupted):
         total, right = tf.zeros(4), 0
-        for i in tf.range(first, first + count):  # never waits for an update: the next batch is made meanwhile
-            total += strategy.experimental_local_results(strategy.run(step, (i, interrupted)))[0]
+        for i in tf.range(first, first + count):
+            # Several replicas' updates are not one operation each, that could be waited for alone.
+            tf.autograph.experimental.set_loop_options(parallel_iterations=10 if replicas == 1 else 1)
+            total += strategy.experimental_local_results(strategy.run(step, (i, interrupted, total)))[0]
             right += tf.cast(tf.math.is_finite(total[0]), tf.int32)
         return total, first + right
 
