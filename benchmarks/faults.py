@@ -32,8 +32,8 @@ sys.path.insert(0, str(ROOT))
 
 SMALL = ("--iters", 300, "--batch-size", 32, "--hidden", 32, "--latent", 4)
 # Runs the script with more saves than a short run would have.
-SAVING_OFTEN = (
-    f"import runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, {str(ROOT)!r}); import training;"
+SAVING_OFTEN = (  # `run` first, as in the scripts: NumPy's threads are set there, and sums end in other digits with two
+    f"import runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, {str(ROOT)!r}); import run, training;"
     "training.SAVE_ITERATIONS = 40; runpy.run_path(sys.argv[0], run_name='__main__')"
 )
 # Root may read and write everything, but for this.
