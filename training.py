@@ -101,7 +101,7 @@ def train(model, make_batch, *, batch_size, iterations, learning_rate, seed, row
         batch_seed, noise_seed = tf.unstack(tf.random.split(tf.random.fold_in((seed, TRAINING), i)))
         return *make_batch(batch_seed, first, count), draws.normal((count, model.latent), noise_seed, first)
 
-    @tf.autograph.experimental.do_not_convert  # which takes seconds, and finds nothing in it to convert
+    @tf.autograph.experimental.do_not_convert  # which takes most of a second, and finds nothing to convert
     def step(i, interrupted, before):
         replica = tf.distribute.get_replica_context()
         number = int(tf.get_static_value(replica.replica_id_in_sync_group))
