@@ -172,10 +172,14 @@ class DVAE(keras.Model):
             return bernoulli_nll(clean, decoded)
         return gaussian_nll(clean, decoded, self.log_std)
 
+    def nll_and_kl(self, clean, outputs):
+        """The two parts of the negative ELBO, nats, averaged over the batch; `outputs` is what `call` gives."""
+        decoded, *posterior = outputs
+        return tf.reduce_mean(self.nll(clean, decoded)), tf.reduce_mean(self.kl(*posterior))
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The negative ELBO, nats, averaged over the batch. `x` is not looked at: `y` is the clean example."""
-        decoded, *posterior = y_pred
-        return tf.reduce_mean(self.nll(y, decoded) + self.kl(*posterior))
+        return sum(self.nll_and_kl(y, y_pred))
 
     def log_likelihood(self, inputs, clean, samples, seed):
         """Importance-sampled log p(clean), nats, with q(z | inputs): (B, D), (B, D) -> (B,)."""

@@ -23,6 +23,7 @@ TRAINING, LONG_INPUT, PRIOR = 0, 1, 2
 HELD_OUT_SEED = (20261123, 3)  # the same held-out examples whatever the run's seed, so that runs can be compared
 
 WARM_UP = 50  # iterations
+KL_WARM_UP = 0.25  # of all iterations
 WEIGHT_DECAY = 0.1  # times the learning rate, an iteration
 ITERATIONS_A_CALL = 20  # in one call of the compiled loop; the bar moves, and the losses are read, once a call
 
@@ -52,6 +53,15 @@ def adam(iterations, learning_rate):
     return optimizer
 
 
+def kl_weight(i, iterations):
+    """The weight of the KL divergence in iteration i's loss: from 0 to 1 over the first KL_WARM_UP of all iterations.
+
+    From the beginning at its full weight, it drives latent numbers that the decoder does not use yet onto the prior,
+    where most of them stay (Bowman et al. 2016, arXiv 1511.06349; Soenderby et al. 2016, arXiv 1602.02282).
+    """
+    return tf.minimum(1.0, tf.cast(i, tf.float32) / max(1.0, KL_WARM_UP * iterations))
+
+
 def train(model, make_batch, *, batch_size, iterations, learning_rate, seed, rows=None, folder=None):
     """Train, pausing at every checkpoint: yields (iteration, loss), the loss in nats, its mean since the last one.
 
@@ -76,14 +86,12 @@ def train(model, make_batch, *, batch_size, iterations, learning_rate, seed, row
         optimizer = adam(iterations, learning_rate)
         optimizer.build(model.trainable_variables)
 
-    def gradients(corrupted, clean, noise):
+    def gradients(corrupted, clean, noise, kl_weight):
+        share = clean.shape[0] / batch_size  # the sum over all replicas is the mean over the batch
         with tf.GradientTape() as tape:
-            outputs = model(corrupted, noise=noise)
-            loss = model.compute_loss(x=corrupted, y=clean, y_pred=outputs)
-            loss *= clean.shape[0] / batch_size  # the sum over all replicas is the mean over the batch
-        gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
-        kl = tf.reduce_mean(model.kl(*outputs[1:])) * (clean.shape[0] / batch_size)
-        return tf.stack([loss, loss - kl, kl]), gradients
+            nll, kl = (share * part for part in model.nll_and_kl(clean, model(corrupted, noise=noise)))
+            loss = nll + kl_weight * kl
+        return tf.stack([nll + kl, nll, kl]), tape.gradient(loss, [v.value for v in model.trainable_variables])
 
     def update(*batch):
         losses, own_gradients = gradients(*batch)
@@ -108,7 +116,7 @@ def train(model, make_batch, *, batch_size, iterations, learning_rate, seed, row
         first, end = batch_size * number // replicas, batch_size * (number + 1) // replicas
         made = batch(i, first, end - first)  # while the update before is under way
         with tf.control_dependencies([before]):  # for which nothing else would wait
-            losses = update(*made)
+            losses = update(*made, kl_weight(i, iterations))
         return replica.all_reduce("SUM", tf.concat([losses, [interrupted]], 0))
 
     @tf.function
@@ -227,6 +235,5 @@ def held_out_losses(model, corrupted, clean):
     """Loss and its parts on examples not trained on: {"loss", "nll", "kl"}, nats, with the same z at every call."""
     noise = tf.random.stateless_normal((len(clean), model.latent), HELD_OUT_SEED)
     outputs = model(corrupted, noise=noise)
-    loss = model.compute_loss(x=corrupted, y=clean, y_pred=outputs)
-    kl = tf.reduce_mean(model.kl(*outputs[1:]))
-    return {"loss": float(loss), "nll": float(loss - kl), "kl": float(kl)}
+    nll, kl = (float(part) for part in model.nll_and_kl(clean, outputs))
+    return {"loss": nll + kl, "nll": nll, "kl": kl}

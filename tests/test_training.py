@@ -36,6 +36,18 @@ def test_the_learning_rate_warms_up_and_falls_to_zero_as_a_cosine():
     np.testing.assert_allclose(rates[50:], 0.005 * (1 + np.cos(np.pi * np.arange(401) / 400)), atol=1e-7)
 
 
+def test_the_kl_divergence_counts_from_nothing_to_all():
+    weights = [float(training.kl_weight(tf.constant(i), 400)) for i in range(401)]
+    np.testing.assert_allclose(weights, np.minimum(1, np.arange(401) / 100), atol=1e-6)
+    keras.utils.set_random_seed(1)
+    first = DVAE(16, "gaussian", hidden=(8,), latent=2)
+    for iterations, moves in ((1, False), (2, True)):  # the first update is without it, and only it meets the prior
+        _, weights = run(1, iterations)
+        moved = [not np.array_equal(new, old) for new, old in zip(weights, first.weights)]
+        assert [move for move, old in zip(moved, first.weights) if "prior" in old.name] == [moves] * 3
+        assert all(move for move, old in zip(moved, first.weights) if "kernel" in old.name)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def without_xla():
     """Compiling takes longer than all else here; what is compiled is tested with the scripts."""
@@ -173,12 +185,12 @@ def test_numbers_that_are_not_finite_stop_the_run(tmp_path, monkeypatch, bad, at
         poison = tf.reduce_all(batch_seed == the_seed)
         return corrupted, tf.where(poison, np.float32("nan" if bad == "loss" else 0), clean)
 
-    def loss_with_a_root(model, x, y, y_pred):  # its derivative at 0, where only the poisoned batch is, is infinite
-        return whole_loss(model, x, y, y_pred) + tf.sqrt(model.log_std**2 * tf.reduce_sum(y**2))
+    def nll_with_a_root(model, clean, decoded):  # its derivative at 0, where only the poisoned batch is, is infinite
+        return whole_nll(model, clean, decoded) + tf.sqrt(model.log_std**2 * tf.reduce_sum(clean**2))
 
-    whole_loss = DVAE.compute_loss
+    whole_nll = DVAE.nll
     if bad == "gradient":
-        monkeypatch.setattr(DVAE, "compute_loss", loss_with_a_root)
+        monkeypatch.setattr(DVAE, "nll", nll_with_a_root)
     with pytest.raises(FloatingPointError, match=rf"iteration {told}: .* learning rate \S+; .* iteration 100 is kept"):
         run(1, make_batch=poisoned, folder=tmp_path)
     with np.load(tmp_path / "checkpoint.npz") as file:
