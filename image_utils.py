@@ -311,6 +311,26 @@ def random_images(images, count, seed, first=0):
     return grey(tf.ensure_shape(taken, (count, *images.shape[1:])))
 
 
+def deformed(images, amount, seed, first=0):
+    """Each image turned and sheared a little about its middle, no two alike: (B, H, W) -> (B, H, W). Stateless.
+
+    What is seen (x, y) pixels from the middle is what lay at (x + a y, y + b x), a and b normal with standard deviation
+    `amount`: a turn by (b - a) / 2, nearly, and a shear. Bilinear between pixels, mirrored beyond the edges.
+    """
+    count, height, width = images.shape
+    a, b = tf.unstack(amount * draws.normal((count, 2), seed, first), axis=1)
+    ones, zeros = tf.ones(count), tf.zeros(count)
+    maps = [ones, a, -a * (height - 1) / 2, b, ones, -b * (width - 1) / 2, zeros, zeros]
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images[..., None],
+        transforms=tf.stack(maps, axis=1),
+        output_shape=(height, width),
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="REFLECT",
+    )[..., 0]
+
+
 def mean_image(images):
     """The mean of uint8 images as grey levels: (M, H, W) -> (H, W). In blocks: a large set is never held as floats."""
     size = max(1, MEAN_PIXELS // images[0].size)

@@ -25,10 +25,10 @@ def read_flags():
     flags = run.parser(
         __doc__.splitlines()[0],
         experiment="mnist",
-        iters=4000,
+        iters=8000,
         batch_size=128,
-        learning_rate=4e-3,
-        hidden=(512,),
+        learning_rate=2e-3,
+        hidden=(512, 512),
         latent=32,
         components=200,
     )
@@ -43,9 +43,17 @@ def read_flags():
         default=28,
         help="pixels a side of a folder's images: their middle square, rescaled; 4 to 256",
     )
+    flags.add_argument(
+        "--deform",
+        type=float,
+        default=0.1,
+        help="how much the images learned from are turned and sheared at random; 0: not at all",
+    )
     settings = run.parse(flags)
     if settings.data == "":
         flags.error("argument --data: is empty; give a folder or a file, or leave it out")
+    if not 0 <= settings.deform < 1:
+        flags.error(f"argument --deform: {settings.deform:g} is not a number from 0 to below 1")
     if not 4 <= settings.size <= 256:
         flags.error(f"argument --size: {settings.size} is not between 4 and 256 pixels")
     return settings
@@ -87,8 +95,10 @@ def main(settings):
         return tf.reshape(images, (-1, pixels))
 
     def make_batch(seed, first, count):
-        image_seed, damage_seed = tf.unstack(tf.random.split(seed))
+        image_seed, deform_seed, damage_seed = tf.unstack(tf.random.split(seed, 3))
         clean = image_utils.random_images(all_images, count, image_seed, first)
+        if settings.deform:
+            clean = image_utils.deformed(clean, settings.deform, deform_seed, first)
         corrupted, _ = damage(clean, damage_seed, first)
         return flat(corrupted), flat(clean)
 

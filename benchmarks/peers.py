@@ -97,15 +97,19 @@ class Digits:
         self.mean_fill_error = image_utils.mean_squared_error(self.clean, mean * tf.ones_like(self.clean), self.mask)
 
     def make_batch(self, seed):
-        image_seed, damage_seed = tf.unstack(tf.random.split(seed))
+        image_seed, deform_seed, damage_seed = tf.unstack(tf.random.split(seed, 3))
         clean = image_utils.random_images(self.images, self.settings.batch_size, image_seed)
+        clean = image_utils.deformed(clean, self.settings.deform, deform_seed)
         corrupted, _ = CORRUPTIONS["block"](clean, self.settings.amount, damage_seed)
         return tf.reshape(corrupted, (-1, self.size)), tf.reshape(clean, (-1, self.size))
 
     def torch_batch(self):
         images = torch.from_numpy(self.images.numpy())
         count, side = self.settings.batch_size, images.shape[1]
-        clean = images[torch.randint(len(images), (count,))] / 255
+        clean = images[torch.randint(len(images), (count,)), None] / 255
+        maps = torch.eye(2, 3) + self.settings.deform * torch.randn(count, 2, 3) * torch.tensor([[0, 1, 0], [1, 0, 0]])
+        places = torch.nn.functional.affine_grid(maps, list(clean.shape), align_corners=False)
+        clean = torch.nn.functional.grid_sample(clean, places, padding_mode="reflection", align_corners=False)[:, 0]
         rows = torch.round(torch.sqrt(self.settings.amount * side**2 * 2 ** (2 * torch.rand(count, 1) - 1)))
         columns = torch.round(self.settings.amount * side**2 / rows)
 

@@ -54,8 +54,10 @@ def test_rows_are_damaged_alone_as_in_their_batch(name, shape):
 def test_examples_are_made_alone_as_in_their_batch():
     images = np.random.default_rng(0).integers(0, 256, (50, 4, 4), np.uint8)
     samples, places = np.arange(10_000, dtype=np.float32), np.array([[0, 100], [500, 2500]])
+    grey = image_utils.grey(images[:8])
     makers = [
         lambda first, count: [image_utils.random_images(images, count, SEED, first)],
+        lambda first, count: [image_utils.deformed(grey[first : first + count], 0.1, SEED, first)],
         lambda first, count: audio_utils.noisy_notes(("C4", "A4"), count, 65, 8000, SEED, "plucked", first),
         lambda first, count: [sound_files.random_windows(samples, places, count, 64, SEED, first)],
     ]

@@ -8,8 +8,10 @@ import zlib
 
 import numpy as np
 import pytest
+import scipy.ndimage
 from PIL import Image
 
+import draws
 import image_utils
 from quiet_tensorflow import tf
 
@@ -48,6 +50,19 @@ def test_random_images_come_from_the_set_as_grey_levels():
     assert batch.shape == (500, 2, 3) and batch.dtype == np.float32
     np.testing.assert_allclose(np.unique(batch), [0, 0.2, 0.4, 0.6, 0.8, 1], atol=1e-6)
     np.testing.assert_array_equal(batch, image_utils.random_images(images, 500, (1, 2)))
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (12, 17)])
+def test_deformed_images_are_scipys_of_the_same_maps(shape):
+    images = scipy.ndimage.gaussian_filter(np.random.default_rng(0).random((200, *shape), np.float32), (0, 1, 1))
+    deformed = image_utils.deformed(images, 0.1, (1, 2)).numpy()
+    np.testing.assert_allclose(image_utils.deformed(images, 0.0, (1, 2)), images, atol=1e-6)
+    middle = (np.array(shape) - 1) / 2
+    for image, (a, b), ours in zip(images, draws.normal((200, 2), (1, 2)).numpy(), deformed):
+        matrix = np.array([[1, 0.1 * b], [0.1 * a, 1]])  # rows before columns
+        shift = middle - matrix @ middle
+        theirs = scipy.ndimage.affine_transform(image, matrix, shift, order=1, mode="reflect")
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
 def test_mean_squared_error_over_all_and_inside_a_mask():

@@ -173,11 +173,14 @@ def test_help_and_mistakes_do_not_wait_for_tensorflow(tmp_path, script):
         ("--notes", "C4,C4"),
         ("--notes", "A9"),
         ("--timbre", "tuba"),
+        ("--deform", "nan"),
+        ("--size", "3"),
         ("--unheard-of", "1"),
     ],
 )
 def test_a_wrong_value_is_refused_in_one_line(tmp_path, flags):
-    refused(run("sound_dvae.py", *flags, "--out", tmp_path / "out"), *flags)
+    script = "mnist_dvae.py" if flags[0] in ("--deform", "--size") else "sound_dvae.py"
+    refused(run(script, *flags, "--out", tmp_path / "out"), *flags)
     assert not (tmp_path / "out").exists()
 
 
