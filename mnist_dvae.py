@@ -35,7 +35,8 @@ def read_flags():
     flags.add_argument(
         "--data",
         help="your own images instead of MNIST: a folder of any that Pillow reads, searched with all below it; or of "
-        "MNIST's original files; or an .npz file with Keras's keys or one array (count, H, W)",
+        "MNIST's original files; or an .npz file with Keras's keys or one array (count, H, W); "
+        "--deform is then 0 unless you say",
     )
     flags.add_argument(
         "--size",
@@ -50,6 +51,9 @@ def read_flags():
         help="how much the images learned from are turned and sheared at random; 0: not at all",
     )
     settings = run.parse(flags)
+    if settings.data is not None:
+        flags.set_defaults(deform=0.0)
+        settings = run.parse(flags)
     if settings.data == "":
         flags.error("argument --data: is empty; give a folder or a file, or leave it out")
     if not 0 <= settings.deform < 1:
