@@ -47,7 +47,7 @@ def binarized(images, seed, first=0):
 
 
 def fitted(settings, name, seed, train_images):
-    """The model trained at the settings: from its file, or trained now and saved. The minutes are in its `about`."""
+    """The model trained at the settings: from its file, or trained now and saved. The processor's minutes are in its `about`."""
     path = settings.results / f"{stem(settings, name, seed)}.keras"
     if path.exists():
         return load_model(path)
@@ -63,7 +63,7 @@ def fitted(settings, name, seed, train_images):
         corrupted, _ = CORRUPTIONS[corruption](images, amount, damage_seed, first)
         return tf.reshape(corrupted, clean.shape), clean
 
-    started = time.monotonic()
+    started = time.process_time()
     for _ in training.train(
         model,
         make_batch,
@@ -73,7 +73,7 @@ def fitted(settings, name, seed, train_images):
         seed=seed,
     ):
         pass
-    model.about["minutes"] = (time.monotonic() - started) / 60
+    model.about["minutes"] = (time.process_time() - started) / 60
     with run.replacing(path) as beside:
         model.save(beside)
     return model
@@ -101,9 +101,9 @@ def stem(settings, name, seed):
 
 
 def table(results):
-    """Markdown rows: model, mean NLL over the seeds, its standard error, the same for the ELBO, training time."""
+    """Markdown rows: model, mean NLL over the seeds, its standard error, the same for the ELBO, the processor's minutes."""
     lines = [
-        "| model | network, components | iterations | test NLL [nats] | - ELBO [nats] | training [min] | seeds |",
+        "| model | network, components | iterations | test NLL [nats] | - ELBO [nats] | training [processor min] | seeds |",
         "|---|---|---|---|---|---|---|",
     ]
     groups = {}
