@@ -47,7 +47,7 @@ def binarized(images, seed, first=0):
 
 
 def fitted(settings, name, seed, train_images):
-    """The model trained at the settings: from its file, or trained now and saved. The processor's minutes are in its `about`."""
+    """The model trained at the settings: from its file, or trained now and saved, its CPU minutes in its `about`."""
     path = settings.results / f"{stem(settings, name, seed)}.keras"
     if path.exists():
         return load_model(path)
@@ -101,9 +101,9 @@ def stem(settings, name, seed):
 
 
 def table(results):
-    """Markdown rows: model, mean NLL over the seeds, its standard error, the same for the ELBO, the processor's minutes."""
+    """Markdown rows: model, mean NLL over the seeds, its standard error, the same for the ELBO, CPU time."""
     lines = [
-        "| model | network, components | iterations | test NLL [nats] | - ELBO [nats] | training [processor min] | seeds |",
+        "| model | network, components | iterations | test NLL [nats] | - ELBO [nats] | training [CPU min] | seeds |",
         "|---|---|---|---|---|---|---|",
     ]
     groups = {}
