@@ -1,6 +1,6 @@
 """Complete digits of which a part is missing with a denoising VAE.
 
-    python mnist_dvae.py                       # well under a minute on a laptop's CPU
+    python mnist_dvae.py                       # about a minute on a laptop's CPU
     python mnist_dvae.py --amount 0.4          # twice as much missing
     python mnist_dvae.py --corruption salt-pepper
     python mnist_dvae.py --data photos --size 32    # a folder of your own images
