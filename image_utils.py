@@ -321,14 +321,10 @@ def deformed(images, amount, seed, first=0):
     a, b = tf.unstack(amount * draws.normal((count, 2), seed, first), axis=1)
     ones, zeros = tf.ones(count), tf.zeros(count)
     maps = [ones, a, -a * (height - 1) / 2, b, ones, -b * (width - 1) / 2, zeros, zeros]
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images[..., None],
-        transforms=tf.stack(maps, axis=1),
-        output_shape=(height, width),
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="REFLECT",
-    )[..., 0]
+    seen = tf.keras.ops.image.affine_transform(
+        images[..., None], tf.stack(maps, axis=1), fill_mode="reflect", data_format="channels_last"
+    )
+    return seen[..., 0]
 
 
 def mean_image(images):

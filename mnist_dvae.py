@@ -48,12 +48,9 @@ def read_flags():
         "--deform",
         type=float,
         default=0.1,
-        help="how much the images learned from are turned and sheared at random; 0: not at all",
+        help="images learned from are turned and sheared at random: standard deviation of the slopes; 0: not at all",
     )
-    settings = run.parse(flags)
-    if settings.data is not None:
-        flags.set_defaults(deform=0.0)
-        settings = run.parse(flags)
+    settings = run.parse(flags, deform=0.0)
     if settings.data == "":
         flags.error("argument --data: is empty; give a folder or a file, or leave it out")
     if not 0 <= settings.deform < 1:

@@ -97,9 +97,15 @@ def parser(description, *, experiment, iters, batch_size, learning_rate, hidden,
     return flags
 
 
-def parse(flags):
-    """The settings from the command line, checked for what no single flag can check."""
+def parse(flags, **with_data):
+    """The settings from the command line, checked for what no single flag can check.
+
+    with_data: what flags default to when --data is given.
+    """
     settings = flags.parse_args()
+    if settings.data is not None:
+        flags.set_defaults(**with_data)
+        settings = flags.parse_args()
     if settings.corruption not in ("gaussian", "none") and settings.amount >= 1:
         flags.error(f"argument --amount: {settings.amount:g} is not a share below 1, which {settings.corruption} needs")
     if settings.tensorboard and not importlib.util.find_spec("tensorboard"):

@@ -60,10 +60,7 @@ def read_flags():
         help="your own sounds instead: a WAV, FLAC, OGG or MP3 file, or a folder of them; "
         f"--latent is then {OWN_LATENT} unless you say",
     )
-    settings = run.parse(flags)
-    if settings.data is not None:
-        flags.set_defaults(latent=OWN_LATENT)
-        settings = run.parse(flags)
+    settings = run.parse(flags, latent=OWN_LATENT)
     if settings.sample_rate < 1000:
         flags.error(f"argument --sample-rate: {settings.sample_rate} Hz is too low for sound; at least 1000")
     longest = settings.sample_rate // 4

@@ -22,8 +22,8 @@ from quiet_tensorflow import tf
 TRAINING, LONG_INPUT, PRIOR = 0, 1, 2
 HELD_OUT_SEED = (20261123, 3)  # the same held-out examples whatever the run's seed, so that runs can be compared
 
-WARM_UP = 50  # iterations
-KL_WARM_UP = 0.25  # of all iterations
+WARM_UP = 50  # iterations until the learning rate is at its peak
+KL_WARM_UP = 0.25  # of all iterations, until the KL divergence counts in full
 WEIGHT_DECAY = 0.1  # times the learning rate, an iteration
 ITERATIONS_A_CALL = 20  # in one call of the compiled loop; the bar moves, and the losses are read, once a call
 
@@ -63,7 +63,7 @@ def kl_weight(i, iterations):
 
 
 def train(model, make_batch, *, batch_size, iterations, learning_rate, seed, rows=None, folder=None):
-    """Train, pausing at every checkpoint: yields (iteration, loss), the loss in nats, its mean since the last one.
+    """Train, pausing at every checkpoint: yields (iteration, loss), the negative ELBO, nats, its mean since the last.
 
     make_batch(seed, first, count) -> corrupted, clean (count, D), in TensorFlow graph code: `count` rows of the batch
     from row `first` on; `seed` is that iteration's own. The model's strategy (`workers.strategy`) says who makes which.
@@ -86,11 +86,11 @@ def train(model, make_batch, *, batch_size, iterations, learning_rate, seed, row
         optimizer = adam(iterations, learning_rate)
         optimizer.build(model.trainable_variables)
 
-    def gradients(corrupted, clean, noise, kl_weight):
+    def gradients(corrupted, clean, noise, weight):
         share = clean.shape[0] / batch_size  # the sum over all replicas is the mean over the batch
         with tf.GradientTape() as tape:
             nll, kl = (share * part for part in model.nll_and_kl(clean, model(corrupted, noise=noise)))
-            loss = nll + kl_weight * kl
+            loss = nll + weight * kl
         return tf.stack([nll + kl, nll, kl]), tape.gradient(loss, [v.value for v in model.trainable_variables])
 
     def update(*batch):
