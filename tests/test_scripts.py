@@ -224,6 +224,7 @@ def test_images_of_ones_own_are_used_and_bad_ones_are_refused_in_one_line(tmp_pa
     assert done.returncode == 0 and "8 images to learn from, 1 held out" in done.stdout, done.stderr
     assert "bad.png" in done.stderr and "mean image" in done.stdout and "classifier" not in done.stdout
     assert not {"classifier_error", "generated_classes"} & scores(tmp_path / "photos")[-1].keys()
+    assert json.loads((tmp_path / "photos" / "config.json").read_text())["deform"] == 0
 
     np.savez(tmp_path / "pickle.npz", np.array([{}]))
     refused(run("mnist_dvae.py", "--data", tmp_path / "pickle.npz", "--out", tmp_path / "none"), "pickle.npz")
