@@ -1,18 +1,18 @@
-"""Sounds: notes, synthesis, WAV in and out, mending window by window, spectrogram, scores.
+"""Sounds: notes, synthesis, WAV in and out, spectrogram, scores.
 
 Signals are float arrays with full scale at -1 and 1, long ones (T,), batches of windows (B, N).
 """
 
+import dataclasses
 import math
 import re
-import warnings
 
 import numpy as np
 import scipy  # its parts load when first used: --help needs none of them
 from numpy.lib.stride_tricks import sliding_window_view
 
-import draws
-from quiet_tensorflow import tf
+from corrupt import normal
+from harness.quiet_tensorflow import tf
 
 C_MAJOR = ("C4", "D4", "E4", "F4", "G4", "A4", "B4")
 TONE_AMPLITUDE = 0.5  # peak
@@ -21,10 +21,6 @@ RMS = math.hypot(TONE_AMPLITUDE / math.sqrt(2), NOISE_STD)  # of notes with thei
 NOTE_SECONDS = 0.5  # of each note of a scale
 FADE_SECONDS = 0.002  # at both ends of each note of a scale: long enough not to click
 SPECTRUM_FLOOR_DB = -80.0
-WINDOWS_A_BLOCK = 512  # mended at once: few enough for a core's cache
-LEAST_SHOWN = 1 / 8  # of a window, for its residual to count
-NOT_EXPLAINED = np.float32(1e3)  # the residual of a window that is shown less: far above that of any other
-EXPLAINED = (1e-8, 1e8)  # what products of two residuals are told apart: float32 holds their power -4, tapered too
 PCM_FULL_SCALE = 32767  # 16 bits
 
 # The partials of a note, at once, twice, ... its frequency: each with its relative amplitude and its decay in 1/s.
@@ -71,17 +67,17 @@ def note_basis(note, timbre, sample_rate, samples):
     return amplitudes, np.concatenate([envelope * np.sin(angle), envelope * np.cos(angle)])
 
 
-def noisy_notes(notes, count, samples, sample_rate, seed, timbre="sine", first=0):
+def noisy_notes(notes, count, samples, sample_rate, seed, timbre="sine"):
     """Windows of notes drawn at random, each of random phase: their tone, the same with white noise, which note.
 
     A window begins anywhere within a note of NOTE_SECONDS. Returns tone (count, samples), clean (count, samples),
     index into `notes` (count,). TensorFlow, stateless: the same `seed` (a pair of integers) gives the same windows.
     """
     note_seed, phase_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
-    index = draws.integers((count,), note_seed, first, len(notes))
-    phase = draws.uniform((count, 1), phase_seed, first, 0, 2 * np.pi)
+    index = tf.random.stateless_uniform((count,), note_seed, 0, len(notes), tf.int32)
+    phase = tf.random.stateless_uniform((count, 1), phase_seed, 0, 2 * np.pi)
     latest = NOTE_SECONDS - samples / sample_rate
-    age = draws.uniform((count, 1), tf.random.fold_in(phase_seed, 1), first, 0, latest)  # s, at the beginning
+    age = tf.random.stateless_uniform((count, 1), tf.random.fold_in(phase_seed, 1), 0, latest)  # s, at the start
     # Of any phase and age, a partial is a mixture of its sine and its cosine as they decay from time 0: one product of
     # matrices for all, instead of a sine for each sample.
     amplitudes, basis = zip(*(note_basis(note, timbre, sample_rate, samples) for note in notes))
@@ -92,7 +88,7 @@ def noisy_notes(notes, count, samples, sample_rate, seed, timbre="sine", first=0
     which = tf.one_hot(index, len(notes))  # (count, notes)
     weights = tf.reshape(which[:, :, None] * weights[:, None], (count, -1))
     tone = weights @ np.concatenate(basis).astype(np.float32)
-    clean = tone + NOISE_STD * draws.normal((count, samples), noise_seed, first)
+    clean = tone + NOISE_STD * normal((count, samples), noise_seed)
     return tone, clean, index
 
 
@@ -114,6 +110,42 @@ def noisy_scale(notes, seconds, sample_rate, rng, timbre="sine"):
     return tone, tone + NOISE_STD * rng.standard_normal(tone.size)
 
 
+@dataclasses.dataclass(frozen=True)
+class Notes:
+    """The built-in sounds. Recordings (media/sound_files.py) have the same interface."""
+
+    notes: tuple = C_MAJOR
+    timbre: str = "sine"
+    sample_rate: int = 16000
+    window: int = 1024
+
+    @property
+    def note_options(self):
+        return {"notes": self.notes, "sample_rate": self.sample_rate, "timbre": self.timbre}
+
+    @property
+    def title(self):
+        name = "The scale of C major" if self.notes == C_MAJOR else " ".join(self.notes)
+        return name if self.timbre == "sine" else f"{name}, {self.timbre}"
+
+    @property
+    def metadata(self):
+        """What a model trained on them must know."""
+        return {**self.note_options, "notes": list(self.notes), "rms": RMS}
+
+    @property
+    def provenance(self):
+        return {"source": "the built-in notes"}
+
+    def windows(self, part, count, seed):
+        """Tone, clean (count, window) and which note (count,). No window is ever drawn twice, whatever the part."""
+        return noisy_notes(count=count, samples=self.window, seed=seed, **self.note_options)
+
+    def long(self, seed):
+        """The scale: tone (T,) and clean (T,)."""
+        return noisy_scale(seconds=NOTE_SECONDS, rng=np.random.default_rng(seed), **self.note_options)
+
+
 def note_fades(samples, sample_rate):
     """Amplitude that rises from 0 to 1 in FADE_SECONDS and falls back at the end, half a cosine each: (samples,)."""
     rise = np.clip((np.arange(samples) + 0.5) / sample_rate / FADE_SECONDS, 0, 1)
@@ -123,81 +155,6 @@ def note_fades(samples, sample_rate):
 def cut(signal, window):
     """Consecutive windows side by side, the last filled up with zeros: (T,) -> (ceil(T / window), window)."""
     return np.pad(signal, (0, -signal.size % window)).reshape(-1, window)
-
-
-def mend(chopped, mask, reconstruct, window, hop):
-    """Rebuild a long sound from overlapping windows: chopped, mask (T,) -> (T,), with T >= window.
-
-    `mend_blocks` says how.
-    """
-    return np.concatenate(
-        list(
-            mend_blocks(
-                lambda *part: (chopped[slice(*part)], mask[slice(*part)]), chopped.size, reconstruct, window, hop
-            )
-        )
-    )
-
-
-def mend_blocks(read, samples, reconstruct, window, hop):
-    """Rebuild a long sound from overlapping windows, each trusted as far as it explains what is not missing.
-
-    Yields the mended sound piece after piece, float32, in memory that does not grow with its length of `samples` (at
-    least one window, else ValueError). read(first, end) gives those samples of the chopped sound and of its mask;
-    `reconstruct` maps windows (B, window), float32, to windows. Every sample is the weighted mean of all the windows
-    over it. The weight is a Hann taper, so that no window's edge is heard, times `_trust`. Dividing by the sum of
-    weights keeps the level, at both ends too.
-    """
-    if samples < window:
-        raise ValueError(f"{samples} samples are less than one window of {window}")
-    taper = np.hanning(window + 2)[1:-1].astype(np.float32)  # above 0 at both ends
-    last = samples - window
-    for first in range(0, samples, WINDOWS_A_BLOCK * hop):
-        end = min(first + WINDOWS_A_BLOCK * hop, samples)
-        # All the windows over this block; a few at its borders are computed for the neighbouring block again.
-        starts = np.arange(max(0, -(-(first - window + 1) // hop) * hop), min(end, last), hop)
-        if end > last:
-            starts = np.append(starts, last)
-        begin = starts[0]
-        values, mask = read(begin, starts[-1] + window)
-        chopped, shown = (
-            sliding_window_view(np.asarray(part, np.float32), window)[starts - begin] for part in (values, 1 - mask)
-        )
-        outputs = np.asarray(reconstruct(chopped), np.float32)
-        trust = taper * _trust(chopped, shown, outputs)
-        mended = _overlap_add(trust * outputs, starts - begin, hop) / _overlap_add(trust, starts - begin, hop)
-        yield mended[first - begin : end - begin]
-
-
-def _overlap_add(windows, starts, hop):
-    """Sum of windows (B, N), each at its start: `hop` after the one before, the last perhaps sooner. -> (T,)."""
-    window = windows.shape[1]
-    total = np.zeros((-(-(starts[-1] + window) // hop), hop), windows.dtype)
-    for row, column in enumerate(range(0, window, hop)):  # the same part of all windows at once
-        part = windows[:-1, column : column + hop]
-        total[row : row + len(part), : part.shape[1]] += part
-    total = total.ravel()[: starts[-1] + window]
-    total[starts[-1] :] += windows[-1]
-    return total
-
-
-def _trust(inputs, shown, outputs):
-    """How far to trust each sample of each window's output: all (B, N), in no particular unit.
-
-    (Mean squared residual over the whole window times that over its neighbourhood, on samples that were shown)
-    to the power -4. Windows that explain their input equally well count equally; one that lies across two
-    notes, which a model of single notes cannot draw, fades out where it draws the wrong one. So does one that is
-    shown next to nothing, and has nothing to explain.
-    """
-    error = np.square(inputs - outputs) * shown
-    count = shown.sum(1, keepdims=True)
-    whole = np.where(
-        count >= LEAST_SHOWN * inputs.shape[1], error.sum(1, keepdims=True) / np.maximum(count, 1), NOT_EXPLAINED
-    )
-    width = inputs.shape[1] // 8
-    near, near_count = (scipy.ndimage.uniform_filter1d(part, width, mode="constant") for part in (error, shown))
-    local = (near + whole / width) / (near_count + 1 / width)  # as the whole where nothing near was
-    return np.square(np.square(1 / np.clip(whole * local, *EXPLAINED)))  # many times faster than ** -4.0
 
 
 def one_after_the_other(signals, sample_rate, pause=0.1):
@@ -262,19 +219,6 @@ def frequency_limit(signal, sample_rate):
     power = (_magnitudes(signal - signal.mean(), window, window // 2) ** 2).mean(0)
     highest = np.fft.rfftfreq(window, 1 / sample_rate)[np.searchsorted(np.cumsum(power), 0.99 * power.sum())]
     return min(max(2000, 1000 * math.ceil(2 * highest / 1000)), sample_rate / 2)
-
-
-def read_wav(path):
-    """A WAV file as `write_wav` leaves it: signal (T,), float64, and sample rate in Hz. OSError for any other."""
-    with open(path, "rb") as file:
-        try:
-            with warnings.catch_warnings(action="error"):  # of files cut short
-                sample_rate, values = scipy.io.wavfile.read(file)
-        except Exception as error:  # SciPy raises nearly everything for a broken file
-            raise OSError(f"{path}: not a whole WAV file ({error}); write it again") from error
-    if values.dtype != np.int16 or values.ndim != 1:
-        raise OSError(f"{path}: {values.dtype} samples, shape {values.shape}, where 16-bit mono is needed; convert it")
-    return values / PCM_FULL_SCALE, sample_rate
 
 
 def write_wav(path, signal, sample_rate):

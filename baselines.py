@@ -1,4 +1,4 @@
-"""What the model must beat, and the bound it cannot: other ways to mend the same inputs.
+"""Other ways to restore the same inputs: trivial ones, classic ones, and oracles that are told more.
 
 Sounds and masks are (B, N), the mask 1 where something is missing; images and masks are (B, H, W).
 """
@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 
 from audio_utils import note_basis, note_fades
-from quiet_tensorflow import tf
+from harness.quiet_tensorflow import tf
 
 JANSSEN_ITERATIONS = 2  # of coefficients and samples in turn; on noisy notes more of them lower the SNR
 NEAREST_BLOCK = 4096  # training images compared at once
@@ -67,19 +67,19 @@ def fit_note(chopped, mask, note, sample_rate, timbre="sine"):
 
 
 def _fit_note(chopped, mask, note, sample_rate, timbre):
-    """Weights (B, 2 H) of the basis (2 H, N), and how much of the energy of what is shown they explain, (B,)."""
-    shown = 1.0 - mask
+    """Weights (B, 2 H) of the basis (2 H, N), and how much of the energy of what is observed they explain, (B,)."""
+    observed = 1.0 - mask
     amplitudes, basis = note_basis(note, timbre, sample_rate, chopped.shape[1])
     basis = basis[np.tile(amplitudes > 0, 2)]  # (2 H, N)
-    normal = np.einsum("bn,in,jn->bij", shown, basis, basis, optimize=True)
+    normal = np.einsum("bn,in,jn->bij", observed, basis, basis, optimize=True)
     inverse = np.linalg.pinv(normal, rcond=1e-9, hermitian=True)  # what too few samples cannot tell stays 0
-    projected = (shown * chopped) @ basis.T
+    projected = (observed * chopped) @ basis.T
     weights = np.einsum("bij,bj->bi", inverse, projected)
     return weights, basis, (weights * projected).sum(1)
 
 
 def best_note(chopped, mask, notes, sample_rate, timbre="sine"):
-    """The least-squares fit of whichever note leaves the least of what is shown: (B, N), (B, N) -> (B, N).
+    """The least-squares fit of whichever note leaves the least of what is observed: (B, N), (B, N) -> (B, N).
 
     It knows the notes and their timbre, but not which one it hears.
     """
@@ -88,12 +88,12 @@ def best_note(chopped, mask, notes, sample_rate, timbre="sine"):
 
 
 def right_note(chopped, mask, notes, sample_rate, index, timbre="sine"):
-    """The bound: the least-squares fit of the right note, `index` (B,) into `notes`: (B, N), (B, N) -> (B, N).
+    """The oracle: the least-squares fit of the right note, `index` (B,) into `notes`: (B, N), (B, N) -> (B, N).
 
     For H partials of unknown amplitudes and phases, sum of a (2 H, N) basis, in white noise of variance s^2, no
-    unbiased estimate has less error. With S the basis at the N_left samples shown, the weights' covariance is
+    unbiased estimate has less error. With S the basis at the N_left samples observed, the weights' covariance is
     s^2 (S S^T)^-1 and the error's energy over the window s^2 trace((S S^T)^-1 basis basis^T). Partials are nearly
-    orthogonal, shown or whole, so S S^T is about N_left / N of basis basis^T: energy 2 H s^2 N / N_left, error power
+    orthogonal, observed or whole, so S S^T is about N_left / N of basis basis^T: energy 2 H s^2 N / N_left, error power
     2 H s^2 / N_left. For one sinusoid, 1024 samples at 4.95 dB with a fifth missing, that is 31.07 dB; for six
     partials 7.8 dB less. Where partials decay it holds on average over where the gap falls, roughly.
 
@@ -109,7 +109,7 @@ def right_note(chopped, mask, notes, sample_rate, index, timbre="sine"):
 
 
 def right_scale(chopped, mask, notes, sample_rate, timbre="sine"):
-    """The bound for a scale of equally long notes: the right note fitted to each note's whole length: (T,) -> (T,)."""
+    """The oracle for a scale of equally long notes: the right note fitted to each note's whole length: (T,) -> (T,)."""
     samples = chopped.size // len(notes)
     fades = note_fades(samples, sample_rate)
     outside = np.maximum(mask.reshape(len(notes), samples), fades < 1)  # the fades are not fitted
@@ -136,13 +136,13 @@ def nearest_fill(damaged, mask, training_images):
 
     training_images (M, H, W), uint8; looked at block by block, in memory that does not grow with M.
     """
-    shown, flat = (np.reshape(values, (len(damaged), -1)).astype(np.float32) for values in (1 - mask, damaged))
+    observed, flat = (np.reshape(values, (len(damaged), -1)).astype(np.float32) for values in (1 - mask, damaged))
     nearest, least = np.zeros(len(damaged), int), np.full(len(damaged), np.inf)
     for first in range(0, len(training_images), NEAREST_BLOCK):
         block = training_images[first : first + NEAREST_BLOCK]
         known = block.reshape(len(block), -1) / np.float32(255)
         squares, products = (
-            tf.matmul(*pair, transpose_b=True).numpy() for pair in ((shown, known**2), (shown * flat, known))
+            tf.matmul(*pair, transpose_b=True).numpy() for pair in ((observed, known**2), (observed * flat, known))
         )
         distances = squares - 2 * products  # (B, M), up to a constant for each of B
         closest = distances.argmin(1)

@@ -9,21 +9,15 @@ Examples are flat: images of H x W are (B, H * W), windows of sound are (B, N). 
 summed over pixels or samples.
 """
 
-import io
-import itertools
-import json
 import math
-import zipfile
-from pathlib import Path
 
-from quiet_tensorflow import load, tf
+from harness.quiet_tensorflow import load, tf
 
 load()  # before Keras, which would load TensorFlow with all its start-up lines
 import keras
 
 NETWORK = "input_size", "likelihood", "hidden", "latent", "components"  # what makes a DVAE, besides its weights
 FORMAT = 2  # of `model.keras`: raised when older scripts could no longer use one, or newer ones an older
-LARGEST_FILE = 2**30  # bytes, unpacked
 LOG_2_PI = math.log(2 * math.pi)
 SMALL_KERNEL = 0.3
 INITIAL_BIAS_STD = 0.5  # of the decoder's output: before it has learned anything, a network says noise, not nothing
@@ -102,16 +96,18 @@ class DVAE(keras.Model):
     hidden: widths of the encoder's layers; the decoder has the same in reverse. latent: dimensions of z.
     components: of the prior of z, a mixture of Gaussians learned with the rest (Tomczak and Welling 2018, arXiv
     1705.07120, measure theirs against it). One makes the plain variational autoencoder, up to place and scale of z.
-    about: what one must know to use the model on other data, kept in its file as JSON: {"experiment": "sound",
+    metadata: what one must know to use the model on other data, kept in its file as JSON: {"experiment": "sound",
     "sample_rate": 16000, ...}.
     """
 
-    def __init__(self, input_size, likelihood, hidden=(512, 512), latent=32, components=200, *, about=None, **kwargs):
+    def __init__(
+        self, input_size, likelihood, hidden=(512, 512), latent=32, components=200, *, metadata=None, **kwargs
+    ):
         super().__init__(**kwargs)
         if likelihood not in ("bernoulli", "gaussian"):
             raise ValueError(f"likelihood must be 'bernoulli' or 'gaussian', not {likelihood!r}")
         self.input_size, self.likelihood, self.latent, self.components = input_size, likelihood, latent, components
-        self.hidden, self.about = tuple(hidden), {"format": FORMAT, **(about or {})}
+        self.hidden, self.metadata = tuple(hidden), {"format": FORMAT, **(metadata or {})}
         # In noisy data, what the layers that meet it start with in directions that carry only noise is hardly ever
         # unlearned, and passes that noise on.
         first, last = (0, -1) if likelihood == "gaussian" else (None, None)
@@ -190,64 +186,5 @@ class DVAE(keras.Model):
         return importance_log_likelihood(log_joint, *self.encode(inputs), samples, seed)
 
     def get_config(self):
-        own = {name: getattr(self, name) for name in (*NETWORK, "about")}
+        own = {name: getattr(self, name) for name in (*NETWORK, "metadata")}
         return {**super().get_config(), **own}
-
-
-def load_model(path):
-    """The DVAE in a `model.keras` file, or in the folder of the run that wrote one. OSError for anything else.
-
-    The file may come from a stranger: numbers, names and weights are taken from it and nothing in it is run, which
-    `keras.models.load_model`, given a configuration to build from, has not always kept to.
-    """
-    path = Path(path)
-    path = path / "model.keras" if path.is_dir() else path
-    with open(path, "rb"):
-        pass  # a file that is not there or not to be read: the system says so best
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > LARGEST_FILE:
-                raise ValueError(f"more than {LARGEST_FILE >> 30} GiB unpacked")
-            config = json.loads(archive.read("config.json"))
-            weights = archive.read("model.weights.h5")  # checked against its checksum
-        kind, own = config["registered_name"], config["config"]
-        about = own.get("about", {})
-        ours = kind == keras.saving.get_registered_name(DVAE) and "experiment" in about
-        written = int(about.get("format", FORMAT)) if ours else FORMAT
-        if ours and written == FORMAT:
-            _check_sizes(own["input_size"], own["hidden"], own["latent"], own["components"], weights)
-            model = DVAE(**{name: own[name] for name in (*NETWORK, "about", "name")})
-            model.load_weights(path)
-            if not all(tf.reduce_all(tf.math.is_finite(weight)) for weight in model.weights):
-                raise ValueError("weights that are not finite numbers")
-    except Exception as error:  # zipfile, json, h5py and Keras raise nearly everything for a broken file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise OSError(f"{path}: not a model that these scripts have trained ({reason})") from error
-    if not ours:
-        raise OSError(f"{path}: a Keras model, but not one that these scripts have trained")
-    if written > FORMAT:
-        raise OSError(f"{path}: written by a newer version of these scripts (format {written}); update them")
-    if written < FORMAT:
-        raise OSError(f"{path}: written by an older version of these scripts (format {written}); train it anew")
-    return model
-
-
-def _check_sizes(input_size, hidden, latent, components, weights):
-    """ValueError if a file's network, or what its weights (HDF5, bytes) unfold to, is larger than those bytes."""
-    import h5py
-
-    widths = [input_size, *hidden, latent, components]  # the prior's means are as many as a layer between would have
-    if not all(isinstance(width, int) and width > 0 for width in widths) or len(widths) > 100:
-        raise ValueError(f"layers of {widths[:5]} values")
-    if 4 * sum(before * after for before, after in itertools.pairwise(widths)) > len(weights):
-        raise ValueError(f"layers of {widths} values in {len(weights)} bytes")
-
-    def unfit(name, link):
-        item = file[name] if isinstance(link, h5py.HardLink) else None
-        small = isinstance(item, h5py.Dataset) and item.nbytes <= len(weights) and not item.is_virtual
-        return None if small or isinstance(item, h5py.Group) else name  # a name ends the visit
-
-    with h5py.File(io.BytesIO(weights)) as file:
-        name = file.visititems_links(unfit)
-    if name is not None:
-        raise ValueError(f"{name} is not in the file")

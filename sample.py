@@ -6,12 +6,21 @@ python sample.py plots/sound --blend C4 G4     # one note becomes another: blend
 python sample.py plots/sound --map             # map.png
 """
 
+import harness  # noqa: F401  sets NumPy's threads, so before NumPy
+
+# isort: split
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-import run
+import figures
+from audio_utils import C_MAJOR, TONE_AMPLITUDE, noisy_notes, note_fades, note_frequency, one_after_the_other, write_wav
+from harness import UserError, backdrop, cli
+from harness.run_folder import replacing
+from media.image_files import load_images, read_image
+from media.sound_files import decode
 
 NEW_DIGITS, NEW_SOUNDS, MOST = 96, 16, 500
 A_ROW = 16  # new digits
@@ -23,15 +32,15 @@ LOWEST_PITCH = 20  # Hz
 
 
 def read_flags():
-    flags = run.Flags(description=__doc__.splitlines()[0])
+    flags = cli.Parser(description=__doc__.splitlines()[0])
     add = flags.add_argument
     add("model", type=Path, metavar="MODEL", help="the folder of a finished run, or its model.keras")
     what = flags.add_mutually_exclusive_group()
     ends = "numbers of held-out images (0 is the first) or image files; or notes such as C4, or sound files"
     what.add_argument("--blend", nargs=2, metavar=("A", "B"), help=f"from A to B: {ends}")
     what.add_argument("--map", action="store_true", help="where examples lie in latent space, on its principal axes")
-    what.add_argument("--count", type=run.whole_number, help=f"new digits ({NEW_DIGITS}) or sounds ({NEW_SOUNDS})")
-    add("--seed", type=run.seed, default=0, help="of new ones (0)")
+    what.add_argument("--count", type=cli.whole_number, help=f"new digits ({NEW_DIGITS}) or sounds ({NEW_SOUNDS})")
+    add("--seed", type=cli.seed, default=0, help="of new ones (0)")
     add("--data", help="images to blend or map, as for mnist_dvae.py (those the model was trained with)")
     add("-o", "--out", type=Path, metavar="FOLDER", help="folder to write to (beside the model)")
     settings = flags.parse_args()
@@ -43,12 +52,12 @@ def read_flags():
 
 
 def write(settings, name, save):
-    """Write a result, save(path), into the output folder. OSError if it would replace what it was made from."""
+    """Write a result, save(path), into the output folder. UserError if it would replace what it was made from."""
     out = settings.out or (settings.model if settings.model.is_dir() else settings.model.parent)
     if any(os.path.realpath(source) == os.path.realpath(out / name) for source in settings.blend or ()):
-        raise OSError(f"{out / name}: is what was to be blended; give another folder, --out")
+        raise UserError(f"{out / name}: is what was to be blended; give another folder, --out")
     out.mkdir(parents=True, exist_ok=True)
-    with run.replacing(out / name) as path:
+    with replacing(out / name) as path:
         save(path)
     print(f"wrote {out / name}")
 
@@ -62,26 +71,21 @@ def principal_axes(points):
 
 def held_out_images(model, settings):
     """The held-out images of the model's data, or of --data, as grey levels (M, H, W), and their labels or None."""
-    import image_utils
-
-    shape = tuple(model.about["shape"])
-    data = settings.data or model.about.get("data")
-    _, _, images, labels, _ = image_utils.load_images(data, shape[0])
+    shape = tuple(model.metadata["shape"])
+    data = settings.data or model.metadata.get("data")
+    _, _, images, labels, _ = load_images(data, shape[0])
     if images.shape[1:] != shape:
-        raise OSError(f"{data or 'MNIST'}: images of {images.shape[1:]} pixels, the model knows {shape}; see --data")
+        raise UserError(f"{data or 'MNIST'}: images of {images.shape[1:]} pixels, the model knows {shape}; see --data")
     return images, labels
 
 
 def blend_images(model, settings):
-    import figures
-    import image_utils
-
     numbers = [int(name) for name in settings.blend if name.isdecimal()]
     held_out = held_out_images(model, settings)[0] if numbers else []
     if numbers and max(numbers) >= len(held_out):
-        raise OSError(f"{max(numbers)}: the images held out are 0 to {len(held_out) - 1}; choose among them")
-    shape = tuple(model.about["shape"])
-    ends = [held_out[int(name)] if name.isdecimal() else image_utils.read_image(name, shape) for name in settings.blend]
+        raise UserError(f"{max(numbers)}: the images held out are 0 to {len(held_out) - 1}; choose among them")
+    shape = tuple(model.metadata["shape"])
+    ends = [held_out[int(name)] if name.isdecimal() else read_image(name, shape) for name in settings.blend]
     ends = np.stack(ends) / np.float32(255)
     means = model.encode(ends.reshape(2, -1))[0].numpy()
     shares = np.linspace(0, 1, STEPS)[:, None]
@@ -89,27 +93,22 @@ def blend_images(model, settings):
     strip = [ends[0], *steps.reshape(-1, *shape), ends[1]]
     names = [f"no. {name}" if name.isdecimal() else os.path.basename(name) for name in settings.blend]
     labels = [names[0], *(f"{share:.0%}" for share in shares[:, 0]), names[1]]
-    figure = figures.strip(
-        "Outside, two images as they are; inside, decoded on the way between them in latent space", strip, labels
-    )
-    write(settings, "blend.png", lambda path: figures.save(path, figure))
+    title = "Outside, two images as they are; inside, decoded on the way between them in latent space"
+    write(settings, "blend.png", partial(backdrop.save, pictures=[figures.strip(title, strip, labels)]))
 
 
 def sound_end(name, samples, model):
     """One end of a blend: a note as in training, or a sound file's loudest part: (samples,) at a note's level."""
-    from audio_utils import TONE_AMPLITUDE, noisy_notes, note_frequency
-    from sound_files import decode
-
-    rate = model.about["sample_rate"]
+    rate = model.metadata["sample_rate"]
     try:
         note_frequency(name)
-        signal = noisy_notes((name,), 1, samples, rate, (0, 0), model.about.get("timbre", "sine"))[0].numpy()[0]
+        signal = noisy_notes((name,), 1, samples, rate, (0, 0), model.metadata.get("timbre", "sine"))[0].numpy()[0]
     except ValueError:
         if not os.path.isfile(name):
-            raise OSError(f"{name}: neither a note such as C4 nor a sound file") from None
+            raise UserError(f"{name}: neither a note such as C4 nor a sound file") from None
         values = np.concatenate(list(decode(name, rate))).astype(float)
         if values.size < samples or not np.ptp(values):
-            raise OSError(f"{name}: silent, or shorter than {samples / rate:.2g} s; give another sound") from None
+            raise UserError(f"{name}: silent, or shorter than {samples / rate:.2g} s; give another sound") from None
         energy = np.cumsum(np.pad((values - values.mean()) ** 2, (1, 0)))
         loudest = np.argmax(energy[samples:] - energy[:-samples])
         signal = values[loudest : loudest + samples] - values.mean()
@@ -150,9 +149,7 @@ def glide(model, ends, rate):
 
 
 def blend_sounds(model, settings):
-    import audio_utils
-
-    rate = model.about["sample_rate"]
+    rate = model.metadata["sample_rate"]
     room = model.input_size + rate // LOWEST_PITCH + 1
     ends = [sound_end(name, room, model) for name in settings.blend]
     sound = glide(model, ends, rate)
@@ -163,65 +160,55 @@ def blend_sounds(model, settings):
         f"{BLEND_SECONDS} s from {reached[0]:.0f} to {reached[1]:.0f} Hz (asked: {asked[0]:.0f} and {asked[1]:.0f}), "
         f"level {np.min(levels) - levels[0]:+.1f} to {np.max(levels) - levels[0]:+.1f} dB relative to the beginning"
     )
-    sound *= audio_utils.note_fades(sound.size, rate)
-    write(settings, "blend.wav", lambda path: audio_utils.write_wav(path, sound, rate))
+    write(settings, "blend.wav", partial(write_wav, signal=sound * note_fades(sound.size, rate), sample_rate=rate))
 
 
 def draw_map(model, settings):
-    import figures
-    from audio_utils import C_MAJOR, noisy_notes
-
-    if "shape" in model.about:
+    if "shape" in model.metadata:
         images, labels = held_out_images(model, settings)
         examples, names, what = images[:MAPPED].reshape(-1, model.input_size) / np.float32(255), None, "held-out images"
         labels = None if labels is None else labels[:MAPPED]
     else:
-        names, what = model.about.get("notes", C_MAJOR), "noisy notes"
-        timbre = model.about.get("timbre", "sine")
-        _, examples, labels = noisy_notes(names, MAPPED, model.input_size, model.about["sample_rate"], (0, 0), timbre)
+        names, what = model.metadata.get("notes", C_MAJOR), "noisy notes"
+        rate, timbre = model.metadata["sample_rate"], model.metadata.get("timbre", "sine")
+        _, examples, labels = noisy_notes(names, MAPPED, model.input_size, rate, (0, 0), timbre)
     points, shares = principal_axes(model.encode(examples)[0].numpy())
     title = f"{len(points):,} {what} in latent space (posterior means)"
-    figure = figures.latent_map(title, points, shares, labels, names)
-    write(settings, "map.png", lambda path: figures.save(path, figure))
+    picture = figures.latent_map(title, points, shares, labels, names)
+    write(settings, "map.png", partial(backdrop.save, pictures=[picture]))
 
 
 def new_ones(model, settings):
-    import audio_utils
-    import figures
-
-    digits = "shape" in model.about
+    digits = "shape" in model.metadata
     count = settings.count or (NEW_DIGITS if digits else NEW_SOUNDS)
     new = model.generate(count, (settings.seed, 0)).numpy()
     title = f"New {'images' if digits else 'sounds'} from the prior (seed {settings.seed})"
     if digits:
         columns = min(count, A_ROW)
-        new = np.pad(new, ((0, -count % columns), (0, 0))).reshape(-1, columns, *model.about["shape"])
-        figure = figures.digit_rows(title, {str(1 + number * columns): row for number, row in enumerate(new)})
+        new = np.pad(new, ((0, -count % columns), (0, 0))).reshape(-1, columns, *model.metadata["shape"])
+        picture = figures.digit_rows(title, {str(1 + number * columns): row for number, row in enumerate(new)})
     else:
-        rate = model.about["sample_rate"]
-        sound = audio_utils.one_after_the_other(new, rate)
-        write(settings, "generated.wav", lambda path: audio_utils.write_wav(path, sound, rate))
-        figure = figures.windows(title, new, rate)
-    write(settings, "generated.png", lambda path: figures.save(path, figure))
+        rate = model.metadata["sample_rate"]
+        write(settings, "generated.wav", partial(write_wav, signal=one_after_the_other(new, rate), sample_rate=rate))
+        picture = figures.windows(title, new, rate)
+    write(settings, "generated.png", partial(backdrop.save, pictures=[picture]))
 
 
 def main(settings):
-    import models
+    from media.model_file import load_model  # not before the flags are known to be good: it loads TensorFlow
 
-    model = models.load_model(settings.model)
-    images = "shape" in model.about
-    if not images and "sample_rate" not in model.about:
-        raise OSError(f"{settings.model}: a model of neither images nor sounds; train one")
+    model = load_model(settings.model)
+    images = "shape" in model.metadata
+    if not images and "sample_rate" not in model.metadata:
+        raise UserError(f"{settings.model}: a model of neither images nor sounds; train one")
     if settings.data and not images:
-        raise OSError(f"{settings.model}: a model of sounds, to which --data does not apply; leave it out")
+        raise UserError(f"{settings.model}: a model of sounds, to which --data does not apply; leave it out")
+    make = draw_map if settings.map else new_ones
     if settings.blend:
-        (blend_images if images else blend_sounds)(model, settings)
-    elif settings.map:
-        draw_map(model, settings)
-    else:
-        new_ones(model, settings)
+        make = blend_images if images else blend_sounds
+    make(model, settings)
 
 
 if __name__ == "__main__":
-    with run.one_line_errors():
+    with cli.one_line_errors():
         main(read_flags())

@@ -1,7 +1,7 @@
 """Mend chopped notes with a denoising VAE that has never heard a whole or a clean one.
 
     python sound_dvae.py                       # 800 iterations, well under a minute on a laptop's CPU
-    python sound_dvae.py --iters 3200          # longer, closer to the bound
+    python sound_dvae.py --iters 3200          # longer, closer to the oracle
     python sound_dvae.py --corruption scatter --amount 0.5
     python sound_dvae.py --timbre plucked --notes C4,E4,G4,C5
     python sound_dvae.py --data recordings     # your own: a file or a folder of WAV, FLAC, OGG, MP3
@@ -10,22 +10,39 @@ The seven notes of C major, each a sinusoid buried in white noise, come in windo
 samples missing. The network is scored on the whole noisy window, yet what it learns to draw is the tone.
 """
 
-import argparse
-import sys
+import harness  # noqa: F401  sets NumPy's threads, so before NumPy
 
-import run
-import workers
-from audio_utils import C_MAJOR, NOTE_SECONDS, TIMBRES, note_frequency
+# isort: split
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+import audio_utils
+import baselines
+import corrupt
+import figures
+import training
+from audio_utils import C_MAJOR, TIMBRES, Notes, note_frequency, snr_db, write_wav
+from harness import UserError, backdrop, cli
+from harness.quiet_tensorflow import tf
+from harness.run_folder import METHOD, Run
+from inference import HOPS_A_WINDOW, restore
+from media import sound_files
+from media.folders import print_skipped
+from pages import report
 
 ONE_NOTE = 0.9  # a generated sound is one note if one of those it learned explains this share of its energy
 HELD_OUT_WINDOWS = 2048
 LONG_SECONDS = 3.5  # of the long input, at most, where it is not a scale
-HOPS_A_WINDOW = 8  # how many windows cover each sample of the long input
 GENERATED = 512  # new sounds scored at each checkpoint
 SHOWN = 16  # of them in the figure and the WAV
 AUTOREGRESSED = 128  # windows are enough for this baseline, the slowest
 OWN_LATENT = 16  # recordings vary in more ways than notes do; 32 is no better
-SKIPPED_SHOWN = 5  # files that cannot be used
+COLUMNS = "iteration", "loss", "snr_db", "gap_snr_db", "long_snr_db"  # printed at each checkpoint
 
 
 def notes(text):
@@ -40,245 +57,237 @@ def notes(text):
     return names
 
 
-def read_flags():
-    flags = run.parser(
-        __doc__.splitlines()[0],
-        experiment="sound",
-        iters=800,
-        batch_size=256,
-        learning_rate=8e-3,
-        hidden=(256, 256, 128),
-        latent=5,
-        components=200,
-    )
-    flags.add_argument("--sample-rate", type=run.whole_number, default=16000, help="Hz, at least 1000")
-    flags.add_argument("--window", type=run.whole_number, default=1024, help="samples the network sees at once")
-    flags.add_argument("--notes", type=notes, default=C_MAJOR, help="of the built-in sounds, e.g. C4,Eb4,F#4")
-    flags.add_argument("--timbre", choices=TIMBRES, default="sine", help="of the built-in sounds")
-    flags.add_argument(
-        "--data",
-        help="your own sounds instead: a WAV, FLAC, OGG or MP3 file, or a folder of them; "
+@dataclass(frozen=True)
+class Settings(cli.Settings):
+    """What `sound_dvae.py` can be told."""
+
+    experiment = "sound"
+    iters: int = 800
+    batch_size: int = 256
+    learning_rate: float = 8e-3
+    hidden: tuple = (256, 256, 128)
+    latent: int = cli.flag(5, "dimensions of z", with_data=OWN_LATENT)
+    corruption: str = cli.flag("block", "how the input is damaged", choices=corrupt.CORRUPTIONS)
+    amount: float = cli.flag(0.2, "share missing or replaced; for gaussian, standard deviation")
+    sample_rate: int = cli.flag(16000, "Hz, at least 1000")
+    window: int = cli.flag(1024, "samples the network sees at once")
+    notes: tuple = cli.flag(C_MAJOR, "of the built-in sounds, e.g. C4,Eb4,F#4", type=notes)
+    timbre: str = cli.flag("sine", "of the built-in sounds", choices=TIMBRES)
+    data: str = cli.flag(
+        None,
+        "your own sounds instead: a WAV, FLAC, OGG or MP3 file, or a folder of them; "
         f"--latent is then {OWN_LATENT} unless you say",
     )
-    settings = run.parse(flags, latent=OWN_LATENT)
-    if settings.sample_rate < 1000:
-        flags.error(f"argument --sample-rate: {settings.sample_rate} Hz is too low for sound; at least 1000")
-    longest = settings.sample_rate // 4
-    if not 64 <= settings.window <= longest:
-        flags.error(f"argument --window: {settings.window} samples are not between 64 and {longest}, a quarter second")
-    if settings.data is not None:
-        if settings.notes != C_MAJOR or settings.timbre != "sine":
-            flags.error("argument --data: --notes and --timbre are for the built-in sounds; leave them out")
-        return settings
-    least, most = settings.sample_rate / settings.window, settings.sample_rate / 2  # a period a window; Nyquist
-    for note in settings.notes:
-        if not least <= (frequency := note_frequency(note)) < most:
-            flags.error(f"argument --notes: {note}, {frequency:.5g} Hz, is not between {least:.5g} and {most:.5g} Hz")
-    return settings
+
+    def __post_init__(self):
+        super().__post_init__()
+        corrupt.check(self.corruption, self.amount)
+        rate, longest = self.sample_rate, self.sample_rate // 4
+        if rate < 1000:
+            raise UserError(f"argument --sample-rate: {rate} Hz is too low for sound; at least 1000 (see --help)")
+        if not 64 <= self.window <= longest:
+            problem = f"{self.window} samples are not between 64 and {longest}, a quarter second"
+            raise UserError(f"argument --window: {problem} (see --help)")
+        if self.data is not None:
+            if self.notes != C_MAJOR or self.timbre != "sine":
+                raise UserError("argument --data: --notes and --timbre are for the built-in sounds; leave them out")
+            return
+        least, most = rate / self.window, rate / 2  # a period a window; Nyquist
+        for note in self.notes:
+            if not least <= (frequency := note_frequency(note)) < most:
+                problem = f"{note}, {frequency:.5g} Hz, is not between {least:.5g} and {most:.5g} Hz"
+                raise UserError(f"argument --notes: {problem} (see --help)")
 
 
-def read_own(settings):
-    """The user's sounds; says what they are, and on stderr what cannot be used."""
-    import audio_utils
-    import sound_files
+class HeldOut(NamedTuple):
+    """What is scored, drawn once, so that two checkpoints differ by training alone: windows (M, N), a long sound (T,).
 
-    # On the disk the results go to: the system's folder for such files may be in memory.
-    folder = next(folder for folder in (settings.out, *settings.out.parents) if folder.is_dir())
-    own = sound_files.load(settings.data, settings.sample_rate, settings.window, audio_utils.RMS, LONG_SECONDS, folder)
-    for line in own.skipped[:SKIPPED_SHOWN]:
-        print(f"skipped {line}", file=sys.stderr)
-    if more := len(own.skipped[SKIPPED_SHOWN:]):
-        print(f"skipped {more} more files", file=sys.stderr)
-    print(own.summary)
-    return own
+    The reference is the noise-free tone of built-in notes, which is for scores only, and a recording itself.
+    """
+
+    corrupted: np.ndarray
+    clean: np.ndarray
+    mask: np.ndarray
+    reference: np.ndarray
+    note: np.ndarray | None  # (M,), of built-in notes: which
+    long_corrupted: np.ndarray
+    long_clean: np.ndarray
+    long_mask: np.ndarray
+    long_reference: np.ndarray
 
 
-def main(settings):
-    workers.join()
-    import audio_utils
+class Canvas(NamedTuple):
+    """What draws the long sound, and its input drawn already; the gain that makes all its WAVs fit."""
 
-    out, rate, window = settings.out, settings.sample_rate, settings.window
-    own = read_own(settings) if settings.data is not None else None
-    run.start(settings)
+    draw: Callable
+    chopped: np.ndarray
+    gain: float
 
-    # Imported only now that flags, folder and files are known to be good: TensorFlow takes seconds to load.
-    import numpy as np
-    from tqdm import tqdm
 
-    import baselines
-    import figures
-    import models
-    import report
-    import sound_files
-    import training
-    from audio_utils import snr_db
-    from corrupt import CORRUPTIONS
-    from quiet_tensorflow import tf
-
-    known = {"notes": settings.notes, "sample_rate": rate, "timbre": settings.timbre}  # of the built-in sounds
-
-    def draw(count, seed, part, first=0):
-        """Windows to learn from or held out: what their mending is scored against, they themselves, their notes."""
-        if own:
-            clean = sound_files.random_windows(own.samples, own.places[part], count, window, seed, first)
-            return clean, clean, None
-        return audio_utils.noisy_notes(count=count, samples=window, seed=seed, first=first, **known)
-
-    def damage(sounds, seed, first=0):
-        return CORRUPTIONS[settings.corruption](sounds, settings.amount, seed, first)
-
-    def make_batch(seed, first, count):
-        sound_seed, damage_seed = tf.unstack(tf.random.split(seed))
-        _, clean, _ = draw(count, sound_seed, "training", first)
-        corrupted, _ = damage(clean, damage_seed, first)
-        return corrupted, clean
-
-    # What is scored and shown is drawn once, so that two checkpoints differ by training alone.
-    held_reference, held_clean, held_note = draw(HELD_OUT_WINDOWS, training.HELD_OUT_SEED, "held out")
-    held_chopped, held_mask = damage(held_clean, tf.random.fold_in(training.HELD_OUT_SEED, 1))
-    held_reference, held_gaps = held_reference.numpy(), held_mask.numpy()
-
-    long_seed = (settings.seed, training.LONG_INPUT)
-    if own:
-        title, reference, clean = "Held-out sound", own.long, own.long
-    else:
-        title = "The scale of C major" if settings.notes == C_MAJOR else " ".join(settings.notes)
-        title += f", {settings.timbre}" if settings.timbre != "sine" else ""
-        reference, clean = audio_utils.noisy_scale(seconds=NOTE_SECONDS, rng=np.random.default_rng(long_seed), **known)
-    chopped, gaps = (
-        pieces.numpy().ravel()[: clean.size]
-        for pieces in damage(tf.constant(audio_utils.cut(clean, window), tf.float32), long_seed)
+def load(settings):
+    """The built-in notes, or recordings, behind one interface. Says on stderr which files cannot be used."""
+    if settings.data is None:
+        return Notes(settings.notes, settings.timbre, settings.sample_rate, settings.window)
+    recordings = sound_files.load(
+        settings.data, settings.sample_rate, settings.window, audio_utils.RMS, LONG_SECONDS, settings.out
     )
+    print_skipped(recordings.skipped)
+    print(recordings.summary)
+    return recordings
 
-    def mend(reconstruct, hop=window // HOPS_A_WINDOW):
-        return audio_utils.mend(chopped, gaps, reconstruct, window, hop)
 
-    def scores(windows, long):
-        """The scores of an estimate of the held-out windows (or the first of them), and of the long input."""
-        some, missing = held_reference[: len(windows)], held_gaps[: len(windows)] == 1
-        return {
-            "snr_db": snr_db(some, windows),
-            "gap_snr_db": snr_db(some[missing], windows[missing]),
-            "long_snr_db": snr_db(reference, long),
-            "long_gap_snr_db": snr_db(reference[gaps == 1], long[gaps == 1]),
-            "long_si_sdr_db": audio_utils.si_sdr_db(reference, long),
-            "long_lsd_db": audio_utils.log_spectral_distance_db(reference, long, rate),
-        }
+def make_batch(settings, sounds, seed, count):
+    """A training batch: chopped and whole windows, noisy both, (count, N) each."""
+    sound_seed, corruption_seed = tf.unstack(tf.random.split(seed))
+    _, clean, _ = sounds.windows("training", count, sound_seed)
+    corrupted, _ = corrupt.CORRUPTIONS[settings.corruption](clean, settings.amount, corruption_seed)
+    return corrupted, clean
 
-    gain = min(1.0, 0.99 / np.abs(clean).max())  # one for all WAVs of the run: their levels compare, none clips
 
-    def write_wav(name, sound):
-        with run.replacing(out / name) as path:
-            audio_utils.write_wav(path, gain * sound, rate)
+def held_out(settings, sounds):
+    """The held-out windows and the long sound."""
+    corruption = corrupt.CORRUPTIONS[settings.corruption]
+    reference, clean, note = sounds.windows("held out", HELD_OUT_WINDOWS, training.HELD_OUT_SEED)
+    corrupted, mask = corruption(clean, settings.amount, tf.random.fold_in(training.HELD_OUT_SEED, 1))
+    windows = (part if part is None else part.numpy() for part in (corrupted, clean, mask, reference, note))
+    long_seed = settings.seed, training.LONG_INPUT
+    long_reference, long_clean = sounds.long(long_seed)
+    cut = tf.constant(audio_utils.cut(long_clean, settings.window), tf.float32)
+    long_corrupted, long_mask = (
+        part.numpy().ravel()[: long_clean.size] for part in corruption(cut, settings.amount, long_seed)
+    )
+    return HeldOut(*windows, long_corrupted, long_clean, long_mask, long_reference)
 
-    def save_figure(name, *pictures):
-        with run.replacing(out / name) as path:
-            figures.save(path, *pictures)
 
-    write_wav("clean.wav", clean)
-    write_wav("chopped.wav", chopped)
-    if not own:
-        write_wav("tone.wav", reference)
-    frequency_limit = audio_utils.frequency_limit(reference, rate)
-    picture = figures.sounds(chopped, gaps, rate, frequency_limit)
-    chopped_picture = picture("", "chopped input", chopped)
+def restored(settings, held, reconstruct, hops=HOPS_A_WINDOW):
+    """The long sound restored by `reconstruct`, which maps windows to windows."""
+    return restore(held.long_corrupted, held.long_mask, reconstruct, settings.window, settings.window // hops)
 
-    models.keras.utils.set_random_seed(settings.seed)  # for the weights' first values
-    about = {"experiment": "sound", "sample_rate": rate, "rms": audio_utils.RMS}
-    if not own:
-        about |= {"notes": list(settings.notes), "timbre": settings.timbre}
-    with workers.strategy().scope():
-        model = models.DVAE(window, "gaussian", settings.hidden, settings.latent, settings.components, about=about)
-    rows = []
-    for iteration, train_loss in training.train(
-        model,
-        make_batch,
-        batch_size=settings.batch_size,
-        iterations=settings.iters,
-        learning_rate=settings.learning_rate,
-        seed=settings.seed,
-        rows=rows,
-        folder=out,
-    ):
-        mended = mend(model.reconstruct)
-        generated = model.generate(GENERATED, (settings.seed, training.PRIOR)).numpy()
-        held = model.reconstruct(held_chopped).numpy()
-        rows.append(
-            {
-                "method": "DVAE",
-                "iteration": iteration,
-                "train_loss": train_loss,
-                **training.held_out_losses(model, held_chopped, held_clean),
-                **scores(held, mended),
-            }
-        )
-        if not own:
-            share, note = baselines.note_share(generated, **known)
-            rows[-1]["generated_one_note"] = np.mean(share >= ONE_NOTE)
-            rows[-1]["generated_notes"] = baselines.effective_number(note[share >= ONE_NOTE])
-        run.write_scores(out / "scores.csv", rows)
-        tqdm.write(run.score_line(rows[-1], ("iteration", "loss", "snr_db", "gap_snr_db", "long_snr_db")))
 
-        name = f"{iteration:06d}"
-        what = f"{settings.corruption} {settings.amount:g}, after {iteration} iterations"
-        mended_picture = picture(f"{title}, mended ({what})", "reconstruction", mended)
-        save_figure(f"reconstruction_{name}.png", mended_picture, chopped_picture)
-        figure = figures.windows(f"New sounds from the prior ({what})", generated[:SHOWN], rate)
-        save_figure(f"generated_{name}.png", figure)
-        write_wav(f"reconstruction_{name}.wav", mended)
-        write_wav(f"generated_{name}.wav", audio_utils.one_after_the_other(generated[:SHOWN], rate))
+def score(settings, held, windows, long):
+    """The scores of an estimate of the held-out windows (or the first of them), and of the long sound."""
+    reference, missing = held.reference[: len(windows)], held.mask[: len(windows)] == 1
+    gaps = held.long_mask == 1
+    return {
+        "snr_db": snr_db(reference, windows),
+        "gap_snr_db": snr_db(reference[missing], windows[missing]),
+        "long_snr_db": snr_db(held.long_reference, long),
+        "long_gap_snr_db": snr_db(held.long_reference[gaps], long[gaps]),
+        "long_si_sdr_db": audio_utils.si_sdr_db(held.long_reference, long),
+        "long_lsd_db": audio_utils.log_spectral_distance_db(held.long_reference, long, settings.sample_rate),
+    }
 
-        report.write(out)
-        if settings.tensorboard:
-            report.write_events(out)
 
-    with run.replacing(out / "model.keras") as path:
-        model.save(path)
+def evaluate(settings, model, sounds, held):
+    """The model's scores, and its estimates: windows (M, N), the long sound (T,), new windows (G, N)."""
+    windows = model.reconstruct(held.corrupted).numpy()
+    long = restored(settings, held, model.reconstruct)
+    generated = model.generate(GENERATED, (settings.seed, training.PRIOR)).numpy()
+    losses = training.held_out_losses(model, held.corrupted, held.clean)
+    scores = {**losses, **score(settings, held, windows, long)}
+    if sounds.note_options:
+        share, note = baselines.note_share(generated, **sounds.note_options)
+        scores["generated_one_note"] = np.mean(share >= ONE_NOTE)
+        scores["generated_notes"] = baselines.effective_number(note[share >= ONE_NOTE])
+    return scores, (windows, long, generated)
 
-    # The same scores for what the model must beat, and for the bound it cannot.
+
+def baseline_estimates(settings, sounds, held, estimates):
+    """Other estimates of the held-out sounds, beside the model's: {method: (windows, long sound)}."""
+    windows, long, _ = estimates
+    options = sounds.note_options
+
     def autoregress(windows):
         return baselines.autoregress(windows, windows == 0)
 
-    def best_note(windows):
-        return baselines.best_note(windows, windows == 0, **known)
-
-    held_chopped = held_chopped.numpy()
-    ladder = {
-        "chopped input": (held_chopped, chopped),
+    methods = {
+        "chopped input": (held.corrupted, held.long_corrupted),
         "linear interpolation": (
-            baselines.interpolate(held_chopped, held_gaps),
-            baselines.interpolate(chopped[None], gaps[None])[0],
+            baselines.interpolate(held.corrupted, held.mask),
+            baselines.interpolate(held.long_corrupted[None], held.long_mask[None])[0],
         ),
         f"autoregression (first {AUTOREGRESSED})": (
-            autoregress(held_chopped[:AUTOREGRESSED]),
-            mend(autoregress, hop=window // 2),
+            autoregress(held.corrupted[:AUTOREGRESSED]),
+            restored(settings, held, autoregress, hops=2),
         ),
     }
-    if own:
-        ladder |= {
-            "DVAE": (held, mended),
-            "DVAE in the gaps, the input elsewhere": (
-                np.where(held_gaps == 1, held, held_chopped),
-                np.where(gaps == 1, mended, chopped),
-            ),
-        }
-    else:
-        ladder |= {
-            "best of the notes": (best_note(held_chopped), mend(best_note)),
-            "DVAE": (held, mended),
-            "bound: the right note": (
-                baselines.right_note(held_chopped, held_gaps, index=held_note.numpy(), **known),
-                baselines.right_scale(chopped, gaps, **known),
-            ),
-        }
-    ladder = [{"method": method, **scores(*estimates)} for method, estimates in ladder.items()]
-    run.print_table(ladder)
-    run.write_scores(out / "scores.csv", rows + [row for row in ladder if row["method"] != "DVAE"])
-    report.write(out)
-    run.finish(settings)
-    print(f"Look at and listen to {out / 'index.html'}")
+    if not options:
+        filled = np.where(held.mask == 1, windows, held.corrupted)
+        long_filled = np.where(held.long_mask == 1, long, held.long_corrupted)
+        return methods | {METHOD: (windows, long), f"{METHOD} in the gaps, the input elsewhere": (filled, long_filled)}
+
+    def best_note(windows):
+        return baselines.best_note(windows, windows == 0, **options)
+
+    return methods | {
+        "best of the notes": (best_note(held.corrupted), restored(settings, held, best_note)),
+        METHOD: (windows, long),
+        "oracle: the right note": (
+            baselines.right_note(held.corrupted, held.mask, index=held.note, **options),
+            baselines.right_scale(held.long_corrupted, held.long_mask, **options),
+        ),
+    }
+
+
+def canvas(settings, held):
+    """What every checkpoint's figure of the long sound is drawn on."""
+    frequency_limit = audio_utils.frequency_limit(held.long_reference, settings.sample_rate)
+    draw = figures.sounds(held.long_corrupted, held.long_mask, settings.sample_rate, frequency_limit)
+    gain = min(1.0, 0.99 / np.abs(held.long_clean).max())  # one for all WAVs: their levels compare, none clips
+    return Canvas(draw, draw("", "chopped input", held.long_corrupted), gain)
+
+
+def render_inputs(settings, sounds, held, on):
+    """The long sound as WAVs: whole, chopped, and without noise if that is known: {file name: save(path)}."""
+    inputs = {"clean.wav": held.long_clean, "chopped.wav": held.long_corrupted}
+    if sounds.note_options:
+        inputs["tone.wav"] = held.long_reference
+    return {
+        name: partial(write_wav, signal=on.gain * sound, sample_rate=settings.sample_rate)
+        for name, sound in inputs.items()
+    }
+
+
+def render(settings, title, on, estimates, iteration):
+    """The pictures and WAVs of a checkpoint: {file name: save(path)}."""
+    _, long, generated = estimates
+    rate = settings.sample_rate
+    what = f"{settings.corruption} {settings.amount:g}, after {iteration} iterations"
+    mended = on.draw(f"{title}, mended ({what})", "reconstruction", long)
+    new = figures.windows(f"New sounds from the prior ({what})", generated[:SHOWN], rate)
+    new_sound = audio_utils.one_after_the_other(generated[:SHOWN], rate)
+    return {
+        f"reconstruction_{iteration:06d}.png": partial(backdrop.save, pictures=[mended, on.chopped]),
+        f"generated_{iteration:06d}.png": partial(backdrop.save, pictures=[new]),
+        f"reconstruction_{iteration:06d}.wav": partial(write_wav, signal=on.gain * long, sample_rate=rate),
+        f"generated_{iteration:06d}.wav": partial(write_wav, signal=on.gain * new_sound, sample_rate=rate),
+    }
+
+
+def main(settings):
+    with Run(settings, report.write, report.WRITTEN, COLUMNS) as run:
+        sounds = load(settings)
+        run.record(sounds.provenance)
+        held = held_out(settings, sounds)
+        on = canvas(settings, held)
+        run.save(render_inputs(settings, sounds, held, on))
+
+        from models import DVAE  # not before flags, folder and data are known to be good: it loads TensorFlow
+
+        tf.keras.utils.set_random_seed(settings.seed)  # for the weights' first values
+        metadata = {"experiment": "sound", **sounds.metadata}
+        network = settings.hidden, settings.latent, settings.components
+        with run.workers.strategy.scope():
+            model = DVAE(settings.window, "gaussian", *network, metadata=metadata)
+        for iteration, train_loss in training.train(model, partial(make_batch, settings, sounds), settings, run):
+            scores, estimates = evaluate(settings, model, sounds, held)
+            files = render(settings, sounds.title, on, estimates, iteration)
+            run.log(iteration, {"train_loss": train_loss, **scores}, files)
+        methods = baseline_estimates(settings, sounds, held, estimates)
+        run.finish(model, [{"method": method, **score(settings, held, *both)} for method, both in methods.items()])
+    print(f"Look at and listen to {settings.out / 'index.html'}")
 
 
 if __name__ == "__main__":
-    with run.one_line_errors():
-        main(read_flags())
+    with cli.one_line_errors():
+        main(cli.parse(Settings, __doc__.splitlines()[0]))

@@ -1,22 +1,20 @@
-"""The loop both experiments share.
+"""How both experiments are trained: schedules, one step, and the loop around it.
 
-Iteration i is a pure function of the weights and of (seed, i): which examples, where they are damaged, the noise
-in z. So a run can be repeated exactly, and gone on with exactly from the weights and the optimizer's variables; and
-several workers, or GPUs, can share each batch: each makes its own rows of it, and the curve is that of one.
+Iteration i is a pure function of the weights and of (seed, i): which examples, where they are corrupted, the noise in
+z. So a run can be repeated exactly, and gone on with exactly from the weights and the optimizer's variables. Several
+replicas, GPUs or machines, share each batch: each draws its own part of it.
 """
 
 import contextlib
-import json
-import time
 
 import numpy as np
 from tqdm import tqdm
 
-import draws
-import run
-import workers
-from models import keras
-from quiet_tensorflow import tf
+import corrupt
+from harness import UserError, cli
+from harness.checkpoint import Saver, restore
+from harness.quiet_tensorflow import tf
+from harness.workers import Workers, broadcast_state
 
 # One home for the seeds: a run's streams of random numbers are (seed, stream), and never meet.
 TRAINING, LONG_INPUT, PRIOR = 0, 1, 2
@@ -26,9 +24,6 @@ WARM_UP = 50  # iterations until the learning rate is at its peak
 KL_WARM_UP = 0.25  # of all iterations, until the KL divergence counts in full
 WEIGHT_DECAY = 0.1  # times the learning rate, an iteration
 ITERATIONS_A_CALL = 20  # in one call of the compiled loop; the bar moves, and the losses are read, once a call
-
-SAVE_ITERATIONS, SAVE_SECONDS = 1000, 60  # a run that is killed loses no more than that
-FORMAT = 2  # of the file it is resumed from
 
 
 def checkpoint_iterations(iterations):
@@ -45,10 +40,10 @@ def adam(iterations, learning_rate):
     Loshchilov and Hutter 2019 (arXiv 1711.05101); only the kernels decay.
     """
     warm_up = min(WARM_UP, iterations // 2)
-    schedule = keras.optimizers.schedules.CosineDecay(
+    schedule = tf.keras.optimizers.schedules.CosineDecay(
         0.0, max(1, iterations - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
     )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY)
+    optimizer = tf.keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY)
     optimizer.exclude_from_weight_decay(var_names=["bias", "log_std", "prior"])
     return optimizer
 
@@ -62,32 +57,23 @@ def kl_weight(i, iterations):
     return tf.minimum(1.0, tf.cast(i, tf.float32) / max(1.0, KL_WARM_UP * iterations))
 
 
-def train(model, make_batch, *, batch_size, iterations, learning_rate, seed, rows=None, folder=None):
-    """Train, pausing at every checkpoint: yields (iteration, loss), the negative ELBO, nats, its mean since the last.
+def draw_batch(make_batch, latent, settings, i, number=0, replicas=1):
+    """Replica `number`'s part of iteration i's batch: corrupted, clean (B, D), and the posterior's noise (B, L)."""
+    count = settings.batch_size * (number + 1) // replicas - settings.batch_size * number // replicas
+    seed = tf.random.fold_in((settings.seed, TRAINING), i * replicas + number)
+    batch_seed, noise_seed = tf.unstack(tf.random.split(seed))
+    return *make_batch(batch_seed, count), corrupt.normal((count, latent), noise_seed)
 
-    make_batch(seed, first, count) -> corrupted, clean (count, D), in TensorFlow graph code: `count` rows of the batch
-    from row `first` on; `seed` is that iteration's own. The model's strategy (`workers.strategy`) says who makes which.
 
-    With a folder, all that is needed to go on is saved there: every SAVE_ITERATIONS, every SAVE_SECONDS, and before
-    a checkpoint is yielded. If it has been saved already, training goes on from it: `rows`, the list of what the
-    caller has collected so far, is filled again, and a checkpoint that may not have been drawn to its end is yielded
-    once more. Ctrl-C and SIGTERM are obeyed once that has been saved, as KeyboardInterrupt.
+def build_step(model, optimizer, make_batch, settings):
+    """One iteration for one replica: step(i, interrupted, before) -> sums over all replicas (4,).
 
-    Of several workers only the chief saves and is yielded to; for the others the program ends here.
-
-    OSError: the folder's file is not of this run, or cannot be written; another worker is lost, or does something else.
-    FloatingPointError: a loss, or a weight to be saved, was not finite.
+    They are the batch's mean loss, NLL and KL divergence, nats an example, and `interrupted`. It waits for `before`.
     """
-    strategy = model.distribute_strategy
-    replicas = strategy.num_replicas_in_sync
-    if batch_size < replicas:
-        raise OSError(f"--batch-size {batch_size} cannot be shared by {replicas}; give at least so many")
-    with strategy.scope():
-        optimizer = adam(iterations, learning_rate)
-        optimizer.build(model.trainable_variables)
+    replicas = model.distribute_strategy.num_replicas_in_sync
 
     def gradients(corrupted, clean, noise, weight):
-        share = clean.shape[0] / batch_size  # the sum over all replicas is the mean over the batch
+        share = clean.shape[0] / settings.batch_size  # the sum over all replicas is the mean over the batch
         with tf.GradientTape() as tape:
             nll, kl = (share * part for part in model.nll_and_kl(clean, model(corrupted, noise=noise)))
             loss = nll + weight * kl
@@ -105,135 +91,128 @@ def train(model, make_batch, *, batch_size, iterations, learning_rate, seed, row
     else:
         gradients = tf.function(gradients, jit_compile=True, autograph=False)
 
-    def batch(i, first, count):
-        batch_seed, noise_seed = tf.unstack(tf.random.split(tf.random.fold_in((seed, TRAINING), i)))
-        return *make_batch(batch_seed, first, count), draws.normal((count, model.latent), noise_seed, first)
-
     @tf.autograph.experimental.do_not_convert  # which takes most of a second, and finds nothing to convert
     def step(i, interrupted, before):
         replica = tf.distribute.get_replica_context()
         number = int(tf.get_static_value(replica.replica_id_in_sync_group))
-        first, end = batch_size * number // replicas, batch_size * (number + 1) // replicas
-        made = batch(i, first, end - first)  # while the update before is under way
+        batch = draw_batch(make_batch, model.latent, settings, i, number, replicas)  # while `before` is under way
         with tf.control_dependencies([before]):  # for which nothing else would wait
-            losses = update(*made, kl_weight(i, iterations))
+            losses = update(*batch, kl_weight(i, settings.iters))
         return replica.all_reduce("SUM", tf.concat([losses, [interrupted]], 0))
+
+    return step
+
+
+def build_advance(strategy, step):
+    """Iterations `first` to before `first + count`: -> sums of what `step` returns, and the first that is not finite.
+
+    The latter is `first + count` if all are finite.
+    """
 
     @tf.function
     def advance(first, count, interrupted):
-        total, right = tf.zeros(4), 0
+        total, finite_until = tf.zeros(4), first
         for i in tf.range(first, first + count):
             # Several replicas' updates are not one operation each, that could be waited for alone.
-            tf.autograph.experimental.set_loop_options(parallel_iterations=10 if replicas == 1 else 1)
+            tf.autograph.experimental.set_loop_options(
+                parallel_iterations=10 if strategy.num_replicas_in_sync == 1 else 1
+            )
             total += strategy.experimental_local_results(strategy.run(step, (i, interrupted, total)))[0]
-            right += tf.cast(tf.math.is_finite(total[0]), tf.int32)
-        return total, first + right
+            finite_until += tf.cast(tf.math.is_finite(total[0]), tf.int32)
+        return total, finite_until
 
-    rows = [] if rows is None else rows
-    variables = [*model.variables, *optimizer.variables]
-    state = {"format": FORMAT, "iteration": 0, "since": 0, "loss": 0.0, "checkpoint": True, "rows": rows}
-    if folder:
-        # Tells the data and the seed of one run from those of another, whatever flags or files they come from.
-        state["first_batch"] = [float(example.mean()) for example in batch(0, 0, batch_size)[1].numpy()]
-    if not workers.is_chief():
-        folder = None
-    if folder and (folder / run.CHECKPOINT).exists():
-        state = restore(folder / run.CHECKPOINT, variables, state)
-        rows[:] = state["rows"]
-    if workers.several():
-        agree(variables, (iterations, batch_size, learning_rate), state.get("first_batch", [0.0])[0])
+    return advance
+
+
+def train(model, make_batch, settings, run=None):
+    """Train, pausing at every checkpoint: yields (iteration, loss), the negative ELBO, nats, its mean since the last.
+
+    make_batch(seed, count) -> corrupted, clean (count, D), in TensorFlow graph code; `seed` is that of the iteration
+    and the replica. settings: batch_size, iters, learning_rate, seed.
+
+    With a run, training goes on from the checkpoint in its folder, if there is one, and saves there. Ctrl-C and SIGTERM
+    are then obeyed once that is done, as KeyboardInterrupt. Of several workers only the chief saves and is yielded to;
+    for the others the program ends here. FloatingPointError: a loss, or a weight to be saved, was not finite.
+    """
+    strategy = model.distribute_strategy
+    workers, path = (run.workers, run.checkpoint) if run else (Workers(), None)
+    optimizer, variables, state = _start(model, make_batch, settings, workers, path, run.rows if run else [])
+    advance = build_advance(strategy, build_step(model, optimizer, make_batch, settings))
     done, since, total_loss = int(optimizer.iterations.numpy()), state["since"], np.float32(state["loss"])
-    ahead = [i for i in checkpoint_iterations(iterations) if i > done]
-    saved, saved_at = done, time.monotonic()
-    alone = not workers.several()
-    noting = contextlib.nullcontext([]) if alone and not folder else run.interruptions_noted()
-    silent = None if workers.is_chief() else True
-    with noting as interruptions, tqdm(total=iterations, initial=done, unit="it", disable=silent) as bar:
-        for checkpoint in [done, *ahead] if state["checkpoint"] else ahead:
+    ahead = [done] * state["checkpoint"] + [i for i in checkpoint_iterations(settings.iters) if i > done]
+    saver, alone = Saver(path, variables, done), not workers.several
+    noting = contextlib.nullcontext([]) if alone and not path else cli.interruptions_noted()
+    silent = None if workers.is_chief else True
+    with noting as noted, tqdm(total=settings.iters, initial=done, unit="it", disable=silent) as bar:
+        for checkpoint in ahead:
             while done < checkpoint:
                 count = min(ITERATIONS_A_CALL, checkpoint - done)
-                total, right = advance(tf.constant(done), tf.constant(count), tf.constant(float(bool(interruptions))))
-                *losses, interrupted = total.numpy()
+                sums, finite_until = advance(tf.constant(done), tf.constant(count), tf.constant(float(bool(noted))))
+                *losses, interrupted = sums.numpy()
                 loss, nll, kl = np.stack(losses) / count
-                total_loss += loss * count
-                done += count
+                done, total_loss = done + count, total_loss + loss * count
                 bar.set_postfix(loss=f"{loss:.1f}", nll=f"{nll:.1f}", kl=f"{kl:.1f}", refresh=False)
                 bar.update(count)
-                stop = interruptions if alone else interrupted  # by whichever worker: all stop after the same iteration
-                waited, last = time.monotonic() - saved_at, done == checkpoint
-                due = stop or done - saved >= SAVE_ITERATIONS or waited >= SAVE_SECONDS or last
+                stop = noted if alone else interrupted  # by whichever worker: all stop after the same iteration
+                due = stop or done == checkpoint or saver.due(done)
                 # A gradient that is not finite makes the next loss so; what is to be saved is looked at itself.
-                if right < done or (due and not all(np.isfinite(variable).all() for variable in variables)):
-                    wrong = min(int(right), done - 1)
-                    optimizer.iterations.assign(wrong)  # where its learning rate was that of this iteration
-                    raise FloatingPointError(
-                        f"iteration {wrong + 1}: the loss or a weight is not a finite number at learning rate "
-                        f"{float(optimizer.learning_rate):.3g}; try a lower --learning-rate"
-                        + (f" with --overwrite; iteration {saved} is kept in {folder}" if saved else "")
-                    )
-                if folder and due:
-                    state.update(iteration=done, since=since, loss=float(total_loss), checkpoint=last, rows=rows)
-                    save(folder / run.CHECKPOINT, variables, state)
-                    saved, saved_at = done, time.monotonic()
+                if finite_until < done or (due and not all(np.isfinite(variable).all() for variable in variables)):
+                    raise _diverged(optimizer, min(int(finite_until), done - 1), saver)
+                if due:
+                    state.update(iteration=done, since=since, loss=float(total_loss), checkpoint=done == checkpoint)
+                    saver.save(state)
                 if stop:
-                    raise KeyboardInterrupt(*interruptions)
-            if workers.is_chief():
+                    raise KeyboardInterrupt(*noted)
+            if workers.is_chief:
                 yield checkpoint, total_loss / (done - since) if done > since else float("nan")
-            if interruptions and (alone or done == iterations):
-                raise KeyboardInterrupt(*interruptions)
+            if noted and (alone or done == settings.iters):
+                raise KeyboardInterrupt(*noted)
             since, total_loss = done, np.float32(0)
-    if not workers.is_chief():
+    if not workers.is_chief:
         raise SystemExit
 
 
-def agree(variables, settings, example):
-    """Give the variables the chief's values on every worker. OSError if this one's settings are not the chief's.
+def _start(model, make_batch, settings, workers, path, rows):
+    """The optimizer, all variables and the state at the beginning, or as they were saved; `rows` is filled again.
 
-    settings: numbers; example: the mean of the first one, which may be rounded otherwise there.
+    UserError: the checkpoint is not of this run, the batch cannot be shared, or another worker does something else.
     """
-    *values, others, other = workers.from_chief([*variables, tf.constant(settings, tf.float64), example])
-    if not np.array_equal(others, np.float64(settings)) or not np.isclose(other, example, rtol=1e-3, atol=1e-6):
-        raise OSError("this worker's flags or data are not the chief's; start all with the same")
-    for variable, value in zip(variables, values):
-        variable.assign(value)
+    strategy = model.distribute_strategy
+    if settings.batch_size < (replicas := strategy.num_replicas_in_sync):
+        raise UserError(
+            f"argument --batch-size: {settings.batch_size} cannot be shared by {replicas}; give at least so many"
+        )
+    with strategy.scope():
+        optimizer = adam(settings.iters, settings.learning_rate)
+        optimizer.build(model.trainable_variables)
+    variables = [*model.variables, *optimizer.variables]
+    state = {"iteration": 0, "since": 0, "loss": 0.0, "checkpoint": True, "rows": rows}
+    if path or workers.several:
+        # Tells the data and the seed of one run from those of another, whatever flags or files they come from.
+        clean = draw_batch(make_batch, model.latent, settings, 0)[1].numpy()
+        state["first_batch"] = [float(example.mean()) for example in clean]
+    if path and path.exists():
+        state = restore(path, variables, state)
+        rows[:] = state["rows"]
+        state["rows"] = rows
+    if workers.several:
+        same = settings.iters, settings.batch_size, settings.learning_rate
+        broadcast_state(strategy, variables, same, state["first_batch"][0])
+    return optimizer, variables, state
 
 
-def save(path, variables, state):
-    """Write what a run is resumed from: one .npz file of the variables' values and, as JSON, the state beside them."""
-    values = {f"variable_{i}": variable.numpy() for i, variable in enumerate(variables)}
-    with run.replacing(path) as beside, open(beside, "wb") as file:
-        np.savez(file, state=json.dumps(state, default=float), **values)
-
-
-def restore(path, variables, expected):
-    """Give the variables their values in a file that `save` wrote, and return the state beside them.
-
-    OSError if it is no such file, or one of another run: with another `format` or `first_batch` than expected.
-    """
-    anew = "--overwrite starts anew"
-    try:
-        with np.load(path) as file:  # without pickle: no code from the file is run
-            state = json.loads(str(file["state"]))
-            if state["format"] == FORMAT:
-                state = {name: type(value)(state[name]) for name, value in expected.items()}
-                ours, theirs = (np.array(each["first_batch"], float) for each in (expected, state))
-                values = [file[f"variable_{i}"] for i in range(len(variables))]
-    except Exception as error:  # a broken file makes NumPy and what it calls raise nearly everything
-        raise OSError(f"{path}: not a whole checkpoint ({type(error).__name__}); {anew}") from error
-    if state["format"] != FORMAT:
-        raise OSError(f"{path}: written by another version of these scripts; {anew}")
-    if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=1e-3, atol=1e-6):  # as another machine rounds
-        raise OSError(f"{path}: of other data; {anew}")
-    if [(value.shape, value.dtype) for value in values] != [(v.shape, v.dtype) for v in variables]:
-        raise OSError(f"{path}: weights of another network; {anew}")
-    for variable, value in zip(variables, values):
-        variable.assign(value)
-    return state
+def _diverged(optimizer, iteration, saver):
+    """What to raise when the loss of this iteration, or a weight after it, is not finite."""
+    optimizer.iterations.assign(iteration)  # where its learning rate was that of this iteration
+    kept = f" with --overwrite; iteration {saver.iteration} is kept in {saver.path.parent}" if saver.iteration else ""
+    return FloatingPointError(
+        f"iteration {iteration + 1}: the loss or a weight is not a finite number at learning rate "
+        f"{float(optimizer.learning_rate):.3g}; try a lower --learning-rate{kept}"
+    )
 
 
 def held_out_losses(model, corrupted, clean):
     """Loss and its parts on examples not trained on: {"loss", "nll", "kl"}, nats, with the same z at every call."""
     noise = tf.random.stateless_normal((len(clean), model.latent), HELD_OUT_SEED)
-    outputs = model(corrupted, noise=noise)
-    nll, kl = (float(part) for part in model.nll_and_kl(clean, outputs))
+    nll, kl = (float(part) for part in model.nll_and_kl(clean, model(corrupted, noise=noise)))
     return {"loss": nll + kl, "nll": nll, "kl": kl}

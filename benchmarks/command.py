@@ -22,8 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = (["sound_dvae.py", "--iters", "800"], ["mnist_dvae.py"])
-WRITING = {"write_wav", "write_scores", "save_model", "start"}  # functions; besides those of the modules below
-DRAWING = {"figures.py", "report.py"}
+WRITING = {"figures.py", "backdrop.py", "report.py", "run_folder.py", "checkpoint.py"}  # or drawing
 
 
 def phase(frame):
@@ -32,7 +31,7 @@ def phase(frame):
         file, function = os.path.basename(frame.f_code.co_filename), frame.f_code.co_name
         if file.startswith("<frozen importlib") or (function == "load" and file == "quiet_tensorflow.py"):
             return "importing"
-        if file in DRAWING or function in WRITING:
+        if file in WRITING:
             return "drawing, writing"
         if file == "training.py" and function == "train":
             return "training" if frame.f_locals.get("done") else "building, tracing, compiling"

@@ -19,13 +19,16 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
-import draws
 import image_utils
-import run
 import training
 from corrupt import CORRUPTIONS
-from models import DVAE, keras, load_model
-from quiet_tensorflow import tf
+from harness import cli
+from harness.quiet_tensorflow import tf
+from harness.run_folder import replacing
+from media.image_files import load_images
+from media.model_file import load_model
+from mnist_dvae import flat
+from models import DVAE, keras
 
 MODELS = {  # name: corruption, amount
     "VAE": ("none", 0.0),
@@ -40,41 +43,32 @@ PUBLISHED = {  # test NLL in nats, dynamic binarization, 5,000 importance sample
 }
 
 
-def binarized(images, seed, first=0):
-    """Pixels drawn anew from their grey levels: (B, H, W) in [0, 1] -> (B, H * W) of 0 and 1."""
-    flat = tf.reshape(images, (images.shape[0], -1))
-    return tf.cast(draws.uniform(flat.shape, seed, first) < flat, tf.float32)
+def binarized(images, seed):
+    """Pixels drawn anew from their grey levels: (B, H, W) in [0, 1] -> the same of 0 and 1."""
+    return tf.cast(tf.random.stateless_uniform(images.shape, seed) < images, tf.float32)
 
 
 def fitted(settings, name, seed, train_images):
-    """The model trained at the settings: from its file, or trained now and saved, its CPU minutes in its `about`."""
+    """The model trained at the settings: from its file, or trained now and saved, its CPU minutes in its metadata."""
     path = settings.results / f"{stem(settings, name, seed)}.keras"
     if path.exists():
         return load_model(path)
     corruption, amount = MODELS[name]
     keras.utils.set_random_seed(seed)
     network = settings.hidden, settings.latent, settings.components
-    model = DVAE(28 * 28, "bernoulli", *network, about={"experiment": "likelihood"})
+    model = DVAE(28 * 28, "bernoulli", *network, metadata={"experiment": "likelihood"})
 
-    def make_batch(batch_seed, first, count):
+    def make_batch(batch_seed, count):
         image_seed, pixel_seed, damage_seed = tf.unstack(tf.random.split(batch_seed, 3))
-        clean = binarized(image_utils.random_images(train_images, count, image_seed, first), pixel_seed, first)
-        images = tf.reshape(clean, (count, 28, 28))
-        corrupted, _ = CORRUPTIONS[corruption](images, amount, damage_seed, first)
-        return tf.reshape(corrupted, clean.shape), clean
+        clean = binarized(image_utils.random_images(train_images, count, image_seed), pixel_seed)
+        corrupted, _ = CORRUPTIONS[corruption](clean, amount, damage_seed)
+        return flat(corrupted), flat(clean)
 
     started = time.process_time()
-    for _ in training.train(
-        model,
-        make_batch,
-        batch_size=settings.batch_size,
-        iterations=settings.iters,
-        learning_rate=settings.learning_rate,
-        seed=seed,
-    ):
+    for _ in training.train(model, make_batch, argparse.Namespace(**vars(settings), seed=seed)):
         pass
-    model.about["minutes"] = (time.process_time() - started) / 60
-    with run.replacing(path) as beside:
+    model.metadata["minutes"] = (time.process_time() - started) / 60
+    with replacing(path) as beside:
         model.save(beside)
     return model
 
@@ -88,7 +82,7 @@ def test_scores(model, images, samples):
         decoded, *posterior = model(clean, noise=noise)
         return -model.log_likelihood(clean, clean, samples, seed), model.nll(clean, decoded) + model.kl(*posterior)
 
-    clean = binarized(image_utils.grey(images), training.HELD_OUT_SEED)
+    clean = flat(binarized(image_utils.grey(images), training.HELD_OUT_SEED))
     parts = [score(part, tf.constant((7, k))) for k, part in enumerate(tf.split(clean, max(1, len(images) // 1000)))]
     return (np.concatenate(values) for values in zip(*parts))
 
@@ -126,7 +120,7 @@ def main():
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("--iters", type=int, default=20000)
     flags.add_argument("--seeds", type=int, default=2)
-    flags.add_argument("--hidden", type=lambda text: tuple(map(int, text.split(","))), default=(512, 512))
+    flags.add_argument("--hidden", type=cli.layer_widths, default=(512, 512))
     flags.add_argument("--latent", type=int, default=50)
     flags.add_argument(
         "--components", type=int, default=500, help="of the prior; 1 is the plain autoencoder's Gaussian"
@@ -143,10 +137,10 @@ def main():
 
     settings.results.mkdir(parents=True, exist_ok=True)
     if not settings.table:
-        train_images, _, test_images, _, source = image_utils.load_images(settings.data)
-        if len(train_images) != 60000:
-            raise SystemExit(f"{source}. The published figures are for all of them.")
-        train_images = tf.constant(train_images)
+        images = load_images(settings.data)
+        if len(images.train) != 60000:
+            raise SystemExit(f"{images.source}. The published figures are for all of them.")
+        train_images = tf.constant(images.train)
         for seed in range(settings.seeds):
             for name in settings.models:
                 samples, digits = settings.samples, settings.digits
@@ -155,14 +149,14 @@ def main():
                     continue
                 print(path.stem, flush=True)
                 model = fitted(settings, name, seed, train_images)
-                nll, negative_elbo = test_scores(model, test_images[:digits], samples)
+                nll, negative_elbo = test_scores(model, images.test[:digits], samples)
                 result = {"model": name, "iters": settings.iters, "seed": seed, "samples": samples, "digits": digits}
                 result["network"] = (
                     f"784-{'-'.join(map(str, settings.hidden))}-{settings.latent}, {settings.components}"
                 )
                 result |= {"nll": float(nll.mean()), "nll_standard_error": float(nll.std() / len(nll) ** 0.5)}
-                result |= {"negative_elbo": float(negative_elbo.mean()), "minutes": model.about["minutes"]}
-                with run.replacing(path) as beside:
+                result |= {"negative_elbo": float(negative_elbo.mean()), "minutes": model.metadata["minutes"]}
+                with replacing(path) as beside:
                     beside.write_text(json.dumps(result, indent=2) + "\n")
                 print(json.dumps(result), flush=True)
     print(table(settings.results))

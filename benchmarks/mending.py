@@ -23,12 +23,16 @@ SECONDS = (10, 100, 1000, 3600)
 
 def measure(folder, seconds):
     """Mend `seconds` of sound from a WAV into a WAV: {"seconds", "took", "megabytes"}."""
-    import scipy.io.wavfile
+    import harness  # noqa: F401  before NumPy, as in the scripts
 
-    import denoise
+    # isort: split
+    import soundfile
 
-    model = denoise.load(folder)
-    rate, scale = scipy.io.wavfile.read(folder / "chopped.wav")
+    from media.model_file import load_restorer
+    from media.restore_sound import restore_sound
+
+    model = load_restorer(folder)
+    scale, rate = soundfile.read(folder / "chopped.wav", dtype="int16")
     with tempfile.TemporaryDirectory() as temporary:
         source, result = Path(temporary, "chopped.wav"), Path(temporary, "mended.wav")
 
@@ -38,7 +42,7 @@ def measure(folder, seconds):
                 for first in range(0, seconds * rate, scale.size):
                     file.writeframes(scale[: seconds * rate - first].tobytes())
             started = time.perf_counter()
-            denoise.mend_sound(model, source, result)
+            restore_sound(model, source, result)
             return time.perf_counter() - started
 
         mend(1)  # warm up

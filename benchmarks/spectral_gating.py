@@ -1,6 +1,6 @@
-"""Spectral gating (the package noisereduce) on the long chopped sound of a finished run, scored as the run was.
+"""Spectral gating (the package noisereduce) on the long chopped sound of `sound_dvae.py`, scored as there.
 
-python benchmarks/spectral_gating.py plots/sound
+python benchmarks/spectral_gating.py                   # takes that script's flags
 """
 
 import sys
@@ -10,29 +10,24 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import noisereduce
 
-import run
-from audio_utils import log_spectral_distance_db, read_wav, si_sdr_db, snr_db
+import sound_dvae
+from harness import cli, run_folder
 
 
-def main(folder):
-    (tone, rate), (chopped, _) = (read_wav(folder / f"{name}.wav") for name in ("tone", "chopped"))
-    gaps = chopped == 0
+def main(settings):
+    held = sound_dvae.held_out(settings, sound_dvae.load(settings))
+    chopped, rate = held.long_corrupted, settings.sample_rate
     rows = []
     for method, estimate in {
         "chopped input": chopped,
         "spectral gating, stationary": noisereduce.reduce_noise(chopped, rate, stationary=True),
         "spectral gating, adaptive": noisereduce.reduce_noise(chopped, rate, stationary=False),
     }.items():
-        row = {
-            "method": method,
-            "long_snr_db": snr_db(tone, estimate),
-            "long_gap_snr_db": snr_db(tone[gaps], estimate[gaps]),
-            "long_si_sdr_db": si_sdr_db(tone, estimate),
-            "long_lsd_db": log_spectral_distance_db(tone, estimate, rate),
-        }
-        rows.append(row)
-    run.print_table(rows)
+        scores = sound_dvae.score(settings, held, held.corrupted, estimate)
+        rows.append({"method": method} | {name: value for name, value in scores.items() if name.startswith("long")})
+    run_folder.print_table(rows)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "plots/sound"))
+    with cli.one_line_errors():
+        main(cli.parse(sound_dvae.Settings, __doc__.splitlines()[0]))

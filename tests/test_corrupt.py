@@ -5,8 +5,11 @@ import pytest
 import scipy.ndimage
 import scipy.stats
 
+import audio_utils
+import corrupt
 from corrupt import CORRUPTIONS
-from quiet_tensorflow import tf
+from harness import UserError
+from harness.quiet_tensorflow import tf
 
 RNG = np.random.default_rng(0)
 SOUNDS = tf.constant(RNG.uniform(0.1, 1, (400, 250)), tf.float32)
@@ -94,3 +97,73 @@ def test_none_leaves_everything():
 def test_it_works_inside_a_compiled_function():
     compiled = tf.function(lambda seed: CORRUPTIONS["block"](IMAGES, 0.2, seed))
     np.testing.assert_array_equal(compiled(tf.constant((1, 2)))[1], damage("block", IMAGES, 0.2)[1])
+
+
+def rectangles(batch, amount):
+    """Where each image's rectangle begins and how many rows and columns it has: (B,) each."""
+    _, mask = damage("block", batch, amount)
+    rows, columns = mask.any(2), mask.any(1)
+    return rows.argmax(1), columns.argmax(1), rows.sum(1), columns.sum(1)
+
+
+def test_rectangles_are_anywhere_and_of_any_shape_from_1_by_2_to_2_by_1():
+    images = tf.ones((4000, 150, 150))
+    top, left, height, width = rectangles(images, 0.2)
+    ratio = np.log2(height / width)
+    assert scipy.stats.kstest(ratio, "uniform", (-1, 2)).statistic < 0.05  # sides are whole pixels
+    assert np.abs(ratio).max() == pytest.approx(1, abs=0.1)
+    places = np.array([top / (150 - height + 1), left / (150 - width + 1), ratio])
+    for share in places[:2]:
+        assert scipy.stats.kstest(share, "uniform").statistic < 0.05
+    correlation = np.corrcoef(places) - np.eye(3)
+    assert np.abs(correlation).max() < 5 / np.sqrt(4000)
+
+
+def test_salt_and_pepper_do_not_depend_on_what_they_hit():
+    """Of the values replaced at a small amount as many are salt as at a large one."""
+    for amount in (0.05, 0.9):
+        corrupted, mask = damage("salt-pepper", SOUNDS, amount)
+        salt = corrupted[mask == 1] >= np.broadcast_to(SOUNDS.numpy().max(1, keepdims=True), mask.shape)[mask == 1]
+        assert salt.mean() == pytest.approx(0.5, abs=5 * np.sqrt(0.25 / salt.size))
+
+
+def test_normal_draws_are_normal_and_independent():
+    noise = corrupt.normal((256, 1024), (5, 7)).numpy()
+    assert scipy.stats.kstest(noise.ravel(), "norm").pvalue > 1e-3
+    assert np.isfinite(noise).all() and 4 < np.abs(noise).max() < 5.4
+    lags = np.fft.ifft2(np.abs(np.fft.fft2(noise)) ** 2).real / noise.size  # the correlation at every shift
+    assert lags[0, 0] == pytest.approx(1, abs=0.01) and np.abs(lags.ravel()[1:]).max() < 6 / np.sqrt(noise.size)
+    edges = corrupt._quantiles()(tf.constant([0, 1 - 2.0**-23], tf.float32)).numpy()
+    np.testing.assert_allclose(edges, scipy.stats.norm.ppf([2.0**-24, 1 - 2.0**-24]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("timbre", audio_utils.TIMBRES)
+def test_a_notes_pitch_phase_age_and_noise_are_drawn_apart(timbre):
+    count, samples = 2000, 1024
+    tone, clean, index = (
+        part.numpy() for part in audio_utils.noisy_notes(("A3", "A4"), count, samples, 16000, (1, 2), timbre)
+    )
+    noise = (clean - tone) / 0.2
+    level = np.sqrt(np.mean(tone**2, 1))
+    phase = np.angle(
+        np.sum(tone * np.exp(-2j * np.pi * np.where(index, 440, 220)[:, None] * np.arange(samples) / 16000), 1)
+    )
+    drawn = [index - index.mean(), np.sin(phase), np.cos(phase)] + [level] * (timbre == "plucked")
+    # A stream shared by two of them would show in the order in which their numbers are drawn: row by row.
+    drawn += [noise.ravel()[:count], noise[:, 0], scipy.stats.norm.cdf(noise.ravel()[:count]) % 0.5]
+    together = np.abs(np.corrcoef(drawn) - np.eye(len(drawn)))
+    together[0, 3:4] = together[3:4, 0] = 0 if timbre == "plucked" else together[0, 3:4]  # partials fall beyond Nyquist
+    together[-1, -3] = together[-3, -1] = 0  # of one thing
+    assert together.max() < 5 / np.sqrt(count)
+    angles = (phase / (2 * np.pi)) % 1
+    for one in (angles, (angles + 0.25) % 1):
+        assert abs(scipy.stats.spearmanr(one, noise.ravel()[:count]).statistic) < 5 / np.sqrt(count)
+
+
+def test_a_share_of_all_or_more_is_refused_where_it_is_a_share():
+    for name in CORRUPTIONS:
+        if name in ("gaussian", "none"):
+            corrupt.check(name, 1.5)
+        else:
+            with pytest.raises(UserError, match="--amount: 1 is not a share below 1"):
+                corrupt.check(name, 1.0)

@@ -12,8 +12,10 @@ import pytest
 import scipy.stats
 
 import models
+from harness import UserError
+from harness.quiet_tensorflow import tf
+from media import model_file
 from models import DVAE, keras
-from quiet_tensorflow import tf
 
 
 def normal(*shape, seed=0):
@@ -84,6 +86,55 @@ def test_importance_log_likelihood_reaches_the_closed_form_of_a_linear_gaussian_
     assert np.all(single.mean(0) < expected)  # one draw at a time, the mean is the ELBO: below
 
 
+def linear_gaussian(size=5, latent=2, std=0.7):
+    """A DVAE with a linear decoder and a standard normal prior, its marginal N(0, W W' + s^2 I), and W (L, D)."""
+    model = DVAE(size, "gaussian", hidden=(), latent=latent, components=1)
+    weights = normal(latent, size, seed=7)
+    model.decoder.layers[-1].set_weights([weights, np.zeros(size, np.float32)])
+    model.prior_means.assign(np.zeros((1, latent)))
+    model.prior_log_vars.assign(np.zeros((1, latent)))
+    model.log_std.assign(np.log(std))
+    return model, scipy.stats.multivariate_normal(np.zeros(size), weights.T @ weights + std**2 * np.eye(size)), weights
+
+
+def test_the_likelihood_of_a_linear_model_is_the_closed_form_whatever_the_encoder_is_shown():
+    std = 0.7
+    model, marginal, weights = linear_gaussian(std=std)
+    # Orthogonal rows make the posterior's covariance diagonal, so that the encoder can be right, shown -2 x for x.
+    weights = np.linalg.qr(weights.T)[0].T.astype(np.float32) * [[1.5], [0.6]]
+    model.decoder.layers[-1].set_weights([weights.astype(np.float32), np.zeros(5, np.float32)])
+    marginal = scipy.stats.multivariate_normal(np.zeros(5), weights.T @ weights + std**2 * np.eye(5))
+    variance = 1 / (1 + (weights**2).sum(1) / std**2)
+    kernel = np.concatenate([(weights / std**2 * variance[:, None]).T / -2, np.zeros((5, 2))], axis=1)
+    model.encoder.layers[-1].set_weights([kernel, np.concatenate([np.zeros(2), np.log(variance)])])
+    clean = normal(6, 5, seed=9)
+    exact = marginal.logpdf(clean)
+    # One draw from the exact posterior already gives it: p(x | z) p(z) / q(z) is p(x) for every z.
+    np.testing.assert_allclose(model.log_likelihood(-2 * clean, clean, 1, (1, 2)), exact, atol=1e-3)
+    off = model.log_likelihood(clean, clean, 1, (1, 2)).numpy()  # from the wrong place it is far below
+    assert np.mean(off) < np.mean(exact) - 1
+    many = tf.function(lambda: model.log_likelihood(-1.5 * clean, clean, 20_000, (1, 2)))()
+    np.testing.assert_allclose(many, exact, atol=0.1)
+
+
+def test_a_new_model_of_sound_passes_little_noise_and_its_prior_is_about_where_codes_begin():
+    keras.utils.set_random_seed(0)
+    noise = normal(500, 200)
+    passed = {}
+    for likelihood in ("gaussian", "bernoulli"):
+        model = DVAE(200, likelihood, hidden=(100,), latent=4)
+        passed[likelihood] = np.std(noise @ model.encoder.layers[0].kernel.numpy())
+        z = normal(4000, 4, seed=1) * np.float32(np.sqrt(1.25))
+        # A mixture of 200 of standard deviation 0.5, their centres standard normal: nearly N(0, 1.25).
+        difference = scipy.stats.norm.logpdf(z, 0, np.sqrt(1.25)).sum(1) - model.log_prior(z).numpy()
+        assert abs(np.mean(difference)) < 1  # nats; a spread of 5 would be 4 nats off
+    assert 0.2 < passed["gaussian"] / passed["bernoulli"] < 0.4
+    # And it says noise, not nothing: what it makes of anything is as rough as white noise of half of full scale.
+    decoded = DVAE(200, "gaussian", hidden=(100,), latent=4).reconstruct(np.zeros((1, 200), np.float32)).numpy()[0]
+    assert np.std(decoded) == pytest.approx(0.5, rel=0.2)
+    assert np.std(np.diff(decoded)) == pytest.approx(0.5 * np.sqrt(2), rel=0.25)
+
+
 def test_the_loss_is_the_negative_elbo():
     model = DVAE(6, "gaussian", hidden=(5,), latent=2)
     clean, noise = normal(8, 6), normal(8, 2, seed=1)
@@ -102,12 +153,14 @@ def test_the_loss_is_the_negative_elbo():
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 def test_a_model_comes_back_from_its_file(tmp_path, likelihood):
     keras.utils.set_random_seed(3)
-    model = DVAE(12, likelihood, hidden=(7, 5), latent=3, components=9, about={"experiment": "test", "shape": [3, 4]})
+    model = DVAE(
+        12, likelihood, hidden=(7, 5), latent=3, components=9, metadata={"experiment": "test", "shape": [3, 4]}
+    )
     model.prior_logits.assign(normal(9))
     if likelihood == "gaussian":
         model.log_std.assign(-1.5)
     model.save(tmp_path / "model.keras")
-    again = models.load_model(tmp_path)
+    again = model_file.load_model(tmp_path)
     x = normal(4, 12)
     np.testing.assert_array_equal(model.reconstruct(x), again.reconstruct(x))
     np.testing.assert_array_equal(model.generate(5, (1, 2)), again.generate(5, (1, 2)))
@@ -118,15 +171,15 @@ def test_a_model_comes_back_from_its_file(tmp_path, likelihood):
 
 
 def test_what_is_no_model_of_ours_is_refused_in_one_line(tmp_path):
-    files = {"empty.keras": b"", "text.keras": b"hello", "missing.keras": None}
-    for name, content in files.items():
-        if content is not None:
-            (tmp_path / name).write_bytes(content)
-        with pytest.raises(OSError, match=name):
-            models.load_model(tmp_path / name)
+    for name, content in {"empty.keras": b"", "text.keras": b"hello"}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=name):
+            model_file.load_model(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="missing.keras"):
+        model_file.load_model(tmp_path / "missing.keras")
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
-    with pytest.raises(OSError, match=r"other\.keras: a Keras model, but not"):
-        models.load_model(tmp_path / "other.keras")
+    with pytest.raises(UserError, match=r"other\.keras: a Keras model, but not"):
+        model_file.load_model(tmp_path / "other.keras")
 
 
 def test_a_strangers_model_runs_no_code(tmp_path, monkeypatch):
@@ -137,20 +190,20 @@ def test_a_strangers_model_runs_no_code(tmp_path, monkeypatch):
     code = {"class_name": "__lambda__", "config": {"code": base64.b64encode(code).decode()}}
     model = {"class_name": "Lambda", "module": "keras.layers", "registered_name": None, "config": {"function": code}}
     imported = {"class_name": "DVAE", "module": "strangers", "registered_name": "denoising_vae>DVAE", "config": {}}
-    about = {"experiment": "sound", "layer": model}
+    metadata = {"experiment": "sound", "layer": model}
     for config in (
         model,
         {"class_name": "Sequential", "module": "keras", "registered_name": None, "config": {"layers": [model]}},
         imported,
-        {**imported, "registered_name": "strangers>DVAE", "config": {"about": about}},
-        {**imported, "config": {"about": about, "input_size": imported, "hidden": [model], "latent": 2}},
+        {**imported, "registered_name": "strangers>DVAE", "config": {"metadata": metadata}},
+        {**imported, "config": {"metadata": metadata, "input_size": imported, "hidden": [model], "latent": 2}},
     ):
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("metadata.json", '{"keras_version": "3.15.0"}')
             archive.writestr("config.json", json.dumps(config))
             archive.writestr("model.weights.h5", b"")
-        with pytest.raises(OSError, match=r"model\.keras: "):
-            models.load_model(path)
+        with pytest.raises(UserError, match=r"model\.keras: "):
+            model_file.load_model(path)
         assert not (tmp_path / "ran").exists()
 
 
@@ -158,7 +211,7 @@ def test_a_strangers_model_runs_no_code(tmp_path, monkeypatch):
 def kept(tmp_path_factory):
     """A small model's file: its members."""
     path = tmp_path_factory.mktemp("kept") / "model.keras"
-    DVAE(12, "gaussian", hidden=(7, 5), latent=3, components=2, about={"experiment": "sound"}).save(path)
+    DVAE(12, "gaussian", hidden=(7, 5), latent=3, components=2, metadata={"experiment": "sound"}).save(path)
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -191,10 +244,10 @@ def weights(**values):
         (lambda kept: changed(kept, hidden="75"), "layers of"),
         (lambda kept: changed(kept, likelihood="poisson"), "likelihood"),
         (lambda kept: changed(kept, components=10**9), "layers of"),
-        (lambda kept: changed(kept, about={"experiment": "sound", "format": 3}), "newer version"),
-        (lambda kept: changed(kept, about={"experiment": "sound", "format": 1}), "older version"),
-        (lambda kept: changed(kept, about={"experiment": "sound", "format": "two"}), "not a model"),
-        (lambda kept: changed(kept, about={"shape": [3, 4]}), "not one that these scripts"),
+        (lambda kept: changed(kept, metadata={"experiment": "sound", "format": 3}), "newer version"),
+        (lambda kept: changed(kept, metadata={"experiment": "sound", "format": 1}), "older version"),
+        (lambda kept: changed(kept, metadata={"experiment": "sound", "format": "two"}), "not a model"),
+        (lambda kept: changed(kept, metadata={"shape": [3, 4]}), "not one that these scripts"),
         (lambda kept: {**kept, "model.weights.h5": weights()}, "vast is not in the file"),
         (lambda kept: {**kept, "model.weights.h5": weights(vars=h5py.ExternalLink("/etc/hosts", "x"))}, "not in the"),
         (lambda kept: {**kept, "model.weights.h5": weights(vars=h5py.SoftLink("/encoder"))}, "not in the file"),
@@ -209,26 +262,26 @@ def test_a_model_that_does_not_fit_is_refused_in_one_line(tmp_path, kept, change
         for name, content in change(kept).items():
             archive.writestr(name, content)
     if words is None:
-        assert models.load_model(path).hidden == (7, 5)
+        assert model_file.load_model(path).hidden == (7, 5)
     else:
-        with pytest.raises(OSError, match=rf"model\.keras: .*({words})") as refused:
-            models.load_model(path)
+        with pytest.raises(UserError, match=rf"model\.keras: .*({words})") as refused:
+            model_file.load_model(path)
         assert len(str(refused.value).splitlines()) == 1
 
 
 def test_a_bomb_is_not_unpacked_and_nan_is_not_used(tmp_path, kept, monkeypatch):
     path = tmp_path / "model.keras"
-    monkeypatch.setattr(models, "LARGEST_FILE", 10**6)
+    monkeypatch.setattr(model_file, "LARGEST_FILE", 10**6)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in {**kept, "model.weights.h5": bytes(2 * 10**6)}.items():
             archive.writestr(name, content)
-    with pytest.raises(OSError, match="unpacked"):
-        models.load_model(path)
-    model = DVAE(2, "gaussian", hidden=(), latent=1, about={"experiment": "sound"})
+    with pytest.raises(UserError, match="unpacked"):
+        model_file.load_model(path)
+    model = DVAE(2, "gaussian", hidden=(), latent=1, metadata={"experiment": "sound"})
     model.log_std.assign(np.nan)
     model.save(path)
-    with pytest.raises(OSError, match="not finite"):
-        models.load_model(path)
+    with pytest.raises(UserError, match="not finite"):
+        model_file.load_model(path)
 
 
 def test_generated_pixels_are_probabilities_from_z_of_the_prior():

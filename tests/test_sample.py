@@ -1,28 +1,31 @@
 """sample.py: new ones, blends and maps, in this process save for one run of the script."""
 
+import shutil
 import sys
 
 import numpy as np
 import pytest
 import scipy.io.wavfile
 import scipy.signal
+import soundfile
 from PIL import Image
 
 import audio_utils
-import image_utils
+import figures
 import models
-import run
 import sample
 from audio_utils import note_frequency
+from harness import cli
+from media import image_files, model_file
 
-RATE, WINDOW, LATENT = 4000, 256, 8
+RATE, WINDOW = 4000, 256
 
 
 class TwoNotes(models.DVAE):
     """Knows C4, E4 and G4 by heart: its code is the least-squares weights of their sines and cosines."""
 
     def __init__(self):
-        super().__init__(WINDOW, "gaussian", (8,), 6, about={"experiment": "sound", "sample_rate": RATE})
+        super().__init__(WINDOW, "gaussian", (8,), 6, metadata={"experiment": "sound", "sample_rate": RATE})
         angle = 2 * np.pi * np.outer([note_frequency(note) for note in ("C4", "E4", "G4")], np.arange(WINDOW)) / RATE
         self.basis = np.concatenate([np.sin(angle), np.cos(angle)]).astype(np.float32)
         self.inverse = np.linalg.pinv(self.basis)
@@ -36,25 +39,25 @@ class TwoNotes(models.DVAE):
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """Folders with untrained models of digits and of sounds."""
+def saved(tmp_path_factory, sound, digits):
+    """Folders with the trained models; that of the digits as if it had been trained with a few labelled images."""
     folder = tmp_path_factory.mktemp("models")
-    images = np.random.default_rng(0).integers(0, 256, (40, 8, 6), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8)
     labels = np.arange(40) % 4
     sets = {"x_train": images, "x_test": images[:30], "y_train": labels, "y_test": labels[:30]}
     np.savez(folder / "images.npz", **sets)
-    about = {"mnist": {"shape": [8, 6], "data": str(folder / "images.npz")}, "sound": {"sample_rate": RATE}}
-    for experiment, facts in about.items():
-        (folder / experiment).mkdir()
-        size, kind = (48, "bernoulli") if experiment == "mnist" else (WINDOW, "gaussian")
-        model = models.DVAE(size, kind, (16,), LATENT, about={"experiment": experiment, **facts})
-        model.save(folder / experiment / "model.keras")
+    model = model_file.load_model(digits[0])
+    model.metadata["data"] = str(folder / "images.npz")
+    for name in ("mnist", "sound"):
+        (folder / name).mkdir()
+    model.save(folder / "mnist/model.keras")
+    shutil.copy(sound[0] / "model.keras", folder / "sound")
     return folder
 
 
 def do(monkeypatch, *flags):
     monkeypatch.setattr(sys, "argv", ["sample.py", *map(str, flags)])
-    with run.one_line_errors():
+    with cli.one_line_errors():
         sample.main(sample.read_flags())
 
 
@@ -67,33 +70,32 @@ def test_new_ones_are_those_of_the_model_and_the_seed(monkeypatch, saved, tmp_pa
     assert (saved / "sound/model.keras").read_bytes() == before
     for name in ("generated.wav", "generated.png"):
         assert (saved / "sound" / name).read_bytes() == (tmp_path / "a/b" / name).read_bytes()
-    sound, rate = audio_utils.read_wav(saved / "sound/generated.wav")
-    expected = models.load_model(saved / "sound").generate(3, (5, 0)).numpy()
-    expected = audio_utils.one_after_the_other(expected, RATE)
+    sound, rate = soundfile.read(saved / "sound/generated.wav")
+    expected = model_file.load_model(saved / "sound").generate(3, (5, 0)).numpy()
+    expected = audio_utils.one_after_the_other(expected, 16000)
     np.testing.assert_allclose(sound, expected / max(1, np.abs(expected).max()), atol=1e-4)
-    assert rate == RATE
+    assert rate == 16000
     assert [path.name for path in (tmp_path / "digits").iterdir()] == ["generated.png"]
 
 
-def strip_and_labels(monkeypatch, saved, out, *ends):
-    """What a blend of images hands to the figure."""
-    import figures
-
-    kept = []
-    draw = figures.strip
-    monkeypatch.setattr(figures, "strip", lambda *given: kept.append(given) or draw(*given))
-    do(monkeypatch, saved / "mnist", "--blend", *ends, "--out", out)
-    return kept[0][1:]
+def handed_to(figure, monkeypatch, *flags):
+    """What is drawn: the arguments of this function of `figures`, which draws it all the same."""
+    kept, draw = [], getattr(figures, figure)
+    with monkeypatch.context() as changed:
+        changed.setattr(figures, figure, lambda *given: kept.append(given) or draw(*given))
+        do(monkeypatch, *flags)
+    return kept[0]
 
 
 def test_a_blend_of_images_begins_and_ends_with_their_reconstructions(monkeypatch, saved, tmp_path):
-    held_out = image_utils.load_images(saved / "images.npz")[2]
+    held_out = image_files.load_images(saved / "images.npz")[2]
     Image.fromarray(held_out[7]).save(tmp_path / "own.png")
-    strip, labels = strip_and_labels(monkeypatch, saved, tmp_path, 3, tmp_path / "own.png")
+    flags = saved / "mnist", "--blend", 3, tmp_path / "own.png", "--out", tmp_path
+    _, strip, labels = handed_to("strip", monkeypatch, *flags)
     inputs = np.stack([held_out[3], held_out[7]]) / 255
     np.testing.assert_allclose([strip[0], strip[-1]], inputs, atol=1e-6)
     assert (labels[0], labels[-1]) == ("no. 3", "own.png") and len(strip) == sample.STEPS + 2
-    model = models.load_model(saved / "mnist")
+    model = model_file.load_model(saved / "mnist")
     shown = model.reconstruct(inputs.reshape(2, -1).astype(np.float32)).numpy().reshape(inputs.shape)
     np.testing.assert_allclose([strip[1], strip[-2]], shown, atol=1e-5)
     assert Image.open(tmp_path / "blend.png").size[0] > 1000
@@ -116,9 +118,9 @@ def test_a_glide_goes_from_one_note_to_the_other_without_holes_or_clicks(tmp_pat
             tone = np.pad(tone, (3000, 0))
             ends[index] = tmp_path / f"{note} ü.wav"
             scipy.io.wavfile.write(ends[index], 11025, np.stack([tone, tone], 1).astype(np.float32))
-    monkeypatch.setattr(models, "load_model", lambda path: TwoNotes())
+    monkeypatch.setattr(model_file, "load_model", lambda path: TwoNotes())
     do(monkeypatch, tmp_path, "--blend", *ends)
-    sound, rate = audio_utils.read_wav(tmp_path / "blend.wav")
+    sound, rate = soundfile.read(tmp_path / "blend.wav")
     assert rate == RATE and sound.size == sample.BLEND_SECONDS * RATE
     inside = sound[RATE // 100 : -RATE // 100]  # without the fades
     levels = np.sqrt(np.convolve(inside**2, np.full(RATE // 10, 10 / RATE), "valid"))
@@ -131,7 +133,7 @@ def test_a_glide_goes_from_one_note_to_the_other_without_holes_or_clicks(tmp_pat
     assert "from 262 to 392 Hz" in capsys.readouterr().out.replace("261", "262")
 
 
-def test_the_map_is_the_principal_components(monkeypatch, saved, tmp_path):
+def test_the_map_is_the_principal_components_of_the_posterior_means(monkeypatch, saved, tmp_path):
     from sklearn.decomposition import PCA
 
     points = np.random.default_rng(0).normal(size=(200, 5)) * [5, 3, 1, 1, 0.5] + 7
@@ -140,8 +142,21 @@ def test_the_map_is_the_principal_components(monkeypatch, saved, tmp_path):
     np.testing.assert_allclose(np.abs(ours), np.abs(pca.transform(points)), atol=1e-9)
     np.testing.assert_allclose(ratio, pca.explained_variance_ratio_)
     for experiment in ("mnist", "sound"):
-        do(monkeypatch, saved / experiment, "--map", "-o", tmp_path / experiment)
+        flags = saved / experiment, "--map", "-o", tmp_path / experiment
+        _, points, ratio, labels, names = handed_to("latent_map", monkeypatch, *flags)
         assert Image.open(tmp_path / experiment / "map.png").size == (850, 700)
+        model = model_file.load_model(saved / experiment)
+        if experiment == "mnist":
+            _, _, images, expected, _ = image_files.load_images(saved / "images.npz")
+            examples = images.reshape(30, -1) / np.float32(255)
+        else:
+            assert names == list(audio_utils.C_MAJOR)
+            _, examples, expected = audio_utils.noisy_notes(names, sample.MAPPED, 1024, 16000, (0, 0))
+        np.testing.assert_array_equal(labels, expected)
+        means = model.encode(examples)[0].numpy().astype(float)
+        pca = PCA(2).fit(means)
+        np.testing.assert_allclose(np.abs(points), np.abs(pca.transform(means)), atol=1e-4 * np.abs(points).max())
+        np.testing.assert_allclose(ratio, pca.explained_variance_ratio_, rtol=1e-4)
 
 
 def test_mistakes_end_in_one_line_and_nothing_is_written(monkeypatch, saved, tmp_path, capsys):

@@ -9,8 +9,9 @@ import pytest
 import scipy.stats
 import soundfile
 
-import sound_files
-from quiet_tensorflow import tf
+from harness import UserError
+from harness.quiet_tensorflow import tf
+from media import sound_files
 
 RATE, WINDOW, RMS = 16000, 1024, 0.4
 FORMATS = [
@@ -119,11 +120,13 @@ def test_training_and_held_out_share_no_sample(tmp_path, files):
         of_file = covered["held out"].nonzero()[0][[0, -1]]
         assert len(named) == max(1, round(files / 10))
         assert edges[list(lengths).index(named[0])] - lengths[named[0]] == of_file[0]
+    seconds = sounds.provenance["training_seconds"], sounds.provenance["held_out_seconds"]
+    assert sounds.provenance["files"] == files and sum(seconds) == pytest.approx(sounds.samples.size / RATE)
     # The long input is held out.
     every = np.lib.stride_tricks.sliding_window_view(sounds.samples, 64)
-    (found,) = np.flatnonzero((every == sounds.long[:64].astype(np.float32)).all(axis=1))
-    assert covered["held out"][found : found + sounds.long.size].all()
-    assert WINDOW <= sounds.long.size <= RATE
+    (found,) = np.flatnonzero((every == sounds.long_sound[:64].astype(np.float32)).all(axis=1))
+    assert covered["held out"][found : found + sounds.long_sound.size].all()
+    assert WINDOW <= sounds.long_sound.size <= RATE
 
 
 def test_windows_are_those_of_the_seed_each_beginning_as_likely(tmp_path):
@@ -215,14 +218,14 @@ WORDS = {
 
 @pytest.mark.parametrize("name", WORDS)
 def test_a_file_that_cannot_be_used_is_named_with_what_is_wrong(bad, name):
-    with pytest.raises(sound_files.Unusable) as refused:
+    with pytest.raises(UserError) as refused:
         load(bad / name)
     message = str(refused.value)
     assert name in message and WORDS[name] in message and "\n" not in message
 
 
 def test_bad_files_in_a_folder_are_skipped_as_long_as_something_is_usable(bad, tmp_path):
-    with pytest.raises(sound_files.Unusable, match=f"none of {len(WORDS)} can be used"):
+    with pytest.raises(UserError, match=f"none of {len(WORDS)} can be used"):
         load(bad)
     for file in bad.iterdir():
         os.symlink(file, tmp_path / file.name)
@@ -235,15 +238,15 @@ def test_bad_files_in_a_folder_are_skipped_as_long_as_something_is_usable(bad, t
 
 def test_nothing_there_or_nothing_left_to_hold_out_is_refused(tmp_path):
     for path, word in (("missing", "No such file"), ("", "No such file")):
-        with pytest.raises(sound_files.Unusable, match=word):
+        with pytest.raises(UserError, match=word):
             load(path)
-    with pytest.raises(sound_files.Unusable, match="no sound files"):
+    with pytest.raises(UserError, match="no sound files"):
         load(tmp_path)
     os.mkfifo(tmp_path / "pipe.wav")
-    with pytest.raises(sound_files.Unusable, match="not a file"):
+    with pytest.raises(UserError, match="not a file"):
         load(tmp_path / "pipe.wav")
     soundfile.write(tmp_path / "one.wav", noise(0.18), RATE)
-    with pytest.raises(sound_files.Unusable, match="not enough sound"):
+    with pytest.raises(UserError, match="not enough sound"):
         load(tmp_path / "one.wav")
 
 

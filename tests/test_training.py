@@ -1,16 +1,23 @@
-"""The loop: checkpoints, schedule, and that a run can be repeated."""
+"""The schedules, the step and the loop: on problems whose answer is known, and that a run can be repeated."""
 
+import contextlib
 import json
 import os
 import resource
 import signal
+import types
 
 import numpy as np
 import pytest
+import scipy.optimize
+import scipy.stats
 
+import corrupt
 import training
+from harness import UserError, checkpoint
+from harness.quiet_tensorflow import tf
+from harness.workers import Workers
 from models import DVAE, keras
-from quiet_tensorflow import tf
 
 
 @pytest.mark.parametrize(
@@ -36,6 +43,137 @@ def test_the_learning_rate_warms_up_and_falls_to_zero_as_a_cosine():
     np.testing.assert_allclose(rates[50:], 0.005 * (1 + np.cos(np.pi * np.arange(401) / 400)), atol=1e-7)
 
 
+def test_only_kernels_decay_by_a_tenth_of_the_learning_rate():
+    keras.utils.set_random_seed(1)
+    model = DVAE(6, "gaussian", hidden=(5,), latent=2, components=3)
+    for weight in model.trainable_variables:
+        weight.assign(np.random.default_rng(0).uniform(0.5, 1, weight.shape))
+    optimizer = training.adam(20, 2.0)
+    before = [weight.numpy() for weight in model.trainable_variables]
+    kept = 1.0
+    for _ in range(20):
+        kept *= 1 - 0.1 * float(optimizer.learning_rate)
+        optimizer.apply([tf.zeros_like(weight) for weight in model.trainable_variables], model.trainable_variables)
+    assert kept < 0.2
+    for weight, old in zip(model.trainable_variables, before):
+        np.testing.assert_allclose(weight, old * (kept if "kernel" in weight.name else 1), rtol=1e-3)
+
+
+def settings(**changed):
+    return types.SimpleNamespace(**{"batch_size": 32, "iters": 130, "learning_rate": 0.01, "seed": 1, **changed})
+
+
+# The problem with a known optimum: values that share one normal factor, and noise; the first SEEN of them are observed.
+FACTOR, NOISE, SEEN = np.array([1.0, -0.5, 0.8, 0.3, 1.2, -0.9]), 0.5, 3
+COVARIANCE = np.outer(FACTOR, FACTOR) + NOISE**2 * np.eye(FACTOR.size)
+
+
+def half_hidden(seed, count):
+    factor_seed, noise_seed = tf.unstack(tf.random.split(seed))
+    clean = corrupt.normal((count, 1), factor_seed) * FACTOR.astype(np.float32)
+    clean += NOISE * corrupt.normal((count, FACTOR.size), noise_seed)
+    return clean * (np.arange(FACTOR.size) < SEEN), clean
+
+
+def least_loss(seen):
+    """The least negative ELBO, nats, of a linear DVAE of one latent number that is shown these values.
+
+    The posterior's mean is along the best linear estimate of the factor, its variance v of 1 in all (the prior is
+    learned, so the scale is free); the decoder is the regression of the whole example on z.
+    """
+    observed = COVARIANCE[seen, seen]
+    direction = np.linalg.solve(observed, FACTOR[seen])  # E[factor | observed] = direction . observed
+    direction = direction / np.sqrt(direction @ observed @ direction)
+    shared = COVARIANCE[:, seen] @ direction  # covariance of the example with the unit estimate
+
+    def loss(v):
+        residual = np.trace(COVARIANCE) - (1 - v) * shared @ shared
+        return 0.5 * FACTOR.size * np.log(2 * np.pi * np.e * residual / FACTOR.size) - 0.5 * np.log(v)
+
+    return scipy.optimize.minimize_scalar(loss, bounds=(1e-6, 1), method="bounded").fun, np.outer(shared, direction)
+
+
+def test_the_compiled_loop_arrives_at_the_optimum_of_a_linear_gaussian_problem():
+    keras.utils.set_random_seed(0)
+    model = DVAE(FACTOR.size, "gaussian", hidden=(), latent=1, components=1)
+    how = settings(batch_size=256, iters=1000, learning_rate=0.03, seed=0)
+    losses = dict(training.train(model, half_hidden, how))
+    denoising, best = least_loss(slice(SEEN))
+    copying, _ = least_loss(slice(None))
+    assert copying < denoising - 0.4  # what a network would reach that is shown what it shall find
+    corrupted, clean = half_hidden((5, 6), 100_000)
+    reached = np.mean([training.held_out_losses(model, *half_hidden((5, k), 20_000))["loss"] for k in range(5)])
+    assert reached == pytest.approx(denoising, abs=0.02)
+    assert losses[1000] == pytest.approx(denoising, abs=0.05)
+    # And there it makes of its input what the best linear estimate is, up to the shrinkage of a noisy z.
+    estimate = model.reconstruct(corrupted).numpy()
+    expected = corrupted.numpy()[:, :SEEN] @ best.T
+    assert np.corrcoef(estimate.ravel(), expected.ravel())[0, 1] > 0.999
+    error, least = np.mean((clean - estimate) ** 2), np.mean((clean - expected) ** 2)
+    assert error < 1.05 * least
+
+
+def test_the_loss_of_a_checkpoint_is_the_mean_since_the_one_before():
+    keras.utils.set_random_seed(1)
+    model = DVAE(16, "gaussian", hidden=(8,), latent=2)
+    how = settings(iters=130, learning_rate=1e-30)  # so that every iteration's loss is that of the first weights
+    told = dict(training.train(model, correlated, how))
+    assert np.isnan(told[0])
+    each = []
+    for i in range(130):
+        corrupted, clean, noise = training.draw_batch(correlated, 2, how, i)
+        each.append(sum(float(part) for part in model.nll_and_kl(clean, model(corrupted, noise=noise))))
+    assert told[100] == pytest.approx(np.mean(each[:100]), rel=1e-5)
+    assert told[130] == pytest.approx(np.mean(each[100:]), rel=1e-5)
+
+
+def test_the_posteriors_noise_is_normal_and_of_each_iteration_and_replica_alone():
+    seeds = []
+
+    def make_batch(seed, count):
+        seeds.append(seed)
+        return correlated(seed, count)
+
+    how = settings(batch_size=500)
+    whole = [training.draw_batch(make_batch, 40, how, i) for i in (0, 1, 2)]
+    parts = [training.draw_batch(make_batch, 40, how, 1, number, 3) for number in range(3)]
+    assert [len(part[0]) for part in parts] == [166, 167, 167]
+    draws = [noise.numpy() for *_, noise in whole + parts]
+    for noise in draws:
+        assert scipy.stats.kstest(noise.ravel(), "norm").pvalue > 1e-3
+    draws += [corrupt.normal((500, 40), seed).numpy() for seed in seeds[:3]]  # what a batch may be made of
+    for i, noise in enumerate(draws):
+        for other in draws[:i]:
+            size = min(noise.size, other.size)
+            assert abs(np.corrcoef(noise.ravel()[:size], other.ravel()[:size])[0, 1]) < 5 / np.sqrt(size)
+    examples = [clean.numpy()[:, 0].tolist() for _, clean, _ in whole + parts]
+    assert len({value for values in examples for value in values}) == 3 * 500 + 500
+
+
+def test_an_update_waits_for_the_one_before_and_its_batch_does_not():
+    """Told by the step's graph: what happens when processors are busy is a matter of chance."""
+    model = DVAE(16, "gaussian", hidden=(8,), latent=2)
+    optimizer = training.adam(10, 0.01)
+    optimizer.build(model.trainable_variables)
+    step = tf.function(training.build_step(model, optimizer, correlated, settings()))
+    kinds = tf.TensorSpec((), tf.int32), tf.TensorSpec(()), tf.TensorSpec((4,))
+    graph = step.get_concrete_function(*kinds).graph
+    before = graph.inputs[2].op
+
+    def needs(operation, seen):
+        """Whether an operation has to wait for `before`, by what it takes or by a control dependency."""
+        if operation not in seen:
+            seen.add(operation)
+            earlier = [*(tensor.op for tensor in operation.inputs), *operation.control_inputs]
+            return operation is before or any([needs(each, seen) for each in earlier])
+
+    least = len(model.trainable_variables)  # it takes them all
+    (update,) = [op for op in graph.get_operations() if "PartitionedCall" in op.type and len(op.inputs) > least]
+    assert needs(update, set())
+    examples = [tensor.op for tensor in update.inputs if tensor.shape.rank == 2]
+    assert len(examples) == 3 and not any(needs(op, set()) for op in examples)
+
+
 def test_the_kl_divergence_counts_from_nothing_to_all():
     weights = [float(training.kl_weight(tf.constant(i), 400)) for i in range(401)]
     np.testing.assert_allclose(weights, np.minimum(1, np.arange(401) / 100), atol=1e-6)
@@ -46,15 +184,6 @@ def test_the_kl_divergence_counts_from_nothing_to_all():
         moved = [not np.array_equal(new, old) for new, old in zip(weights, first.weights)]
         assert [move for move, old in zip(moved, first.weights) if "prior" in old.name] == [moves] * 3
         assert all(move for move, old in zip(moved, first.weights) if "kernel" in old.name)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_xla():
-    """Compiling takes longer than all else here; what is compiled is tested with the scripts."""
-    traced = tf.function
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tf, "function", lambda *function, **_: traced(*function) if function else traced)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -70,34 +199,42 @@ def saved(tmp_path_factory):
     return (folder / "checkpoint.npz").read_bytes()
 
 
-def correlated(batch_seed):
-    clean = tf.random.stateless_normal((32, 1), batch_seed) * tf.ones((1, 16))
-    return clean, clean
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as usual, though whoever started the tests may have had it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def correlated(seed, count=32):
+    """Values that share a factor, half of them hidden from the network."""
+    clean = tf.random.stateless_normal((count, 1), seed) * tf.ones((1, 16))
+    return clean * tf.cast(tf.range(16) < 8, tf.float32), clean
+
+
+@contextlib.contextmanager
+def without_xla():
+    """Compiling takes longer than all else in many short runs; what is compiled is tested above and with the scripts."""
+    traced = tf.function
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tf, "function", lambda *function, **_: traced(*function) if function else traced, raising=False)
+        yield
 
 
 def run(seed, iterations=130, make_batch=correlated, folder=None, stop_at=None):
     """Train, with a row a checkpoint as the scripts do, up to the moment a checkpoint is yielded: rows, weights."""
     keras.utils.set_random_seed(seed)
     model = DVAE(16, "gaussian", hidden=(8,), latent=2)
-    rows = []
-    for iteration, loss in training.train(
-        model,
-        lambda batch_seed, first, count: make_batch(batch_seed),
-        batch_size=32,
-        iterations=iterations,
-        learning_rate=0.01,
-        seed=seed,
-        rows=rows,
-        folder=folder,
-    ):
-        if iteration == stop_at:
-            break
-        rows.append({"iteration": iteration, "loss": loss, "held_out": training.held_out_losses(model, *held_out())})
-    return rows, [weight.numpy() for weight in model.weights]
-
-
-def held_out():
-    return correlated((1, 1))
+    path = folder and folder / "checkpoint.npz"
+    stand_in = types.SimpleNamespace(workers=Workers(), checkpoint=path, rows=[])
+    with without_xla():
+        for iteration, loss in training.train(model, make_batch, settings(iters=iterations, seed=seed), stand_in):
+            if iteration == stop_at:
+                break
+            scores = training.held_out_losses(model, *correlated((1, 1)))
+            stand_in.rows.append({"iteration": iteration, "loss": loss, "held_out": scores})
+    return stand_in.rows, [weight.numpy() for weight in model.weights]
 
 
 def same(ours, theirs):
@@ -117,12 +254,12 @@ def test_each_iteration_has_examples_of_its_own():
     seen = []
     model = DVAE(4, "gaussian", hidden=(3,), latent=2)
 
-    def make_batch(batch_seed, first, count):
+    def make_batch(batch_seed, count):
         clean = tf.random.stateless_normal((count, 4), batch_seed)
         tf.py_function(lambda batch: seen.append(batch.numpy().tobytes()), [clean], [])
         return clean, clean
 
-    for _ in training.train(model, make_batch, batch_size=2, iterations=45, learning_rate=0.01, seed=0):
+    for _ in training.train(model, make_batch, settings(batch_size=2, iters=45)):
         pass
     assert len(seen) == len(set(seen)) == 45
 
@@ -133,18 +270,18 @@ def test_a_run_stopped_before_it_has_drawn_goes_on_to_the_same_end(tmp_path, who
     assert same(run(1, folder=tmp_path), whole)
 
 
-def test_an_interrupted_run_saves_where_it_is_and_goes_on_to_the_same_end(tmp_path, whole):
+def test_an_interrupted_run_saves_where_it_is_and_goes_on_to_the_same_end(tmp_path, whole, interruptible):
     for number, at in ((signal.SIGINT, 50), (signal.SIGTERM, 30)):
         calls = []
 
-        def interrupting(batch_seed, number=number, at=at, calls=calls):
+        def interrupting(seed, count, number=number, at=at, calls=calls):
             def call(_):
                 calls.append(1)
                 if len(calls) == at:
                     os.kill(os.getpid(), number)
 
-            tf.py_function(call, [batch_seed], [])
-            return correlated(batch_seed)
+            tf.py_function(call, [seed], [])
+            return correlated(seed, count)
 
         before = signal.getsignal(number)
         with pytest.raises(KeyboardInterrupt) as interrupted:
@@ -169,9 +306,9 @@ def test_a_finished_run_goes_on_for_more_iterations_at_the_longer_runs_learning_
 
 
 def test_saving_in_between_changes_nothing(tmp_path, monkeypatch, whole):
-    monkeypatch.setattr(training, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(checkpoint, "SECONDS", 0)
     saved = []
-    monkeypatch.setattr(training, "save", lambda path, variables, state: saved.append(state["iteration"]))
+    monkeypatch.setattr(checkpoint, "save", lambda path, variables, state: saved.append(state["iteration"]))
     assert same(run(1, folder=tmp_path), whole)
     assert saved == [20, 40, 60, 80, 100, 120, 130]
 
@@ -180,9 +317,9 @@ def test_saving_in_between_changes_nothing(tmp_path, monkeypatch, whole):
 def test_numbers_that_are_not_finite_stop_the_run(tmp_path, monkeypatch, bad, at, told):
     the_seed = tf.random.split(tf.random.fold_in((1, training.TRAINING), at))[0]
 
-    def poisoned(batch_seed):
-        corrupted, clean = correlated(batch_seed)
-        poison = tf.reduce_all(batch_seed == the_seed)
+    def poisoned(seed, count):
+        corrupted, clean = correlated(seed, count)
+        poison = tf.reduce_all(seed == the_seed)
         return corrupted, tf.where(poison, np.float32("nan" if bad == "loss" else 0), clean)
 
     def nll_with_a_root(model, clean, decoded):  # its derivative at 0, where only the poisoned batch is, is infinite
@@ -205,7 +342,7 @@ def test_a_checkpoint_is_whole_or_the_one_before(tmp_path):
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
         with pytest.raises(OSError, match="File too large") as refused:
-            training.save(path, [tf.Variable(np.ones(2000))], {})
+            checkpoint.save(path, [tf.Variable(np.ones(2000))], {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert refused.value.filename == str(path)
@@ -217,14 +354,14 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, saved):
     path = tmp_path / "checkpoint.npz"
 
     def refused(what, **flags):
-        with pytest.raises(OSError, match=rf"checkpoint\.npz: .*{what}.*--overwrite"):
+        with pytest.raises(UserError, match=rf"checkpoint\.npz: .*{what}.*--overwrite"):
             run(**{"seed": 1, "folder": tmp_path, **flags})
 
     path.write_bytes(saved)
     with np.load(path) as file:
         arrays = dict(file)
     refused("other data", seed=2)
-    refused("other data", make_batch=lambda seed: [2 * part for part in correlated(seed)])
+    refused("other data", make_batch=lambda seed, count: [2 * part for part in correlated(seed, count)])
     for cut in (0, 10, len(saved) - 30):
         path.write_bytes(saved[:cut])
         refused("not a whole checkpoint")
@@ -235,7 +372,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, saved):
     np.savez(path, **{**arrays, "variable_0": np.zeros((3, 3), np.float32)})
     refused("another network")
     state = json.loads(str(arrays["state"]))
-    np.savez(path, **{**arrays, "state": json.dumps({"format": training.FORMAT + 1})})
+    np.savez(path, **{**arrays, "state": json.dumps({"format": checkpoint.FORMAT + 1})})
     refused("another version")
     for bad in ({**state, "rows": 3}, {**state, "first_batch": ["x"]}, {}, []):
         np.savez(path, **{**arrays, "state": json.dumps(bad)})

@@ -1,6 +1,6 @@
 """TensorFlow, loaded at its first use and without its start-up lines.
 
-`from quiet_tensorflow import tf` costs nothing by itself: TensorFlow's 3 to 7 seconds are spent when `tf` is
+`from harness.quiet_tensorflow import tf` costs nothing by itself: TensorFlow's 3 to 7 seconds are spent when `tf` is
 first used, so that flags are read, and `--help` and mistakes answered, before them.
 """
 
@@ -9,10 +9,6 @@ import functools
 import os
 import sys
 import tempfile
-
-# Before NumPy is loaded. Its BLAS would wait for work with all cores at full speed, which TensorFlow needs, and on
-# matrices as small as ours be slower than with one.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Keras imports these if they can be found, which takes a second. Left out, save in a notebook: somebody may want there
 # what Keras does with them.

@@ -18,10 +18,18 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
-import run
-from quiet_tensorflow import tf
+from harness.quiet_tensorflow import tf
+from harness.run_folder import CONFIG, SCORES, replacing
 
 EMBED_AT_MOST = 40e6  # bytes
+INPUTS = "chopped", "clean", "tone"  # WAVs of a run
+KINDS = [(stem, end) for stem in ("reconstruction", "generated") for end in ("png", "wav")]  # a checkpoint's files
+WRITTEN = (  # patterns of all these, and of the page and the event files
+    "index.html",
+    "events.out.tfevents.*",
+    *(f"{name}.wav" for name in INPUTS),
+    *(f"{stem}_[0-9]*.{end}" for stem, end in KINDS),
+)
 COLUMNS = {  # of scores.csv: what a reader calls them, and their units
     "train_loss": ("training loss", "nats"),
     "loss": ("held-out loss", "nats"),
@@ -60,17 +68,15 @@ PAGE.filters |= {
 
 
 def write(folder):
-    """Write index.html from what the run in `folder` has written so far."""
+    """Write index.html from what the run in `folder` has written so far; event files too, if its settings say so."""
     folder = Path(folder)
-    rows, ladder = _scores(folder)
+    config = json.loads((folder / CONFIG).read_text())
+    rows, baseline_rows = _scores(folder)
     summary = next((name for name in SUMMARIES if name in rows[-1]), "loss")
-    ends = (ladder or rows)[:: max(1, len(ladder or rows) - 1)]  # the input and the best there can be; or what there is
-    charts = (_chart(title, names, rows, ends if ladder else []) for title, names in CHARTS.items())
-    if ladder:  # the model takes its place in it
-        sign = 1 if _number(ends[-1], summary) >= _number(ends[0], summary) else -1
-        ladder = sorted([rows[-1], *ladder], key=lambda row: sign * _number(row, summary, missing=-sign * math.inf))
-    sounds = {name: folder / f"{name}.wav" for name in ("chopped", "clean", "tone")}
-    sounds = {name: path for name, path in sounds.items() if path.exists()}
+    ends = baseline_rows or rows  # the input and the best there can be; or what there is
+    ends = ends[:: max(1, len(ends) - 1)]
+    charts = (_chart(title, names, rows, ends if baseline_rows else []) for title, names in CHARTS.items())
+    sounds = {name: path for name in INPUTS if (path := folder / f"{name}.wav").exists()}
     steps = [(row, _outputs(folder, row)) for row in rows]
     paths = [*sounds.values(), *(path for _, outputs in steps for path in outputs.values())]
     embed = sum(path.stat().st_size for path in paths) <= EMBED_AT_MOST
@@ -81,32 +87,40 @@ def write(folder):
         return Markup(data)  # neither has a character that HTML would mind; to search megabytes for one takes time
 
     html = PAGE.get_template("report.html.j2").render(
-        config=json.loads((folder / "config.json").read_text()),
+        config=config,
         rows=rows,
         steps=steps,
         sounds=sounds,
         summary=summary,
         ends=ends,
-        ladder=ladder,
+        compared=_ranked(rows[-1], baseline_rows, ends, summary),
         charts=[chart for chart in charts if chart],
         url=url,
     )
-    with run.replacing(folder / "index.html") as path:
+    with replacing(folder / "index.html") as path:
         path.write_text(html, encoding="utf-8", errors="replace")  # the folder's name may not be Unicode
+    if config.get("tensorboard") and not baseline_rows:  # at the end they have all been written
+        _write_events(folder, rows)
 
 
-def write_events(folder):
+def _ranked(row, baseline_rows, ends, summary):
+    """The baselines and, in its place among them, the model's row; from the worst to the best. [] without baselines."""
+    if not baseline_rows:
+        return []
+    sign = 1 if _number(ends[-1], summary) >= _number(ends[0], summary) else -1
+    return sorted([row, *baseline_rows], key=lambda row: sign * _number(row, summary, missing=-sign * math.inf))
+
+
+def _write_events(folder, rows):
     """Write the last checkpoint's scores, pictures and sounds for TensorBoard, as an event file in `folder`."""
-    rows, _ = _scores(folder)
-    row = rows[-1]
     if len(rows) == 1:  # a run from the start replaces what an earlier one has left here
-        for earlier in Path(folder).glob("events.out.tfevents.*"):
+        for earlier in folder.glob("events.out.tfevents.*"):
             earlier.unlink()
     writer = tf.summary.create_file_writer(str(folder))
-    with writer.as_default(step=int(row["iteration"])):
-        for name in row.keys() - {"method", "iteration"}:
-            tf.summary.scalar(name, float(row[name]))
-        for name, path in _outputs(folder, row).items():
+    with writer.as_default(step=int(rows[-1]["iteration"])):
+        for name in rows[-1].keys() - {"method", "iteration"}:
+            tf.summary.scalar(name, float(rows[-1][name]))
+        for name, path in _outputs(folder, rows[-1]).items():
             if path.suffix == ".png":
                 tf.summary.image(name, tf.io.decode_png(path.read_bytes())[None])
             else:
@@ -117,15 +131,14 @@ def write_events(folder):
 
 def _scores(folder):
     """The rows of scores.csv: the model's, one a checkpoint, and the others', each without columns empty or nan."""
-    with open(Path(folder) / "scores.csv", newline="") as file:
+    with open(Path(folder) / SCORES, newline="") as file:
         rows = [{name: text for name, text in row.items() if text not in ("", "nan")} for row in csv.DictReader(file)]
     return [row for row in rows if "iteration" in row], [row for row in rows if "iteration" not in row]
 
 
 def _outputs(folder, row):
     """What the checkpoint of this row has written: {"reconstruction.png": path, "generated.wav": path, ...}."""
-    kinds = [(stem, end) for stem in ("reconstruction", "generated") for end in ("png", "wav")]
-    paths = {f"{stem}.{end}": Path(folder) / f"{stem}_{int(row['iteration']):06d}.{end}" for stem, end in kinds}
+    paths = {f"{stem}.{end}": Path(folder) / f"{stem}_{int(row['iteration']):06d}.{end}" for stem, end in KINDS}
     return {name: path for name, path in paths.items() if path.exists()}
 
 
@@ -136,7 +149,7 @@ def _number(row, name, missing=math.nan):
 
 
 def _chart(title, names, rows, ends):
-    """Curves of some columns over the checkpoints, and the ladder's ends across them; None if the run has none."""
+    """Curves of some columns over the checkpoints, and the ends of the baselines across; None if there is none."""
     curves = {name: [(i, _number(row, name)) for i, row in enumerate(rows)] for name in names if name in rows[-1]}
     curves = {name: [point for point in curve if math.isfinite(point[1])] for name, curve in curves.items()}
     across = {row["method"]: _number(row, names[0]) for row in ends if math.isfinite(_number(row, names[0]))}

