@@ -2,30 +2,34 @@
 # make test     sets everything up and runs the tests
 # make cluster  sets everything up and compares two workers on this machine with one
 
+# PYTHON=python3.13   another Python; each version has an environment of its own, in .venv
+
 PYTHON ?= python3
-BIN := .venv/bin
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+BIN := .venv/$(VERSION)/bin
 
 .PHONY: demo test cluster clean
 
-demo: .venv/demo
+demo: .venv/$(VERSION)/demo
 	$(BIN)/python mnist_dvae.py --overwrite
 	$(BIN)/python sound_dvae.py --iters 800 --overwrite
 	@echo "Pictures and sounds are in plots/mnist and plots/sound."
 
-test: .venv/test
+test: .venv/$(VERSION)/test
+	@$(BIN)/python -c 'import sys; print("Python", sys.version, "in", sys.prefix)'
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
 
-cluster: .venv/demo
+cluster: .venv/$(VERSION)/demo
 	$(BIN)/python benchmarks/cluster.py
 
-.venv/demo: requirements.txt
-	$(PYTHON) -m venv .venv
+.venv/$(VERSION)/demo: requirements.txt
+	$(PYTHON) -m venv .venv/$(VERSION)
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	@touch $@
 
-.venv/test: requirements-dev.txt .venv/demo
+.venv/$(VERSION)/test: requirements-dev.txt .venv/$(VERSION)/demo
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	@touch $@
 

@@ -77,6 +77,8 @@ CORRUPTIONS = {
     "none": none,
 }
 
+HIDING = ("block", "scatter")  # what is missing is 0, so that whoever restores knows the mask
+
 
 def check(corruption, amount):
     """UserError for an amount that the corruption cannot have."""

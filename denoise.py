@@ -10,18 +10,24 @@ A sound keeps its length, rate, channels and format, whatever rate the model was
 import harness  # noqa: F401  sets NumPy's threads, so before NumPy
 
 # isort: split
+import errno
 import functools
+import os
 import sys
+import traceback
 from pathlib import Path
 
 from tqdm import tqdm
 
 from harness import UserError, cli
+from harness.run_folder import claimed
 from media import folders
 from media.image_files import SUFFIXES as IMAGES
 from media.restore_image import restore_image
 from media.restore_sound import restore_sound
 from media.sound_files import SUFFIXES as SOUNDS
+
+DISK_FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
 
 def read_flags():
@@ -31,6 +37,7 @@ def read_flags():
     add("inputs", type=Path, nargs="+", metavar="INPUT", help="a sound or image, or a folder of them")
     add("-o", "--out", type=Path, required=True, help="a file for one input file, else a folder")
     add("--keep", action="store_true", help="replace only what is missing; the rest stays bit for bit")
+    add("--overwrite", action="store_true", help="replace results that are there already")
     add("--gaps", type=Path, help="text file: start and end of a gap in seconds, a line each; else runs of zeros")
     add("--mask", type=Path, help="image of the input's size, white where it is missing; else where it is transparent")
     return flags.parse_intermixed_args()
@@ -39,6 +46,8 @@ def read_flags():
 def plan(inputs, out, protected):
     """Pairs (source, destination) for files and folders, in order. UserError if one would destroy a file it needs."""
     single = len(inputs) == 1 and not inputs[0].is_dir() and not out.is_dir()
+    if not single and out.exists() and not out.is_dir():
+        raise UserError(f"{out}: a file, and the results need a folder; give another --out")
     pairs = []
     for path in inputs:
         if path.is_dir():
@@ -65,9 +74,10 @@ def plan(inputs, out, protected):
 
 def files_below(folder, out):
     """The sounds and images in a folder and below it, without the results of an earlier run."""
-    files, unreadable = folders.walk(folder)
-    folders.print_skipped(unreadable)
-    files = [file for file in files if file.suffix.lower() in SOUNDS + IMAGES and file.is_file()]
+    files, skipped = folders.walk(folder)
+    files = [file for file in files if file.suffix.lower() in SOUNDS + IMAGES]
+    folders.print_skipped(skipped + [f"{file}: no file, or leads to none" for file in files if not file.is_file()])
+    files = [file for file in files if file.is_file()]
     results, own = out.resolve(), folder.resolve()
     if results not in (own, *own.parents):
         files = [file for file in files if results not in file.resolve().parents]
@@ -76,14 +86,60 @@ def files_below(folder, out):
     return files
 
 
+def restore_each(pairs, restore, overwrite):
+    """Restore each of (source, destination), whatever others raise, with a line on each, and a count if several.
+
+    restore(source, destination) -> what was done. SystemExit: status 2 if a file cannot be restored, 1 with the
+    tracebacks at the end if that is a fault of ours.
+    """
+    done, there, failed, faults = 0, 0, 0, {}
+    for source, destination in tqdm(pairs, unit=" files", leave=False, disable=len(pairs) == 1 or None):
+        try:
+            if is_there(destination) and not overwrite:
+                there += 1
+                continue
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            with claimed(destination):
+                if is_there(destination) and not overwrite:
+                    raise UserError(f"{destination}: another process has just written it; --overwrite replaces it")
+                said = restore(source, destination)
+        except Exception as error:
+            failed += 1
+            if isinstance(error, OSError) and not error.filename:
+                error.filename = destination.parent if error.errno in DISK_FULL else source
+            if (line := cli.known(error)) is None:
+                faults[traceback.format_exc()] = None  # many files may show the same fault
+                line = f"{source}: {type(error).__name__}, a fault of these scripts; please report it"
+            tqdm.write(f"denoise.py: {line}", file=sys.stderr)
+        else:
+            done += 1
+            tqdm.write(" ".join(f"{source}: {said}; now {destination}".splitlines()))
+    if len(pairs) > 1 or there:
+        were_there = f", {there} were there already and --overwrite replaces them" if there else ""
+        print(f"{done} of {len(pairs)} files mended{were_there}" + (f", {failed} could not be" if failed else ""))
+    if failed:
+        sys.stderr.write("".join(faults))
+        raise SystemExit(1 if faults else 2)
+
+
+def is_there(path):
+    """Whether something would be replaced; a folder cannot be, and the system says so."""
+    return os.path.lexists(path) and not path.is_dir()
+
+
 def main(settings):
     path = settings.model / "model.keras" if settings.model.is_dir() else settings.model
     pairs = plan(settings.inputs, settings.out, [file for file in (path, settings.gaps, settings.mask) if file])
+    if len(settings.inputs) == 1 and not settings.inputs[0].is_dir() and not settings.overwrite:
+        ((_, destination),) = pairs
+        if is_there(destination):
+            raise UserError(f"{destination}: is there already; --overwrite replaces it, or give another --out")
 
-    from media.model_file import load_restorer  # only now that the files are there: TensorFlow takes seconds to load
+    # only now that the files are there: TensorFlow takes seconds to load
+    from media.model_file import knows_sounds, load_restorer
 
     model = load_restorer(path)
-    if model.metadata["experiment"] == "sound":
+    if knows_sounds(path, model.metadata, model.input_size):
         what, suffixes, wrong_flag = "sounds", SOUNDS, settings.mask and "--mask"
         restore = functools.partial(restore_sound, gap_file=settings.gaps, keep=settings.keep)
     else:
@@ -94,19 +150,13 @@ def main(settings):
     pairs = [pair for pair in pairs if pair[0] in settings.inputs or pair[0].suffix.lower() in suffixes]
     if not pairs:
         raise UserError(f"{settings.inputs[0]}: no {what} in it, which {path} has learned")
-    failed = False
-    for source, destination in tqdm(pairs, unit=" files", leave=False, disable=len(pairs) == 1 or None):
-        try:
-            if source.suffix.lower() in set(SOUNDS + IMAGES) - set(suffixes):
-                raise UserError(f"{source}: not of the kind {path} has learned, which is {what}; leave it out")
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            tqdm.write(f"{source}: {restore(model, source, destination)}; now {destination}")
-        except (UserError, OSError) as error:
-            failed = True
-            reason = error if isinstance(error, UserError) else f"{error.filename or source}: {error.strerror or error}"
-            tqdm.write(f"denoise.py: {reason}", file=sys.stderr)
-    if failed:
-        raise SystemExit(2)
+
+    def restore_one(source, destination):
+        if source.suffix.lower() in set(SOUNDS + IMAGES) - set(suffixes):
+            raise UserError(f"{source}: not of the kind {path} has learned, which is {what}; leave it out")
+        return restore(model, source, destination)
+
+    restore_each(pairs, restore_one, settings.overwrite)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a trained model makes of a corrupted sound longer than its window."""
+"""What a trained model makes of corrupted examples: better posteriors, completions, sounds longer than a window."""
 
 import numpy as np
 import scipy  # its parts load when first used: --help needs none of them
@@ -6,11 +6,94 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from harness.quiet_tensorflow import tf
 
+DRAWS = 4  # of z in what `refiner` maximizes
+DECAY = 0.9, 0.999  # of Adam's two moments
 HOPS_A_WINDOW = 8  # how many windows cover each sample of a long sound
 WINDOWS_A_BLOCK = 512  # restored at once: few enough for a core's cache
 LEAST_OBSERVED = 1 / 8  # of a window, for its residual to count
 NOT_EXPLAINED = np.float32(1e3)  # the residual of a window of which less is observed: far above that of any other
 EXPLAINED = (1e-8, 1e8)  # what products of two residuals are told apart: float32 holds their power -4, tapered too
+
+
+def observed_elbo(model, corrupted, observed, mean, log_var):
+    """The ELBO of the observed values under q = N(mean, exp(log_var)), nats: (B, D), (B, D), (B, L), (B, L) -> (B,).
+
+    By DRAWS draws of z with fixed noise, in pairs of opposite sign, each latent number's of mean square 1 and, where
+    there are fewer of these than pairs, orthogonal to the others': so the mean of a quadratic over them is exact.
+    """
+    latent, pairs = mean.shape[1], DRAWS // 2
+    noise = tf.random.stateless_normal((pairs, latent), (0, 0))
+    noise = tf.linalg.qr(noise)[0] if latent <= pairs else tf.math.l2_normalize(noise, axis=0)
+    noise = float(pairs) ** 0.5 * tf.concat([noise, -noise], axis=0)
+    z = tf.reshape(mean + tf.exp(0.5 * log_var) * noise[:, None], (-1, latent))  # (K B, L)
+    corrupted, observed = (tf.tile(part, (DRAWS, 1)) for part in (corrupted, observed))
+    log_joint = model.log_prior(z) - model.nll(corrupted, model.decoder(z), observed)
+    entropy = 0.5 * tf.reduce_sum(log_var + 1 + np.log(2 * np.pi), axis=-1)
+    return tf.reduce_mean(tf.reshape(log_joint, (DRAWS, -1)), axis=0) + entropy
+
+
+def refiner(model, steps, rate):
+    """What makes better posteriors from guesses: refine(corrupted, observed, mean, log_var) -> mean, log_var, ELBO.
+
+    Gradient steps (Adam) on the ELBO of the observed values, (B, D), (B, D), (B, L), (B, L) -> (B, L), (B, L), (B,):
+    semi-amortized inference (Kim et al. 2018, arXiv 1802.02550; Marino et al. 2018, arXiv 1807.09356). Each example
+    keeps the best it has met, its guess included, and none depends on the others of its batch.
+    """
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def elbo_and_slope(place, corrupted, observed):
+        with tf.GradientTape() as tape:
+            tape.watch(place)
+            elbo = observed_elbo(model, corrupted, observed, *tf.unstack(place))
+        return elbo, tape.gradient(elbo, place)
+
+    def refine(corrupted, observed, mean, log_var):
+        corrupted, observed = (tf.cast(part, tf.float32) for part in (corrupted, observed))
+        place = best = tf.stack([mean, log_var])
+        first, second, best_elbo = 0.0, 0.0, tf.fill(place.shape[1:2], -np.inf)
+        for step in range(1, steps + 2):
+            elbo, slope = elbo_and_slope(place, corrupted, observed)
+            best = tf.where((elbo > best_elbo)[None, :, None], place, best)
+            best_elbo = tf.maximum(elbo, best_elbo)
+            first, second = (
+                decay * moment + (1 - decay) * slope**power
+                for decay, moment, power in zip(DECAY, (first, second), (1, 2))
+            )
+            unbiased = [moment / (1 - decay**step) for moment, decay in zip((first, second), DECAY)]
+            place += rate * unbiased[0] / (tf.sqrt(unbiased[1]) + 1e-8)
+        return *tf.unstack(best), best_elbo
+
+    return refine
+
+
+def refined_reconstruct(model, refine):
+    """What restores by refined posteriors, a value of 0 being one that is missing: (B, D) -> (B, D)."""
+
+    def reconstruct(corrupted):
+        mean, _, _ = refine(corrupted, np.not_equal(corrupted, 0), *model.encode(corrupted))
+        return model.expectation(mean)
+
+    return reconstruct
+
+
+def completions(model, refine, corrupted, observed, count, seed):
+    """`count` examples that what is observed leaves possible: (B, D), (B, D) -> (count, B, D).
+
+    As many posteriors are refined, one from the encoder's guess and the others from draws of the prior; each weighs
+    as its ELBO has it, and every completion is a draw from one of them, decoded. So both ways show where there are two.
+    """
+    mean, log_var = model.encode(corrupted)
+    size, latent = mean.shape
+    which_seed, start_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
+    starts = tf.concat([mean, model.sample_prior((count - 1) * size, start_seed)], axis=0)
+    parts = (tf.tile(part, (count, 1)) for part in (tf.cast(corrupted, tf.float32), tf.cast(observed, tf.float32)))
+    means, log_vars, elbo = refine(*parts, starts, tf.tile(log_var, (count, 1)))
+    weights = tf.transpose(tf.reshape(elbo, (count, size)))  # (B, starts)
+    which = tf.random.stateless_categorical(weights, count, which_seed)  # (B, count)
+    rows = tf.transpose(which) * size + tf.range(size, dtype=which.dtype)  # (count, B), into the starts
+    noise = tf.random.stateless_normal((count, size, latent), noise_seed)
+    z = tf.gather(means, rows) + tf.exp(0.5 * tf.gather(log_vars, rows)) * noise
+    return tf.reshape(model.expectation(tf.reshape(z, (-1, latent))), (count, size, -1))
 
 
 def compiled_reconstruct(model):

@@ -21,21 +21,23 @@ import numpy as np
 
 import baselines
 import corrupt
-import figures
 import image_utils
+import inference
 import training
-from harness import UserError, backdrop, cli
+from harness import UserError, cli
 from harness.quiet_tensorflow import tf
 from harness.run_folder import METHOD, Run
 from image_utils import mean_squared_error
 from media import image_files
-from pages import report
+from pages import figures, report
 
 HELD_OUT = 2000  # digits scored, at most
 SCORED_PIXELS = 2**25  # in all, at most: there are fewer of large images
 NEAREST_PIXELS = 2**27  # of training images that are searched for the nearest, at most
 GENERATED = 1000  # new digits scored at each checkpoint
 SHOWN, NEW_ROWS = 16, 6  # digits a row in the figures; rows of new ones
+REFINING = 20, 0.03  # steps and rate, where what is missing is known; more are no better on validation digits
+COMPLETIONS, DOUBTED = 2, 16  # completions shown; those that doubt is told from
 COLUMNS = "iteration", "loss", "hole_mse_over_mean_fill", "classifier_error"  # printed at each checkpoint
 
 
@@ -142,6 +144,43 @@ def evaluate(settings, model, held):
     return scores, (reconstructed, generated)
 
 
+def refined(model, refine, corrupted, mask):
+    """Images by posteriors refined on what is observed, and their predictive deviation: (M, H, W), (M, H, W).
+
+    The deviation is that of pixels which are 0 or 1: how far each may be from what is drawn.
+    """
+    mean, log_var, _ = refine(flat(corrupted), flat(1 - mask), *model.encode(flat(corrupted)))
+    reconstructed = model.expectation(mean).numpy()
+    draws = [
+        model.expectation(mean + tf.exp(0.5 * log_var) * tf.random.stateless_normal(mean.shape, (training.PRIOR, k)))
+        for k in range(DOUBTED)
+    ]
+    expected = np.mean(draws, axis=0)
+    deviation = np.sqrt(expected * (1 - expected))
+    return reconstructed.reshape(mask.shape), deviation.reshape(mask.shape)
+
+
+def imagine(settings, model, refine, held):
+    """Rows of the figure: what is made of the first digits by refined posteriors, ways to complete them, doubt."""
+    if settings.corruption not in corrupt.HIDING:
+        return {}
+    corrupted, mask = held.corrupted[:SHOWN], held.mask[:SHOWN]
+    reconstructed, deviation = refined(model, refine, corrupted, mask)
+    seed = settings.seed, training.PRIOR
+    drawn = inference.completions(model, refine, flat(corrupted), flat(1 - mask), COMPLETIONS, seed).numpy()
+    ways = {f"completion {i + 1}": row.reshape(mask.shape) for i, row in enumerate(drawn)}
+    return {"refined": reconstructed, **ways, "doubt": deviation}
+
+
+def honesty(held, reconstructed, deviation):
+    """Whether doubt is honest: the hole's error over the claimed one, root mean squares; nats of its pixels."""
+    hole = held.mask == 1
+    clean, claimed = held.clean[hole], np.clip(reconstructed[hole], 1e-3, 1 - 1e-3)
+    error = np.sqrt(np.mean((clean - reconstructed[hole]) ** 2) / np.mean(deviation[hole] ** 2))
+    nats = -np.mean(clean * np.log(claimed) + (1 - clean) * np.log(1 - claimed))
+    return {"hole_error_over_claimed": error, "hole_nats_a_pixel": nats}
+
+
 def baseline_estimates(kind, held, train_images, reconstructed):
     """Other estimates of the held-out digits, beside the model's: {method: (M, H, W)}."""
     nearest = baselines.nearest_fill(held.corrupted, held.mask, train_images[: NEAREST_PIXELS // held.clean[0].size])
@@ -155,29 +194,30 @@ def baseline_estimates(kind, held, train_images, reconstructed):
     }
 
 
-def render(settings, kind, held, estimates, iteration):
-    """The pictures of a checkpoint: {file name: save(path)}."""
+def render(settings, kind, held, estimates, imagined, iteration):
+    """The pictures of a checkpoint: {file name: save(path)}. imagined: further rows, {label: (SHOWN, H, W)}."""
     reconstructed, generated = estimates
     what = f"{settings.corruption} {settings.amount:g}, after {iteration} iterations"
     rows = {"original": held.clean, "damaged": held.corrupted, "reconstructed": reconstructed}
     mended = figures.digit_rows(
         f"Held-out {kind}s mended ({what}); red: damaged",
-        {label: images[:SHOWN] for label, images in rows.items()},
+        {label: images[:SHOWN] for label, images in (rows | imagined).items()},
         {"damaged": held.mask[:SHOWN]},
     )
     new = generated[: NEW_ROWS * SHOWN].reshape(NEW_ROWS, SHOWN, *held.clean.shape[1:])
     new = figures.digit_rows(f"New {kind}s from the prior ({what})", {str(i + 1): row for i, row in enumerate(new)})
     return {
-        f"reconstruction_{iteration:06d}.png": partial(backdrop.save, pictures=[mended]),
-        f"generated_{iteration:06d}.png": partial(backdrop.save, pictures=[new]),
+        f"reconstruction_{iteration:06d}.png": partial(figures.save, pictures=[mended]),
+        f"generated_{iteration:06d}.png": partial(figures.save, pictures=[new]),
     }
 
 
 def main(settings):
     with Run(settings, report.write, report.WRITTEN, COLUMNS) as run:
         images = image_files.load_images(settings.data, settings.size)
-        run.record(images.provenance)
-        print(images.source)
+        provenance = images.provenance
+        run.record(provenance)
+        print(images.summary)
         kind, shape = "image" if settings.data else "digit", images.train.shape[1:]
         held = held_out(settings, images)
         on_disk = isinstance(images.train, np.memmap)
@@ -187,16 +227,23 @@ def main(settings):
 
         tf.keras.utils.set_random_seed(settings.seed)  # for the weights' first values
         data = settings.data and os.path.abspath(settings.data)
-        metadata = {"experiment": "mnist", "shape": list(shape), "data": data}
+        metadata = {"experiment": "mnist", "shape": list(shape), "data": data, "sha256": provenance["sha256"]}
         network = settings.hidden, settings.latent, settings.components
         with run.workers.strategy.scope():
             model = DVAE(int(np.prod(shape)), "bernoulli", *network, metadata=metadata)
+        refine = inference.refiner(model, *REFINING)
         for iteration, train_loss in training.train(model, partial(make_batch, settings, train_images), settings, run):
             scores, estimates = evaluate(settings, model, held)
-            files = render(settings, kind, held, estimates, iteration)
+            files = render(settings, kind, held, estimates, imagine(settings, model, refine, held), iteration)
             run.log(iteration, {"train_loss": train_loss, **scores}, files)
         methods = baseline_estimates(kind, held, images.train, estimates[0])
-        run.finish(model, [{"method": method, **score(held, images)} for method, images in methods.items()])
+        rows = [{"method": method, **score(held, images)} for method, images in methods.items()]
+        if settings.corruption in corrupt.HIDING:
+            better, deviation = refined(model, refine, held.corrupted, held.mask)
+            row = {"method": f"{METHOD}, refined", **score(held, better), **honesty(held, better, deviation)}
+            filled = np.where(held.mask == 1, better, held.corrupted)
+            rows += [row, {"method": f"holes filled by the {METHOD}, refined", **score(held, filled)}]
+        run.finish(model, rows)
     print(f"Look at {settings.out / 'index.html'}")
 
 

@@ -41,20 +41,22 @@ def mixture_log_density(z, logits, means, log_vars):
     return tf.reduce_logsumexp(tf.nn.log_softmax(logits) - 0.5 * (squares + constants), axis=-1)
 
 
-def bernoulli_nll(clean, logits):
+def bernoulli_nll(clean, logits, observed=1.0):
     """Negative log-likelihood of pixels in [0, 1] under sigmoid(logits), nats: (B, D), (B, D) -> (B,).
 
-    For grey levels this is the cross-entropy, the binary pixels' expected value.
+    For grey levels this is the cross-entropy, the binary pixels' expected value. observed (B, D): those that count.
     """
-    return tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(clean, logits), axis=-1)
+    return tf.reduce_sum(observed * tf.nn.sigmoid_cross_entropy_with_logits(clean, logits), axis=-1)
 
 
-def gaussian_nll(clean, decoded, log_std):
+def gaussian_nll(clean, decoded, log_std, observed=1.0):
     """Negative log-likelihood under N(decoded, exp(log_std)^2), nats: (B, D), (B, D), () -> (B,).
 
     One learned standard deviation for all samples: Rybkin, Daniilidis, Levine 2021 (arXiv 2006.13202), section 3.
+    observed (B, D): the samples that count.
     """
-    return tf.reduce_sum(0.5 * ((clean - decoded) * tf.exp(-log_std)) ** 2 + log_std + 0.5 * LOG_2_PI, axis=-1)
+    each = 0.5 * ((clean - decoded) * tf.exp(-log_std)) ** 2 + log_std + 0.5 * LOG_2_PI
+    return tf.reduce_sum(observed * each, axis=-1)
 
 
 def reparameterize(mean, log_var, noise):
@@ -138,13 +140,17 @@ class DVAE(keras.Model):
         mean, _ = self.encode(corrupted)
         return self.expectation(mean)
 
-    def generate(self, count, seed):
-        """`count` new examples, their z drawn from the prior by `seed` (a pair of integers): -> (count, input_size)."""
+    def sample_prior(self, count, seed):
+        """`count` draws of z from the prior by `seed`, a pair of integers: (count, L)."""
         which_seed, noise_seed = tf.unstack(tf.random.split(seed))
         which = tf.random.stateless_categorical(self.prior_logits[None], count, which_seed)[0]
         mean, log_var = (tf.gather(part, which) for part in (self.prior_means, self.prior_log_vars))
         noise = tf.random.stateless_normal((count, self.latent), noise_seed)
-        return self.expectation(reparameterize(mean, log_var, noise))
+        return reparameterize(mean, log_var, noise)
+
+    def generate(self, count, seed):
+        """`count` new examples, their z drawn from the prior by `seed`: -> (count, input_size)."""
+        return self.expectation(self.sample_prior(count, seed))
 
     def call(self, corrupted, noise=None):
         """Decoded (logits for "bernoulli"), z, mean, log_var. `noise` (B, L): standard normal, drawn if not given."""
@@ -162,11 +168,11 @@ class DVAE(keras.Model):
         """Log q(z) - log p(z), nats: (B, L) -> (B,). Its mean over z from q is the KL divergence of q from p."""
         return gaussian_log_density(z, mean, log_var) - self.log_prior(z)
 
-    def nll(self, clean, decoded):
-        """Negative log-likelihood of clean given the decoder's output, nats: (B, D), (B, D) -> (B,)."""
+    def nll(self, clean, decoded, observed=1.0):
+        """Negative log-likelihood of clean, where observed, given the decoder's output, nats: (B, D) thrice -> (B,)."""
         if self.likelihood == "bernoulli":
-            return bernoulli_nll(clean, decoded)
-        return gaussian_nll(clean, decoded, self.log_std)
+            return bernoulli_nll(clean, decoded, observed)
+        return gaussian_nll(clean, decoded, self.log_std, observed)
 
     def nll_and_kl(self, clean, outputs):
         """The two parts of the negative ELBO, nats, averaged over the batch; `outputs` is what `call` gives."""

@@ -10,17 +10,18 @@ import harness  # noqa: F401  sets NumPy's threads, so before NumPy
 
 # isort: split
 import os
+import tempfile
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-import figures
 from audio_utils import C_MAJOR, TONE_AMPLITUDE, noisy_notes, note_fades, note_frequency, one_after_the_other, write_wav
-from harness import UserError, backdrop, cli
-from harness.run_folder import replacing
+from harness import UserError, cli
+from harness.run_folder import claimed, replacing
+from media import folders, sound_files
 from media.image_files import load_images, read_image
-from media.sound_files import decode
+from pages import figures
 
 NEW_DIGITS, NEW_SOUNDS, MOST = 96, 16, 500
 A_ROW = 16  # new digits
@@ -29,6 +30,7 @@ MAPPED = 2000  # examples
 BLEND_SECONDS = 4  # of sound; the first quarter and the last stay at the ends
 HOPS_A_WINDOW = 64  # many, so that what the phases of two notes make of each other averages out
 LOWEST_PITCH = 20  # Hz
+LONG_SECONDS = 1  # of the long sound that recordings are read with, and nothing here uses
 
 
 def read_flags():
@@ -41,7 +43,7 @@ def read_flags():
     what.add_argument("--map", action="store_true", help="where examples lie in latent space, on its principal axes")
     what.add_argument("--count", type=cli.whole_number, help=f"new digits ({NEW_DIGITS}) or sounds ({NEW_SOUNDS})")
     add("--seed", type=cli.seed, default=0, help="of new ones (0)")
-    add("--data", help="images to blend or map, as for mnist_dvae.py (those the model was trained with)")
+    add("--data", help="where the data now are that the model was trained with, to blend or map those held out")
     add("-o", "--out", type=Path, metavar="FOLDER", help="folder to write to (beside the model)")
     settings = flags.parse_args()
     if settings.count and settings.count > MOST:
@@ -57,7 +59,7 @@ def write(settings, name, save):
     if any(os.path.realpath(source) == os.path.realpath(out / name) for source in settings.blend or ()):
         raise UserError(f"{out / name}: is what was to be blended; give another folder, --out")
     out.mkdir(parents=True, exist_ok=True)
-    with replacing(out / name) as path:
+    with claimed(out / name), replacing(out / name) as path:
         save(path)
     print(f"wrote {out / name}")
 
@@ -69,14 +71,50 @@ def principal_axes(points):
     return centred @ axes[:2].T, lengths[:2] ** 2 / np.sum(lengths**2)
 
 
+def check_data(model, settings, provenance):
+    """UserError unless the data are those the model was trained with: what is held out of others, it may have seen."""
+    learned = model.metadata.get("sha256")
+    if learned and provenance.get("sha256") != learned:
+        raise UserError(f"{settings.model}: not trained with {provenance['source']}; say by --data where its own are")
+
+
 def held_out_images(model, settings):
-    """The held-out images of the model's data, or of --data, as grey levels (M, H, W), and their labels or None."""
+    """The held-out images of the model's data, as grey levels (M, H, W), and their labels or None.
+
+    UserError if they are not to be found, or others.
+    """
     shape = tuple(model.metadata["shape"])
     data = settings.data or model.metadata.get("data")
-    _, _, images, labels, _ = load_images(data, shape[0])
+    if data and not os.path.exists(data):
+        raise UserError(f"{data}: not there any more; say by --data where the images are that the model learned from")
+    found = load_images(data, shape[0])
+    images = found.test
     if images.shape[1:] != shape:
         raise UserError(f"{data or 'MNIST'}: images of {images.shape[1:]} pixels, the model knows {shape}; see --data")
-    return images, labels
+    check_data(model, settings, found.provenance)
+    return images, found.test_labels
+
+
+def held_out_windows(model, settings):
+    """Windows (M, N) of the sounds that the model has heard, which note each is, and the notes' names.
+
+    Of recordings, those held out, without notes. UserError if they are not given, or others.
+    """
+    rate, rms = model.metadata["sample_rate"], model.metadata.get("rms")
+    notes = model.metadata.get("notes", None if rms else C_MAJOR)  # the first scripts had no others and wrote no level
+    if notes:
+        if settings.data:
+            raise UserError(f"{settings.model}: a model of the built-in notes; leave --data out")
+        timbre = model.metadata.get("timbre", "sine")
+        _, examples, labels = noisy_notes(notes, MAPPED, model.input_size, rate, (0, 0), timbre)
+        return examples, labels, notes
+    if not settings.data:
+        raise UserError(f"{settings.model}: a model of recordings; say by --data where those are that it learned from")
+    with tempfile.TemporaryDirectory() as folder:
+        sounds = sound_files.load(settings.data, rate, model.input_size, rms, LONG_SECONDS, folder)
+        folders.print_skipped(sounds.skipped)
+        check_data(model, settings, sounds.provenance)
+        return sounds.windows("held out", MAPPED, (0, 0))[0], None, None
 
 
 def blend_images(model, settings):
@@ -94,7 +132,7 @@ def blend_images(model, settings):
     names = [f"no. {name}" if name.isdecimal() else os.path.basename(name) for name in settings.blend]
     labels = [names[0], *(f"{share:.0%}" for share in shares[:, 0]), names[1]]
     title = "Outside, two images as they are; inside, decoded on the way between them in latent space"
-    write(settings, "blend.png", partial(backdrop.save, pictures=[figures.strip(title, strip, labels)]))
+    write(settings, "blend.png", partial(figures.save, pictures=[figures.strip(title, strip, labels)]))
 
 
 def sound_end(name, samples, model):
@@ -106,12 +144,14 @@ def sound_end(name, samples, model):
     except ValueError:
         if not os.path.isfile(name):
             raise UserError(f"{name}: neither a note such as C4 nor a sound file") from None
-        values = np.concatenate(list(decode(name, rate))).astype(float)
-        if values.size < samples or not np.ptp(values):
-            raise UserError(f"{name}: silent, or shorter than {samples / rate:.2g} s; give another sound") from None
+        values = np.concatenate([np.zeros(0), *sound_files.decode(name, rate)])
+        if values.size < samples:
+            raise UserError(f"{name}: shorter than {samples / rate:.2g} s; give another sound") from None
         energy = np.cumsum(np.pad((values - values.mean()) ** 2, (1, 0)))
         loudest = np.argmax(energy[samples:] - energy[:-samples])
         signal = values[loudest : loudest + samples] - values.mean()
+        if np.sqrt(np.mean(signal**2)) < sound_files.LEAST_RMS:
+            raise UserError(f"{name}: silent; give another sound") from None
     return signal * (TONE_AMPLITUDE / np.sqrt(2 * np.mean(signal**2)))
 
 
@@ -164,18 +204,22 @@ def blend_sounds(model, settings):
 
 
 def draw_map(model, settings):
+    if model.latent < 2:
+        raise UserError(f"{settings.model}: its --latent is 1, and a map needs 2 dimensions or more")
     if "shape" in model.metadata:
         images, labels = held_out_images(model, settings)
         examples, names, what = images[:MAPPED].reshape(-1, model.input_size) / np.float32(255), None, "held-out images"
         labels = None if labels is None else labels[:MAPPED]
     else:
-        names, what = model.metadata.get("notes", C_MAJOR), "noisy notes"
-        rate, timbre = model.metadata["sample_rate"], model.metadata.get("timbre", "sine")
-        _, examples, labels = noisy_notes(names, MAPPED, model.input_size, rate, (0, 0), timbre)
-    points, shares = principal_axes(model.encode(examples)[0].numpy())
+        examples, labels, names = held_out_windows(model, settings)
+        what = "noisy notes" if names else "held-out windows"
+    means = model.encode(examples)[0].numpy()
+    if len(means) < 3 or not np.ptp(means, axis=0).any():
+        raise UserError(f"{settings.model}: fewer than 3 places to map in {len(means)} {what}; give more by --data")
+    points, shares = principal_axes(means)
     title = f"{len(points):,} {what} in latent space (posterior means)"
     picture = figures.latent_map(title, points, shares, labels, names)
-    write(settings, "map.png", partial(backdrop.save, pictures=[picture]))
+    write(settings, "map.png", partial(figures.save, pictures=[picture]))
 
 
 def new_ones(model, settings):
@@ -191,18 +235,17 @@ def new_ones(model, settings):
         rate = model.metadata["sample_rate"]
         write(settings, "generated.wav", partial(write_wav, signal=one_after_the_other(new, rate), sample_rate=rate))
         picture = figures.windows(title, new, rate)
-    write(settings, "generated.png", partial(backdrop.save, pictures=[picture]))
+    write(settings, "generated.png", partial(figures.save, pictures=[picture]))
 
 
 def main(settings):
-    from media.model_file import load_model  # not before the flags are known to be good: it loads TensorFlow
+    # not before the flags are known to be good: it loads TensorFlow
+    from media.model_file import knows_sounds, load_model
 
     model = load_model(settings.model)
-    images = "shape" in model.metadata
-    if not images and "sample_rate" not in model.metadata:
-        raise UserError(f"{settings.model}: a model of neither images nor sounds; train one")
-    if settings.data and not images:
-        raise UserError(f"{settings.model}: a model of sounds, to which --data does not apply; leave it out")
+    images = not knows_sounds(settings.model, model.metadata, model.input_size)
+    if settings.data and settings.blend and not images:
+        raise UserError(f"{settings.model}: blends notes and sound files alone, without --data; leave it out")
     make = draw_map if settings.map else new_ones
     if settings.blend:
         make = blend_images if images else blend_sounds

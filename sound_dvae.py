@@ -24,16 +24,15 @@ import numpy as np
 import audio_utils
 import baselines
 import corrupt
-import figures
 import training
 from audio_utils import C_MAJOR, TIMBRES, Notes, note_frequency, snr_db, write_wav
-from harness import UserError, backdrop, cli
+from harness import UserError, cli
 from harness.quiet_tensorflow import tf
 from harness.run_folder import METHOD, Run
-from inference import HOPS_A_WINDOW, restore
+from inference import HOPS_A_WINDOW, refined_reconstruct, refiner, restore
 from media import sound_files
 from media.folders import print_skipped
-from pages import report
+from pages import figures, report
 
 ONE_NOTE = 0.9  # a generated sound is one note if one of those it learned explains this share of its energy
 HELD_OUT_WINDOWS = 2048
@@ -42,6 +41,7 @@ GENERATED = 512  # new sounds scored at each checkpoint
 SHOWN = 16  # of them in the figure and the WAV
 AUTOREGRESSED = 128  # windows are enough for this baseline, the slowest
 OWN_LATENT = 16  # recordings vary in more ways than notes do; 32 is no better
+REFINING = 5, 0.01  # steps and rate; more of them follow the noise (on validation windows)
 COLUMNS = "iteration", "loss", "snr_db", "gap_snr_db", "long_snr_db"  # printed at each checkpoint
 
 
@@ -257,8 +257,8 @@ def render(settings, title, on, estimates, iteration):
     new = figures.windows(f"New sounds from the prior ({what})", generated[:SHOWN], rate)
     new_sound = audio_utils.one_after_the_other(generated[:SHOWN], rate)
     return {
-        f"reconstruction_{iteration:06d}.png": partial(backdrop.save, pictures=[mended, on.chopped]),
-        f"generated_{iteration:06d}.png": partial(backdrop.save, pictures=[new]),
+        f"reconstruction_{iteration:06d}.png": partial(figures.save, pictures=[mended, on.chopped]),
+        f"generated_{iteration:06d}.png": partial(figures.save, pictures=[new]),
         f"reconstruction_{iteration:06d}.wav": partial(write_wav, signal=on.gain * long, sample_rate=rate),
         f"generated_{iteration:06d}.wav": partial(write_wav, signal=on.gain * new_sound, sample_rate=rate),
     }
@@ -284,6 +284,9 @@ def main(settings):
             files = render(settings, sounds.title, on, estimates, iteration)
             run.log(iteration, {"train_loss": train_loss, **scores}, files)
         methods = baseline_estimates(settings, sounds, held, estimates)
+        if settings.corruption in corrupt.HIDING:
+            better = refined_reconstruct(model, refiner(model, *REFINING))
+            methods[f"{METHOD}, refined"] = better(held.corrupted).numpy(), restored(settings, held, better)
         run.finish(model, [{"method": method, **score(settings, held, *both)} for method, both in methods.items()])
     print(f"Look at and listen to {settings.out / 'index.html'}")
 

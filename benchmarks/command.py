@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = (["sound_dvae.py", "--iters", "800"], ["mnist_dvae.py"])
-WRITING = {"figures.py", "backdrop.py", "report.py", "run_folder.py", "checkpoint.py"}  # or drawing
+WRITING = {"figures.py", "report.py", "run_folder.py", "checkpoint.py"}  # or drawing
 
 
 def phase(frame):

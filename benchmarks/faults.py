@@ -333,6 +333,9 @@ def image_readers():
     def make_picture(path):
         Image.fromarray(pixels).save(path)
 
+    def make_mask(path):
+        Image.fromarray(255 * (pixels[:, :, 0] < 50).astype(np.uint8)).save(path)
+
     def load_images(path):
         return [array for array in image_files.load_images(path)[:4] if array is not None]
 
@@ -350,7 +353,7 @@ def image_readers():
         "IDX": ("train-images-idx3-ubyte", make_idx, lambda path: load_images(path.parent)),
         "PNG": ("picture.png", make_picture, load_picture),
         "JPEG": ("picture.jpg", make_picture, load_picture),
-        "mask": ("mask.bmp", make_picture, load_mask),
+        "mask": ("mask.bmp", make_mask, load_mask),
     }
 
 

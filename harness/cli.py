@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import importlib.util
+import io
 import math
 import os
 import signal
@@ -43,7 +44,15 @@ def layer_widths(text):
     raise argparse.ArgumentTypeError(f"{text!r} is not a list of widths such as 256,128")
 
 
-VALUES = {int: whole_number, float: positive, tuple: layer_widths, Path: Path, str: str}
+def folder(text):
+    """A flag's value: a path. An empty one, of a shell's variable that is not set, would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; give a folder")
+    return Path(text)
+
+
+VALUES = {int: whole_number, float: positive, tuple: layer_widths, Path: folder, str: str}
+CLOSED_PIPE = 141  # status; a shell says so of a program that SIGPIPE has ended
 
 
 def flag(default, help, **options):
@@ -69,7 +78,7 @@ class Settings:
     latent: int = flag(32, "dimensions of z")
     components: int = flag(200, "Gaussians that make up the prior of z")
     seed: int = flag(0, "of everything random in the run", type=seed)
-    out: Path = flag(None, "folder for what the run writes")
+    out: Path = flag(None, "folder for what the run writes")  # noqa: RUF009  a field, as the others are
     tensorboard: bool = flag(False, "write event files for TensorBoard too")
     resume: bool = flag(False, "go on with the run in --out from where it was saved")
     overwrite: bool = flag(False, "remove the run in --out and start anew")
@@ -118,27 +127,56 @@ def _options(settings, name):
 def one_line_errors():
     """What files, numbers or the user bring to an end ends with one line on stderr and status 2, not a traceback.
 
-    The notes of an error (PEP 678), such as how to go on, end the line. A fault of ours keeps its traceback.
+    The notes of an error (PEP 678), such as how to go on, end the line. A fault of ours keeps its traceback. A pipe
+    whose reader has gone, `| head -1`, is a quiet end.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may be any bytes
     try:
-        yield
-    except (UserError, FloatingPointError) as error:
-        _fail(error, error)
-    except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error, error)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # at the interpreter's own end it would be too late to say anything
+    except BrokenPipeError:
+        _hush()
+        raise SystemExit(CLOSED_PIPE) from None
     except KeyboardInterrupt as error:
-        print("; ".join(["interrupted", *_notes(error)]), file=sys.stderr)
+        _say("; ".join(["interrupted", *_notes(error)]))
         raise SystemExit(128 + (error.args or (signal.SIGINT,))[0]) from None
     except Exception as error:
-        if not isinstance(error, MemoryError) and type(error).__name__ != "ResourceExhaustedError":  # TensorFlow's
+        if (line := known(error)) is None:
             raise
-        _fail("not enough memory; try a smaller --hidden or --batch-size", error)
+        _say(f"{Path(sys.argv[0]).name}: {line}")
+        raise SystemExit(2) from error
 
 
-def _fail(message, error):
-    line = "; ".join([" ".join(str(message).splitlines()), *_notes(error)])
-    print(f"{Path(sys.argv[0]).name}: {line}", file=sys.stderr)
-    raise SystemExit(2)
+def known(error):
+    """The line on an error that files, numbers or the user have brought about; None for a fault of ours."""
+    if isinstance(error, UserError | FloatingPointError):
+        message = error
+    elif isinstance(error, OSError):
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error
+    elif isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's
+        message = "not enough memory; try a smaller --hidden or --batch-size"
+    else:
+        return None
+    return "; ".join([" ".join(str(message).splitlines()), *_notes(error)])
+
+
+def _say(line):
+    try:
+        print(line, file=sys.stderr)
+        sys.stdout.flush()
+    except OSError:
+        _hush()
+
+
+def _hush():
+    """Let nothing more be printed: what waits to be would fail once more at the interpreter's end, and be told of."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(nowhere, number)
 
 
 def _notes(error):

@@ -26,17 +26,67 @@ def replacing(path):
     OSError, naming `path`, if the system refuses.
     """
     path = Path(path)
-    temporary_path = path.with_name(f".unfinished-{path.name}")
+    unfinished = _unfinished(path)
     try:
-        yield temporary_path
-        with open(temporary_path, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary_path, path)
-    except OSError as error:
-        raise (OSError(error.errno, error.strerror, str(path)) if error.errno else error) from error
+        with _naming(path):
+            try:
+                yield unfinished
+            except Exception as error:
+                if not getattr(error, "errno", None):  # libraries that write may not tell that the disk was full
+                    _write_more(unfinished)
+                raise
+            with open(unfinished, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
     finally:
         with contextlib.suppress(OSError):
-            temporary_path.unlink()
+            unfinished.unlink()
+
+
+@contextlib.contextmanager
+def claimed(path):
+    """Keep other processes from writing `path` meanwhile. UserError if one of them is writing it now."""
+    path = Path(path)
+    unfinished = _unfinished(path)
+    taken = f"{path}: another process is writing it; wait for its end, or choose another --out"
+    with _naming(path):
+        lock = _lock(unfinished, os.O_RDWR | os.O_CREAT, taken)
+
+    def ours():
+        return os.path.exists(unfinished) and os.path.samestat(os.fstat(lock), os.stat(unfinished))
+
+    try:
+        if lock is not None and not ours():  # the other one has ended since this one looked
+            raise UserError(taken)
+        yield
+    finally:
+        if lock is not None:
+            if ours():
+                unfinished.unlink()
+            os.close(lock)
+
+
+def _unfinished(path):
+    return path.with_name(f".unfinished-{path.name}")
+
+
+@contextlib.contextmanager
+def _naming(path):
+    """The system's errors name this path, whichever beside it they are about."""
+    try:
+        yield
+    except OSError as error:
+        raise (OSError(error.errno, error.strerror, str(path)) if error.errno else error) from error
+
+
+def _write_more(path):
+    """OSError if a file that is there cannot be written to."""
+    if path.exists():
+        with open(path, "rb+") as file:
+            file.seek(0, os.SEEK_END)
+            file.write(bytes(2**16))
+            file.flush()
+            os.fsync(file.fileno())
 
 
 class Run:
@@ -60,7 +110,8 @@ class Run:
         # In this order: what is left when the removal is cut short is not taken for a run to resume, nor for none.
         self.written = (CONFIG, SCORES, *written, MODEL, CHECKPOINT)
         self.workers, self.rows = workers.Workers(), []
-        self.previous = self.lock = self.command = None
+        self.previous = self.lock = self.command = self.config = None
+        self.waiting = {}  # files of a run that is resumed, until its checkpoint has been accepted
         self.made = []
 
     def __enter__(self):
@@ -74,10 +125,13 @@ class Run:
         return self
 
     def __exit__(self, kind, error, traceback):
+        if error is None or isinstance(error, KeyboardInterrupt):  # that comes when training has saved
+            self._begin()
         lost = error and self.workers.lost(error)
         ended = UserError(lost) if lost else error
         if self.command and (lost or isinstance(ended, OSError | KeyboardInterrupt)):
-            ended.add_note(f"to go on: {shlex.join(self.command)}")
+            again = "--resume" in sys.argv[1:]
+            ended.add_note(f"to go on: {'the same command again' if again else shlex.join(self.command)}")
         self._close()
         if lost:
             raise ended from error
@@ -90,27 +144,41 @@ class Run:
     def record(self, provenance):
         """The data have been accepted: take the folder over, and write the settings and the data's provenance there.
 
-        provenance: what JSON can hold; its `sha256`, if any, is compared when a run is resumed.
+        A run that is resumed is not changed before `log`: its checkpoint may yet be refused. provenance: what JSON
+        can hold; its `sha256`, if any, is compared when a run is resumed.
         """
         if not self.workers.is_chief:
             return
-        versions = {"python": platform.python_version()}
-        versions |= {name: importlib.metadata.version(name) for name in VERSIONS}
-        config = {**self._config(), "provenance": {**provenance, "versions": versions}}
-        if self.settings.resume and self.previous:
-            _compare_provenance(self.folder, self.previous.get("provenance", {}), config["provenance"])
+        provenance = {**provenance, "versions": versions()}
+        goes_on = self.settings.resume and self.previous
+        if goes_on:
+            _compare_provenance(self.folder, self.previous.get("provenance", {}), provenance)
+        flags = [flag for flag in sys.argv[1:] if flag not in ("--resume", "--overwrite")]
+        command = shlex.join(["python", Path(sys.argv[0]).name, *flags])
+        self.config = {**self._config(), "provenance": provenance, "command": command}
+        self.command = ["python", sys.argv[0], *flags, "--resume"]
+        if not goes_on:
+            self._begin()
+
+    def _begin(self):
+        """Remove what is left of earlier runs and write this one's settings; only once."""
+        config, self.config = self.config, None
+        if config is None:
+            return
         if self.settings.overwrite:
             for path in (path for pattern in self.written for path in sorted(self.folder.glob(pattern))):
                 path.unlink()
         for path in self.folder.glob(".unfinished-*"):  # what a killed run left
             path.unlink()
-        flags = [flag for flag in sys.argv[1:] if flag not in ("--resume", "--overwrite")]
-        self._write_config({**config, "command": shlex.join(["python", Path(sys.argv[0]).name, *flags])})
-        self.command = ["python", sys.argv[0], *flags, "--resume"]
+        self._write_config(config)
+        self.save(self.waiting)
 
     def save(self, files):
         """Write files into the folder, each whole or not at all: {name: save(path)}."""
         if not self.workers.is_chief:
+            return
+        if self.config:  # not begun
+            self.waiting |= files
             return
         for name, save in files.items():
             with replacing(self.folder / name) as path:
@@ -118,6 +186,7 @@ class Run:
 
     def log(self, iteration, scores, files):
         """Add a checkpoint's row of scores, print it, and write the files that show it, and the page."""
+        self._begin()
         self.rows.append({"method": METHOD, "iteration": iteration, **scores})
         write_scores(self.folder / SCORES, self.rows)
         from tqdm import tqdm
@@ -141,7 +210,8 @@ class Run:
         out, settings = self.folder, self.settings
         self.made = [folder for folder in (out, *out.parents) if not folder.exists()]
         out.mkdir(parents=True, exist_ok=True)
-        self.lock = _lock(out)
+        taken = f"{out}: another run is writing there; wait for its end, or choose another --out"
+        self.lock = _lock(out, os.O_RDONLY, taken)
         self.previous = _previous(out)
         if settings.resume and self.previous is None:
             print(f"{out}: no run to resume; starting one")
@@ -149,9 +219,8 @@ class Run:
             _check_that_it_goes_on(out, self.previous, self._config())
         elif self.previous is not None and not settings.overwrite:
             state = "a finished" if self.previous.get("finished") else "an unfinished"
-            raise UserError(
-                f"{out}: holds {state} run; --resume goes on with it, --overwrite replaces it, or choose another --out"
-            )
+            goes_on = "--resume goes on with it, " if self.previous else ""
+            raise UserError(f"{out}: holds {state} run; {goes_on}--overwrite replaces it, or choose another --out")
 
     def _close(self):
         if self.lock is not None:
@@ -173,18 +242,33 @@ class Run:
             path.write_text(json.dumps(config, indent=2) + "\n")
 
 
-def _lock(folder):
-    """Keep other runs out of a folder until what this returns is closed: the kernel does it for a process that dies."""
+def versions():
+    """Of Python and of the libraries that a run's last digits hang on: {name: version}."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # TensorFlow comes as tensorflow-cpu and others, too
+            (package, *_) = importlib.metadata.packages_distributions().get(name, [None])
+            found[name] = package and f"{package} {importlib.metadata.version(package)}"
+    return found
+
+
+def _lock(path, flags, taken):
+    """Keep other processes from a path until what this returns is closed: the kernel does it for one that dies.
+
+    flags: of `os.open`. None where there are no locks. UserError, `taken`, if another has it.
+    """
     try:
         import fcntl
     except ImportError:  # Windows
         return None
-    opened = os.open(folder, os.O_RDONLY)
+    opened = os.open(path, flags)
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(opened)
-        raise UserError(f"{folder}: another run is writing there; wait for its end, or choose another --out") from None
+        raise UserError(taken) from None
     except OSError:
         pass  # a file system that has no locks
     return opened
@@ -195,11 +279,11 @@ def _previous(out):
     path = out / CONFIG
     try:
         config = json.loads(path.read_text())
-        config["experiment"], config["iters"] + 1
+        config["experiment"], config["iters"] + 1, config.get("provenance", {}).get("versions", {}).items()
     except FileNotFoundError:
         lost = [name for name in (MODEL, CHECKPOINT) if (out / name).exists()]
         return {} if lost else None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: not the settings of a run; choose another --out") from error
     return config
 
@@ -210,9 +294,8 @@ def _check_that_it_goes_on(out, previous, ours):
         raise UserError(f"{out}: a run whose config.json is missing cannot be resumed; --overwrite replaces it")
     iterations = previous["iters"]
     not_compared = NOT_COMPARED | ({"data"} if "sha256" in previous.get("provenance", {}) else set())
-    others = [
-        name for name in sorted((previous.keys() | ours.keys()) - not_compared) if previous.get(name) != ours.get(name)
-    ]
+    both = sorted((previous.keys() | ours.keys()) - not_compared)
+    others = [name for name in both if _compared(name, previous.get(name)) != _compared(name, ours.get(name))]
     others += ["iters"] if ours["iters"] < iterations else []
     if others:
         said = [f"--{name.replace('_', '-')} is {previous.get(name)} there, {ours.get(name)} here" for name in others]
@@ -227,6 +310,11 @@ def _check_that_it_goes_on(out, previous, ours):
         raise SystemExit(0)
 
 
+def _compared(name, value):
+    """A setting as it is compared: of a path, x/ is x."""
+    return os.path.abspath(value) if name == "data" and isinstance(value, str) else value
+
+
 def _compare_provenance(out, previous, ours):
     """UserError if a run to be resumed was given other data; a line on stderr if by other versions of its libraries."""
     if previous.get("sha256", ours.get("sha256")) != ours.get("sha256"):
@@ -238,16 +326,24 @@ def _compare_provenance(out, previous, ours):
 
 
 def write_scores(path, rows):
-    """A table of scores as CSV, units in the columns' names. rows: dicts, with the first one's keys or some of them."""
+    """A table of scores as CSV, in full precision, units in the columns' names.
+
+    rows: dicts; a column for each key that one of them has.
+    """
     with replacing(path) as unfinished, open(unfinished, "w", newline="") as file:
-        table = csv.DictWriter(file, rows[0])
+        table = csv.DictWriter(file, _columns(rows))
         table.writeheader()
-        table.writerows({name: _rounded(value) for name, value in row.items()} for row in rows)
+        table.writerows({name: _in_full(value) for name, value in row.items()} for row in rows)
+
+
+def _columns(rows):
+    return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def print_table(rows):
-    """A table of scores for the terminal, the first row's keys as its head."""
-    lines = [list(rows[0])] + [[str(_rounded(row.get(name, ""))) for name in rows[0]] for row in rows]
+    """A table of scores for the terminal, the rows' keys as its head."""
+    columns = _columns(rows)
+    lines = [columns] + [[str(_rounded(row.get(name, ""))) for name in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines)]
     for name, *values in lines:
         print(name.ljust(widths[0]), *(value.rjust(width) for value, width in zip(values, widths[1:])), sep="  ")
@@ -256,6 +352,10 @@ def print_table(rows):
 def score_line(row, columns):
     """Those of a row's scores that are among the columns, as one line for the terminal."""
     return "   ".join(f"{name} {_rounded(row[name])}" for name in columns if name in row)
+
+
+def _in_full(value):
+    return value if isinstance(value, int | str) else repr(float(value))
 
 
 def _rounded(value):

@@ -58,7 +58,7 @@ class Workers:
 
 
 def join():
-    """Meet the other workers, if there are any: before TensorFlow does anything else. UserError if one does not come."""
+    """Meet the other workers, if any, before TensorFlow does anything else. UserError if one does not come."""
     workers = Workers(*task())
     if not workers.several:
         return workers
@@ -75,7 +75,7 @@ def join():
     faulthandler.dump_traceback_later(max(10, wait), exit=True, file=os.dup(2))
     cluster = {"worker": [f"{host}:{port}" for host, port in workers.addresses]}
     os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": workers.number}})
-    assert workers.strategy  # made now
+    _ = workers.strategy  # made now
     faulthandler.cancel_dump_traceback_later()
     return workers
 

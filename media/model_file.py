@@ -3,14 +3,17 @@
 import io
 import itertools
 import json
+import math
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from audio_utils import TIMBRES, note_frequency
 from harness import UserError
 from harness.quiet_tensorflow import tf
 from inference import compiled_reconstruct
+from media.sound_files import SAMPLE_RATES
 from models import DVAE, FORMAT, NETWORK, keras
 
 LARGEST_FILE = 2**30  # bytes, unpacked
@@ -29,6 +32,30 @@ def load_restorer(path):
     """The model that `load_model` finds, its `reconstruct` compiled: once for all files, which share it."""
     model = load_model(path)
     return Restorer(compiled_reconstruct(model), model.input_size, model.metadata)
+
+
+def knows_sounds(path, metadata, input_size):
+    """Whether the model in a file has learned windows of sound; False for images of one size.
+
+    UserError if neither: a model that only benchmarks use, or one whose metadata cannot be of a model of such inputs.
+    """
+    rate, shape = metadata.get("sample_rate"), metadata.get("shape")
+    if isinstance(shape, list) and all(isinstance(side, int) and side > 0 for side in shape):
+        if rate is None and len(shape) == 2 and math.prod(shape) == input_size:
+            return False
+    elif shape is None and isinstance(rate, int) and SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
+        rms, notes, timbre = (metadata.get(name) for name in ("rms", "notes", "timbre"))
+        level_known = rms is None or (isinstance(rms, int | float) and 0 < rms < math.inf)
+        if level_known and (notes is None or _are_notes(notes)) and timbre in (None, *TIMBRES):
+            return True
+    raise UserError(f"{path}: a model of neither sounds nor images; train one with sound_dvae.py or mnist_dvae.py")
+
+
+def _are_notes(names):
+    try:
+        return isinstance(names, list) and bool([note_frequency(name) for name in names])
+    except (ValueError, TypeError):
+        return False
 
 
 def load_model(path):

@@ -1,10 +1,8 @@
 """Restore a sound file of any length, rate, channels and format with a trained model."""
 
-import bisect
 import contextlib
 import functools
 import os
-import re
 import tempfile
 
 import numpy as np
@@ -15,11 +13,17 @@ import audio_utils
 from harness import UserError
 from harness.run_folder import replacing
 from inference import HOPS_A_WINDOW, restore_blocks
-from media.sound_files import SILENCE_DB, ReadForward, read_on, reason, resample
+from media import sound_levels
+from media.gaps import find_gaps, inside, keeps_zeros, read_gaps
+from media.sound_files import ReadForward, check_header, read_on, reason, remedy, resample
 
-GAP_SECONDS = 0.001  # exact zeros for at least this long are a gap; what is longer than a window is silence
-GAP_JUMP = 0.01  # of the channel's peak: a gap begins or ends with at least such a jump, a fade-out does not
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24}  # what libsndfile would round down to
+BEST = {  # the highest bit rate: the input's is not told, and less would spoil what is kept
+    "MPEG_LAYER_III": {"compression_level": 0, "bitrate_mode": "CONSTANT"},
+    "VORBIS": {"compression_level": 0},
+    "OPUS": {"compression_level": 0},
+}
+WELL_KEPT_DB = 24.0  # SNR of what is to be kept after a lossy code
 
 
 def restore_sound(model, source, destination, gap_file=None, keep=False):
@@ -32,6 +36,7 @@ def restore_sound(model, source, destination, gap_file=None, keep=False):
         try:
             # Once to look for gaps, once to be restored, once to be compared.
             first_look, sound, beside = (opened.enter_context(ReadForward(source)) for _ in range(3))
+            check_header(sound)
             rate, channels = sound.samplerate, sound.channels
             gaps, silences, frames = find_gaps(first_look, model.input_size / model.metadata["sample_rate"] * rate)
             if not frames:
@@ -40,100 +45,22 @@ def restore_sound(model, source, destination, gap_file=None, keep=False):
                 gaps = [read_gaps(gap_file, rate, frames, source)] * channels
             # On the disk the result goes to, a file without a name for each channel.
             files = [opened.enter_context(tempfile.TemporaryFile(dir=destination.parent)) for _ in range(channels)]
-            restored = _restored(model, sound, files, gaps, silences, frames)
-            clipped = _write(restored, beside, destination, gaps, silences, frames, keep)
+            restored = _restored(model, sound, files, gaps, silences, frames, destination)
+            remarks = _write(restored, beside, destination, gaps, silences, frames, keep)
+            if keep and not keeps_zeros(sound):
+                remarks += _how_well_kept(source, destination, gaps)
         except soundfile.SoundFileError as error:
-            problem = f"not a sound that can be read or written whole ({reason(error)})"
-            raise UserError(f"{source}: {problem}; convert it to WAV or FLAC") from error
+            problem = f"not a sound that can be read whole ({reason(error)})"
+            raise UserError(f"{source}: {problem}; {remedy(source)}") from error
     count, share = sum(map(len, gaps)), sum(np.ptp(stretches, axis=1).sum() for stretches in gaps) / frames / channels
-    what = f"{count} gaps, {share:.1%} missing" if count else "nothing missing" + ("" if keep else ", denoised")
-    what += f", {clipped} samples clipped" if clipped else ""
-    return f"{frames / rate:.2f} s, {rate} Hz, {channels} channel{'s' * (channels > 1)}: {what}"
-
-
-def read_gaps(path, rate, frames, sound="the sound"):
-    """The gaps a text file names, (n, 2) in samples. UserError for a line that is not one of this sound.
-
-    A line holds start and end in seconds; empty lines and those that begin with # do not count.
-    """
-    gaps = []
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        try:
-            start, end = (float(word) for word in re.split(r"[\s,;]+", line.strip())[:2])
-        except ValueError:
-            raise UserError(f"{path}: line {number} is not a start and an end in seconds, such as 1.25, 1.30") from None
-        if not 0 <= start < end <= frames / rate + 0.001:
-            problem = f"{start:g} to {end:g} s is no part of {sound}, {frames / rate:.3f} s long"
-            raise UserError(f"{path}: line {number}: {problem}; correct it or leave it out")
-        gaps.append((round(start * rate), min(round(end * rate), frames)))
-    return np.sort(np.array(gaps, int).reshape(-1, 2), axis=0)  # in any order, overlapping or not: the same samples
-
-
-def find_gaps(sound, longest):
-    """Gaps and silences of each channel, lists of (n, 2) in samples, and the number of samples. UserError for NaN.
-
-    Both are runs of exact zeros. A gap has at least GAP_SECONDS and at most `longest` samples, lies between two
-    sounds and begins or ends with a jump. Longer runs, and those at the beginning and the end, are silence.
-    """
-    runs, peaks, frames = _zero_runs(sound)
-    gaps, silences = [], []
-    for (where, jumps), peak in zip(runs, peaks):
-        silent = (where[:, 0] == 0) | (where[:, 1] == frames) | (where[:, 1] - where[:, 0] > longest)
-        silences.append(where[silent].astype(int))
-        gaps.append(where[~silent & (jumps.max(1) >= GAP_JUMP * peak)].astype(int))
-    return gaps, silences, frames
-
-
-def _zero_runs(sound):
-    """Runs of exact zeros, their channels' peaks, and the number of samples.
-
-    Of each channel, where its runs begin and end, in samples, and how far the sound jumps there: (n, 2), (n, 2).
-    """
-    channels, frames = sound.channels, 0
-    last, peaks = np.ones((1, channels)), np.zeros(channels)
-    edges, runs = [np.zeros((0, 2))] * channels, [[np.zeros((0, 2, 2))] for _ in range(channels)]
-    for block in read_on(sound):
-        if not np.isfinite(block).all():
-            problem = "has samples that are not finite numbers; make them 0 and it can be mended"
-            raise UserError(f"{sound.name}: {problem}")
-        for channel, values in enumerate(np.concatenate([last, block]).T):
-            at = np.flatnonzero(np.diff(values == 0))  # a run begins or ends after each of these
-            found = np.stack([frames + at, np.abs(values[at + 1] - values[at])], 1)  # where, and how far it jumps
-            found = np.concatenate([edges[channel], found])
-            whole = found[: len(found) // 2 * 2].reshape(-1, 2, 2)
-            runs[channel].append(whole[whole[:, 1, 0] - whole[:, 0, 0] >= GAP_SECONDS * sound.samplerate])
-            edges[channel] = found[2 * len(whole) :]
-        last, peaks, frames = block[-1:], np.maximum(peaks, np.abs(block).max(0)), frames + len(block)
-    for parts, begun in zip(runs, edges):
-        if len(begun):
-            parts.append(np.stack([begun, [[frames, 0]]], 1))
-    return [np.moveaxis(np.concatenate(parts), 2, 0) for parts in runs], peaks, frames
-
-
-def inside(stretches, first, end):
-    """Which of the samples first to end lie in one of the stretches (n, 2), both columns sorted: (end - first,), bool.
-
-    It looks at those stretches alone, so that a block's time does not grow with all there are.
-    """
-    starts, ends = stretches.T
-    within = np.zeros(end - first, bool)
-    for start, stop in stretches[bisect.bisect_right(ends, first) : bisect.bisect_left(starts, end)] - first:
-        within[max(start, 0) : stop] = True
-    return within
-
-
-def level(read, samples, size):
-    """RMS of a sound without what is missing, and without pieces of `size` samples that are silent; 0 for none."""
-    pieces = []
-    for first in range(0, samples, 1024 * size):
-        end = min(first + 1024 * size, samples)
-        values, mask = (np.pad(part, (0, -(end - first) % size)).reshape(-1, size) for part in read(first, end))
-        pieces.append([(values**2).sum(1), (1 - mask).sum(1)])
-    energy, observed = np.concatenate(pieces, 1, dtype=float)
-    loud = energy > 10 ** (SILENCE_DB / 10) * energy.sum() / max(observed.sum(), 1) * observed
-    return np.sqrt(energy[loud].sum() / observed[loud].sum()) if loud.any() else 0.0
+    if count:
+        what = f"{count} gaps, {share:.1%} missing"
+    elif gap_file or keeps_zeros(sound):
+        what = "nothing missing"
+    else:
+        what = f"no gaps found, as {sound.format} keeps no exact zeros: name them with --gaps, if there are any"
+    what += "" if keep or count else ", denoised"
+    return f"{frames / rate:.2f} s, {rate} Hz, {channels} channel{'s' * (channels > 1)}: {what}{remarks}"
 
 
 def _in_each(channels, first, end):
@@ -149,15 +76,17 @@ def _without_gaps(sound, gaps):
         first += len(block)
 
 
-def _restored(model, sound, files, gaps, silences, frames):
+def _restored(model, sound, files, gaps, silences, frames, destination):
     """A sound file just opened, restored at the model's rate and back at its own: blocks (n, channels).
 
-    files: open, one for each channel, to keep it in at the model's rate.
+    files: open, one for each channel, to keep it in at the model's rate, on the disk of `destination`.
     """
     rate, channels, model_rate = sound.samplerate, sound.channels, model.metadata["sample_rate"]
     for block in resample(_without_gaps(sound, gaps), channels, rate, model_rate):
         for file, values in zip(files, block.T):
-            file.write(values.tobytes())
+            with _writing(destination):
+                file.write(values.tobytes())
+                file.flush()
     ratio = model_rate / rate
     # More samples than there are, so that none is lacking once they are back at the sound's rate.
     samples = max(model.input_size, int(np.ceil(frames * ratio)) + 1)
@@ -172,39 +101,93 @@ def _restored(model, sound, files, gaps, silences, frames):
 def _restored_channel(model, file, hidden, samples):
     """A channel at the model's rate, float32 in a file, restored: piece by piece, (n,).
 
-    hidden: what the network is not to see, stretches (n, 2). Meanwhile the sound has the level the model was
-    trained at.
+    hidden: what the network is not to see, stretches (n, 2). Meanwhile the sound is without its offset, and has the
+    level the model was trained at.
     """
     window = model.input_size
-    trained_level = model.metadata.get("rms", audio_utils.RMS)
-    found = level(functools.partial(_read, file, hidden, np.float32(1)), samples, window // 4)
-    gain = np.float32(trained_level / (found or trained_level))
-    read = functools.partial(_read, file, hidden, gain)
-    for piece in restore_blocks(read, samples, model.reconstruct, window, window // HOPS_A_WINDOW):
-        yield piece / gain
+    read = functools.partial(_read, file, hidden)
+    levels = sound_levels.measure(read, samples, model.reconstruct, window, model.metadata.get("rms", audio_utils.RMS))
+    levelled = functools.partial(_levelled, read, levels)
+    first = 0
+    for piece in restore_blocks(levelled, samples, model.reconstruct, window, window // HOPS_A_WINDOW):
+        offset, gain = levels.at(first, first + len(piece))
+        yield piece * np.float32(levels.correction) / gain + offset
+        first += len(piece)
 
 
-def _read(file, hidden, gain, first, end):
-    """Samples of a channel as the network is to see them, zeros beyond the end of its file, and their mask."""
+def _read(file, hidden, first, end):
+    """Samples of a channel, zeros where missing and beyond the end of its file, and their mask."""
     file.seek(4 * first)
     values = np.frombuffer(file.read(4 * (end - first)), np.float32)
     mask = inside(hidden, first, end)
-    return gain * np.pad(values, (0, end - first - values.size)) * ~mask, mask
+    return np.pad(values, (0, end - first - values.size)) * ~mask, mask
+
+
+def _levelled(read, levels, first, end):
+    """What `read` gives as the network is to see it."""
+    values, mask = read(first, end)
+    offset, gain = levels.at(first, end)
+    return (values - offset) * gain * ~mask, mask
+
+
+@contextlib.contextmanager
+def _writing(destination):
+    """UserError that names `destination` if the block cannot write."""
+    try:
+        yield
+    except (soundfile.SoundFileError, AssertionError, OSError) as error:  # soundfile asserts that all was written
+        problem = getattr(error, "strerror", None) or reason(error) or "not all was written"
+        remedy = f"make room on the disk of {destination.parent} or give another --out"
+        raise UserError(f"{destination}: cannot be written ({problem}); {remedy}") from error
+
+
+class _Result(soundfile.SoundFile):
+    """A sound file like another, to write blocks to. UserError that names `destination` where it cannot."""
+
+    def __init__(self, path, like, destination):
+        self.destination = destination
+        kind = {"format": like.format, "subtype": like.subtype, "endian": like.endian}
+        if not soundfile.check_format(**kind):
+            kind["endian"] = "FILE"
+        if not soundfile.check_format(**kind):
+            problem = f"{like.format} with {like.subtype} can be read, but not written"
+            raise UserError(f"{like.path}: {problem}; convert it to WAV or FLAC")
+        with _writing(destination):
+            super().__init__(path, "w", like.samplerate, like.channels, **kind, **BEST.get(like.subtype, {}))
+
+    def write(self, data):
+        with _writing(self.destination):
+            super().write(data)
+
+    def close(self):
+        with _writing(self.destination):
+            super().close()
+
+
+def _copy_tags(original, result):
+    """Title, artist and the like; what to say if the format does not take them."""
+    try:
+        for name, text in original.copy_metadata().items():
+            if text:
+                setattr(result, name, text)
+    except soundfile.SoundFileError:
+        return f", without its tags, which {original.format} files do not take"
+    return ""
 
 
 def _write(restored, original, destination, gaps, silences, frames, keep):
-    """Write restored blocks in the original's format; how many samples were clipped.
+    """Write restored blocks in the original's format, with its tags; remarks, each after a comma.
 
     original: just opened, and read along: what is silent stays so, and with `keep` all but the gaps is the original's.
     """
-    like = {"format": original.format, "subtype": original.subtype, "endian": original.endian}
     full_scale = 2.0 ** (BITS.get(original.subtype, 32) - 1)
     first = clipped = 0
     with (
         replacing(destination) as path,
-        soundfile.SoundFile(path, "w", original.samplerate, original.channels, **like) as result,
-        tqdm(desc=os.path.basename(original.name), total=frames, unit_scale=True, leave=False, disable=None) as bar,
+        _Result(path, original, destination) as result,
+        tqdm(desc=os.path.basename(original.path), total=frames, unit_scale=True, leave=False, disable=None) as bar,
     ):
+        remarks = _copy_tags(original, result)
         for block in restored:
             given = original.read(len(block), always_2d=True)
             end = first + len(given)
@@ -217,4 +200,17 @@ def _write(restored, original, destination, gaps, silences, frames, keep):
             result.write(np.where(new, block, given))
             first = end
             bar.update(len(given))
-    return clipped
+    return remarks + (f", {clipped} samples clipped" if clipped else "")
+
+
+def _how_well_kept(source, destination, gaps):
+    """A remark on how far the samples outside the gaps are the source's after a lossy code."""
+    energy, error, first = 0.0, 0.0, 0
+    with ReadForward(source) as original, ReadForward(destination) as result:
+        for given, kept in zip(read_on(original), read_on(result)):
+            observed = ~_in_each(gaps, first, first + len(given))
+            energy, first = energy + (given[observed] ** 2).sum(), first + len(given)
+            error += ((given - kept[: len(given)])[observed] ** 2).sum() if len(kept) >= len(given) else np.inf
+    ratio_db = 10 * np.log10(energy / error) if error and energy else np.inf
+    advice = "" if ratio_db >= WELL_KEPT_DB else "; to keep it whole convert the input to WAV instead"
+    return f", the rest kept to {ratio_db:.0f} dB, as {original.format} is encoded anew{advice}"

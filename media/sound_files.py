@@ -3,8 +3,11 @@
 A set may be hours long: neither it nor any file of it is ever in memory as a whole.
 """
 
+import contextlib
 import os
+import socket
 import tempfile
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,9 +24,13 @@ SAMPLE_RATES = (1000, 768_000)  # Hz; a file outside has a broken header
 MOST_CHANNELS = 64
 MOST_HOURS = 24  # in all: 5.5 GB on the disk at 16 kHz
 FRAMES_A_BLOCK = 1 << 16  # decoded at once
+HEADERLESS = (".raw", ".pcm", ".vox", ".gsm")
+HEAD = 1 << 16  # bytes looked at before a file is decoded
 SHORTEST = 2048  # samples: what a picture of the long input needs
 SILENCE_DB = -50.0  # relative to a sound's mean power: what is below does not count for its level
 NEARLY_ZERO = 1e-12  # in place of 0, which marks what is missing
+OFFSET = 0.01  # of a sound's RMS: a constant offset from there on is taken out
+CANCELS = 0.1  # of what one channel alone would leave: a mix of less power has channels that cancel
 LEAST_RMS = 1e-5  # -100 dB relative to full scale: what is below is dither
 HELD_OUT_SHARE = 0.1
 SPLIT_BY_FILE_FROM = 5  # files; fewer are split by time
@@ -59,16 +66,91 @@ class Recordings:
 
 
 class ReadForward(soundfile.SoundFile):
-    """Without the seek that soundfile does after every read: in an MP3 each would leave a click behind."""
+    """A sound file read once, from its beginning to its end, whatever length its header claims.
 
-    def __init__(self, file):
-        try:
-            super().__init__(file)
-        except TypeError as error:  # a .raw file, of which nothing is known
-            raise soundfile.SoundFileError(str(error)) from error
+    OSError or SoundFileError if it cannot be opened. It is without the seek that soundfile does after every read: in
+    an MP3 each would leave a click behind.
+    """
+
+    def __init__(self, path):
+        self.path, self.stream = path, None
+        file = open(path, "rb")
+        head, size = file.read(HEAD), os.fstat(file.fileno()).st_size
+        file.seek(0)
+        rest = _mp3_without_count(head, size) or _with_data_size(head, size)
+        self.stream = _piped(file, *rest) if rest else file
+        try:  # by descriptor: its name would have a .raw file taken for samples of nobody knows what kind
+            super().__init__(self.stream.fileno(), closefd=False)
+        except BaseException:
+            self.stream.close()
+            raise
+
+    def close(self):
+        super().close()
+        if self.stream:
+            self.stream.close()
 
     def seekable(self):
         return False
+
+
+def _piped(file, start, instead):
+    """A socket from which one can read the bytes `instead` and then an open file's from `start` on; it is closed."""
+    here, there = socket.socketpair()
+
+    def pump():
+        with file, there, contextlib.suppress(OSError):  # the reader has had enough, or the file cannot be read on
+            there.sendall(instead, getattr(socket, "MSG_NOSIGNAL", 0))
+            file.seek(start)
+            while block := file.read(FRAMES_A_BLOCK):
+                there.sendall(block, getattr(socket, "MSG_NOSIGNAL", 0))
+
+    threading.Thread(target=pump, daemon=True).start()
+    return here
+
+
+def _mp3_begins(head):
+    """Where the first frame of an MP3 is, by its first bytes, behind an ID3 tag if any; None for other files."""
+    at = 0
+    if head[:3] == b"ID3" and len(head) >= 10:
+        at = 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0)))
+        return at  # beyond the head if there are pictures in it
+    return at if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2 else None  # layer III
+
+
+def _mp3_without_count(head, size):
+    """Where an MP3 begins to be read through a pipe, and what to read before: if it does not tell how long it is.
+
+    Of one that can seek, libsndfile believes an estimate and stops there. Files joined end to end have the first one's
+    count: it is left out. None for other files.
+    """
+    at = _mp3_begins(head)
+    if at is None:
+        return None
+    where = max(head.find(mark, at, at + 64) for mark in (b"Xing", b"Info"))
+    if where < 0:
+        return 0, b""
+    told = int.from_bytes(head[where + 12 : where + 16], "big") if head[where + 7] & 3 == 3 else size
+    second = head.find(head[at : at + 2], where + 120)
+    return (second, b"") if told < 0.98 * (size - at) - 4096 and second > 0 else None
+
+
+def _with_data_size(head, size):
+    """For a WAV whose data are said to be 0 bytes though they go on, as a recorder leaves it that crashed.
+
+    Where they begin, and the header with their true size; else None.
+    """
+    order = {b"RIFF": "little", b"RIFX": "big"}.get(head[:4])
+    at = 12
+    while order and head[8:12] == b"WAVE" and at + 8 <= len(head):
+        length = int.from_bytes(head[at + 4 : at + 8], order)
+        if head[at : at + 4] == b"data":
+            begin = at + 8
+            next_end = begin + 8 + int.from_bytes(head[begin + 4 : begin + 8], order)
+            truly_empty = begin >= size or next_end == size  # perhaps with tags behind
+            return None if length or truly_empty else (begin, head[: at + 4] + (size - begin).to_bytes(4, order))
+        at += 8 + length + length % 2
+    return None
 
 
 def read_on(sound, dtype="float64"):
@@ -85,6 +167,20 @@ def reason(error):
     return getattr(error, "error_string", str(error)).rstrip(".")
 
 
+def check_header(sound):
+    """UserError if an open sound file's header tells nonsense."""
+    if not SAMPLE_RATES[0] <= sound.samplerate <= SAMPLE_RATES[1] or sound.channels > MOST_CHANNELS:
+        header = f"{sound.samplerate} Hz and {sound.channels} channels"
+        raise UserError(f"{sound.path}: its header says {header}, which no recording has; convert it anew")
+
+
+def remedy(path):
+    """What to do about a file that cannot be read."""
+    if os.path.splitext(path)[1].lower() in HEADERLESS:
+        return "samples without a header have no known rate or format: import them as raw data and export WAV"
+    return "convert it to WAV or FLAC"
+
+
 def resample(blocks, channels, old_rate, new_rate):
     """Blocks (n, channels), float32, from one rate in Hz to another, without delay."""
     if old_rate == new_rate:
@@ -99,24 +195,40 @@ def resample(blocks, channels, old_rate, new_rate):
 def decode(path, sample_rate):
     """A sound file of any rate, channels and sample format as mono at `sample_rate` Hz: yields blocks (n,), float32.
 
-    UserError if it cannot be read to its end or has samples that are not finite.
+    The mean of the channels, or if that cancels them, the loudest. UserError if it cannot be read to its end or has
+    samples that are not finite.
     """
     if os.path.exists(path) and not os.path.isfile(path):  # to open a pipe would be to wait
         raise UserError(f"{path}: not a file; give a sound file or a folder of them")
     try:
-        with open(path, "rb") as file, ReadForward(file) as sound:
-            if not SAMPLE_RATES[0] <= sound.samplerate <= SAMPLE_RATES[1] or sound.channels > MOST_CHANNELS:
-                header = f"{sound.samplerate} Hz and {sound.channels} channels"
-                raise UserError(f"{path}: its header says {header}, which no recording has; convert it anew")
-            mono = (block.mean(axis=1, keepdims=True) for block in read_on(sound, "float32"))
+        weights = _mix(path)
+        with ReadForward(path) as sound:
+            mono = ((block @ weights)[:, None] for block in read_on(sound, "float32"))
             for block in resample(mono, 1, sound.samplerate, sample_rate):
                 if not np.isfinite(block).all():
                     raise UserError(f"{path}: has samples that are not finite numbers; mend or leave out")
                 yield block[:, 0]
     except soundfile.SoundFileError as error:
-        raise UserError(f"{path}: not a sound file, or damaged ({reason(error)}); convert it to WAV or FLAC") from error
+        raise UserError(f"{path}: not a sound file, or damaged ({reason(error)}); {remedy(path)}") from error
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
+
+
+def _mix(path):
+    """What to multiply the channels of a file by for mono: (channels,), float32. UserError for a header of nonsense."""
+    with ReadForward(path) as sound:
+        check_header(sound)
+        channels, frames = sound.channels, 0
+        total, squares = np.zeros(channels + 1), np.zeros(channels + 1)
+        if channels > 1:
+            for block in read_on(sound):
+                block = np.column_stack([block, block.mean(1)])
+                frames, total, squares = frames + len(block), total + block.sum(0), squares + (block**2).sum(0)
+    *power, mixed = squares / max(frames, 1) - (total / max(frames, 1)) ** 2  # of the sound, without offset
+    # Were only one to sound, the mix would have this share of its power.
+    if mixed < CANCELS * max(power) / channels**2:
+        return np.eye(channels, dtype=np.float32)[np.argmax(power)]
+    return np.full(channels, 1 / channels, np.float32)
 
 
 def load(path, sample_rate, window, rms, seconds, folder):
@@ -233,17 +345,32 @@ def _append(store, first, file, sample_rate, least):
 
 
 def _energies(samples, size):
-    """Energy of consecutive pieces of `size` samples, float64: (T,) -> (T // size,)."""
+    """Energy of consecutive pieces of `size` samples about each one's mean, and the means: (T,) -> 2 (T // size,).
+
+    A constant offset is no sound. All float64.
+    """
     pieces = samples[: samples.size // size * size].reshape(-1, size)
-    return np.einsum("ns,ns->n", pieces, pieces, dtype=np.float64)
+    means = pieces.mean(1, dtype=np.float64)
+    return np.maximum(np.einsum("ns,ns->n", pieces, pieces, dtype=np.float64) - size * means**2, 0), means
 
 
 def _scale(samples, size, rms, file):
-    """Scale a file's samples in place so that pieces of `size` samples which are not silent have `rms` together."""
-    power = _energies(samples, size) / size
-    level = np.sqrt(power[power >= power.mean() * 10 ** (SILENCE_DB / 10)].mean())
-    if level < LEAST_RMS:
+    """Scale a file's samples in place so that pieces of `size` samples which are not silent have `rms` together.
+
+    Their common offset is taken out: it is no sound, and would be learned. Silence keeps what is left of it.
+    """
+    energy, means = _energies(samples, size)
+    power = energy / size
+    loud = power >= power.mean() * 10 ** (SILENCE_DB / 10)
+    offset = means[loud].mean()
+    level = np.sqrt(power[loud].mean() + ((means[loud] - offset) ** 2).mean())
+    if power[loud].mean() < LEAST_RMS**2:
         raise UserError(f"{file}: silent; leave it out or record it anew")
+    if abs(offset) > OFFSET * level:
+        samples -= np.float32(offset)
+        samples[samples == 0] = NEARLY_ZERO
+    else:
+        level = np.hypot(level, offset)
     samples *= np.float32(rms / level)
 
 
@@ -256,7 +383,7 @@ def _places(samples, first, end, window, least_power):
     step, last = window // 4, end - first - window
     if last < 0:
         return np.zeros((0, 2), np.int64)
-    energy = _energies(samples[first:end], step)
+    energy, _ = _energies(samples[first:end], step)
     shared = energy[1:-2] + energy[2:-1] + energy[3:]
     loud = shared[: last // step + 1] >= least_power * window
     runs = np.flatnonzero(np.diff(np.pad(loud, 1).astype(int))).reshape(-1, 2)

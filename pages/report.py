@@ -47,6 +47,8 @@ COLUMNS = {  # of scores.csv: what a reader calls them, and their units
     "hole_mse_over_mean_fill": ("error in the hole", "of mean fill"),
     "mse": ("squared error of the image", "white = 1"),
     "classifier_error": ("classifier's error", "share"),
+    "hole_error_over_claimed": ("error in the hole over the deviation claimed", "1 is honest"),
+    "hole_nats_a_pixel": ("surprise of its pixels", "nats each"),
     "generated_confidence": ("classifier's confidence in new digits", "probability"),
     "generated_classes": ("different classes among them", "effective number"),
 }
@@ -61,7 +63,7 @@ CHARTS = {
 PAGE = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
 PAGE.filters |= {
     "column": lambda name: COLUMNS.get(name, (name.replace("_", " "), "")),
-    "number": lambda text: (text or "").replace("-", "\N{MINUS SIGN}"),
+    "number": lambda value: rounded(value).replace("-", "\N{MINUS SIGN}"),
     "sha256": lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode(),
     "size": lambda png: struct.unpack(">II", png.read_bytes()[16:24]),  # width and height, in a PNG's first chunk
 }
@@ -101,6 +103,14 @@ def write(folder):
         path.write_text(html, encoding="utf-8", errors="replace")  # the folder's name may not be Unicode
     if config.get("tensorboard") and not baseline_rows:  # at the end they have all been written
         _write_events(folder, rows)
+
+
+def rounded(value):
+    """A score, or its text, to four digits, as the terminal shows it; "" for none, and what is no number as it is."""
+    try:
+        return f"{float(value):.4g}" if value or value == 0 else ""
+    except ValueError:
+        return value
 
 
 def _ranked(row, baseline_rows, ends, summary):

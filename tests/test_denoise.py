@@ -1,18 +1,21 @@
 """The command line of denoise.py: where results go, what is refused, and that nothing is ever lost."""
 
+import errno
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from commands import refused, run
+from commands import ROOT, refused, run
 from PIL import Image
 
 import denoise
 from audio_utils import snr_db
 from harness import UserError, cli
+from harness.run_folder import claimed, replacing
 
 RATE = 16000
 
@@ -47,6 +50,7 @@ def test_results_go_where_they_belong_and_never_over_an_input(tmp_path, monkeypa
         (["-c.wav"], "hard.wav", ["hard.wav", "is the input"]),
         (["in/link.wav"], "in/ä.wav", ["is the input"]),
         (["in"], "in", ["is the input"]),
+        (["in"], "other/ä.wav", ["other/ä.wav", "a file", "need a folder"]),
         (["-c.wav"], "c.mp3", ["c.mp3", ".wav"]),
         (["missing.wav"], "new", ["missing.wav"]),
         (["other/empty"], "new", ["no sounds or images"]),
@@ -79,9 +83,94 @@ def test_bad_files_among_good_ones_are_named_and_the_others_mended(tmp_path, sou
     assert [line.split(": ")[1].rsplit("/")[-1] for line in done.stderr.splitlines()] == list(bad)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"good ü.wav", "-good.flac"}
     assert done.stdout.count("10 gaps, 10.0% missing") == 2
+    assert done.stdout.splitlines()[-1] == "2 of 7 files mended, 5 could not be"
     kept, _ = soundfile.read(tmp_path / "out/-good.flac")
     np.testing.assert_array_equal(kept[~gaps], soundfile.read(folder / "-good.flac")[0][~gaps])
     assert snr_db(whole[gaps], kept[gaps]) > 15
+
+
+def batch(pairs, capsys, overwrite=False, faulty=()):
+    """The status of a batch whose files are copied, but for faulty ones, what it said and what was there then."""
+    status = 0
+
+    def restore(source, destination):
+        if source in faulty:
+            raise faulty[source]
+        with replacing(destination) as beside:
+            beside.write_bytes(source.read_bytes())
+        return "copied"
+
+    try:
+        with cli.one_line_errors():
+            denoise.restore_each(pairs, restore, overwrite)
+    except SystemExit as end:
+        status = end.code
+    said = capsys.readouterr()
+    return status, said.out.splitlines(), said.err.splitlines()
+
+
+def test_whatever_a_file_raises_the_others_are_done(tmp_path, capsys):
+    sources = [tmp_path / name for name in ("a.wav", "b\udce9.wav", "c\n.wav", "d.wav", "e.wav")]
+    for source in sources:
+        source.write_text(source.name[0])
+    pairs = [(source, tmp_path / "out/deep" / source.name) for source in sources]
+    faults = {sources[0]: ZeroDivisionError("no\nfault of theirs"), sources[3]: OSError(errno.ENOSPC, "No space")}
+    status, out, err = batch(pairs, capsys, faulty=faults)
+    assert status == 1 and err[:2] == [
+        f"denoise.py: {sources[0]}: ZeroDivisionError, a fault of these scripts; please report it",
+        f"denoise.py: {tmp_path}/out/deep: No space",
+    ]
+    assert err[2].startswith("Traceback") and err[-2:] == ["ZeroDivisionError: no", "fault of theirs"]
+    assert out[-1] == "3 of 5 files mended, 2 could not be" and "b\\udce9.wav: copied" in out[0] and len(out) == 4
+    assert {path.name for path in (tmp_path / "out/deep").iterdir()} == {sources[i].name for i in (1, 2, 4)}
+
+    (tmp_path / "out/deep/e.wav").write_text("by hand")
+    faults = {sources[3]: UserError("d.wav: bad"), sources[1]: MemoryError("not reached")}
+    status, out, err = batch(pairs, capsys, faulty=faults)
+    assert status == 2 and err == ["denoise.py: d.wav: bad"]
+    assert out[-1] == "1 of 5 files mended, 3 were there already and --overwrite replaces them, 1 could not be"
+    assert (tmp_path / "out/deep/e.wav").read_text() == "by hand"
+    status, out, _ = batch(pairs[2:], capsys, overwrite=True)
+    assert status == 0 and out[-1] == "3 of 3 files mended" and (tmp_path / "out/deep/e.wav").read_text() == "e"
+    assert not list(tmp_path.rglob(".unfinished*"))
+
+
+def test_a_result_that_another_process_writes_is_left_to_it(tmp_path, capsys):
+    source, result = tmp_path / "a.wav", tmp_path / "out.wav"
+    source.write_text("a")
+    with claimed(result):
+        status, _, (line,) = batch([(source, result)], capsys)
+    assert status == 2 and f"{result}: another process is writing it" in line and not result.exists()
+
+    def meanwhile(path):  # the other ends between this one's look at the results and its turn
+        result.write_text("the other's")
+        return claimed(path)
+
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(denoise, "claimed", meanwhile)
+        status, _, (line,) = batch([(source, result)], capsys)
+    assert status == 2 and "has just written it" in line and result.read_text() == "the other's"
+
+
+def test_one_result_that_is_there_is_replaced_only_if_asked(tmp_path, sound):
+    soundfile.write(tmp_path / "a.wav", np.ones(RATE), RATE)
+    (tmp_path / "b.wav").write_text("by hand")
+    (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was loaded')")
+    arguments = "denoise.py", sound[0], tmp_path / "a.wav", "-o", tmp_path / "b.wav", "--keep"
+    refused(run(*arguments, PYTHONPATH=str(tmp_path)), "b.wav: is there already", "--overwrite")
+    assert (tmp_path / "b.wav").read_text() == "by hand"
+    done = run(*arguments, "--overwrite")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(soundfile.read(tmp_path / "b.wav")[0], soundfile.read(tmp_path / "a.wav")[0])
+
+
+@pytest.mark.parametrize("redirected, status", [("2>&-", 0), (">&- 2>&- <&-", 0), ("2>&1 | (exec <&-; sleep 20)", 141)])
+def test_closed_streams_do_not_keep_it_from_its_work(tmp_path, sound, redirected, status):
+    soundfile.write(tmp_path / "a.wav", np.ones(RATE), RATE)
+    line = f"set -o pipefail; {sys.executable} {ROOT}/denoise.py '{sound[0]}' a.wav --keep -o b.wav {redirected}"
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == status and not done.stderr, done.stderr
+    np.testing.assert_array_equal(soundfile.read(tmp_path / "b.wav")[0], soundfile.read(tmp_path / "a.wav")[0])
 
 
 def test_what_a_model_has_not_learned_is_refused(tmp_path, sound, digits, monkeypatch, capsys):

@@ -9,13 +9,15 @@ import scipy.stats
 
 import audio_utils
 import corrupt
-import figures
+import inference
 import mnist_dvae
 import sound_dvae
 from harness import UserError
 from harness.quiet_tensorflow import tf
 from harness.run_folder import Run
 from media.image_files import Images
+from models import DVAE
+from pages import figures
 
 RNG = np.random.default_rng(0)
 SIDE = 20
@@ -273,7 +275,8 @@ def test_the_figures_show_what_was_scored(digits, sounds, monkeypatch, tmp_path)
     drawn = []
     monkeypatch.setattr(figures, "digit_rows", lambda title, rows, holes=None: drawn.append((title, rows, holes)))
     reconstructed, generated = RNG.random(digits.clean.shape), RNG.random((200, SIDE**2))
-    files = mnist_dvae.render(DIGITS, "digit", digits, (reconstructed, generated), 100)
+    imagined = {"refined": RNG.random((16, SIDE, SIDE))}
+    files = mnist_dvae.render(DIGITS, "digit", digits, (reconstructed, generated), imagined, 100)
     assert list(files) == ["reconstruction_000100.png", "generated_000100.png"]
     (title, rows, holes), (_, new, _) = drawn
     assert "after 100 iterations" in title and "block 0.2" in title
@@ -284,6 +287,7 @@ def test_the_figures_show_what_was_scored(digits, sounds, monkeypatch, tmp_path)
     }.items():
         np.testing.assert_array_equal(rows[label], images[:16])
     np.testing.assert_array_equal(holes["damaged"], digits.mask[:16])
+    np.testing.assert_array_equal(rows["refined"], imagined["refined"])
     np.testing.assert_array_equal(np.concatenate([*new.values()]).reshape(-1, SIDE**2), generated[:96])
 
     on = sound_dvae.canvas(SOUNDS, sounds)
@@ -325,3 +329,30 @@ def test_every_setting_that_matters_is_compared_when_a_run_is_resumed(script, tm
                 begin(resume=True, **other)
     assert (tmp_path / "out/config.json").read_bytes() == before
     begin(resume=True)
+
+
+def test_refined_digits_see_what_is_observed_and_doubt_is_what_it_says(digits):
+    """A model whose decoder ignores z: pixels of 0.25, so a deviation of sqrt(3) / 4, whatever the posterior."""
+    model = DVAE(SIDE**2, "bernoulli", hidden=(4,), latent=2)
+    model.decoder.layers[-1].set_weights([np.zeros((4, SIDE**2)), np.full(SIDE**2, np.log(1 / 3))])
+    given = []
+
+    def refine(corrupted, observed, mean, log_var):
+        given.extend((np.array(corrupted), np.array(observed)))
+        return mean, log_var, None
+
+    reconstructed, deviation = mnist_dvae.refined(model, refine, digits.corrupted, digits.mask)
+    np.testing.assert_allclose(reconstructed, 0.25, atol=1e-6)
+    np.testing.assert_allclose(deviation, np.sqrt(3) / 4, atol=1e-6)
+    np.testing.assert_array_equal(given[0].reshape(digits.mask.shape), digits.corrupted)
+    np.testing.assert_array_equal(given[1].reshape(digits.mask.shape), 1 - digits.mask)
+    # Pixels that are 0 or 1 as the model says: doubt is honest, and their surprise is the entropy.
+    drawn = digits._replace(clean=(RNG.random(digits.clean.shape) < 0.25).astype(np.float32))
+    told = mnist_dvae.honesty(drawn, reconstructed, deviation)
+    assert told["hole_error_over_claimed"] == pytest.approx(1, abs=0.03)
+    assert told["hole_nats_a_pixel"] == pytest.approx(scipy.stats.bernoulli(0.25).entropy(), abs=0.02)
+    assert mnist_dvae.honesty(drawn, 1 - reconstructed, deviation)["hole_error_over_claimed"] > 1.4
+    rows = mnist_dvae.imagine(DIGITS, model, inference.refiner(model, 2, 0.1), digits)
+    assert list(rows) == ["refined", "completion 1", "completion 2", "doubt"]
+    assert {row.shape for row in rows.values()} == {(16, SIDE, SIDE)}
+    assert mnist_dvae.imagine(dataclasses.replace(DIGITS, corruption="gaussian"), model, None, digits) == {}

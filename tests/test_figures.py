@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-import figures
+from pages import figures
 
 RATE, SECONDS = 16000, 2
 TIME = np.arange(RATE * SECONDS) / RATE

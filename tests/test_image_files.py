@@ -1,6 +1,7 @@
 """The digits, and images of one's own: every format, what is held out, what is refused."""
 
 import gzip
+import hashlib
 import os
 import struct
 import zipfile
@@ -30,7 +31,9 @@ def npy_header(shape, dtype="|u1", fortran=False):
 
 
 def write_idx(path, values):
-    header = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
+    header = bytes([0, 0, 12 if values.itemsize == 4 else 8, values.ndim]) + struct.pack(
+        f">{values.ndim}I", *values.shape
+    )
     content = header + values.tobytes()
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
@@ -63,6 +66,132 @@ def test_mnists_original_files_are_read(tmp_path, ends):
     assert image_files.load_images(str(tmp_path))[1] is None
 
 
+def write_set(folder, names, sets):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, values in zip(names, sets):
+        write_idx(folder / name, values)
+
+
+def test_sets_are_read_as_torchvision_emnist_and_qmnist_lay_them_out(tmp_path):
+    train, test = RNG.integers(0, 256, (2, 9, 8, 8), np.uint8)
+    labels = np.arange(9, dtype=np.uint8)
+    sets = train, labels, test, labels
+    mnist = [f"{name}-ubyte" for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3")]
+    mnist += ["t10k-labels-idx1-ubyte"]
+    write_set(tmp_path / "torch/MNIST/raw", mnist, sets)
+    write_set(tmp_path / "torch/MNIST/raw", [f"{name}.gz" for name in mnist], sets)
+    emnist = [name.replace("t10k", "test") for name in mnist]
+    write_set(tmp_path / "emnist", [f"emnist-letters-{name}.gz" for name in emnist], sets)
+    ints = np.full((9, 8), 77, ">i4")
+    ints[:, 0] = labels
+    qmnist = [f"qmnist-{name}".replace("idx1-ubyte", "idx2-int") for name in emnist]
+    write_set(tmp_path / "qmnist", qmnist, (train, ints, test, ints))
+    for folder, turned in (("torch", False), ("torch/MNIST", False), ("emnist", True), ("qmnist", False)):
+        loaded = image_files.load_images(tmp_path / folder)
+        for ours, theirs in zip(loaded, sets):
+            expected = np.array([image.T for image in theirs]) if turned and theirs.ndim == 3 else theirs
+            np.testing.assert_array_equal(ours, expected, folder)
+
+    write_set(tmp_path / "torch/FashionMNIST/raw", mnist, sets)
+    write_set(tmp_path / "half", mnist[2:], sets[2:])
+    (tmp_path / "other/processed").mkdir(parents=True)
+    (tmp_path / "other/processed/training.pt").write_bytes(b"x")
+    for folder, words in (
+        ("torch", "2 sets .*give"),
+        ("half", "train-images"),
+        ("other", r"training\.pt; give .*idx3"),
+    ):
+        with pytest.raises(UserError, match=words):
+            image_files.load_images(tmp_path / folder)
+    write_set(tmp_path / "scales", mnist, (train // 16, labels, test, labels))
+    with pytest.raises(UserError, match=r"scales: .* different scales"):
+        image_files.load_images(tmp_path / "scales")
+    Image.fromarray(train[0]).save(tmp_path / "torch/a.png")  # then it is a folder of pictures
+    Image.fromarray(train[1]).save(tmp_path / "torch/b.png")
+    assert len(image_files.load_images(tmp_path / "torch").train) == 1
+
+
+def test_what_is_held_out_hangs_on_no_random_generator(tmp_path):
+    images = RNG.integers(0, 256, (50, 4, 4), np.uint8)
+    np.savez(tmp_path / "a.npz", images)
+    order = sorted(range(50), key=lambda number: hashlib.sha256(str(number).encode()).hexdigest())
+    loaded = image_files.load_images(tmp_path / "a.npz")
+    np.testing.assert_array_equal(loaded.test, images[order[:10]])
+    np.testing.assert_array_equal(loaded.train, images[order[10:]])
+
+
+def test_no_copy_of_a_held_out_image_is_learned_from(tmp_path):
+    images = RNG.integers(0, 256, (30, 4, 4), np.uint8)
+    labels = np.arange(30)
+    path = tmp_path / "a.npz"
+    np.savez(path, np.concatenate([images, images]))
+    loaded = image_files.load_images(path)
+    trained, held_out = ([image.tobytes() for image in part] for part in (loaded.train, loaded.test))
+    assert not {*trained} & {*held_out} and {*trained} | {*held_out} == {image.tobytes() for image in images}
+    assert len(trained) == 48 and len(held_out) == 6 and ", 6 copies of held-out images left out: " in loaded.summary
+    np.savez(path, x_train=images, y_train=labels, x_test=images[20:25], y_test=labels[20:25])
+    loaded = image_files.load_images(path)
+    np.testing.assert_array_equal(loaded.train_labels, [*range(20), *range(25, 30)])
+    np.testing.assert_array_equal(loaded.train, images[loaded.train_labels])
+    np.testing.assert_array_equal(loaded.test_labels, range(20, 25))
+    for sets, words in (
+        ({"x_train": images, "x_test": images}, "held out as well"),
+        ({"a": images[[3] * 9]}, "copies"),
+    ):
+        np.savez(path, **sets)
+        with pytest.raises(UserError, match=words):
+            image_files.load_images(path)
+
+
+def test_the_hash_tells_images_and_labels_not_the_kind_of_file(tmp_path, monkeypatch):
+    images, labels = RNG.integers(0, 256, (20, 5, 5), np.uint8), np.arange(20) % 3
+
+    def provenance(images=images, labels=labels, test=images[:3] ^ 1):
+        sets = {"x_train": images, "x_test": test}
+        if labels is not None:
+            sets |= {"y_train": labels, "y_test": labels[:3]}
+        np.savez(tmp_path / "a.npz", **sets)
+        return image_files.load_images(tmp_path / "a.npz").provenance
+
+    first = provenance()
+    assert first["source"] == "a.npz" and str(tmp_path) not in str(first)
+    assert first == provenance(labels=labels.astype(">u2")[:, None]) == provenance(images.astype(float) / 255)
+    others = [provenance(images[::-1]), provenance(labels=labels[::-1]), provenance(labels=None)]
+    others += [provenance(test=images[:3] ^ 2)]
+    assert len({first["sha256"], *(other["sha256"] for other in others)}) == 5
+    monkeypatch.setattr(image_files, "BLOCK_BYTES", 60)
+    monkeypatch.setattr(image_files, "IN_MEMORY", 60)
+    assert provenance() == first
+
+
+def test_levels_of_another_scale_are_stretched_and_said_or_refused(tmp_path):
+    levels = RNG.integers(0, 17, (40, 8, 8))
+    levels[0, 0, 0] = 16
+    path = tmp_path / "a.npz"
+    expected = np.sort(np.round(levels * 255 / 16).astype(np.uint8), axis=None)
+    for values, said in ((levels.astype(np.uint8), "0 to 16"), (levels / 255, "0 to 0.062"), (levels * 4, "0 to 64")):
+        np.savez(path, values)
+        loaded = image_files.load_images(path)
+        ours = np.sort(np.concatenate([loaded.train, loaded.test]), axis=None)
+        np.testing.assert_array_equal(ours, expected)
+        assert f"a.npz, levels {said}" in loaded.source
+    np.savez(path, x_train=levels[1:] % 16, x_test=levels[:1])  # both by the same factor
+    loaded = image_files.load_images(path)
+    assert (loaded.train.max(), loaded.test.max()) == (239, 255)
+    full = RNG.integers(0, 256, (9, 8, 8))
+    for sets in ({"x_train": levels, "x_test": full}, {"x_train": levels, "x_test": full / 255}, {"a": levels / 1.0}):
+        np.savez(path, **sets)
+        with pytest.raises(UserError, match=r"a\.npz: .*scale"):
+            image_files.load_images(path)
+    np.savez(path, np.zeros((28, 28, 9), np.uint8))
+    with pytest.raises(UserError, match=r"\(H, W, count\)"):
+        image_files.load_images(path)
+    for number, image in enumerate(levels.astype(np.uint8)):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    with pytest.raises(UserError, match="no level above 16 of 255"):
+        image_files.load_images(tmp_path, 8)
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -93,17 +222,22 @@ def test_a_single_array_is_split_the_same_way_whatever_its_type(tmp_path):
     arrays += [levels // 255, levels[..., None], colour, np.concatenate([colour, clear], 3), colour / 255]
     for values in arrays:
         np.savez_compressed(path, images=values)
-        train, train_labels, test, test_labels, source = image_files.load_images(path)
+        loaded = image_files.load_images(path)
+        train, train_labels, test, test_labels, source = loaded
         assert train_labels is None and test_labels is None and train.dtype == test.dtype == np.uint8
         first = first or (train, test)
         np.testing.assert_array_equal(train, first[0])
         np.testing.assert_array_equal(test, first[1])
-    assert "32 images to learn from, 8 held out" in source
-    assert image_files.load_images(path).provenance == {"source": source, "training": 32, "held_out": 8}
+    assert source == "own 画像.npz" and "32 images to learn from, 8 held out" in loaded.summary
+    provenance = loaded.provenance
+    assert len(provenance.pop("sha256")) == 64 and provenance == {"source": source, "training": 32, "held_out": 8}
     ours, theirs = (sorted(image.tobytes() for image in images) for images in ([*train, *test], levels))
     assert ours == theirs
-    np.savez(path, np.concatenate([colour, 0 * clear], 3))
-    assert not image_files.load_images(path)[0].any()  # all transparent: black
+    clear[1:] = 0  # all but one transparent: black
+    np.savez(path, np.concatenate([colour, clear], 3))
+    train, _, test, _, source = image_files.load_images(path)
+    seen = [image for image in (*train, *test) if image.any()]
+    np.testing.assert_array_equal(seen, levels[:1])
 
 
 def test_colours_turn_as_grey_as_pillow_makes_them(tmp_path):
@@ -225,8 +359,9 @@ def test_images_are_turned_and_cropped_to_their_middle_with_what_is_transparent_
         image.save(tmp_path / name, lossless=True)
         read = image_files.read_image(tmp_path / name, (20, 20))
         assert read[:, :10].min() > 250 and read[:, 10:].max() < 5, name
-    Image.fromarray(wide).save(tmp_path / "keyed.png", transparency=200)
-    assert image_files.read_image(tmp_path / "keyed.png", (20, 20)).max() == 0
+    for depth in (np.uint8, np.uint16):
+        Image.fromarray(wide.astype(depth)).save(tmp_path / "keyed.png", transparency=200)
+        assert image_files.read_image(tmp_path / "keyed.png", (20, 20)).max() == 0
 
 
 def test_a_folder_is_searched_and_what_cannot_be_used_is_named(tmp_path, capsys):

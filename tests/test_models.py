@@ -175,7 +175,7 @@ def test_what_is_no_model_of_ours_is_refused_in_one_line(tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=name):
             model_file.load_model(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match="missing.keras"):
+    with pytest.raises(FileNotFoundError, match=r"missing\.keras"):
         model_file.load_model(tmp_path / "missing.keras")
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
     with pytest.raises(UserError, match=r"other\.keras: a Keras model, but not"):

@@ -7,8 +7,9 @@ import soundfile
 import audio_utils
 from harness import UserError
 from media import sound_files
+from media.gaps import find_gaps, inside, read_gaps
 from media.model_file import Restorer
-from media.restore_sound import find_gaps, inside, read_gaps, restore_sound
+from media.restore_sound import restore_sound
 
 RATE = 16000
 
@@ -95,7 +96,7 @@ def test_a_line_that_names_no_gap_is_refused(tmp_path, line):
 
 def find(tmp_path, signal, rate=RATE, subtype="PCM_16"):
     soundfile.write(tmp_path / "find.wav", signal, rate, subtype=subtype)
-    with soundfile.SoundFile(tmp_path / "find.wav") as sound:
+    with sound_files.ReadForward(tmp_path / "find.wav") as sound:
         return find_gaps(sound, 0.064 * rate)
 
 

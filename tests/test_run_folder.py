@@ -3,13 +3,19 @@
 import contextlib
 import csv
 import dataclasses
+import errno
+import importlib
+import importlib.metadata
 import json
 import os
+import platform
+import resource
 import signal
 import time
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from harness import UserError, cli, run_folder
@@ -58,33 +64,40 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_file_is_replaced_only_by_a_whole_one(tmp_path):
+def test_a_file_is_replaced_only_by_a_whole_one_that_the_disk_has(tmp_path, monkeypatch):
+    done = []
+    for name in ("fsync", "replace"):
+        call = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *given, name=name, call=call: done.append(name) or call(*given))
     path = tmp_path / "scores.csv"
     path.write_text("old")
     with pytest.raises(OSError, match="disk full"), run_folder.replacing(path) as beside:
         beside.write_text("half")
         raise OSError("disk full")
     assert path.read_text() == "old"
+    done.clear()
     with run_folder.replacing(path) as beside:
         beside.write_text("new")
         assert path.read_text() == "old"
-    assert path.read_text() == "new"
+    assert path.read_text() == "new" and done == ["fsync", "replace"]
     assert [file.name for file in tmp_path.iterdir()] == ["scores.csv"]
 
 
-def test_a_table_keeps_its_columns_and_leaves_blank_what_a_row_lacks(tmp_path, capsys):
-    rows = [{"method": "DVAE", "iteration": 100, "snr_db": 29.51234}, {"method": "oracle", "snr_db": 31.0}]
+def test_a_table_keeps_its_columns_and_all_digits_and_the_terminal_four(tmp_path, capsys):
+    third = np.float32(1) / 3
+    rows = [{"method": "DVAE", "iteration": 100, "snr_db": 29.5 + third}, {"method": "oracle", "snr_db": 31.0}]
     run_folder.write_scores(tmp_path / "scores.csv", rows)
     with open(tmp_path / "scores.csv") as file:
-        assert list(csv.reader(file)) == [
-            ["method", "iteration", "snr_db"],
-            ["DVAE", "100", "29.51"],
-            ["oracle", "", "31"],
-        ]
+        head, *lines = csv.reader(file)
+    assert head == ["method", "iteration", "snr_db"] and lines[1] == ["oracle", "", "31.0"]
+    assert lines[0][:2] == ["DVAE", "100"] and float(lines[0][2]) == 29.5 + third
+    resumed = json.loads(json.dumps(rows, default=float))  # as a checkpoint keeps them: a resumed run writes the same
+    run_folder.write_scores(tmp_path / "resumed.csv", resumed)
+    assert (tmp_path / "resumed.csv").read_bytes() == (tmp_path / "scores.csv").read_bytes()
     run_folder.print_table(rows)
     assert capsys.readouterr().out.splitlines() == [
         "method  iteration  snr_db",
-        "DVAE          100   29.51",
+        "DVAE          100   29.83",
         "oracle                 31",
     ]
 
@@ -102,7 +115,7 @@ def test_a_checkpoint_is_on_the_disk_when_its_page_is_written(tmp_path, capsys):
         {"config.json", "scores.csv", "0.png", "100.png"},
         {"config.json", "scores.csv", "0.png", "100.png", "model.keras"},
     ]
-    rows = ["method,iteration,kl,snr_db", "DVAE,0,2,3.25", "DVAE,100,2,3.25", "input,,,1.5"]
+    rows = ["method,iteration,kl,snr_db", "DVAE,0,2.0,3.25", "DVAE,100,2.0,3.25", "input,,,1.5"]
     assert [page["scores.csv"].decode().splitlines() for page in pages] == [rows[:2], rows[:3], rows]
     assert "iteration 100   snr_db 3.25\n" in capsys.readouterr().out
     assert json.loads((tmp_path / "config.json").read_text())["finished"]
@@ -119,8 +132,9 @@ def test_a_folder_with_a_run_is_left_alone_without_a_flag(tmp_path):
         begin(out)
     assert contents(out) == before
     (out / "config.json").unlink()
-    with pytest.raises(UserError, match="out: holds an unfinished run"):
+    with pytest.raises(UserError, match="out: holds an unfinished run; --overwrite") as refused:
         begin(out)
+    assert "--resume" not in str(refused.value)  # it would be refused, too
     with pytest.raises(UserError, match=r"config\.json is missing"):
         begin(out, resume=True)
 
@@ -192,7 +206,10 @@ def test_until_the_data_are_good_nothing_is_changed(tmp_path, flags, refused):
 @pytest.mark.parametrize("flag", ["overwrite", "resume"])
 @pytest.mark.parametrize(
     "theirs",
-    ['{"name": "an app"}', "[1, 2]", "null", "no JSON", "\udce4", '{"experiment": "", "iters": {}}', "[" * 10**5],
+    [
+        *('{"name": "an app"}', "[1, 2]", "null", "no JSON", "\udce4", '{"experiment": "", "iters": {}}', "[" * 10**5),
+        *(f'{{"experiment": "sound", "iters": 9, "provenance": {each}}}' for each in ("null", "[]", '{"versions": 1}')),
+    ],
 )
 def test_a_config_that_is_no_runs_is_never_touched(tmp_path, flag, theirs):
     (tmp_path / "config.json").write_text(theirs, errors="surrogateescape")
@@ -233,6 +250,74 @@ def test_resuming_asks_for_the_same_data_wherever_they_lie_and_names_other_versi
     with pytest.raises(UserError, match=r"--data is there\.npz there, None here"):
         begin(tmp_path, resume=True)
     begin(tmp_path, resume=True, data="there.npz")
+    begin(tmp_path, resume=True, data="./there.npz/")
+
+
+def test_a_resumed_run_is_changed_only_once_its_checkpoint_is_accepted(tmp_path):
+    finish(tmp_path)
+    before = contents(tmp_path)
+    new = {"chopped.wav": lambda path: path.write_text("new")}
+    with pytest.raises(UserError, match="of other data"), running(tmp_path, resume=True, iters=200) as run:
+        run.save(new)
+        raise UserError("checkpoint.npz: of other data")  # as training finds out when it restores it
+    assert contents(tmp_path) == before
+    with running(tmp_path, resume=True, iters=200) as run:
+        run.save(new)
+        run.log(200, {"snr_db": 1.0}, {})
+    assert json.loads((tmp_path / "config.json").read_text())["iters"] == 200
+    assert (tmp_path / "chopped.wav").read_text() == "new"
+
+
+def test_versions_are_found_whatever_the_package_is_called(monkeypatch):
+    assert run_folder.versions() == {
+        "python": platform.python_version(),
+        **{name: importlib.import_module(name).__version__ for name in ("numpy", "keras", "tensorflow")},
+    }
+    version = importlib.metadata.version
+
+    def of_another_package(name):
+        if name == "tensorflow":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "2.9" if name == "tensorflow-cpu" else version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", of_another_package)
+    for packages, expected in (({"tensorflow": ["tensorflow-cpu"]}, "tensorflow-cpu 2.9"), ({}, None)):
+        monkeypatch.setattr(importlib.metadata, "packages_distributions", lambda packages=packages: packages)
+        assert run_folder.versions()["tensorflow"] == expected
+
+
+def test_what_two_processes_write_is_refused_to_the_second(tmp_path):
+    path, other = tmp_path / "mended.wav", tmp_path / "other.wav"
+    with run_folder.claimed(path), run_folder.replacing(path) as beside:
+        beside.write_text("whole")
+        with pytest.raises(UserError, match=r"mended\.wav: another process is writing it"), run_folder.claimed(path):
+            pass
+        with run_folder.claimed(other):
+            pass
+        assert beside.read_text() == "whole"
+    with run_folder.claimed(path):  # what was written is no claim, nor is what a killed process left
+        pass
+    beside.write_text("half")
+    with run_folder.claimed(path):
+        pass
+    assert contents(tmp_path) == {"mended.wav": b"whole"}
+    with pytest.raises(OSError) as refused, run_folder.claimed(tmp_path / "missing/mended.wav"):
+        pass
+    assert refused.value.filename == str(tmp_path / "missing/mended.wav")
+
+
+def test_a_full_disk_is_named_though_the_library_that_writes_does_not(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(OSError) as full, run_folder.replacing(tmp_path / "a.wav") as beside:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+        beside.write_bytes(bytes(50_000))
+        raise RuntimeError("System error")  # as libsndfile has it
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert full.value.errno == errno.EFBIG and full.value.filename == str(tmp_path / "a.wav")
+    with pytest.raises(RuntimeError), run_folder.replacing(tmp_path / "a.wav") as beside:
+        beside.write_bytes(bytes(50_000))
+        raise RuntimeError("a fault of another kind")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_finished_run_is_resumed_only_for_more_iterations(tmp_path, capsys):
@@ -289,5 +374,9 @@ def test_what_to_type_to_go_on_is_said_where_a_run_is_kept(tmp_path, monkeypatch
     assert said(KeyboardInterrupt()) == "interrupted" + to_go_on
     assert said(OSError(28, "No space left", "a.png")) == f"sound_dvae.py: a.png: No space left{to_go_on}"
     assert said(FloatingPointError("nan")) == "sound_dvae.py: nan"
+    monkeypatch.setattr("sys.argv", ["sound_dvae.py", "--resume"])
+    assert said(KeyboardInterrupt()) == "interrupted; to go on: the same command again"
+    monkeypatch.setattr("sys.argv", ["sound_dvae.py", "--out", "my runs/ü", "--overwrite"])
+    assert said(KeyboardInterrupt()) == "interrupted" + to_go_on
     config = json.loads((tmp_path / "ü/config.json").read_text())
     assert config["command"] == "python sound_dvae.py --out 'my runs/ü'"

@@ -11,12 +11,12 @@ import soundfile
 from PIL import Image
 
 import audio_utils
-import figures
 import models
 import sample
 from audio_utils import note_frequency
 from harness import cli
 from media import image_files, model_file
+from pages import figures
 
 RATE, WINDOW = 4000, 256
 

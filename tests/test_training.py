@@ -215,7 +215,7 @@ def correlated(seed, count=32):
 
 @contextlib.contextmanager
 def without_xla():
-    """Compiling takes longer than all else in many short runs; what is compiled is tested above and with the scripts."""
+    """Compiling takes longer than all else in short runs; what is compiled is tested above and with the scripts."""
     traced = tf.function
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tf, "function", lambda *function, **_: traced(*function) if function else traced, raising=False)

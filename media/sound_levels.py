@@ -1,0 +1,147 @@
+"""A sound's offset and loudness over time, estimated from what is observed, for a network to hear it as in training."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy  # its parts load when first used: --help needs none of them
+
+from media.sound_files import SILENCE_DB
+
+PIECES_A_WINDOW = 8
+PIECES_A_BLOCK = 8192  # read at once
+OFFSET_WINDOWS = 8  # an offset is the mean over so many, Hann-weighted: any note is many periods long in them
+SURE = 3.0  # standard errors: an offset as small counts as none
+STEADY_DB = 0.7  # as far as a tone in noise strays within its windows: loudness that changes less does not change
+RIGHT_DB = 0.1  # a level so near to that of training needs no correction
+FLOOR = (1.25, 1.5)  # power over the noise's: below is a rest, and gets no gain of its own; above is sound
+MOST_DB = 60.0  # of gain
+LISTENED = 256  # windows from which the noise and the tone's level are estimated
+ROUNDS = 3  # in which they settle
+EXPLAINED = 0.9  # of the best windows' correlation with what the network makes of them: those count
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What is taken out of a sound, and put back: constant over `piece` samples, between whose centres it is a line."""
+
+    piece: int
+    offsets: np.ndarray  # (P,)
+    gains_db: np.ndarray  # (P,), relative to full scale of the network
+    correction: float  # what the network's output is to be multiplied by
+
+    def at(self, first, end):
+        """Offset and gain at the samples first to end: (end - first,) each, float32."""
+        low = max(0, min(first // self.piece - 1, len(self.offsets) - 1))
+        part = slice(low, end // self.piece + 2)
+        centres = (np.arange(low, low + len(self.offsets[part])) + 0.5) * self.piece
+        time = np.arange(first, end) + 0.5
+        offset, gain_db = (np.interp(time, centres, values[part]) for values in (self.offsets, self.gains_db))
+        return offset.astype(np.float32), (10 ** (gain_db / 20)).astype(np.float32)
+
+
+def measure(read, samples, reconstruct, window, trained_rms):
+    """The levels of a sound of so many samples. read(first, end): its samples, 0 where missing, and their mask.
+
+    `reconstruct` maps windows (B, window), float32, to windows. What the sound is brought to is the level that its
+    tone had in training, whatever noise is on it: by how much of its windows the network explains.
+    """
+    piece = max(1, window // PIECES_A_WINDOW)
+    count, total, energy = _pieces(read, samples, piece)
+    offsets = _offsets(count, total, energy)
+    energy = np.maximum(energy - 2 * offsets * total + offsets**2 * count, 0)  # without the offset
+    loud = energy > 10 ** (SILENCE_DB / 10) * energy.sum() / max(count.sum(), 1) * count
+    if not loud.any():
+        return Levels(piece, offsets, np.zeros(len(offsets)), 1.0)
+    file_db = 20 * np.log10(trained_rms) - 10 * np.log10(energy[loud].sum() / count[loud].sum())
+    loudness_db = _loudness_db(count, energy, loud)
+    heard = 0.0  # dB, by which the tone is too quiet for the network
+    noise = None
+    for turn in range(ROUNDS):
+        floor = _above_noise(count, energy, noise)
+        gains_db = file_db + np.clip(loudness_db + _beyond(heard, RIGHT_DB), -MOST_DB, MOST_DB) * floor
+        levels = Levels(piece, offsets, gains_db, 1.0)
+        found_db, noise = _listen(read, samples, reconstruct, window, levels)
+        heard = heard - found_db if turn < ROUNDS - 1 else heard
+    return Levels(piece, offsets, gains_db, 10 ** (_beyond(found_db, RIGHT_DB) / 20))
+
+
+def _pieces(read, samples, piece):
+    """Of each piece of a sound how many samples are observed, their sum and their energy: (P,), (P,), (P,)."""
+    found = []
+    for first in range(0, samples, PIECES_A_BLOCK * piece):
+        end = min(first + PIECES_A_BLOCK * piece, samples)
+        values, mask = (np.pad(part, (0, -(end - first) % piece)).reshape(-1, piece) for part in read(first, end))
+        observed = np.full(len(mask), piece) - mask.sum(1)
+        observed[-1] -= -(end - first) % piece
+        found.append([observed, values.sum(1, dtype=float), np.einsum("ps,ps->p", values, values, dtype=float)])
+    return np.concatenate(found, 1)
+
+
+def _beyond(values, least):
+    """Values far from 0 as they are, those below `least` as 0, with a smooth transition."""
+    size = np.maximum(np.abs(values), 1e-30)
+    return values * np.maximum(0, 1 - (least / size) ** 2)
+
+
+def _offsets(count, total, energy):
+    """The offset of each piece, as far as there surely is one: that of the whole, and how it drifts. (P,)."""
+    observed = max(count.sum(), 1)
+    whole = total.sum() / observed
+    variance = max(energy.sum() / observed - whole**2, 0)
+    whole = _beyond(whole, SURE * np.sqrt(variance / observed))
+    weights = np.hanning(OFFSET_WINDOWS * PIECES_A_WINDOW + 3)[1:-1]
+    near, sums, squares = (
+        scipy.ndimage.convolve1d(values, weights, mode="constant")
+        for values in (count, total - whole * count, energy - 2 * whole * total + whole**2 * count)
+    )
+    spread = scipy.ndimage.convolve1d(count, weights**2, mode="constant")
+    near = np.maximum(near, 1)
+    return whole + _beyond(sums / near, SURE * np.sqrt(np.maximum(squares, 0) / near * spread) / near)
+
+
+def _loudness_db(count, energy, loud):
+    """By how much each piece, with its neighbours, is quieter than the sound mostly is, dB: (P,)."""
+    near, power = (scipy.ndimage.convolve1d(values, np.ones(3), mode="constant") for values in (count, energy))
+    power = np.where(near >= 0.9 * count.max(), power / np.maximum(near, 1), 0)
+    power = scipy.ndimage.maximum_filter1d(power, 3)
+    level_db = 10 * np.log10(np.maximum(power, 1e-30))
+    order = np.argsort(level_db[loud])
+    share = np.cumsum(energy[loud][order])
+    usual_db = level_db[loud][order][np.searchsorted(share, share[-1] / 2)]  # half of the energy is quieter
+    quieter = _beyond(np.clip(usual_db - level_db, -MOST_DB, MOST_DB), STEADY_DB)
+    return scipy.ndimage.convolve1d(quieter, [0.25, 0.5, 0.25], mode="nearest")
+
+
+def _above_noise(count, energy, noise):
+    """How far each piece is more than noise of this power: 0 to 1, (P,). None: nothing is known."""
+    near, power = (scipy.ndimage.uniform_filter1d(values, PIECES_A_WINDOW + 1) for values in (count, energy))
+    if noise is None:
+        return np.ones(len(count))
+    low, high = FLOOR
+    return np.clip((power / np.maximum(near * noise, 1e-30) - low) / (high - low), 0, 1)
+
+
+def _listen(read, samples, reconstruct, window, levels):
+    """What windows all over the sound tell: the tone's level relative to the network's, dB, and the noise's power."""
+    starts = np.unique(np.linspace(0, samples - window, LISTENED).astype(int))
+    shown, observed, gains = [], [], []
+    for start in starts:
+        values, mask = read(start, start + window)
+        offset, gain = levels.at(start, start + window)
+        observed.append(1 - mask)
+        shown.append((values - offset) * gain * observed[-1])
+        gains.append(gain[window // 2])
+    shown, observed = np.array(shown, np.float32), np.array(observed, np.float32)
+    drawn = np.asarray(reconstruct(shown), np.float32)
+    both, own, theirs = (
+        (a * b * observed).sum(1, dtype=float) for a, b in [(shown, drawn), (shown, shown), (drawn, drawn)]
+    )
+    some = (own > 0) & (theirs > 0)
+    if not some.any():
+        return 0.0, 0.0
+    both, own, theirs, count, gains = (v[some] for v in (both, own, theirs, observed.sum(1), np.array(gains)))
+    correlation = both / np.sqrt(own * theirs)
+    good = correlation >= EXPLAINED * np.quantile(correlation, 0.95)
+    factor = np.median(both[good] / theirs[good])
+    noise = np.quantile(np.maximum(own - both**2 / theirs, 0) / count / gains**2, 0.1)
+    return float(20 * np.log10(np.clip(factor, 0.1, 10))), noise
