@@ -71,11 +71,11 @@ def principal_axes(points):
     return centred @ axes[:2].T, lengths[:2] ** 2 / np.sum(lengths**2)
 
 
-def check_data(model, settings, provenance):
+def check_data(model, settings, data, provenance):
     """UserError unless the data are those the model was trained with: what is held out of others, it may have seen."""
     learned = model.metadata.get("sha256")
     if learned and provenance.get("sha256") != learned:
-        raise UserError(f"{settings.model}: not trained with {provenance['source']}; say by --data where its own are")
+        raise UserError(f"{settings.model}: not trained with {data} as found there; say by --data where its own are")
 
 
 def held_out_images(model, settings):
@@ -91,7 +91,7 @@ def held_out_images(model, settings):
     images = found.test
     if images.shape[1:] != shape:
         raise UserError(f"{data or 'MNIST'}: images of {images.shape[1:]} pixels, the model knows {shape}; see --data")
-    check_data(model, settings, found.provenance)
+    check_data(model, settings, data or f"digits ({found.provenance['source']})", found.provenance)
     return images, found.test_labels
 
 
@@ -113,7 +113,7 @@ def held_out_windows(model, settings):
     with tempfile.TemporaryDirectory() as folder:
         sounds = sound_files.load(settings.data, rate, model.input_size, rms, LONG_SECONDS, folder)
         folders.print_skipped(sounds.skipped)
-        check_data(model, settings, sounds.provenance)
+        check_data(model, settings, settings.data, sounds.provenance)
         return sounds.windows("held out", MAPPED, (0, 0))[0], None, None
 
 

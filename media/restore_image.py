@@ -56,16 +56,24 @@ def restore_image(model, source, destination, mask_file=None, keep=False):
     content, changed = _encoded(source, image, result, image_format, hole, keep)
     with replacing(destination) as beside:
         beside.write_bytes(content)
-    what = f"{hole.sum()} of {hole.size} pixels missing" if hole.any() else "nothing missing"
-    what += "" if hole.any() or keep else ", denoised"
+    change = f"{image_format} has changed the others by up to {changed} of 255" if changed else None
+    return _said(hole, background, change, frames, keep)
+
+
+def _said(hole, background, change, frames, keep):
+    """One line on what was done to a picture. change: what else has changed, if anything."""
+    height, width = hole.shape
+    said = [f"{hole.sum()} of {hole.size} pixels missing" if hole.any() else "nothing missing"]
+    if not (hole.any() or keep):
+        said.append("denoised")
     if background:
         drawn = background.level + background.sign * background.contrast
-        what += f", levels {255 * drawn:.0f} on {255 * background.level:.0f} taken for 255 on 0"
-    if changed:
-        what += f", {image_format} has changed the others by up to {changed} of 255"
+        said.append(f"levels {255 * drawn:.0f} on {255 * background.level:.0f} taken for 255 on 0")
+    if change:
+        said.append(change)
     if frames > 1:
-        what += f", only the first of {frames} pictures in the file is kept"
-    return f"{size[0]} x {size[1]} pixels: {what}"
+        said.append(f"only the first of {frames} pictures in the file is kept")
+    return f"{width} x {height} pixels: {', '.join(said)}"
 
 
 def _read(path, keep=False):
@@ -266,7 +274,7 @@ def _encoded(source, image, result, image_format, hole, keep):
     options = dict(AS_SAVED.get(image_format, {}))
     if keep:
         options |= {name: image.info[name] for name in ("icc_profile", "exif", "dpi") if name in image.info}
-        if getattr(image, "quantization", None):  # a JPEG image: as it was encoded, next to nothing changes
+        if getattr(image, "quantization", None):  # a JPEG image: its own tables, which `quality` makes ten times finer
             options |= {"qtables": image.quantization, "subsampling": JpegImagePlugin.get_sampling(image)}
         if image_format == "TIFF":
             compression = image.info.get("compression")
@@ -277,8 +285,8 @@ def _encoded(source, image, result, image_format, hole, keep):
         changed = 0
         if keep:
             with Image.open(file) as again:
-                changed = _change(again, result, ~hole if image_format == "JPEG" else np.ones_like(hole))
-        if changed and image_format != "JPEG":
+                changed, filled_otherwise = _change(again, image, ~hole), _change(again, result, hole)
+        if image_format != "JPEG" and keep and (changed or filled_otherwise):
             raise ValueError(f"{image_format} files do not hold all of its pixels, so that --keep would lose some")
     return file.getvalue(), changed
 

@@ -53,14 +53,17 @@ def restore_sound(model, source, destination, gap_file=None, keep=False):
             problem = f"not a sound that can be read whole ({reason(error)})"
             raise UserError(f"{source}: {problem}; {remedy(source)}") from error
     count, share = sum(map(len, gaps)), sum(np.ptp(stretches, axis=1).sum() for stretches in gaps) / frames / channels
-    if count:
-        what = f"{count} gaps, {share:.1%} missing"
-    elif gap_file or keeps_zeros(sound):
-        what = "nothing missing"
-    else:
-        what = f"no gaps found, as {sound.format} keeps no exact zeros: name them with --gaps, if there are any"
+    what = f"{count} gaps, {share:.1%} missing" if count else "nothing missing"
+    if not gap_file and not keeps_zeros(sound):
+        what = f"{count} gaps found" if count else "no gaps found"
+        what += f", but {_code(sound)} keeps no exact zeros: name them with --gaps, if there are more"
     what += "" if keep or count else ", denoised"
     return f"{frames / rate:.2f} s, {rate} Hz, {channels} channel{'s' * (channels > 1)}: {what}{remarks}"
+
+
+def _code(sound):
+    """The name under which people know an open sound file's code."""
+    return sound.format if sound.format in ("MP3", "OGG") else sound.subtype
 
 
 def _in_each(channels, first, end):
@@ -213,4 +216,4 @@ def _how_well_kept(source, destination, gaps):
             error += ((given - kept[: len(given)])[observed] ** 2).sum() if len(kept) >= len(given) else np.inf
     ratio_db = 10 * np.log10(energy / error) if error and energy else np.inf
     advice = "" if ratio_db >= WELL_KEPT_DB else "; to keep it whole convert the input to WAV instead"
-    return f", the rest kept to {ratio_db:.0f} dB, as {original.format} is encoded anew{advice}"
+    return f", the rest kept to {ratio_db:.0f} dB, as {_code(original)} is encoded anew{advice}"

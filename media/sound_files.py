@@ -5,6 +5,7 @@ A set may be hours long: neither it nor any file of it is ever in memory as a wh
 
 import contextlib
 import os
+import re
 import socket
 import tempfile
 import threading
@@ -25,6 +26,8 @@ MOST_CHANNELS = 64
 MOST_HOURS = 24  # in all: 5.5 GB on the disk at 16 kHz
 FRAMES_A_BLOCK = 1 << 16  # decoded at once
 HEADERLESS = (".raw", ".pcm", ".vox", ".gsm")
+MP3_FRAME = rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xef]"  # how one begins: layer III
+EMPTY_ID3 = b"TAG" + bytes(125)  # has the decoder of MP3 take a frame that is cut short for the end
 HEAD = 1 << 16  # bytes looked at before a file is decoded
 SHORTEST = 2048  # samples: what a picture of the long input needs
 SILENCE_DB = -50.0  # relative to a sound's mean power: what is below does not count for its level
@@ -75,10 +78,9 @@ class ReadForward(soundfile.SoundFile):
     def __init__(self, path):
         self.path, self.stream = path, None
         file = open(path, "rb")
-        head, size = file.read(HEAD), os.fstat(file.fileno()).st_size
+        pipe = _mp3_without_count(file) or _with_data_size(file)
         file.seek(0)
-        rest = _mp3_without_count(head, size) or _with_data_size(head, size)
-        self.stream = _piped(file, *rest) if rest else file
+        self.stream = _piped(file, *pipe) if pipe else file
         try:  # by descriptor: its name would have a .raw file taken for samples of nobody knows what kind
             super().__init__(self.stream.fileno(), closefd=False)
         except BaseException:
@@ -93,53 +95,60 @@ class ReadForward(soundfile.SoundFile):
     def seekable(self):
         return False
 
+    def copy_metadata(self):
+        """The tags; those of a piped MP3 are not in the pipe."""
+        with open(self.path, "rb") as file, soundfile.SoundFile(file) as whole:
+            return whole.copy_metadata()
 
-def _piped(file, start, instead):
-    """A socket from which one can read the bytes `instead` and then an open file's from `start` on; it is closed."""
+
+def _piped(file, before, start, after):
+    """A socket to read from: bytes, an open file's from `start` on, more bytes. It closes the file."""
     here, there = socket.socketpair()
+    quiet = getattr(socket, "MSG_NOSIGNAL", 0)
 
     def pump():
         with file, there, contextlib.suppress(OSError):  # the reader has had enough, or the file cannot be read on
-            there.sendall(instead, getattr(socket, "MSG_NOSIGNAL", 0))
+            there.sendall(before, quiet)
             file.seek(start)
             while block := file.read(FRAMES_A_BLOCK):
-                there.sendall(block, getattr(socket, "MSG_NOSIGNAL", 0))
+                there.sendall(block, quiet)
+            there.sendall(after, quiet)
 
     threading.Thread(target=pump, daemon=True).start()
     return here
 
 
-def _mp3_begins(head):
-    """Where the first frame of an MP3 is, by its first bytes, behind an ID3 tag if any; None for other files."""
-    at = 0
-    if head[:3] == b"ID3" and len(head) >= 10:
-        at = 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0)))
-        return at  # beyond the head if there are pictures in it
-    return at if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2 else None  # layer III
+def _mp3_without_count(file):
+    """What to read of an open MP3 through a pipe, as `_piped` takes it, if it does not tell how long it is.
 
-
-def _mp3_without_count(head, size):
-    """Where an MP3 begins to be read through a pipe, and what to read before: if it does not tell how long it is.
-
-    Of one that can seek, libsndfile believes an estimate and stops there. Files joined end to end have the first one's
-    count: it is left out. None for other files.
+    If it can seek, libsndfile believes an estimate and stops there. Files joined end to end have the first one's count:
+    that frame is left out. None for other files.
     """
-    at = _mp3_begins(head)
-    if at is None:
+    tag = file.read(10)
+    at = 10 + sum((byte & 127) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0))) if tag[:3] == b"ID3" else 0
+    file.seek(at)
+    head = file.read(HEAD)
+    padding = len(head) - len(head.lstrip(b"\0"))
+    head, at = head[padding:], at + padding
+    if not re.match(MP3_FRAME, head):
         return None
-    where = max(head.find(mark, at, at + 64) for mark in (b"Xing", b"Info"))
-    if where < 0:
-        return 0, b""
-    told = int.from_bytes(head[where + 12 : where + 16], "big") if head[where + 7] & 3 == 3 else size
-    second = head.find(head[at : at + 2], where + 120)
-    return (second, b"") if told < 0.98 * (size - at) - 4096 and second > 0 else None
+    count = re.search(b"Xing|Info", head[:64])
+    if count:
+        flags, told = head[count.end() + 3], int.from_bytes(head[count.end() + 8 : count.end() + 12], "big")
+        second = head.find(head[:2], count.end() + 116)
+        if flags & 3 != 3 or second < 0 or told >= 0.98 * (os.fstat(file.fileno()).st_size - at) - 4096:
+            return None
+        at += second
+    return b"", at, EMPTY_ID3
 
 
-def _with_data_size(head, size):
-    """For a WAV whose data are said to be 0 bytes though they go on, as a recorder leaves it that crashed.
+def _with_data_size(file):
+    """What to read, as `_piped` takes it, of an open WAV whose data are said to be 0 bytes though they go on.
 
-    Where they begin, and the header with their true size; else None.
+    A recorder that crashes leaves it so. None for other files.
     """
+    file.seek(0)
+    head, size = file.read(HEAD), os.fstat(file.fileno()).st_size
     order = {b"RIFF": "little", b"RIFX": "big"}.get(head[:4])
     at = 12
     while order and head[8:12] == b"WAVE" and at + 8 <= len(head):
@@ -148,7 +157,7 @@ def _with_data_size(head, size):
             begin = at + 8
             next_end = begin + 8 + int.from_bytes(head[begin + 4 : begin + 8], order)
             truly_empty = begin >= size or next_end == size  # perhaps with tags behind
-            return None if length or truly_empty else (begin, head[: at + 4] + (size - begin).to_bytes(4, order))
+            return None if length or truly_empty else (head[: at + 4] + (size - begin).to_bytes(4, order), begin, b"")
         at += 8 + length + length % 2
     return None
 

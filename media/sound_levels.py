@@ -14,6 +14,7 @@ SURE = 3.0  # standard errors: an offset as small counts as none
 STEADY_DB = 0.7  # as far as a tone in noise strays within its windows: loudness that changes less does not change
 RIGHT_DB = 0.1  # a level so near to that of training needs no correction
 FLOOR = (1.25, 1.5)  # power over the noise's: below is a rest, and gets no gain of its own; above is sound
+SMOOTH = np.ones(5)  # pieces over which the gain changes
 MOST_DB = 60.0  # of gain
 LISTENED = 256  # windows from which the noise and the tone's level are estimated
 ROUNDS = 3  # in which they settle
@@ -53,16 +54,19 @@ def measure(read, samples, reconstruct, window, trained_rms):
     if not loud.any():
         return Levels(piece, offsets, np.zeros(len(offsets)), 1.0)
     file_db = 20 * np.log10(trained_rms) - 10 * np.log10(energy[loud].sum() / count[loud].sum())
-    loudness_db = _loudness_db(count, energy, loud)
-    heard = 0.0  # dB, by which the tone is too quiet for the network
-    noise = None
+    power, wide_power = _powers(count, energy)
+    quieter_db = _quieter_db(power, energy, loud)
+    heard_db, noise = 0.0, 0.0  # by how much the tone is too quiet for the network; the noise's power
     for turn in range(ROUNDS):
-        floor = _above_noise(count, energy, noise)
-        gains_db = file_db + np.clip(loudness_db + _beyond(heard, RIGHT_DB), -MOST_DB, MOST_DB) * floor
-        levels = Levels(piece, offsets, gains_db, 1.0)
+        low, high = FLOOR
+        sounding = np.clip((np.minimum(power, wide_power) / max(noise, 1e-30) - low) / (high - low), 0, 1)
+        gains_db = (quieter_db + _beyond(heard_db, RIGHT_DB)) * sounding
+        known = scipy.ndimage.convolve1d((power > 0).astype(float), SMOOTH, mode="constant")
+        gains_db = scipy.ndimage.convolve1d(gains_db * (power > 0), SMOOTH, mode="constant") / np.maximum(known, 1)
+        levels = Levels(piece, offsets, file_db + gains_db, 1.0)
         found_db, noise = _listen(read, samples, reconstruct, window, levels)
-        heard = heard - found_db if turn < ROUNDS - 1 else heard
-    return Levels(piece, offsets, gains_db, 10 ** (_beyond(found_db, RIGHT_DB) / 20))
+        heard_db = heard_db - found_db if turn < ROUNDS - 1 else heard_db
+    return Levels(piece, offsets, file_db + gains_db, 10 ** (_beyond(found_db, RIGHT_DB) / 20))
 
 
 def _pieces(read, samples, piece):
@@ -99,26 +103,21 @@ def _offsets(count, total, energy):
     return whole + _beyond(sums / near, SURE * np.sqrt(np.maximum(squares, 0) / near * spread) / near)
 
 
-def _loudness_db(count, energy, loud):
-    """By how much each piece, with its neighbours, is quieter than the sound mostly is, dB: (P,)."""
+def _powers(count, energy):
+    """Power around each piece, 0 where unknown: the most among its neighbours, and over a window. (P,), (P,)."""
     near, power = (scipy.ndimage.convolve1d(values, np.ones(3), mode="constant") for values in (count, energy))
     power = np.where(near >= 0.9 * count.max(), power / np.maximum(near, 1), 0)
-    power = scipy.ndimage.maximum_filter1d(power, 3)
+    wide, total = (scipy.ndimage.uniform_filter1d(values, PIECES_A_WINDOW + 1) for values in (count, energy))
+    return scipy.ndimage.maximum_filter1d(power, 3), total / np.maximum(wide, 1)
+
+
+def _quieter_db(power, energy, loud):
+    """By how much each piece is quieter than the sound mostly is, dB: (P,)."""
     level_db = 10 * np.log10(np.maximum(power, 1e-30))
     order = np.argsort(level_db[loud])
     share = np.cumsum(energy[loud][order])
     usual_db = level_db[loud][order][np.searchsorted(share, share[-1] / 2)]  # half of the energy is quieter
-    quieter = _beyond(np.clip(usual_db - level_db, -MOST_DB, MOST_DB), STEADY_DB)
-    return scipy.ndimage.convolve1d(quieter, [0.25, 0.5, 0.25], mode="nearest")
-
-
-def _above_noise(count, energy, noise):
-    """How far each piece is more than noise of this power: 0 to 1, (P,). None: nothing is known."""
-    near, power = (scipy.ndimage.uniform_filter1d(values, PIECES_A_WINDOW + 1) for values in (count, energy))
-    if noise is None:
-        return np.ones(len(count))
-    low, high = FLOOR
-    return np.clip((power / np.maximum(near * noise, 1e-30) - low) / (high - low), 0, 1)
+    return _beyond(np.clip(usual_db - level_db, -MOST_DB, MOST_DB), STEADY_DB)
 
 
 def _listen(read, samples, reconstruct, window, levels):

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import scipy.linalg
+import scipy.signal
 
 import audio_utils
 import baselines
@@ -36,6 +38,23 @@ def test_autoregression_continues_a_sum_of_sinusoids():
     np.testing.assert_array_equal(mended[mask == 0], signal[mask == 0])
     assert snr_db(signal[mask == 1], mended[mask == 1]) > 25
     assert not baselines.autoregress(np.zeros((1, 64)), np.ones((1, 64))).any()
+
+
+def test_autoregression_comes_near_the_best_linear_estimate_of_a_known_process():
+    """Three resonances: the best estimate is that of a Gaussian process whose covariance is known in closed form."""
+    poles = np.array([0.995, 0.99, 0.99]) * np.exp(1j * np.array([0.3, 0.9, 1.7]))
+    coefficients = np.poly([*poles, *poles.conj()]).real
+    noise = np.random.default_rng(0).standard_normal((40, 6000))
+    signals = scipy.signal.lfilter([1], coefficients, noise)[:, -1024:]
+    mask = np.zeros_like(signals)
+    mask[:, 480:540] = 1
+    gap = mask[0] == 1
+    response = scipy.signal.lfilter([1], coefficients, np.eye(1, 20_000)[0])
+    covariance = scipy.linalg.toeplitz(np.correlate(response, response, "full")[19_999 : 19_999 + 1024])
+    weights = np.linalg.solve(covariance[np.ix_(~gap, ~gap)], covariance[np.ix_(~gap, gap)])
+    best = snr_db(signals[:, gap], signals[:, ~gap] @ weights)
+    reached = snr_db(signals[:, gap], baselines.autoregress(signals * ~gap, mask)[:, gap])
+    assert best - 1.2 < reached < best  # 0.94 dB below it; with coefficients found once only, 1.6
 
 
 def test_the_fit_of_the_right_note_is_numpys_least_squares(chopped_notes):

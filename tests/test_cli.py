@@ -37,6 +37,8 @@ def test_flags_become_settings_of_their_type():
         iters=7, learning_rate=0.01, hidden=(3, 2), seed=0, out=Path("a/b"), kind="snow", amount=3.0
     )
     assert [type(value) for value in (given.iters, given.amount, given.hidden)] == [int, float, tuple]
+    with pytest.raises(UserError, match="--out: is empty"):
+        parse("--out", "")
     assert parse("--resume").resume and not parse("--resume").overwrite
     assert parse("--data", "x").amount == 2 and parse("--data", "x", "--amount", "0.3").amount == 0.3
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -1,6 +1,7 @@
 """The command line of denoise.py: where results go, what is refused, and that nothing is ever lost."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -164,13 +165,30 @@ def test_one_result_that_is_there_is_replaced_only_if_asked(tmp_path, sound):
     np.testing.assert_array_equal(soundfile.read(tmp_path / "b.wav")[0], soundfile.read(tmp_path / "a.wav")[0])
 
 
-@pytest.mark.parametrize("redirected, status", [("2>&-", 0), (">&- 2>&- <&-", 0), ("2>&1 | (exec <&-; sleep 20)", 141)])
+@pytest.mark.parametrize("redirected, status", [("2>&-", 0), (">&- 2>&- <&-", 0), ("2>&1 | true", 141)])
 def test_closed_streams_do_not_keep_it_from_its_work(tmp_path, sound, redirected, status):
     soundfile.write(tmp_path / "a.wav", np.ones(RATE), RATE)
     line = f"set -o pipefail; {sys.executable} {ROOT}/denoise.py '{sound[0]}' a.wav --keep -o b.wav {redirected}"
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == status and not done.stderr, done.stderr
     np.testing.assert_array_equal(soundfile.read(tmp_path / "b.wav")[0], soundfile.read(tmp_path / "a.wav")[0])
+
+
+def test_the_users_own_settings_make_no_difference_or_one_line(tmp_path, sound):
+    soundfile.write(tmp_path / "a.wav", 0.5 * np.sin(np.arange(RATE)), RATE)
+    own = {"floatx": "float16", "epsilon": 0.5, "backend": "torch", "image_data_format": "channels_first"}
+    for name, content in (("own", json.dumps(own)), ("broken", '{"floatx": "bfloat16"}')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "keras.json").write_text(content)
+    settings = {"KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "1", "OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "2"}
+    settings |= {"KERAS_HOME": str(tmp_path / "own"), "HOME": str(tmp_path / "none"), "MPLBACKEND": "qtagg"}
+    arguments = "denoise.py", sound[0], tmp_path / "a.wav", "-o"
+    for name, environment in (("b.wav", {}), ("c.wav", settings)):
+        done = run(*arguments, tmp_path / name, **environment)
+        assert done.returncode == 0 and not done.stderr, done.stderr
+    assert (tmp_path / "b.wav").read_bytes() == (tmp_path / "c.wav").read_bytes()
+    done = run(*arguments, tmp_path / "d.wav", KERAS_HOME=str(tmp_path / "broken"))
+    refused(done, tmp_path / "broken/keras.json", "floatx", "bfloat16", "remove it")
 
 
 def test_what_a_model_has_not_learned_is_refused(tmp_path, sound, digits, monkeypatch, capsys):

@@ -242,6 +242,30 @@ def test_a_run_that_has_just_begun_or_gone_astray_has_a_page_too(tmp_path, losse
     assert "at the end of training" in html and ("3.5" in html) == ("3.5" in losses) and ">nan<" not in html
 
 
+def test_the_page_rounds_and_says_what_the_run_was_made_from(tmp_path):
+    folder = tmp_path / "run"
+    row = {"method": "DVAE", "iteration": 1234567, "loss": -1065.87654321, "kl": 3e-10, "snr_db": 29.512345678901}
+    make_run(folder, [row], [{"method": "input", "snr_db": 0.0}, {"method": "oracle", "snr_db": 31.0}])
+    config = json.loads((folder / "config.json").read_text())
+    config["provenance"] = {"source": "<i>photos</i>", "images": 12345, "seconds": 0.1 + 0.2, "sha256": "ab" * 32}
+    config["provenance"]["versions"] = {"python": "3.99.1", "keras": None}
+    (folder / "config.json").write_text(json.dumps(config))
+    report.write(folder)
+    page = re.sub(r'"data:[^"]*"', '""', (folder / "index.html").read_text())
+    cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", page)
+    for pair in (
+        ("source", "&lt;i&gt;photos&lt;/i&gt;"),
+        ("images", "12,345"),
+        ("seconds", "0.3"),
+        ("sha256", "ab" * 32),
+    ):
+        assert pair in itertools.pairwise(cells)
+    assert ("python", "3.99.1") in itertools.pairwise(cells) and "--provenance" not in page
+    assert ["1234567", "\N{MINUS SIGN}1066", "3e\N{MINUS SIGN}10", "29.51"] == cells[cells.index("1234567") :][:4]
+    assert "29.512" not in page and "SNR of windows 29.51 dB" in page
+    assert "<dt>input</dt>" not in page  # of 0 by definition
+
+
 def test_tensorboard_reads_what_a_run_has_written(tmp_path, sound):
     out = tmp_path / "out"
     shutil.copytree(sound[0], out)

@@ -1,12 +1,15 @@
 """Restoring sound files: what is kept, what is replaced, what is refused."""
 
+import contextlib
+import resource
+
 import numpy as np
 import pytest
 import soundfile
 
 import audio_utils
 from harness import UserError
-from media import sound_files
+from media import sound_files, sound_levels
 from media.gaps import find_gaps, inside, read_gaps
 from media.model_file import Restorer
 from media.restore_sound import restore_sound
@@ -180,11 +183,16 @@ def test_the_network_is_shown_the_level_it_was_trained_at_whatever_the_files(tmp
 
 def test_what_would_clip_is_clipped_and_counted_in_whole_numbers_only(tmp_path):
     signal = np.random.default_rng(0).uniform(-0.9, 0.9, 5000)
-    for subtype, peak in (("PCM_16", 1.0), ("FLOAT", 1.8)):
+    signal[2000:2500] = 0
+
+    def loud_in_gaps(windows):
+        return np.where(windows == 0, np.float32(4), windows)
+
+    for subtype in ("PCM_16", "FLOAT"):
         soundfile.write(tmp_path / "a.wav", signal, RATE, subtype=subtype)
-        line = restore_sound(stand_in(lambda windows: 2 * windows), tmp_path / "a.wav", tmp_path / "b.wav")
-        assert np.abs(soundfile.read(tmp_path / "b.wav")[0]).max() == pytest.approx(peak, abs=0.01)
-        assert ("clipped" in line) == (subtype == "PCM_16")
+        line = restore_sound(stand_in(loud_in_gaps), tmp_path / "a.wav", tmp_path / "b.wav")
+        peak = np.abs(soundfile.read(tmp_path / "b.wav")[0]).max()
+        assert (peak > 1.5) == ("clipped" not in line) == (subtype == "FLOAT")
 
 
 def test_a_file_cut_short_is_restored_as_far_as_it_goes(tmp_path):
@@ -199,3 +207,180 @@ def test_a_file_cut_short_is_restored_as_far_as_it_goes(tmp_path):
     assert 0.5 < readable.size / 44100 < 1.5 and restored.size == readable.size
     gap = slice(2205, 2646)
     assert audio_utils.snr_db(tone[gap], restored[gap]) > 20
+
+
+def as_trained(windows):
+    """A model that knows sinusoids of the amplitude 0.5 alone, as the default one does."""
+    drawn = sinusoids(windows)
+    return 0.5 * drawn / np.maximum(np.abs(drawn).max(1, keepdims=True), 1e-9)
+
+
+def restored(tmp_path, signal, model=sinusoids, **options):
+    soundfile.write(tmp_path / "in.wav", signal, RATE, subtype="FLOAT")
+    restore_sound(stand_in(model), tmp_path / "in.wav", tmp_path / "out.wav", **options)
+    return soundfile.read(tmp_path / "out.wav")[0]
+
+
+@pytest.mark.parametrize("offset", [0.02, 0.2, "drifting"])
+def test_an_offset_is_not_shown_to_the_network_and_stays(tmp_path, offset):
+    tone, _, gaps = tone_with_gaps(RATE, seconds=2.0)
+    # A drift of 0.1 in a second.
+    value = 0.1 * np.sin(np.pi * np.arange(tone.size) / RATE) if offset == "drifting" else offset
+    result = restored(tmp_path, (tone + value) * ~gaps)
+    assert audio_utils.snr_db(tone, result - value) > 30
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2, 0.5])
+@pytest.mark.parametrize("loud", [1.0, 0.1])
+def test_the_tone_has_its_level_whatever_the_noise_on_it(tmp_path, noise, loud):
+    tone, _, gaps = tone_with_gaps(RATE, seconds=3.0)
+    signal = (tone + noise * np.random.default_rng(0).standard_normal(tone.size)) * ~gaps
+    result = restored(tmp_path, loud * signal, as_trained)
+    assert abs(20 * np.log10(np.vdot(result, tone) / np.vdot(tone, tone) / loud)) < 0.2
+
+
+@pytest.mark.parametrize("decibels", [6, 20])
+def test_notes_of_changing_loudness_each_get_their_own_gain(tmp_path, monkeypatch, decibels):
+    tone, _, gaps = tone_with_gaps(RATE, seconds=3.0)
+    clean = tone + 0.2 * np.random.default_rng(1).standard_normal(tone.size)
+    loudness = np.where(np.arange(tone.size) // 8000 % 2, 10 ** (-decibels / 20), 1)
+
+    def ratio_db():
+        return audio_utils.snr_db(loudness * tone, restored(tmp_path, loudness * clean * ~gaps, as_trained))
+
+    own = ratio_db()
+    monkeypatch.setattr(sound_levels, "STEADY_DB", 100)  # no change is as large
+    assert own > max(19, ratio_db() + 5)
+
+
+def test_rests_get_no_gain_of_their_own(tmp_path):
+    """The model draws a tone of its level into anything: a rest raised to the notes' level would be told so."""
+    tone, _, gaps = tone_with_gaps(RATE, seconds=4.0)
+    rest = np.arange(tone.size) // 16000 % 2 == 1
+    signal = (tone * ~rest + 0.02 * np.random.default_rng(0).standard_normal(tone.size)) * ~gaps
+    heard = []
+
+    def listen(windows):
+        windows = np.asarray(windows)
+        heard.append(np.sqrt((windows**2).sum(1) / np.maximum((windows != 0).sum(1), 1)))
+        return as_trained(windows)
+
+    restored(tmp_path, signal, listen)
+    levels = np.concatenate(heard)
+    between = np.sort(levels)[len(levels) // 4]  # half of the windows are rests
+    assert between == pytest.approx(0.02 * 0.4062 / np.sqrt((signal[~gaps] ** 2).mean()), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "lines, expected",
+    [
+        ("1,500000\t1,550000\tgap\n", [[1500, 1550]]),  # a decimal comma
+        ("1,5\t1,55", [[1500, 1550]]),
+        ("1,5 1,55", [[1500, 1550]]),
+        ('"1,5";"1,55"', [[1500, 1550]]),
+        ("1.5,1.55,gap, loud", [[1500, 1550]]),
+        ("1, 2", [[1000, 2000]]),
+        ("0,1.5", [[0, 1500]]),
+        ("\ufeff1.5\t1.55\tgap\r\n", [[1500, 1550]]),
+        ("1.5\t1.55\tgap\n\\\t1000.0\t2000.0\n", [[1500, 1550]]),  # the frequency range of a label
+        ("0.5\t0.5\there\n1.5\t1.55\tgap", [[1500, 1550]]),
+        ("1.5\t1.55\n1.52\t1.54\n1.5\t1.55\n1.54\t1.6\n1.6\t1.7", [[1500, 1600], [1600, 1700]]),
+    ],
+)
+def test_labels_as_people_write_them(tmp_path, lines, expected, capfd):
+    for encoding in ("utf-8", "utf-16"):
+        (tmp_path / "labels.txt").write_bytes(lines.lstrip("\ufeff" * (encoding != "utf-8")).encode(encoding))
+        assert read_gaps(tmp_path / "labels.txt", 1000, 3000).tolist() == expected
+    assert ("line 1: a point at 0.5 s" in capfd.readouterr().err) == ("here" in lines)
+
+
+@pytest.mark.parametrize("line", ["1,5", "1,5,1,55", "1,5, 1,55", "1,500\t1,550", "1_1 2", "1:30 1:35"])
+def test_a_label_that_can_be_read_in_two_ways_is_refused(tmp_path, line):
+    (tmp_path / "labels.txt").write_text(f"0.1 0.2\n{line}\n")
+    with pytest.raises(UserError, match=r"labels.txt: line 2"):
+        read_gaps(tmp_path / "labels.txt", 1000, 2_000_000)
+
+
+@pytest.mark.parametrize("subtype", ["ALAW", "ULAW"])
+def test_gaps_are_found_where_the_code_has_no_zero(tmp_path, subtype):
+    tone, chopped, gaps = tone_with_gaps(8000)
+    soundfile.write(tmp_path / "a.wav", chopped, 8000, subtype=subtype)
+    line = restore_sound(stand_in(sinusoids), tmp_path / "a.wav", tmp_path / "b.wav", keep=True)
+    assert "10 gaps, 10." in line
+    assert audio_utils.snr_db(tone[gaps], soundfile.read(tmp_path / "b.wav")[0][gaps]) > 25
+
+
+@pytest.mark.parametrize(
+    "name, subtype", [("a.wav", "IMA_ADPCM"), ("a.wav", "MS_ADPCM"), ("a.ogg", None), ("a.mp3", None)]
+)
+def test_a_code_that_keeps_no_zeros_is_not_said_to_have_no_gaps(tmp_path, name, subtype):
+    soundfile.write(tmp_path / name, tone_with_gaps(16000)[1], 16000, subtype=subtype)
+    line = restore_sound(stand_in(sinusoids), tmp_path / name, tmp_path / f"b-{name}")
+    assert "--gaps" in line and "nothing missing" not in line
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.ogg"])
+def test_a_lossy_file_is_encoded_as_well_as_can_be(tmp_path, name):
+    tone, _, _ = tone_with_gaps(44100, seconds=3.0)
+    noisy = tone + 0.02 * np.random.default_rng(0).standard_normal(tone.size)
+    with soundfile.SoundFile(tmp_path / name, "w", 44100, 1, compression_level=0) as file:
+        file.title = "Lücken"
+        file.write(noisy)
+    (tmp_path / "gaps").write_text("1.0 1.02\n")
+    line = restore_sound(stand_in(sinusoids), tmp_path / name, tmp_path / f"b-{name}", tmp_path / "gaps", keep=True)
+    before, after = (soundfile.read(tmp_path / file)[0] for file in (name, f"b-{name}"))
+    kept = np.r_[:44100, 45000 : tone.size]
+    measured = audio_utils.snr_db(before[kept], after[kept])
+    assert measured > 24 and f"kept to {measured:.0f} dB" in line
+    assert (tmp_path / f"b-{name}").stat().st_size > 0.98 * (tmp_path / name).stat().st_size
+    with soundfile.SoundFile(tmp_path / f"b-{name}") as file:
+        assert file.title == "Lücken"
+
+
+def test_big_endian_files_and_those_of_crashed_recorders_are_restored(tmp_path):
+    tone, chopped, gaps = tone_with_gaps(RATE)
+    soundfile.write(tmp_path / "rifx.wav", chopped, RATE, subtype="PCM_16", endian="BIG")
+    soundfile.write(tmp_path / "whole.wav", chopped, RATE, subtype="PCM_16")
+    whole = bytearray((tmp_path / "whole.wav").read_bytes())
+    at = whole.index(b"data") + 4
+    whole[4:8] = whole[at : at + 4] = bytes(4)
+    (tmp_path / "crashed.wav").write_bytes(whole)
+    for name in ("rifx.wav", "crashed.wav"):
+        restore_sound(stand_in(sinusoids), tmp_path / name, tmp_path / f"b-{name}")
+        result = soundfile.read(tmp_path / f"b-{name}")[0]
+        assert result.size == tone.size and audio_utils.snr_db(tone[gaps], result[gaps]) > 30
+        assert (tmp_path / f"b-{name}").read_bytes()[:4] == (tmp_path / name).read_bytes()[:4]
+
+
+def test_tags_are_kept_or_their_loss_is_said(tmp_path):
+    for name in ("a.flac", "a.wav", "a.aiff"):
+        with soundfile.SoundFile(tmp_path / name, "w", RATE, 1) as file:
+            file.title, file.artist = "Ein Titel", "Jemand"
+            file.write(tone_with_gaps(RATE)[1])
+        assert "tags" not in restore_sound(stand_in(sinusoids), tmp_path / name, tmp_path / f"b-{name}")
+        with soundfile.SoundFile(tmp_path / f"b-{name}") as file:
+            assert (file.title, file.artist) == ("Ein Titel", "Jemand")
+
+
+@contextlib.contextmanager
+def files_no_larger_than(size):
+    """As a full disk would: no file grows beyond so many bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("size", [100_000, 200_000])  # too small for the decoded sound, or for the result alone
+def test_a_full_disk_is_named_and_an_earlier_result_stays(tmp_path, size):
+    soundfile.write(tmp_path / "a.wav", np.tile(tone_with_gaps(RATE)[1], 3), RATE, subtype="DOUBLE")
+    (tmp_path / "b.wav").write_text("earlier")
+    with (
+        files_no_larger_than(size),
+        pytest.raises((UserError, OSError), match=r"b\.wav"),
+    ):
+        restore_sound(stand_in(lambda windows: windows), tmp_path / "a.wav", tmp_path / "b.wav")
+    assert (tmp_path / "b.wav").read_text() == "earlier"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "b.wav"]

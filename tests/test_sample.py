@@ -48,6 +48,7 @@ def saved(tmp_path_factory, sound, digits):
     np.savez(folder / "images.npz", **sets)
     model = model_file.load_model(digits[0])
     model.metadata["data"] = str(folder / "images.npz")
+    model.metadata["sha256"] = image_files.load_images(folder / "images.npz").provenance["sha256"]
     for name in ("mnist", "sound"):
         (folder / name).mkdir()
     model.save(folder / "mnist/model.keras")
@@ -159,6 +160,75 @@ def test_the_map_is_the_principal_components_of_the_posterior_means(monkeypatch,
         np.testing.assert_allclose(ratio, pca.explained_variance_ratio_, rtol=1e-4)
 
 
+class Recorded(TwoNotes):
+    """The same, as if it had learned recordings, those whose hash is "its own"."""
+
+    def __init__(self):
+        super().__init__()
+        self.metadata |= {"rms": 0.3, "sha256": "its own"}
+
+
+def test_a_map_of_recordings_is_of_those_held_out_and_of_no_others(tmp_path, monkeypatch, capsys):
+    played = [
+        np.sin(2 * np.pi * note_frequency(note) * np.arange(n) / RATE) for note, n in (("C4", 35000), ("G4", 5000))
+    ]
+    scipy.io.wavfile.write(tmp_path / "a.wav", RATE, 0.1 * np.concatenate(played))  # the end of a file is held out
+    heard, load = [], sample.sound_files.load
+
+    def loaded(*arguments):
+        sounds = load(*arguments)
+        sounds.provenance["sha256"] = hashes[-1]
+        return sounds
+
+    class Hearing(Recorded):
+        def encode(self, inputs):
+            heard.append(super().encode(inputs)[0].numpy())
+            return super().encode(inputs)
+
+    monkeypatch.setattr(model_file, "load_model", lambda path: Hearing())
+    monkeypatch.setattr(sample.sound_files, "load", loaded)
+    hashes = ["of others"]
+    for flags, words in (((), "--data"), (("--data", tmp_path / "a.wav"), "not trained with")):
+        with pytest.raises(SystemExit):
+            do(monkeypatch, tmp_path, "--map", *flags)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert words in line and not heard and not (tmp_path / "map.png").exists()
+    hashes.append("its own")
+    title, points, *_ = handed_to("latent_map", monkeypatch, tmp_path, "--map", "--data", tmp_path / "a.wav")
+    assert "held-out windows" in title and len(points) == sample.MAPPED
+    c4, _, g4 = (np.hypot(heard[0][:, i], heard[0][:, i + 3]) for i in range(3))
+    assert g4.min() > 0.2 and c4.max() < 0.1 * g4.min()
+
+
+def test_held_out_images_are_those_of_the_models_own_data(tmp_path, monkeypatch, saved, capsys):
+    model = model_file.load_model(saved / "mnist")
+    monkeypatch.setattr(model_file, "load_model", lambda path: model)
+    own = image_files.load_images(saved / "images.npz").provenance.get("sha256")
+    for sha256, data in (("of others", None), (own, "moved.npz")):
+        model.metadata["sha256"] = sha256
+        monkeypatch.setitem(model.metadata, "data", str(tmp_path / data if data else saved / "images.npz"))
+        for flags in (("--map",), ("--blend", 1, 2)):
+            with pytest.raises(SystemExit):
+                do(monkeypatch, saved / "mnist", *flags, "--out", tmp_path)
+            (line,) = capsys.readouterr().err.splitlines()
+            assert "--data" in line and (data or "not trained with") in line
+    assert not list(tmp_path.iterdir())
+    do(monkeypatch, saved / "mnist", "--map", "--data", saved / "images.npz", "--out", tmp_path)
+    assert (tmp_path / "map.png").is_file()
+
+
+def test_a_map_needs_two_dimensions_and_three_places(tmp_path, monkeypatch, saved, capsys):
+    np.savez(tmp_path / "two.npz", np.arange(2 * 784, dtype=np.uint8).reshape(2, 28, 28))
+    metadata = {"experiment": "mnist", "shape": [28, 28], "data": str(tmp_path / "two.npz")}
+    for latent, words in ((1, "--latent is 1"), (2, "fewer than 3 places")):
+        model = models.DVAE(784, "bernoulli", (8,), latent, 3, metadata=metadata)
+        monkeypatch.setattr(model_file, "load_model", lambda path, model=model: model)
+        with pytest.raises(SystemExit) as end:
+            do(monkeypatch, tmp_path, "--map")
+        (line,) = capsys.readouterr().err.splitlines()
+        assert end.value.code == 2 and words in line and not (tmp_path / "map.png").exists()
+
+
 def test_mistakes_end_in_one_line_and_nothing_is_written(monkeypatch, saved, tmp_path, capsys):
     mnist, sound = saved / "mnist", saved / "sound"
     (tmp_path / "text.wav").write_text("hello")
@@ -166,6 +236,7 @@ def test_mistakes_end_in_one_line_and_nothing_is_written(monkeypatch, saved, tmp
     silent, brief = tmp_path / "silent.wav", tmp_path / "brief.wav"
     scipy.io.wavfile.write(silent, RATE, np.zeros(RATE))
     scipy.io.wavfile.write(brief, RATE, np.ones(9))
+    scipy.io.wavfile.write(tmp_path / "none.wav", RATE, np.zeros(0, np.int16))
     np.savez(tmp_path / "other.npz", np.zeros((9, 5, 5), np.uint8))
     out = tmp_path / "out"
     mistakes = [
@@ -184,7 +255,10 @@ def test_mistakes_end_in_one_line_and_nothing_is_written(monkeypatch, saved, tmp
         ((sound, "--map", "--data", "x"), "--data"),
         ((sound, "--blend", "C4", "H4"), "H4"),
         ((sound, "--blend", "3", "C4"), "3: "),
-        *(((sound, "--blend", "C4", tmp_path / name), name) for name in ("text.wav", "silent.wav", "brief.wav")),
+        *(
+            ((sound, "--blend", "C4", tmp_path / name), name)
+            for name in ("text.wav", "silent.wav", "brief.wav", "none.wav")
+        ),
     ]
     for flags, word in mistakes:
         with pytest.raises(SystemExit) as ended:

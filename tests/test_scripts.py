@@ -2,11 +2,14 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import soundfile
-from commands import refused, run
+from commands import ROOT, refused, run
 from PIL import Image
 
 import audio_utils
@@ -110,6 +113,16 @@ def test_nothing_missing_and_little_sound_are_no_errors(tmp_path, script, flags)
     done = run(script, "--iters", 1, "--batch-size", 8, *flags, "--out", tmp_path)
     assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2 * ("--tensorboard" in flags)  # one a checkpoint
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, "denoise.py", "sample.py"])
+def test_numpy_has_one_thread_whatever_is_set_elsewhere(script):
+    """Sums of several end in other digits, and so would the results."""
+    code = f"import {script[:-3]}, json, threadpoolctl; print(json.dumps(threadpoolctl.threadpool_info()))"
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert {pool["num_threads"] for pool in json.loads(done.stdout) if pool["internal_api"] == "openblas"} == {1}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -1,6 +1,7 @@
 """Reading sounds of one's own: every format, what is held out, what is never drawn, what is refused."""
 
 import os
+import re
 import struct
 from pathlib import Path
 
@@ -257,3 +258,79 @@ def test_a_compressed_bomb_does_not_fill_the_disk(tmp_path, monkeypatch):
     sounds = load(tmp_path)
     assert sounds.samples.size == 3 * RATE
     assert len(sounds.skipped) == 1 and "bomb.flac" in sounds.skipped[0] and "hours" in sounds.skipped[0]
+
+
+def mp3(path, signal, mode="VARIABLE"):
+    with soundfile.SoundFile(path, "w", RATE, 1, compression_level=0.5, bitrate_mode=mode) as file:
+        file.write(signal)
+    return path.read_bytes()
+
+
+def without_xing(content):
+    """An MP3 without the frame that tells its length: a streamed one."""
+    first = re.search(rb"\xff[\xf2\xf3\xfb]", content).start()
+    second = content.index(content[first : first + 2], first + 150)
+    return content[second:]
+
+
+def test_an_mp3_that_tells_no_length_or_a_wrong_one_is_read_to_its_end(tmp_path):
+    quiet_then_loud = np.concatenate([noise(4, level=1e-4), noise(6, 1, 0.2)])  # few bytes, then many
+    whole = mp3(tmp_path / "whole.mp3", quiet_then_loud)
+    pictures = b"ID3\x03\0\0" + bytes([0, 6, 0, 0]) + b"APIC" + bytes(6 * 128 * 128 - 4)
+    contents = {
+        "whole": (whole, 10),
+        "streamed": (without_xing(whole), 10),
+        "padded": (bytes(500) + without_xing(whole), 10),
+        "pictures": (pictures + without_xing(whole), 10),
+        "tagged": (without_xing(whole) + b"TAG" + bytes(125), 10),
+        "joined": (whole + whole, 20),
+    }
+    for name, (content, seconds) in contents.items():
+        (tmp_path / "a.mp3").write_bytes(content)
+        heard = sum(block.size for block in sound_files.decode(tmp_path / "a.mp3", RATE))
+        assert heard / RATE == pytest.approx(seconds, abs=0.25), name
+
+
+@pytest.mark.parametrize("order", ["RIFF", "RIFX"])
+def test_a_wav_whose_recorder_crashed_is_read_to_its_end(tmp_path, order):
+    signal = noise(1)
+    soundfile.write(tmp_path / "a.wav", signal, RATE, "PCM_16", endian="BIG" if order == "RIFX" else "FILE")
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    at = content.index(b"data") + 4
+    content[at : at + 4] = bytes(4)
+    (tmp_path / "a.wav").write_bytes(content)
+    heard = np.concatenate(list(sound_files.decode(tmp_path / "a.wav", RATE)))
+    np.testing.assert_allclose(heard, signal, atol=1 / 32768)
+
+
+def test_channels_that_cancel_leave_the_one_that_sounds(tmp_path):
+    tone = sine(440, 1, RATE)[:, 0]
+    for offset, factors in ((0, (1, -0.99)), (0.1, (-0.99, 1)), (0, (0.2, 1, -1.1))):
+        soundfile.write(tmp_path / "a.wav", np.outer(tone, factors) + offset, RATE, "FLOAT")
+        heard = np.concatenate(list(sound_files.decode(tmp_path / "a.wav", RATE)))
+        loudest = max(factors, key=abs)
+        np.testing.assert_allclose(heard, (tone * loudest + offset), atol=1e-6)
+    soundfile.write(tmp_path / "a.wav", np.outer(tone, (1, 0, 0, 0, 0, 0)), RATE, "FLOAT")  # one sounds: the mean stays
+    heard = np.concatenate(list(sound_files.decode(tmp_path / "a.wav", RATE)))
+    np.testing.assert_allclose(heard, tone / 6, atol=1e-6)
+
+
+@pytest.mark.parametrize("while_sounding", [0.0, 0.05])
+def test_silence_with_an_offset_is_silence(tmp_path, while_sounding):
+    tone = sine(440, 1.5, RATE)[:, 0] + while_sounding
+    soundfile.write(tmp_path / "a.wav", np.concatenate([tone, np.full(3 * RATE, 0.05), tone]), RATE, "FLOAT")
+    sounds = load(tmp_path / "a.wav")
+    for places in sounds.places.values():
+        first = starts(places)
+        assert not ((first >= 1.5 * RATE) & (first + WINDOW <= 4.5 * RATE)).any()
+    tones = np.array(sounds.samples[: int(1.5 * RATE)], float)
+    assert abs(tones.mean()) < 0.01 * RMS and tones.std() == pytest.approx(RMS, rel=0.02)
+    soundfile.write(tmp_path / "b.wav", np.full(3 * RATE, 0.05), RATE, "FLOAT")
+    with pytest.raises(UserError, match="silent"):
+        load(tmp_path / "b.wav")
+
+
+def test_samples_without_a_header_are_refused_with_what_to_do(tmp_path):
+    (tmp_path / "a.raw").write_bytes(bytes(range(256)) * 100)
+    with pytest.raises(UserError, match=r"a.raw: not a sound file.*import them as raw data"):
+        list(sound_files.decode(tmp_path / "a.raw", RATE))
