@@ -23,11 +23,13 @@ from harness import UserError, cli
 from harness.run_folder import claimed
 from media import folders
 from media.image_files import SUFFIXES as IMAGES
-from media.restore_image import restore_image
+from media.restore_image import completion_paths, restore_image
 from media.restore_sound import restore_sound
 from media.sound_files import SUFFIXES as SOUNDS
 
 DISK_FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
+
+MOST_COMPLETIONS = 32
 
 
 def read_flags():
@@ -37,10 +39,20 @@ def read_flags():
     add("inputs", type=Path, nargs="+", metavar="INPUT", help="a sound or image, or a folder of them")
     add("-o", "--out", type=Path, required=True, help="a file for one input file, else a folder")
     add("--keep", action="store_true", help="replace only what is missing; the rest stays bit for bit")
+    add(
+        "--completions",
+        type=cli.whole_number,
+        default=0,
+        metavar="N",
+        help="images: write N other ways to fill the hole too, as NAME-1, NAME-2, ...",
+    )
     add("--overwrite", action="store_true", help="replace results that are there already")
     add("--gaps", type=Path, help="text file: start and end of a gap in seconds, a line each; else runs of zeros")
     add("--mask", type=Path, help="image of the input's size, white where it is missing; else where it is transparent")
-    return flags.parse_intermixed_args()
+    settings = flags.parse_intermixed_args()
+    if settings.completions > MOST_COMPLETIONS:
+        flags.error(f"argument --completions: at most {MOST_COMPLETIONS}")
+    return settings
 
 
 def plan(inputs, out, protected):
@@ -140,11 +152,13 @@ def main(settings):
 
     model = load_restorer(path)
     if knows_sounds(path, model.metadata, model.input_size):
-        what, suffixes, wrong_flag = "sounds", SOUNDS, settings.mask and "--mask"
+        what, suffixes = "sounds", SOUNDS
+        wrong_flag = "--mask" if settings.mask else "--completions" if settings.completions else None
         restore = functools.partial(restore_sound, gap_file=settings.gaps, keep=settings.keep)
     else:
         what, suffixes, wrong_flag = "images", IMAGES, settings.gaps and "--gaps"
-        restore = functools.partial(restore_image, mask_file=settings.mask, keep=settings.keep)
+        options = {"mask_file": settings.mask, "keep": settings.keep, "count": settings.completions}
+        restore = functools.partial(restore_image, **options)
     if wrong_flag:
         raise UserError(f"argument {wrong_flag}: {path} has learned {what}; leave it out")
     pairs = [pair for pair in pairs if pair[0] in settings.inputs or pair[0].suffix.lower() in suffixes]
@@ -154,6 +168,9 @@ def main(settings):
     def restore_one(source, destination):
         if source.suffix.lower() in set(SOUNDS + IMAGES) - set(suffixes):
             raise UserError(f"{source}: not of the kind {path} has learned, which is {what}; leave it out")
+        for other in completion_paths(destination, settings.completions):
+            if is_there(other) and (not settings.overwrite or other in settings.inputs):
+                raise UserError(f"{other}: is there already; give another --out for the completions")
         return restore(model, source, destination)
 
     restore_each(pairs, restore_one, settings.overwrite)

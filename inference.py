@@ -7,6 +7,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from harness.quiet_tensorflow import tf
 
 DRAWS = 4  # of z in what `refiner` maximizes
+REFINING = {"bernoulli": (20, 0.03), "gaussian": (5, 0.01)}  # steps and rate; more do not help on validation data
 DECAY = 0.9, 0.999  # of Adam's two moments
 HOPS_A_WINDOW = 8  # how many windows cover each sample of a long sound
 WINDOWS_A_BLOCK = 512  # restored at once: few enough for a core's cache
@@ -32,13 +33,15 @@ def observed_elbo(model, corrupted, observed, mean, log_var):
     return tf.reduce_mean(tf.reshape(log_joint, (DRAWS, -1)), axis=0) + entropy
 
 
-def refiner(model, steps, rate):
+def refiner(model, steps=None, rate=None):
     """What makes better posteriors from guesses: refine(corrupted, observed, mean, log_var) -> mean, log_var, ELBO.
 
     Gradient steps (Adam) on the ELBO of the observed values, (B, D), (B, D), (B, L), (B, L) -> (B, L), (B, L), (B,):
     semi-amortized inference (Kim et al. 2018, arXiv 1802.02550; Marino et al. 2018, arXiv 1807.09356). Each example
     keeps the best it has met, its guess included, and none depends on the others of its batch.
     """
+
+    steps, rate = REFINING[model.likelihood] if steps is None else (steps, rate)
 
     @tf.function(reduce_retracing=True, autograph=False)
     def elbo_and_slope(place, corrupted, observed):
@@ -67,10 +70,11 @@ def refiner(model, steps, rate):
 
 
 def refined_reconstruct(model, refine):
-    """What restores by refined posteriors, a value of 0 being one that is missing: (B, D) -> (B, D)."""
+    """What restores by refined posteriors, (B, D), (B, D) -> (B, D); by default a value of 0 is one that is missing."""
 
-    def reconstruct(corrupted):
-        mean, _, _ = refine(corrupted, np.not_equal(corrupted, 0), *model.encode(corrupted))
+    def reconstruct(corrupted, observed=None):
+        observed = np.not_equal(corrupted, 0) if observed is None else observed
+        mean, _, _ = refine(corrupted, observed, *model.encode(corrupted))
         return model.expectation(mean)
 
     return reconstruct

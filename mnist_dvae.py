@@ -36,7 +36,6 @@ SCORED_PIXELS = 2**25  # in all, at most: there are fewer of large images
 NEAREST_PIXELS = 2**27  # of training images that are searched for the nearest, at most
 GENERATED = 1000  # new digits scored at each checkpoint
 SHOWN, NEW_ROWS = 16, 6  # digits a row in the figures; rows of new ones
-REFINING = 20, 0.03  # steps and rate, where what is missing is known; more are no better on validation digits
 COMPLETIONS, DOUBTED = 2, 16  # completions shown; those that doubt is told from
 COLUMNS = "iteration", "loss", "hole_mse_over_mean_fill", "classifier_error"  # printed at each checkpoint
 
@@ -231,7 +230,7 @@ def main(settings):
         network = settings.hidden, settings.latent, settings.components
         with run.workers.strategy.scope():
             model = DVAE(int(np.prod(shape)), "bernoulli", *network, metadata=metadata)
-        refine = inference.refiner(model, *REFINING)
+        refine = inference.refiner(model)
         for iteration, train_loss in training.train(model, partial(make_batch, settings, train_images), settings, run):
             scores, estimates = evaluate(settings, model, held)
             files = render(settings, kind, held, estimates, imagine(settings, model, refine, held), iteration)

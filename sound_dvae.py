@@ -41,7 +41,6 @@ GENERATED = 512  # new sounds scored at each checkpoint
 SHOWN = 16  # of them in the figure and the WAV
 AUTOREGRESSED = 128  # windows are enough for this baseline, the slowest
 OWN_LATENT = 16  # recordings vary in more ways than notes do; 32 is no better
-REFINING = 5, 0.01  # steps and rate; more of them follow the noise (on validation windows)
 COLUMNS = "iteration", "loss", "snr_db", "gap_snr_db", "long_snr_db"  # printed at each checkpoint
 
 
@@ -285,7 +284,7 @@ def main(settings):
             run.log(iteration, {"train_loss": train_loss, **scores}, files)
         methods = baseline_estimates(settings, sounds, held, estimates)
         if settings.corruption in corrupt.HIDING:
-            better = refined_reconstruct(model, refiner(model, *REFINING))
+            better = refined_reconstruct(model, refiner(model))
             methods[f"{METHOD}, refined"] = better(held.corrupted).numpy(), restored(settings, held, better)
         run.finish(model, [{"method": method, **score(settings, held, *both)} for method, both in methods.items()])
     print(f"Look at and listen to {settings.out / 'index.html'}")

@@ -7,7 +7,8 @@ import numpy as np
 import scipy  # its parts load when first used: --help needs none of them
 
 CONTEXTS = ((512, 128), (1024, 256), (2048, 512), (4096, 32), (4096, 512), (8192, 512))  # samples each side, order
-FIRST = (1024, 256)  # what the first sweep takes
+FIRST = (4096, 512)  # what the first sweeps take
+FIRST_SWEEPS = 2
 LONGEST = 16384  # samples; in a longer gap nothing can be predicted but its ends
 MARGIN = 2 * max(CONTEXTS)[0]  # samples on each side of a gap that may have a say in how it is filled
 DOUBT = 2.0  # a candidate that less than 1 / DOUBT of its prediction would have served better is shrunk
@@ -16,19 +17,17 @@ DOUBT = 2.0  # a candidate that less than 1 / DOUBT of its prediction would have
 def fill(signal, gaps, network=None):
     """The signal with its gaps filled, (T,), float64: nothing else is changed.
 
-    Janssen's autoregression (see `baselines.autoregress`) a gap at a time, twice, so that each is seen by its
+    Janssen's autoregression (see `baselines.autoregress`) a gap at a time, in three sweeps, so that each is seen by its
     neighbours as it has been filled; coefficients are those of the Hann-tapered context. network: an estimate (T,) of
     the whole signal, or None; it, and half of it with the autoregression of what that leaves, are then candidates too.
     How far each can be trusted, artificial gaps beside it tell. A gap longer than LONGEST is the network's, or 0.
     """
     filled = np.array(signal, float)
     for first, end in gaps:
-        filled[first:end] = 0 if network is None else network[first:end]
+        filled[first:end] = 0 if network is None or end - first <= LONGEST else network[first:end]
     short = [number for number, (first, end) in enumerate(gaps) if 0 < end - first <= LONGEST]
-    for number in short:
-        first, end = gaps[number]
-        filled[first:end] = 0
-        filled[first:end] = autoregress(filled, [(first, end)], *FIRST)[0]
+    for number in FIRST_SWEEPS * short:
+        filled[slice(*gaps[number])] = autoregress(filled, [gaps[number]], *FIRST)[0]
     for number in short:
         filled[slice(*gaps[number])] = _best(filled, gaps, number, network)
     return filled

@@ -12,11 +12,12 @@ from pathlib import Path
 from audio_utils import TIMBRES, note_frequency
 from harness import UserError
 from harness.quiet_tensorflow import tf
-from inference import compiled_reconstruct
+from inference import compiled_reconstruct, completions, refined_reconstruct, refiner
 from media.sound_files import SAMPLE_RATES
 from models import DVAE, FORMAT, NETWORK, keras
 
 LARGEST_FILE = 2**30  # bytes, unpacked
+COMPLETION_SEED = 0, 1  # the same completions of the same file
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,20 @@ class Restorer:
     reconstruct: Callable  # corrupted (B, input_size) -> (B, input_size)
     input_size: int
     metadata: dict
+    refined: Callable | None = None  # corrupted, observed (B, input_size) -> (B, input_size), better and slower
+    complete: Callable | None = None  # corrupted, observed (1, input_size), count -> (count, input_size)
 
 
 def load_restorer(path):
     """The model that `load_model` finds, its `reconstruct` compiled: once for all files, which share it."""
     model = load_model(path)
-    return Restorer(compiled_reconstruct(model), model.input_size, model.metadata)
+    refine = refiner(model)
+
+    def complete(corrupted, observed, count):
+        return completions(model, refine, corrupted, observed, count, COMPLETION_SEED)[:, 0]
+
+    refined = refined_reconstruct(model, refine)
+    return Restorer(compiled_reconstruct(model), model.input_size, model.metadata, refined, complete)
 
 
 def knows_sounds(path, metadata, input_size):

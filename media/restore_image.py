@@ -33,11 +33,15 @@ class Background(NamedTuple):
     contrast: float
 
 
-def restore_image(model, source, destination, mask_file=None, keep=False):
+PLAIN = Background(0.0, 0.0, 1, 1.0)
+
+
+def restore_image(model, source, destination, mask_file=None, keep=False, count=0):
     """Restore an image file; one line on what was done. UserError if it cannot be.
 
     model: has `reconstruct` and `metadata`. mask_file: an image of the same size, white in the hole, or of any one
-    colour on black; else that is where the image is transparent. keep: replace only the hole.
+    colour on black; else that is where the image is transparent. keep: replace only the hole. count: so many other
+    ways to complete it are written beside the destination (`completion_paths`).
     """
     height, width = model.metadata["shape"]
     image, image_format, frames = _read(source, keep)
@@ -51,13 +55,19 @@ def restore_image(model, source, destination, mask_file=None, keep=False):
         problem = f"{hole.mean():.0%} of the picture would be missing, too much to go by"
         remedy = "white marks the hole, so invert the mask" if mask_file else "make only the hole transparent"
         raise UserError(f"{mask_file or source}: {problem}; {remedy}")
-    restored, background = _reconstructed(model, levels * alpha, hole, (height, width))
-    result = _filled(image, image_format, hole, restored, source) if keep else _in_grey(restored)
-    content, changed = _encoded(source, image, result, image_format, hole, keep)
-    with replacing(destination) as beside:
-        beside.write_bytes(content)
+    made, background = _reconstructed(model, levels * alpha, hole, (height, width), count if hole.any() else 0)
+    for restored, path in zip(made, [destination, *completion_paths(destination, count)]):
+        result = _filled(image, image_format, hole, restored, source) if keep else _in_grey(restored)
+        content, changed = _encoded(source, image, result, image_format, hole, keep)
+        with replacing(path) as unfinished:
+            unfinished.write_bytes(content)
     change = f"{image_format} has changed the others by up to {changed} of 255" if changed else None
     return _said(hole, background, change, frames, keep)
+
+
+def completion_paths(destination, count):
+    """Where the completions of an image go: whole.png -> whole-1.png, whole-2.png, ..."""
+    return [destination.with_stem(f"{destination.stem}-{number}") for number in range(1, count + 1)]
 
 
 def _said(hole, background, change, frames, keep):
@@ -147,35 +157,43 @@ def _read_mask(path, source, size):
     raise UserError(f"{path}: {problem}, so the hole cannot be told; make the mask white in the hole, black elsewhere")
 
 
-def _reconstructed(model, grey, hole, shape):
-    """What the model makes of a picture with a hole: (H, W) -> (H, W), in [0, 1], and the background it saw, or None.
+def _reconstructed(model, grey, hole, shape, count):
+    """What the model makes of a picture with a hole, then `count` ways to complete it: (H, W) -> (1 + count, H, W).
 
-    The digits that a model knows may be white on black and the picture's dark, pale or on grey. Its background is then
-    taken out for the network and put back, if what is observed is explained better so; a model of other pictures may
-    know them as they are.
+    In [0, 1]; and the background it saw, or None. The digits that a model knows may be white on black and the picture's
+    dark, pale or on grey. Its background is then taken out for the network and put back, if what is observed is
+    explained better so; a model of other pictures may know them as they are.
     """
-    estimate, error = _estimated(model, grey, hole, shape, None)
+
+    def error(background):
+        made = model.reconstruct(_shown(grey, hole, shape, background)[0])
+        return np.mean(np.square(_put_back(made, grey, shape, background) - grey), where=~hole)
+
     background = _background(grey[~hole])
-    if background:
-        other, other_error = _estimated(model, grey, hole, shape, background)
-        if other_error < error:
-            return other, background
-    return estimate, None
+    if background and error(background) >= error(None):
+        background = None
+    corrupted, observed = _shown(grey, hole, shape, background)
+    made = [model.refined(corrupted, observed) if hole.any() and model.refined else model.reconstruct(corrupted)]
+    made += list(model.complete(corrupted, observed, count)) if count else []
+    return [_put_back(each, grey, shape, background) for each in made], background
 
 
-def _estimated(model, grey, hole, shape, background):
-    """As `_reconstructed` given the background; and the mean squared error at what is observed."""
-    level, noise, sign, contrast = background or Background(0.0, 0.0, 1, 1.0)
-    height, width = shape
+def _shown(grey, hole, shape, background):
+    """What the network is shown of a picture, in the size it knows, and what of it is observed: (1, D), (1, D)."""
+    level, noise, sign, contrast = background or PLAIN
+    size = shape[::-1]
     lifted = np.clip(sign * (grey - level) - NOISES[0] * noise, 0, None) / (contrast - NOISES[0] * noise) * ~hole
+    # Black where a pixel's own area is missing, if only in part. To leave out all that bicubic resampling mixes with
+    # the hole as well would cost more than it gives (as with sounds).
+    observed = _rescaled(hole, size, Image.Resampling.BOX) == 0
+    small = np.clip(_rescaled(lifted, size) * observed, 0, 1)
+    return small.reshape(1, -1), observed.reshape(1, -1)
 
-    # The network gets the size it knows, and black where a pixel's own area is missing, if only in part. To leave out
-    # all that bicubic resampling mixes with the hole as well would cost more than it gives (as with sounds).
-    observed = _rescaled(hole, (width, height), Image.Resampling.BOX) == 0
-    small = np.clip(_rescaled(lifted, (width, height)) * observed, 0, 1)
-    restored = np.reshape(model.reconstruct(small.reshape(1, -1)), (height, width))
-    restored = np.clip(level + sign * contrast * _rescaled(restored, grey.shape[::-1]), 0, 1)
-    return restored, np.mean(np.square(restored - grey), where=~hole)
+
+def _put_back(made, grey, shape, background):
+    """What the network has made, (D,), in the size, and on the background, of the picture: (H, W)."""
+    level, _, sign, contrast = background or PLAIN
+    return np.clip(level + sign * contrast * _rescaled(np.reshape(made, shape), grey.shape[::-1]), 0, 1)
 
 
 def _background(observed):

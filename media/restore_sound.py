@@ -156,7 +156,8 @@ class _Result(soundfile.SoundFile):
             problem = f"{like.format} with {like.subtype} can be read, but not written"
             raise UserError(f"{like.path}: {problem}; convert it to WAV or FLAC")
         with _writing(destination):
-            super().__init__(path, "w", like.samplerate, like.channels, **kind, **BEST.get(like.subtype, {}))
+            name = os.fsencode(path)  # any bytes; soundfile itself encodes strictly
+        super().__init__(name, "w", like.samplerate, like.channels, **kind, **BEST.get(like.subtype, {}))
 
     def write(self, data):
         with _writing(self.destination):

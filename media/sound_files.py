@@ -404,6 +404,8 @@ def _middle(places, first, end, window):
 
     At its end if it is too short for a window before and enough for a long sound behind.
     """
+    if not len(places):
+        return end
     starts = np.cumsum(places[:, 1] - places[:, 0])
     before = round((1 - HELD_OUT_SHARE) * starts[-1])
     row = np.searchsorted(starts, before)

@@ -324,3 +324,32 @@ def test_what_a_model_knows_as_it_is_is_left_as_it_is(tmp_path):
     Image.fromarray(seen.astype(np.uint8)).save(tmp_path / "a.png")
     assert "taken" not in restore_image(paper, tmp_path / "a.png", tmp_path / "b.png")
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "b.png")), seen)
+
+
+def test_a_hole_is_filled_by_the_refined_posterior_and_its_completions_go_beside_the_result(tmp_path):
+    given = []
+
+    def refined(corrupted, observed):
+        given.append((np.array(corrupted), np.array(observed)))
+        return np.full_like(corrupted, 0.5)
+
+    def complete(corrupted, observed, count):
+        return np.stack([np.full(SIDE**2, (number + 1) / 10) for number in range(count)])
+
+    model = Restorer(lambda images: images, SIDE**2, {"shape": [SIDE, SIDE]}, refined, complete)
+    picture = np.zeros((SIDE, SIDE), np.uint8)
+    picture[4:20, 9:13] = 255
+    hole = np.zeros((SIDE, SIDE), bool)
+    hole[8:14, 5:18] = True
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    Image.fromarray(np.uint8(255) * hole).save(tmp_path / "mask.png")
+    restore_image(model, tmp_path / "a.png", tmp_path / "b.png", tmp_path / "mask.png", keep=True, count=2)
+    ((corrupted, observed),) = given
+    np.testing.assert_array_equal(observed.reshape(SIDE, SIDE), ~hole)
+    np.testing.assert_allclose(corrupted.reshape(SIDE, SIDE), np.where(hole, 0, picture / 255), atol=1e-6)
+    for name, level in {"b": 0.5, "b-1": 0.1, "b-2": 0.2}.items():
+        written = np.asarray(Image.open(tmp_path / f"{name}.png"))
+        np.testing.assert_array_equal(written, np.where(hole, round(255 * level), picture))
+    restore_image(model, tmp_path / "a.png", tmp_path / "whole.png", count=2)  # nothing is missing: as it was
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "whole.png")), picture)
+    assert len(given) == 1 and not (tmp_path / "whole-1.png").exists()
