@@ -117,8 +117,8 @@ def _artificial(gaps, number, samples):
 def _mixed(estimates, predictions, truth):
     """Estimates of a gap (K, M) mixed as their predictions (K, J) of the truth (J,) deserve: (M,).
 
-    Weights are errors to the power of -1.5. A prediction that a factor below 1 / DOUBT would have served best shrinks its estimate, the
-    more the nearer to 0 it is: noise is not continued.
+    Weights are errors to the power of -1.5. A prediction that a factor below 1 / DOUBT would have served best shrinks
+    its estimate, the more the nearer to 0 it is: noise is not continued.
     """
     energy = np.maximum((predictions**2).sum(1), 1e-300)
     factors = np.clip(DOUBT * (predictions @ truth) / energy, 0, 1) if truth.any() else np.ones(len(estimates))

@@ -17,6 +17,7 @@ import denoise
 from audio_utils import snr_db
 from harness import UserError, cli
 from harness.run_folder import claimed, replacing
+from media.batch import plan, restore_each
 
 RATE = 16000
 
@@ -31,7 +32,7 @@ def test_results_go_where_they_belong_and_never_over_an_input(tmp_path, monkeypa
     os.link("-c.wav", "hard.wav")
 
     def pairs(*inputs, out):
-        return [tuple(map(str, pair)) for pair in denoise.plan([Path(path) for path in inputs], Path(out), [])]
+        return [tuple(map(str, pair)) for pair in plan([Path(path) for path in inputs], Path(out), [])]
 
     tree = [
         ("in/deep er/b.FLAC", "new/x/deep er/b.FLAC"),
@@ -103,7 +104,7 @@ def batch(pairs, capsys, overwrite=False, faulty=()):
 
     try:
         with cli.one_line_errors():
-            denoise.restore_each(pairs, restore, overwrite)
+            restore_each(pairs, restore, overwrite)
     except SystemExit as end:
         status = end.code
     said = capsys.readouterr()
@@ -148,7 +149,7 @@ def test_a_result_that_another_process_writes_is_left_to_it(tmp_path, capsys):
         return claimed(path)
 
     with pytest.MonkeyPatch.context() as changed:
-        changed.setattr(denoise, "claimed", meanwhile)
+        changed.setattr("media.batch.claimed", meanwhile)
         status, _, (line,) = batch([(source, result)], capsys)
     assert status == 2 and "has just written it" in line and result.read_text() == "the other's"
 

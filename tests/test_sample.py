@@ -15,7 +15,7 @@ import models
 import sample
 from audio_utils import note_frequency
 from harness import cli
-from media import image_files, model_file
+from media import blend_sound, image_files, model_file
 from pages import figures
 
 RATE, WINDOW = 4000, 256
@@ -122,7 +122,7 @@ def test_a_glide_goes_from_one_note_to_the_other_without_holes_or_clicks(tmp_pat
     monkeypatch.setattr(model_file, "load_model", lambda path: TwoNotes())
     do(monkeypatch, tmp_path, "--blend", *ends)
     sound, rate = soundfile.read(tmp_path / "blend.wav")
-    assert rate == RATE and sound.size == sample.BLEND_SECONDS * RATE
+    assert rate == RATE and sound.size == blend_sound.SECONDS * RATE
     inside = sound[RATE // 100 : -RATE // 100]  # without the fades
     levels = np.sqrt(np.convolve(inside**2, np.full(RATE // 10, 10 / RATE), "valid"))
     assert 0.354 * 0.9 < levels.min() and levels.max() < 0.354 * 1.1  # a note's level: 0.5 / sqrt(2)
