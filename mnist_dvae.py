@@ -26,7 +26,7 @@ import inference
 import training
 from harness import UserError, cli
 from harness.quiet_tensorflow import tf
-from harness.run_folder import METHOD, Run
+from harness.run_folder import METHOD, REFINED, Run
 from image_utils import mean_squared_error
 from media import image_files
 from pages import figures, report
@@ -180,15 +180,20 @@ def honesty(held, reconstructed, deviation):
     return {"hole_error_over_claimed": error, "hole_nats_a_pixel": nats}
 
 
-def baseline_estimates(kind, held, train_images, reconstructed):
-    """Other estimates of the held-out digits, beside the model's: {method: (M, H, W)}."""
+def compared_estimates(kind, held, train_images, ours):
+    """Estimates of the held-out digits, from the input to the best there can be: {method: (M, H, W)}.
+
+    ours: those of the model. The others are the baselines.
+    """
     nearest = baselines.nearest_fill(held.corrupted, held.mask, train_images[: NEAREST_PIXELS // held.clean[0].size])
     return {
         "holes black (the input)": held.corrupted,
         f"holes filled with the mean {kind}": held.mean_filled,
         f"holes filled from the nearest {kind}": nearest,
-        METHOD: reconstructed,
-        f"holes filled by the {METHOD}": np.where(held.mask == 1, reconstructed, held.corrupted),
+        **ours,
+        **{
+            f"holes filled by the {name}": np.where(held.mask == 1, each, held.corrupted) for name, each in ours.items()
+        },
         "originals": held.clean,
     }
 
@@ -219,8 +224,7 @@ def main(settings):
         print(images.summary)
         kind, shape = "image" if settings.data else "digit", images.train.shape[1:]
         held = held_out(settings, images)
-        on_disk = isinstance(images.train, np.memmap)
-        train_images = images.train if on_disk else tf.constant(images.train)
+        train_images = images.train if isinstance(images.train, np.memmap) else tf.constant(images.train)
 
         from models import DVAE  # not before flags, folder and data are known to be good: it loads TensorFlow
 
@@ -235,13 +239,13 @@ def main(settings):
             scores, estimates = evaluate(settings, model, held)
             files = render(settings, kind, held, estimates, imagine(settings, model, refine, held), iteration)
             run.log(iteration, {"train_loss": train_loss, **scores}, files)
-        methods = baseline_estimates(kind, held, images.train, estimates[0])
-        rows = [{"method": method, **score(held, images)} for method, images in methods.items()]
+        ours = {METHOD: estimates[0]}
         if settings.corruption in corrupt.HIDING:
-            better, deviation = refined(model, refine, held.corrupted, held.mask)
-            row = {"method": f"{METHOD}, refined", **score(held, better), **honesty(held, better, deviation)}
-            filled = np.where(held.mask == 1, better, held.corrupted)
-            rows += [row, {"method": f"holes filled by the {METHOD}, refined", **score(held, filled)}]
+            ours[REFINED], deviation = refined(model, refine, held.corrupted, held.mask)
+        methods = compared_estimates(kind, held, images.train, ours)
+        rows = [{"method": method, **score(held, estimate)} for method, estimate in methods.items()]
+        if REFINED in ours:
+            next(row for row in rows if row["method"] == REFINED).update(honesty(held, ours[REFINED], deviation))
         run.finish(model, rows)
     print(f"Look at {settings.out / 'index.html'}")
 

@@ -28,7 +28,7 @@ import training
 from audio_utils import C_MAJOR, TIMBRES, Notes, note_frequency, snr_db, write_wav
 from harness import UserError, cli
 from harness.quiet_tensorflow import tf
-from harness.run_folder import METHOD, Run
+from harness.run_folder import METHOD, REFINED, Run
 from inference import HOPS_A_WINDOW, refined_reconstruct, refiner, restore
 from media import sound_files
 from media.folders import print_skipped
@@ -191,9 +191,12 @@ def evaluate(settings, model, sounds, held):
     return scores, (windows, long, generated)
 
 
-def baseline_estimates(settings, sounds, held, estimates):
-    """Other estimates of the held-out sounds, beside the model's: {method: (windows, long sound)}."""
-    windows, long, _ = estimates
+def compared_estimates(settings, sounds, held, ours):
+    """Estimates of the held-out sounds, from the input to the best there can be: {method: (windows, long sound)}.
+
+    ours: those of the model. The others are the baselines.
+    """
+    windows, long = ours[METHOD]
     options = sounds.note_options
 
     def autoregress(windows):
@@ -213,14 +216,14 @@ def baseline_estimates(settings, sounds, held, estimates):
     if not options:
         filled = np.where(held.mask == 1, windows, held.corrupted)
         long_filled = np.where(held.long_mask == 1, long, held.long_corrupted)
-        return methods | {METHOD: (windows, long), f"{METHOD} in the gaps, the input elsewhere": (filled, long_filled)}
+        return methods | ours | {f"{METHOD} in the gaps, the input elsewhere": (filled, long_filled)}
 
     def best_note(windows):
         return baselines.best_note(windows, windows == 0, **options)
 
     return methods | {
         "best of the notes": (best_note(held.corrupted), restored(settings, held, best_note)),
-        METHOD: (windows, long),
+        **ours,
         "oracle: the right note": (
             baselines.right_note(held.corrupted, held.mask, index=held.note, **options),
             baselines.right_scale(held.long_corrupted, held.long_mask, **options),
@@ -282,10 +285,11 @@ def main(settings):
             scores, estimates = evaluate(settings, model, sounds, held)
             files = render(settings, sounds.title, on, estimates, iteration)
             run.log(iteration, {"train_loss": train_loss, **scores}, files)
-        methods = baseline_estimates(settings, sounds, held, estimates)
+        ours = {METHOD: estimates[:2]}
         if settings.corruption in corrupt.HIDING:
             better = refined_reconstruct(model, refiner(model))
-            methods[f"{METHOD}, refined"] = better(held.corrupted).numpy(), restored(settings, held, better)
+            ours[REFINED] = better(held.corrupted).numpy(), restored(settings, held, better)
+        methods = compared_estimates(settings, sounds, held, ours)
         run.finish(model, [{"method": method, **score(settings, held, *both)} for method, both in methods.items()])
     print(f"Look at and listen to {settings.out / 'index.html'}")
 

@@ -15,6 +15,7 @@ from harness import UserError, workers
 
 CONFIG, SCORES, MODEL, CHECKPOINT = "config.json", "scores.csv", "model.keras", "checkpoint.npz"
 METHOD = "DVAE"  # the model's name among the methods of a table
+REFINED = f"{METHOD}, refined"  # its posteriors, refined for each example
 NOT_COMPARED = {"out", "tensorboard", "command", "finished", "iters", "provenance"}  # when a run is resumed
 VERSIONS = "tensorflow", "keras", "numpy"
 

@@ -130,7 +130,7 @@ def _divided(images, labels, name):
     """
     if labels is not None and labels.shape != images.shape[:1]:
         raise UserError(f"{name}: {WRONG_LABELS}")
-    mixed = _fixed_order(len(images))
+    mixed = folders.fixed_order(len(images))
     digests = _digests(images)[mixed]
     firsts = np.sort(np.unique(digests, return_index=True)[1])
     if len(firsts) < 2:
@@ -142,15 +142,6 @@ def _divided(images, labels, name):
     for order in (mixed[~np.isin(digests, digests[firsts])], mixed[firsts]):
         parts += [_taken(images, order), None if labels is None else labels[order]]
     return parts
-
-
-def _fixed_order(count):
-    """The numbers below `count`, as if mixed at random, (count,): in the order of their SHA-256.
-
-    That will be the same for ever; NumPy's generators may draw others in another version (NEP 19).
-    """
-    digests = b"".join(hashlib.sha256(b"%d" % number).digest()[:8] for number in range(count))
-    return np.argsort(np.frombuffer(digests, ">u8"), kind="stable")
 
 
 def _digests(images):

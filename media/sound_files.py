@@ -259,9 +259,9 @@ def load(path, sample_rate, window, rms, seconds, folder):
     long_sound = _long_sound(samples, parts["held out"], places["held out"][:, 0], round(seconds * sample_rate))
     training, held_out = (float(sum(end - first for first, end in part) / sample_rate) for part in parts.values())
     summary = f"{training:.1f} s of sound to learn from, {held_out:.1f} s held out ({what})"
-    metadata = {"sample_rate": sample_rate, "rms": rms}
     provenance = {"source": folders.printable(path), "files": len(clips)}
-    provenance |= {"training_seconds": training, "held_out_seconds": held_out}
+    provenance |= {"training_seconds": training, "held_out_seconds": held_out, "sha256": folders.sha256(clips)}
+    metadata = {"sample_rate": sample_rate, "rms": rms, "sha256": provenance["sha256"]}
     return Recordings(samples, places, long_sound, summary, skipped, window, sample_rate, metadata, provenance)
 
 
@@ -314,7 +314,7 @@ def _divided(samples, clips, window, least_power):
     ends = list(clips.values())
     if len(clips) >= SPLIT_BY_FILE_FROM:
         count = round(HELD_OUT_SHARE * len(clips)) or 1
-        chosen = sorted(np.random.default_rng(0).permutation(len(clips))[:count])
+        chosen = sorted(folders.fixed_order(len(clips))[:count])
         held_out = [ends[i] for i in chosen]
         training = [clip for clip in ends if clip not in held_out]
         names = [folders.printable(list(clips)[i].name) for i in chosen[:3]]

@@ -229,7 +229,8 @@ def test_each_score_of_a_known_model_of_sounds_is_what_it_must_be(sounds):
 
 def test_each_baseline_of_digits_fills_the_holes_and_nothing_else(digits):
     reconstructed = RNG.random(digits.clean.shape)
-    methods = mnist_dvae.baseline_estimates("digit", digits, IMAGES.train, reconstructed)
+    methods = mnist_dvae.compared_estimates("digit", digits, IMAGES.train, {"DVAE": reconstructed})
+    assert (next(iter(methods)), [*methods][-1]) == ("holes black (the input)", "originals")  # as the page takes them
     hole = digits.mask == 1
     np.testing.assert_array_equal(methods["DVAE"], reconstructed)
     np.testing.assert_array_equal(methods["originals"], digits.clean)
@@ -247,7 +248,11 @@ def test_each_baseline_of_digits_fills_the_holes_and_nothing_else(digits):
 
 def test_each_baseline_of_sounds_is_what_its_name_says(sounds):
     windows, long = RNG.standard_normal(sounds.clean.shape), RNG.standard_normal(sounds.long_clean.size)
-    methods = sound_dvae.baseline_estimates(SOUNDS, NOTES, sounds, (windows, long, None))
+    methods = sound_dvae.compared_estimates(SOUNDS, NOTES, sounds, {"DVAE": (windows, long)})
+    assert (next(iter(methods)), [*methods][-1]) == (
+        "chopped input",
+        "oracle: the right note",
+    )  # as the page takes them
     scores = {name: sound_dvae.score(SOUNDS, sounds, *both) for name, both in methods.items()}
     np.testing.assert_array_equal(methods["DVAE"][1], long)
     assert scores["chopped input"]["gap_snr_db"] == scores["chopped input"]["long_gap_snr_db"] == 0
@@ -265,7 +270,7 @@ def test_each_baseline_of_sounds_is_what_its_name_says(sounds):
             np.array_equal(whole[sounds.long_mask == 0], sounds.long_corrupted[sounds.long_mask == 0]) or "auto" in name
         )
     recordings = dataclasses.make_dataclass("Recordings", ["note_options"])(None)
-    own = sound_dvae.baseline_estimates(SOUNDS, recordings, sounds, (windows, long, None))
+    own = sound_dvae.compared_estimates(SOUNDS, recordings, sounds, {"DVAE": (windows, long)})
     filled, long_filled = own["DVAE in the gaps, the input elsewhere"]
     np.testing.assert_array_equal(filled, np.where(sounds.mask == 1, windows, sounds.clean * (sounds.mask == 0)))
     np.testing.assert_array_equal(long_filled, np.where(sounds.long_mask == 1, long, sounds.long_corrupted))

@@ -254,6 +254,7 @@ def test_a_folder_of_mixed_recordings_is_learned_from_without_a_word(tmp_path):
     assert {path.name for path in out.iterdir()} == kind | once
     assert {path.name for path in tmp_path.iterdir()} == {"my sounds é", "-x", "out"}
     metadata = {"experiment": "sound", "sample_rate": 16000, "rms": audio_utils.RMS, "format": models.FORMAT}
+    metadata["sha256"] = json.loads((out / "config.json").read_text())["provenance"]["sha256"]
     assert load_model(out).metadata == metadata
     first, last = scores(out)
     assert last["snr_db"] > first["snr_db"] + 3 and "generated_one_note" not in last
