@@ -24,9 +24,7 @@ from media.image_files import load_images, read_image
 from pages import figures
 
 NEW_DIGITS, NEW_SOUNDS, MOST = 96, 16, 500
-A_ROW = 16  # new digits
-STEPS = 12  # of a blend of images, its ends included
-MAPPED = 2000  # examples
+A_ROW, STEPS, MAPPED = 16, 12, 2000  # new digits a row; images of a blend, its ends included; examples on a map
 LONG_SECONDS = 1  # of the long sound that recordings are read with, and nothing here uses
 
 
