@@ -1,9 +1,15 @@
 """Scripts as a user starts them."""
 
+import importlib
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
+
+import pytest
+
+from harness import cli
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,3 +32,18 @@ def refused(done, *words):
     assert len(done.stderr.splitlines()) == 1, done.stderr
     for word in words:
         assert str(word) in done.stderr
+
+
+def inside(capsys, script, *flags):
+    """One of the two experiments in this process, which has TensorFlow already: as what `run` returns."""
+    module, status = importlib.import_module(script[:-3]), 0
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [script, *map(str, flags)])
+        try:
+            with cli.one_line_errors():
+                module.main(cli.parse(module.Settings, ""))
+        except SystemExit as end:
+            status = end.code
+    said = capsys.readouterr()
+    return types.SimpleNamespace(returncode=status, stdout=said.out, stderr=said.err)

@@ -1,26 +1,38 @@
 """What many tests need: one trained run of each script, which none of them changes, and signals as usual."""
 
+import fcntl
+import json
+import os
 import signal
+import subprocess
 
 import pytest
 from commands import run
 
 
-def trained(out, script, *flags):
-    done = run(script, "--iters", 200, "--batch-size", 64, *flags, "--out", out)
-    assert done.returncode == 0, done.stderr
-    return out, done
+def trained(tmp_path_factory, script, *flags):
+    """The folder of a run, and what its process said: trained once, though several processes share the tests."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    out, said = shared / f"{script} run" / "new folder", shared / f"{script} said.json"
+    with open(shared / f"{script} lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.exists():
+            done = run(script, "--iters", 200, "--batch-size", 64, *flags, "--out", out)
+            assert done.returncode == 0, done.stderr
+            said.write_text(json.dumps([done.stdout, done.stderr]))
+    stdout, stderr = json.loads(said.read_text())
+    return out, subprocess.CompletedProcess([script], 0, stdout, stderr)
 
 
 @pytest.fixture(scope="session")
 def sound(tmp_path_factory):
-    """The folder of a run, and what its process said."""
-    return trained(tmp_path_factory.mktemp("sound run") / "new folder", "sound_dvae.py", "--seed", 1)
+    return trained(tmp_path_factory, "sound_dvae.py", "--seed", 1)
 
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("digits"), "mnist_dvae.py")
+    return trained(tmp_path_factory, "mnist_dvae.py")
 
 
 @pytest.fixture

