@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from commands import ROOT, refused, run
+from commands import ROOT, inside, refused, run
 from PIL import Image
 
 import audio_utils
