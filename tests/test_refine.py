@@ -31,14 +31,14 @@ def test_a_linear_model_is_refined_to_its_exact_posterior_by_what_is_observed_al
     model, weights, std = linear()
     clean, corrupted, observed = examples(7)
     guess = tf.fill((7, 2), 0.7), tf.zeros((7, 2))
-    mean, log_var, _ = inference.refiner(model, 800, 0.02)(corrupted, observed, *guess)
+    mean, log_var, _ = inference.refiner(model, 300, 0.03)(corrupted, observed, *guess)
     seen = weights[:, OBSERVED == 1]
     precision = np.eye(2) + seen @ seen.T / std**2
     exact = clean[:, OBSERVED == 1] @ seen.T / std**2 @ np.linalg.inv(precision)
     np.testing.assert_allclose(mean, exact, atol=2e-3)
     np.testing.assert_allclose(np.exp(log_var), np.tile(1 / np.diag(precision), (7, 1)), rtol=5e-3)
     hidden = np.where(observed == 1, corrupted, 99)  # what is hidden has no influence, whatever stands there
-    again, _, _ = inference.refiner(model, 800, 0.02)(hidden, observed, *guess)
+    again, _, _ = inference.refiner(model, 300, 0.03)(hidden, observed, *guess)
     np.testing.assert_allclose(again, mean, atol=1e-5)
 
 
