@@ -384,3 +384,19 @@ def test_a_full_disk_is_named_and_an_earlier_result_stays(tmp_path, size):
         restore_sound(stand_in(lambda windows: windows), tmp_path / "a.wav", tmp_path / "b.wav")
     assert (tmp_path / "b.wav").read_text() == "earlier"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "b.wav"]
+
+
+def test_every_sample_that_a_gap_reaches_at_the_models_rate_is_hidden(tmp_path):
+    seen = []
+
+    def listen(windows):
+        seen.append(np.array(windows))
+        return windows
+
+    first, end = 883, 1327  # at 44.1 kHz; at 16 kHz 320.4 and 481.5
+    signal = 0.5 * np.cos(2 * np.pi * 300 * np.arange(2600) / 44100)
+    signal[first:end] = 0
+    soundfile.write(tmp_path / "a.wav", signal, 44100, subtype="FLOAT")
+    restore_sound(stand_in(listen), tmp_path / "a.wav", tmp_path / "b.wav")
+    window = np.concatenate(seen)[0]
+    assert not window[320:482].any() and window[319] and window[482]
