@@ -400,3 +400,16 @@ def test_every_sample_that_a_gap_reaches_at_the_models_rate_is_hidden(tmp_path):
     restore_sound(stand_in(listen), tmp_path / "a.wav", tmp_path / "b.wav")
     window = np.concatenate(seen)[0]
     assert not window[320:482].any() and window[319] and window[482]
+
+
+@pytest.mark.parametrize("subtype, levels", [("PCM_U8", 2**7), ("PCM_16", 2**15), ("PCM_24", 2**23)])
+def test_results_are_rounded_to_the_files_levels(tmp_path, subtype, levels):
+    """The same samples in a file of floats tell what is rounded."""
+    signal = np.round(np.random.default_rng(0).uniform(-0.5, 0.5, 3000) * levels) / levels
+    results = {}
+    for kind in ("DOUBLE", subtype):
+        soundfile.write(tmp_path / "a.wav", signal, RATE, subtype=kind)
+        restore_sound(stand_in(lambda windows: 0.73 * windows), tmp_path / "a.wav", tmp_path / f"{kind}.wav")
+        results[kind] = soundfile.read(tmp_path / f"{kind}.wav")[0]
+    assert np.abs(results[subtype] - results["DOUBLE"]).max() < 0.501 / levels
+    assert np.ptp(results["DOUBLE"] * levels % 1) > 0.9  # which needed it
