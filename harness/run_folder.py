@@ -11,6 +11,8 @@ import shlex
 import sys
 from pathlib import Path
 
+from tqdm import tqdm
+
 from harness import UserError, workers
 
 CONFIG, SCORES, MODEL, CHECKPOINT = "config.json", "scores.csv", "model.keras", "checkpoint.npz"
@@ -190,8 +192,6 @@ class Run:
         self._begin()
         self.rows.append({"method": METHOD, "iteration": iteration, **scores})
         write_scores(self.folder / SCORES, self.rows)
-        from tqdm import tqdm
-
         tqdm.write(score_line(self.rows[-1], self.columns))
         self.save(files)
         self.write_page(self.folder)

@@ -344,7 +344,7 @@ def test_refined_digits_see_what_is_observed_and_doubt_is_what_it_says(digits):
 
     def refine(corrupted, observed, mean, log_var):
         given.extend((np.array(corrupted), np.array(observed)))
-        return mean, log_var, None
+        return mean, log_var, tf.zeros(len(mean))
 
     reconstructed, deviation = mnist_dvae.refined(model, refine, digits.corrupted, digits.mask)
     np.testing.assert_allclose(reconstructed, 0.25, atol=1e-6)
@@ -357,6 +357,12 @@ def test_refined_digits_see_what_is_observed_and_doubt_is_what_it_says(digits):
     assert told["hole_error_over_claimed"] == pytest.approx(1, abs=0.03)
     assert told["hole_nats_a_pixel"] == pytest.approx(scipy.stats.bernoulli(0.25).entropy(), abs=0.02)
     assert mnist_dvae.honesty(drawn, 1 - reconstructed, deviation)["hole_error_over_claimed"] > 1.4
+    given.clear()
+    rows = mnist_dvae.imagine(DIGITS, model, refine, digits)
+    for seen, expected in zip(given, 2 * [digits.corrupted[:16], 1 - digits.mask[:16]]):  # refined, then completions
+        assert len(seen) in (16, 32)
+        for part in seen.reshape(-1, *expected.shape):
+            np.testing.assert_array_equal(part, expected)
     rows = mnist_dvae.imagine(DIGITS, model, inference.refiner(model, 2, 0.1), digits)
     assert list(rows) == ["refined", "completion 1", "completion 2", "doubt"]
     assert {row.shape for row in rows.values()} == {(16, SIDE, SIDE)}

@@ -13,6 +13,8 @@ from commands import ROOT, inside, refused, run
 from PIL import Image
 
 import audio_utils
+import inference
+import mnist_dvae
 import models
 import sound_dvae
 from harness import UserError, cli
@@ -277,3 +279,25 @@ def test_recordings_that_cannot_be_used_are_named_and_nothing_is_written(tmp_pat
     sound_dvae.load(sound_dvae.Settings(data=str(tmp_path), out=tmp_path / "out"))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 6 and "empty 0.wav" in lines[0] and "3 more" in lines[5]
+
+
+def test_the_rows_of_the_table_are_those_of_the_saved_model_shown_the_corrupted_examples(sound, digits):
+    settings = mnist_dvae.Settings()
+    images = image_files.load_images()
+    held = mnist_dvae.held_out(settings, images._replace(train_labels=None, test_labels=None))
+    model = load_model(digits[0])
+    ours = {"DVAE": model.reconstruct(mnist_dvae.flat(held.corrupted)).numpy().reshape(held.clean.shape)}
+    ours["DVAE, refined"], _ = mnist_dvae.refined(model, inference.refiner(model), held.corrupted, held.mask)
+    for method, estimate in ours.items():
+        row = scores(digits[0], method)[-1]
+        assert row["hole_mse"] == pytest.approx(mnist_dvae.score(held, estimate)["hole_mse"], rel=1e-3)
+
+    settings = sound_dvae.Settings(seed=1)
+    held = sound_dvae.held_out(settings, sound_dvae.load(settings))
+    model = load_model(sound[0])
+    better = inference.refined_reconstruct(model, inference.refiner(model))
+    for method, reconstruct in {"DVAE": model.reconstruct, "DVAE, refined": better}.items():
+        row = scores(sound[0], method)[-1]
+        estimates = reconstruct(held.corrupted).numpy(), sound_dvae.restored(settings, held, reconstruct)
+        expected = sound_dvae.score(settings, held, *estimates)
+        assert {name: row[name] for name in expected} == pytest.approx(expected, abs=0.01)
