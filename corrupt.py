@@ -1,4 +1,4 @@
-"""Ways to corrupt an example. The decoder is asked for what was there before.
+"""Ways to corrupt an example. The decoder has to restore what was there before.
 
 Each takes a batch, an amount and a seed, and returns the corrupted batch and the mask that says where:
 
@@ -9,9 +9,10 @@ something is missing or replaced, 0 elsewhere. `amount` is the share of the valu
 `seed` is a pair of integers, and the same seed gives the same damage: all draws are TensorFlow's stateless ones.
 """
 
+import dataclasses
 import functools
 
-from harness import UserError
+from harness import UserError, cli
 from harness.quiet_tensorflow import tf
 
 
@@ -28,6 +29,15 @@ def normal(shape, seed):
 def _quantiles():
     """Uniform numbers, multiples of 2^-23 in [0, 1), to normal ones; XLA makes one loop of it."""
     return tf.function(lambda u: tf.math.ndtri(u + 2.0**-24), jit_compile=True, autograph=False)
+
+
+def with_noise(batch, most, seed):
+    """White noise added to each example, its standard deviation uniform in 0 to `most`; with 0, the batch as it is."""
+    if not most:
+        return batch
+    std_seed, noise_seed = tf.unstack(tf.random.split(seed))
+    std = tf.random.stateless_uniform((batch.shape[0], *[1] * (len(batch.shape) - 1)), std_seed, 0.0, most)
+    return batch + std * normal(batch.shape, noise_seed)
 
 
 def block(batch, amount, seed):
@@ -65,7 +75,7 @@ def gaussian(batch, amount, seed):
 
 
 def none(batch, amount, seed):
-    """Nothing damaged: a plain variational autoencoder. `amount` and `seed` are ignored."""
+    """Nothing corrupted: a plain variational autoencoder. `amount` and `seed` are ignored."""
     return tf.identity(batch), tf.zeros_like(batch)
 
 
@@ -77,13 +87,38 @@ CORRUPTIONS = {
     "none": none,
 }
 
-HIDING = ("block", "scatter")  # what is missing is 0, so that whoever restores knows the mask
+
+@dataclasses.dataclass(frozen=True)
+class Settings(cli.Settings):
+    """The settings of how an example is corrupted, in both experiments. UserError for impossible ones."""
+
+    corruption: str = cli.flag("block", "how the input is corrupted", choices=CORRUPTIONS)
+    amount: float = cli.flag(0.2, "share missing or replaced; for gaussian, the standard deviation")
+    noise: float = cli.flag(0.0, "white noise added to the input: standard deviation uniform in 0 to this", type=float)
+
+    def __post_init__(self):
+        super().__post_init__()
+        kind, amount, noise = self.corruption, self.amount, self.noise
+        if kind not in ("gaussian", "none") and amount >= 1:
+            raise UserError(f"argument --amount: {amount:g} is not a share below 1, which {kind} needs (see --help)")
+        if not 0 <= noise <= 10:  # full scale is 1
+            raise UserError(f"argument --noise: {noise:g} is not between 0 and 10 (see --help)")
+
+    @property
+    def damage(self):
+        """In words, for figures."""
+        return f"{self.corruption} {self.amount:g}" + f", noise up to {self.noise:g}" * bool(self.noise)
+
+    @property
+    def tells_missing(self):
+        """Whether who restores an example knows what is missing, and that the rest is as it was."""
+        return self.corruption in ("block", "scatter") and not self.noise
 
 
-def check(corruption, amount):
-    """UserError for an amount that the corruption cannot have."""
-    if corruption not in ("gaussian", "none") and amount >= 1:
-        raise UserError(f"argument --amount: {amount:g} is not a share below 1, which {corruption} needs (see --help)")
+def apply(settings, batch, seed):
+    """A batch damaged as the settings have it, noise first: -> corrupted, mask."""
+    noisy = with_noise(batch, settings.noise, tf.random.fold_in(seed, 1))
+    return CORRUPTIONS[settings.corruption](noisy, settings.amount, seed)
 
 
 def _interval(starts, lengths, size):

@@ -217,7 +217,10 @@ class Run:
         if settings.resume and self.previous is None:
             print(f"{out}: no run to resume; starting one")
         elif settings.resume:
-            _check_that_it_goes_on(out, self.previous, self._config())
+            ours = self._config()
+            # What the version that wrote the run did not know yet was as it is by default.
+            defaults = {field.name: field.default for field in dataclasses.fields(settings) if field.name in ours}
+            _check_that_it_goes_on(out, self.previous and defaults | self.previous, ours)
         elif self.previous is not None and not settings.overwrite:
             state = "a finished" if self.previous.get("finished") else "an unfinished"
             goes_on = "--resume goes on with it, " if self.previous else ""

@@ -1,5 +1,7 @@
 """The share, the place and the kind of every damage."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -160,10 +162,40 @@ def test_a_notes_pitch_phase_age_and_noise_are_drawn_apart(timbre):
         assert abs(scipy.stats.spearmanr(one, noise.ravel()[:count]).statistic) < 5 / np.sqrt(count)
 
 
-def test_a_share_of_all_or_more_is_refused_where_it_is_a_share():
+@dataclasses.dataclass(frozen=True)
+class Settings(corrupt.Settings):
+    experiment = "none"
+
+
+def test_a_share_of_all_or_more_is_refused_where_it_is_a_share_and_noise_that_cannot_be():
     for name in CORRUPTIONS:
         if name in ("gaussian", "none"):
-            corrupt.check(name, 1.5)
+            Settings(corruption=name, amount=1.5)
         else:
             with pytest.raises(UserError, match="--amount: 1 is not a share below 1"):
-                corrupt.check(name, 1.0)
+                Settings(corruption=name, amount=1.0)
+    for noise in (-0.1, np.nan, np.inf):
+        with pytest.raises(UserError, match=r"--noise: .* is not between 0 and 10"):
+            Settings(noise=noise)
+
+
+@pytest.mark.parametrize("batch", [SOUNDS, IMAGES], ids=["sounds", "images"])
+def test_noise_comes_before_the_gap_at_a_level_of_its_own_for_each_example(batch):
+    seed, batch = (3, 4), batch.numpy()
+    quiet, mask = (part.numpy() for part in corrupt.apply(Settings(), batch, seed))
+    noisy, same = (part.numpy() for part in corrupt.apply(Settings(noise=0.5), batch, seed))
+    np.testing.assert_array_equal(mask, same)  # where it is damaged does not hang on the noise
+    assert not noisy[mask == 1].any()
+    added = np.where(mask == 1, np.nan, noisy - quiet).reshape(len(batch), -1)
+    levels = np.nanstd(added, axis=1)
+    assert scipy.stats.kstest(levels / 0.5, "uniform").pvalue > 1e-3
+    assert scipy.stats.kstest((added / levels[:, None])[~np.isnan(added)][::7], "norm").pvalue > 1e-3
+    assert np.all(np.abs(np.nanmean(added, axis=1)) < 5 * levels / np.sqrt(100))
+    again = corrupt.apply(Settings(noise=0.5), batch, seed)[0].numpy()
+    np.testing.assert_array_equal(again, noisy)
+
+
+def test_only_what_is_missing_without_noise_is_told():
+    assert Settings(corruption="scatter").tells_missing
+    assert not any(Settings(corruption=name).tells_missing for name in ("salt-pepper", "gaussian", "none"))
+    assert not Settings(noise=0.1).tells_missing

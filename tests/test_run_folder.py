@@ -224,8 +224,8 @@ def test_resuming_asks_for_the_same_settings_and_names_the_others(tmp_path):
     begin(out)
     (tmp_path / "link to it").symlink_to(out)
     begin(tmp_path / "link to it", resume=True)
-    with pytest.raises(UserError, match=r"--hidden is \[64\] there, \[8\] here; --window is None there, 9 here"):
-        begin(out, WithWindow, resume=True, hidden=(8,))
+    with pytest.raises(UserError, match=r"--hidden is \[64\] there, \[8\] here; --window is 9 there, 10 here"):
+        begin(out, WithWindow, resume=True, hidden=(8,), window=10)
     with pytest.raises(UserError, match="--experiment is sound there, mnist here"):
         begin(out, Digits, resume=True)
     with pytest.raises(UserError, match="--iters is 100 there, 99 here"):
