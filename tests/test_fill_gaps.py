@@ -1,0 +1,164 @@
+"""Gaps filled by autoregression, against SciPy's least squares, closed forms, and by what no filling may do."""
+
+import numpy as np
+import pytest
+import scipy
+
+from audio_utils import snr_db
+from media import fill_gaps
+from media.fill_gaps import fill, fills
+from media.gaps import inside
+
+RATE = 16000
+RESONANCES = np.poly(np.concatenate([[0.97 * np.exp(0.4j), 0.97 * np.exp(-0.4j)], 0.9 * np.exp([1.5j, -1.5j])])).real
+
+
+def filled(signal, gaps):
+    """The signal filled from what is outside the gaps alone, and where they are; nothing else is changed."""
+    missing = inside(np.array(gaps).reshape(-1, 2), 0, len(signal))
+    result = fill(np.where(missing, 12345.0, signal), np.array(gaps), RATE)  # whatever is there must not matter
+    np.testing.assert_array_equal(result[~missing], np.asarray(signal)[~missing])
+    return result, missing
+
+
+def tones(samples, frequencies=(300, 700, 1900)):
+    return sum(np.sin(2 * np.pi * f * np.arange(samples) / RATE + f) for f in frequencies)
+
+
+def test_with_known_coefficients_it_is_scipys_least_squares():
+    signal = scipy.signal.lfilter([1], RESONANCES, np.random.default_rng(0).standard_normal(600))
+    gap = np.arange(300, 330)
+    rows = scipy.linalg.toeplitz(np.append(RESONANCES, np.zeros(595)), np.eye(1, 600)[0])[4:]  # the excitation's
+    known = np.setdiff1d(np.arange(600), gap)
+    best = scipy.linalg.lstsq(rows[:, gap], -rows[:, known] @ signal[known])[0]
+    np.testing.assert_allclose(fill_gaps.interpolate(signal, 300, 330, RESONANCES), best, atol=1e-9)
+
+
+@pytest.mark.parametrize("first, end", [(0, 30), (570, 600)])
+def test_at_the_ends_it_is_the_processs_continuation(first, end):
+    """Of the four samples next to the gap, by the recursion itself."""
+    signal = scipy.signal.lfilter([1], RESONANCES, np.random.default_rng(0).standard_normal(600))
+    line = list(signal[end:][::-1] if first == 0 else signal[:first])
+    for _ in range(30):
+        line.append(-RESONANCES[1:] @ line[: -RESONANCES.size : -1])
+    ahead = np.array(line[-30:])
+    expected = ahead[::-1] if first == 0 else ahead
+    np.testing.assert_allclose(fill_gaps.interpolate(signal, first, end, RESONANCES), expected, atol=1e-9)
+
+
+def test_the_coefficients_of_a_known_process_are_found():
+    noise = np.random.default_rng(1).standard_normal(100_000)
+    found = fill_gaps.fit(scipy.signal.lfilter([1], RESONANCES, noise), 4)
+    np.testing.assert_allclose(found, RESONANCES, atol=0.02)
+
+
+def test_it_comes_near_the_best_linear_estimate_of_a_known_process():
+    """The best estimate is that of a Gaussian process whose covariance is known in closed form."""
+    noise = np.random.default_rng(0).standard_normal(260_000)
+    signal = scipy.signal.lfilter([1], RESONANCES, noise)[10_000:]
+    gaps = np.arange(5000, 245_000, 5000)[:, None] + [0, 30]
+    response = scipy.signal.lfilter([1], RESONANCES, np.eye(1, 4000)[0])
+    matrix = scipy.linalg.toeplitz(np.correlate(response, response, "full")[3999:][:630])
+    near, hidden = np.r_[0:300, 330:630], np.arange(300, 330)
+    weights = np.linalg.solve(matrix[np.ix_(near, near)], matrix[np.ix_(near, hidden)])
+    best = np.concatenate([signal[first - 300 : end + 300][near] @ weights for first, end in gaps])
+    result, missing = filled(signal, gaps)
+    assert 3 < snr_db(signal[missing], best) < 20
+    assert snr_db(signal[missing], result[missing]) > snr_db(signal[missing], best) - 1.8
+
+
+@pytest.mark.parametrize("gap", [(9000, 9020), (9000, 9320), (9000, 10_000)])
+def test_a_sum_of_sinusoids_is_restored(gap):
+    result, missing = filled(tones(20_000), [gap])
+    assert snr_db(tones(20_000)[missing], result[missing]) > 60
+
+
+@pytest.mark.parametrize("milliseconds", [2, 5, 20, 60])
+def test_white_noise_is_not_continued(milliseconds):
+    noise = np.random.default_rng(2).standard_normal(200_000)
+    result, missing = filled(noise, np.arange(5000, 195_000, 6000)[:, None] + [0, 16 * milliseconds])
+    assert np.mean(result[missing] ** 2) < 0.05
+    assert snr_db(noise[missing], result[missing]) > -0.3
+
+
+def test_gaps_at_the_very_beginning_and_end():
+    result, missing = filled(tones(20_000), [[0, 200], [19_800, 20_000]])
+    assert snr_db(tones(20_000)[missing], result[missing]) > 20
+
+
+@pytest.mark.parametrize("spacing, size", [(1024, 205), (512, 150)])
+def test_gaps_close_together(spacing, size):
+    result, missing = filled(tones(16_384), np.arange(300, 16_000, spacing)[:, None] + [0, size])
+    assert snr_db(tones(16_384)[missing], result[missing]) > 35
+
+
+@pytest.mark.parametrize("between", [0, 1, 20])
+def test_gaps_side_by_side(between):
+    gaps = [[9000, 9100], [9100 + between, 9200 + between]]
+    result, missing = filled(tones(20_000), gaps)
+    assert snr_db(tones(20_000)[missing], result[missing]) > 60
+
+
+def test_long_context_for_what_hardly_changes_and_short_for_what_does(monkeypatch):
+    """Close tones need a long look; a chirp with its partials is another sound a moment later."""
+    time = np.arange(40_000) / RATE
+    sounds = {
+        "close": tones(40_000, [440, 446, 1000, 1006]),
+        "chirp": sum(np.sin(n * 2 * np.pi * (200 * time + 60 * time**2)) / n for n in range(1, 6)),
+    }
+    reached = {name: [] for name in sounds}
+    for ways in (fill_gaps.WAYS, ((0.256, 0.032),), ((0.032, 0.008),)):
+        monkeypatch.setattr(fill_gaps, "WAYS", ways)
+        for name, signal in sounds.items():
+            noisy = signal + 1e-2 * np.random.default_rng(1).standard_normal(signal.size)
+            result, missing = filled(noisy, np.arange(8000, 32_000, 8000)[:, None] + [0, 320])
+            reached[name].append(snr_db(noisy[missing], result[missing]))
+    print(reached)
+    assert reached["close"][1] > reached["close"][2] + 3 and reached["chirp"][2] > reached["chirp"][1] + 3
+    for all_ways, *single in reached.values():
+        assert all_ways > max(single) - 1.5
+
+
+def test_neither_where_a_file_begins_nor_far_away_sound_matters():
+    rng = np.random.default_rng(3)
+    signal = tones(60_000) + 0.1 * rng.standard_normal(60_000)
+    gap = [30_000, 30_320]
+    result, missing = filled(signal, [gap])
+    part, there = filled(signal[20_007:40_000], [[first - 20_007 for first in gap]])
+    np.testing.assert_allclose(part[there], result[missing], atol=1e-9)
+    others, _ = filled(100 * rng.standard_normal(20_000), [[5000, 5320]])
+    signal[:15_000] = others[:15_000]
+    again, _ = filled(signal, [[5000, 5320], gap, [55_000, 55_100]])
+    np.testing.assert_allclose(again[slice(*gap)], result[missing], atol=1e-9)
+
+
+def test_it_reads_only_what_is_near(monkeypatch):
+    signal, gaps = tones(200_000), [[first, first + 320] for first in range(8000, 192_000, 8000)]
+    looked = []
+
+    def read(first, end):
+        looked.append(end - first)
+        return np.where(inside(np.array(gaps), first, end), 0, signal[first:end])
+
+    values = list(fills(read, gaps, signal.size, RATE))
+    assert [list(value[:2]) for value in values] == gaps and max(looked) < RATE
+    expected, _ = filled(signal, gaps)
+    for first, end, value in values:
+        np.testing.assert_array_equal(value, expected[first:end])
+
+
+def test_too_long_and_crowded_gaps_are_left():
+    signal = tones(40_000)
+    for gaps in ([[10_000, 15_000]], [[0, 40_000]], [[first, first + 8] for first in range(9000, 20_000, 40)]):
+        known = np.where(inside(np.array(gaps), 0, signal.size), 0, signal)
+        found = list(fills(lambda first, end, known=known: known[first:end], gaps, signal.size, RATE))
+        middle = found[len(found) // 2]
+        assert middle[2] is None and np.isfinite(filled(signal, gaps)[0]).all()
+
+
+def test_silence_stays_silence_and_nothing_missing_stays_the_same():
+    assert not filled(np.zeros(9000), [[0, 100], [4000, 4320]])[0].any()
+    assert not fill(np.zeros(0), np.zeros((0, 2), int), RATE).size
+    filled(tones(3000), [])
+    for samples in (1, 3, 50):
+        assert np.isfinite(filled(np.ones(samples), [[samples // 2, samples // 2 + 1]])[0]).all()
