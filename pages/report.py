@@ -22,11 +22,15 @@ from harness.quiet_tensorflow import tf
 from harness.run_folder import CONFIG, SCORES, replacing
 
 EMBED_AT_MOST = 40e6  # bytes
-INPUTS = "chopped", "clean", "tone"  # WAVs of a run
+PLAY = "play.html"  # beside this page, where the model is not too large for it
+INPUTS = "chopped", "clean", "tone", "restored"  # WAVs of a run
+RESTORED = "restored.png"
 KINDS = [(stem, end) for stem in ("reconstruction", "generated") for end in ("png", "wav")]  # a checkpoint's files
 WRITTEN = (  # patterns of all these, and of the page and the event files
     "index.html",
+    PLAY,
     "events.out.tfevents.*",
+    RESTORED,
     *(f"{name}.wav" for name in INPUTS),
     *(f"{stem}_[0-9]*.{end}" for stem, end in KINDS),
 )
@@ -46,9 +50,9 @@ COLUMNS = {  # of scores.csv: what a reader calls them, and their units
     "hole_mse": ("squared error in the hole", "white = 1"),
     "hole_mse_over_mean_fill": ("error in the hole", "of mean fill"),
     "mse": ("squared error of the image", "white = 1"),
-    "classifier_error": ("classifier's error", "share"),
-    "hole_error_over_claimed": ("error in the hole over the deviation claimed", "1 is honest"),
-    "hole_nats_a_pixel": ("surprise of its pixels", "nats each"),
+    "classifier_error": ("misclassified", "share"),
+    "hole_error_over_claimed": ("error in the hole over the predictive deviation", "1 is calibrated"),
+    "hole_nats_a_pixel": ("NLL of its pixels", "nats each"),
     "generated_confidence": ("classifier's confidence in new digits", "probability"),
     "generated_classes": ("different classes among them", "effective number"),
 }
@@ -80,7 +84,8 @@ def write(folder):
     charts = (_chart(title, names, rows, ends if baseline_rows else []) for title, names in CHARTS.items())
     sounds = {name: path for name in INPUTS if (path := folder / f"{name}.wav").exists()}
     steps = [(row, _outputs(folder, row)) for row in rows]
-    paths = [*sounds.values(), *(path for _, outputs in steps for path in outputs.values())]
+    restored = [path] if (path := folder / RESTORED).exists() else []
+    paths = [*sounds.values(), *restored, *(path for _, outputs in steps for path in outputs.values())]
     embed = sum(path.stat().st_size for path in paths) <= EMBED_AT_MOST
 
     def url(path):
@@ -90,9 +95,11 @@ def write(folder):
 
     html = PAGE.get_template("report.html.j2").render(
         config=config,
+        play=PLAY if (folder / PLAY).exists() else None,
         rows=rows,
         steps=steps,
         sounds=sounds,
+        restored=restored,
         summary=summary,
         ends=ends,
         compared=_ranked(rows[-1], baseline_rows, ends, summary),
@@ -117,6 +124,8 @@ def _ranked(row, baseline_rows, ends, summary):
     """The baselines and, in its place among them, the model's row; from the worst to the best. [] without baselines."""
     if not baseline_rows:
         return []
+    if not all(summary in row for row in baseline_rows):  # not every method restores windows
+        summary = next((name for name in SUMMARIES if all(name in row for row in baseline_rows)), summary)
     sign = 1 if _number(ends[-1], summary) >= _number(ends[0], summary) else -1
     return sorted([row, *baseline_rows], key=lambda row: sign * _number(row, summary, missing=-sign * math.inf))
 

@@ -4,6 +4,7 @@ import importlib
 import os
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -32,6 +33,14 @@ def refused(done, *words):
     assert len(done.stderr.splitlines()) == 1, done.stderr
     for word in words:
         assert str(word) in done.stderr
+
+
+def until(condition):
+    """Wait for what a browser does in its own time."""
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert condition()
 
 
 def inside(capsys, script, *flags):

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 
@@ -33,6 +34,25 @@ def sound(tmp_path_factory):
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory):
     return trained(tmp_path_factory, "mnist_dvae.py")
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory):
+    program, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+    if not program or not driver:
+        pytest.skip("no Chromium with chromedriver on this machine: apt-get install chromium chromium-driver")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    quiet = "no-first-run disable-background-networking disable-component-update disable-sync disable-quic disable-gpu"
+    for flag in ("headless=new", "no-sandbox", *quiet.split(), f"user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options=options, service=Service(driver))
+    yield browser
+    browser.quit()
 
 
 @pytest.fixture

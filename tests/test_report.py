@@ -6,12 +6,11 @@ import itertools
 import json
 import re
 import shutil
-import time
 import wave
 
 import numpy as np
 import pytest
-from commands import refused, run
+from commands import refused, run, until
 from matplotlib import image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
@@ -73,33 +72,6 @@ def made(tmp_path_factory):
     sizes = make_run(folder)
     report.write(folder)
     return folder, sizes
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    program, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-    if not program or not driver:
-        pytest.skip("no Chromium with chromedriver on this machine: apt-get install chromium chromium-driver")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    quiet = "no-first-run disable-background-networking disable-component-update disable-sync disable-quic disable-gpu"
-    for flag in ("headless=new", "no-sandbox", *quiet.split(), f"user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(driver))
-    yield browser
-    browser.quit()
-
-
-def until(condition):
-    """Wait for what a browser does in its own time."""
-    deadline = time.monotonic() + 20
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert condition()
 
 
 def complete(browser):

@@ -1,0 +1,459 @@
+"""The page in which a run's own model runs, used in Chromium as a person would, beside Keras and Python's `restore`."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+import soundfile
+from commands import until
+from PIL import Image
+
+import audio_utils
+import inference
+from harness.quiet_tensorflow import tf
+from media.image_files import load_images
+from media.model_file import load_model
+from models import DVAE
+from pages import play, report
+
+CLOSE = 2e-3  # half precision
+
+
+@pytest.fixture(scope="module")
+def models(digits, sound):
+    return {"digits": load_model(digits[0]), "sound": load_model(sound[0])}
+
+
+@pytest.fixture
+def browse(chromium):
+    """Open a page; at the end it must not have said anything on the console, nor asked for anything."""
+
+    def browse(path, state=""):
+        chromium.get("about:blank")  # another fragment alone would not load it again
+        chromium.get(path.as_uri() + state)
+        return chromium
+
+    chromium.get_log("browser")
+    yield browse
+    loaded = chromium.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert [name for name in loaded if not name.startswith("blob:")] == []
+    assert chromium.get_log("browser") == []
+
+
+@pytest.fixture
+def digit_page(browse, digits):
+    return lambda state="": browse(digits[0] / "play.html", state)
+
+
+@pytest.fixture
+def sound_page(browse, sound):
+    def open_page(state="#notes=C4"):
+        browser = browse(sound[0] / "play.html", state)
+        until(lambda: restored(browser))
+        return browser
+
+    return open_page
+
+
+def numbers(browser, script, *arguments):
+    """What an expression of the page's own script is worth, as an array."""
+    coded = browser.execute_script(f"""
+        const bytes = new Uint8Array(Float32Array.from({script}).buffer), letters = [];
+        for (let i = 0; i < bytes.length; i += 8192) letters.push(String.fromCharCode(...bytes.subarray(i, i + 8192)));
+        return btoa(letters.join(""))""", *arguments)  # fmt: skip
+    return np.frombuffer(base64.b64decode(coded), np.float32)
+
+
+GIVEN = "new Float32Array(bytesOf(arguments[0]).buffer)"  # what `given` hands to a script
+
+
+def given(values):
+    return base64.b64encode(np.asarray(values, np.float32).tobytes()).decode()
+
+
+def restored(browser):
+    return browser.execute_script("return Boolean(shown.restored) && !restorer.busy && !restorer.waiting")
+
+
+def seen_and_drawn(browser, model):
+    """What the network sees on the page of digits, having checked that it draws what Keras does, and shows it."""
+    seen = numbers(browser, "made.seen").reshape(28, 28)
+    drawn = numbers(browser, "made.output").reshape(28, 28)
+    expected = model.reconstruct(seen.reshape(1, -1).astype(np.float32)).numpy().reshape(28, 28)
+    assert drawn == pytest.approx(expected, abs=CLOSE)
+    address = browser.execute_script("return element('output').toDataURL()")
+    pixels = np.array(Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))).convert("L"))
+    assert pixels[8::16, 8::16] == pytest.approx(255 * drawn, abs=1)
+    return seen, drawn
+
+
+def drag(browser, name, *places):
+    """Drag the mouse over an element, from place to place, each a share of its width and height."""
+    from selenium.webdriver import ActionChains
+
+    target = browser.find_element("id", name)
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", target)
+    size = target.size["width"], target.size["height"]
+    moves = [[round((share - 0.5) * side) for share, side in zip(place, size)] for place in places]
+    actions = ActionChains(browser, duration=20)
+    actions.move_to_element_with_offset(target, *moves[0]).click_and_hold()
+    for move in moves[1:]:
+        actions.move_to_element_with_offset(target, *move)
+    actions.release().perform()
+
+
+def press(browser, name, *keys):
+    browser.find_element("id", name).send_keys(*keys)
+
+
+def click(browser, name):
+    target = browser.find_element("id", name)
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", target)
+    target.click()
+
+
+@pytest.mark.parametrize("kind", ["digits", "sound"])
+def test_the_network_of_the_page_is_that_of_keras(kind, models, digit_page, sound_page):
+    model = models[kind]
+    if kind == "digits":
+        browser = digit_page()
+        inputs = load_images().test[:100].reshape(100, -1) / np.float32(255)
+        assert numbers(browser, "images.subarray(0, 100 * 784)") == pytest.approx(inputs.ravel(), abs=1e-6)
+    else:
+        browser = sound_page()
+        inputs = audio_utils.Notes().windows("held out", 100, (0, 3))[1].numpy()
+    ours = numbers(browser, f"reconstruct(network, {GIVEN})", given(inputs))
+    assert ours == pytest.approx(model.reconstruct(inputs).numpy().ravel(), abs=CLOSE)
+    codes = numbers(browser, f"encode(network, {GIVEN})", given(inputs))
+    mean = model.encode(inputs)[0].numpy().ravel()
+    assert codes == pytest.approx(mean, abs=1e-2) and np.std(mean) > 0.1
+
+
+@pytest.mark.parametrize("kind", ["digits", "sound"])
+def test_the_prior_of_the_page_is_that_of_keras(kind, models, digit_page, sound_page):
+    browser, model = {"digits": digit_page, "sound": sound_page}[kind](), models[kind]
+    draw = "Array.from({length: 4000}, (_, i) => samplePrior(network, randomBy(i))).flatMap(z => [...z])"
+    theirs = model.sample_prior(4000, (0, 1)).numpy()
+    ours = numbers(browser, draw).astype(np.float32).reshape(theirs.shape)
+    assert ours.mean(0) == pytest.approx(theirs.mean(0), abs=0.12)
+    assert ours.std(0) == pytest.approx(theirs.std(0), rel=0.12)
+    density = [model.log_prior(z).numpy() for z in (ours, theirs)]
+    assert density[0].mean() == pytest.approx(density[1].mean(), abs=float(0.1 * density[1].std()))
+
+
+def test_drawing_and_erasing_by_mouse_change_the_reconstruction(models, digit_page):
+    browser, model = digit_page("#own"), models["digits"]
+    assert not seen_and_drawn(browser, model)[0].any()
+    drag(browser, "picture", (0.2, 0.2), (0.2, 0.5))
+    drag(browser, "picture", (0.2, 0.5), (0.4, 0.5))
+    seen, _ = seen_and_drawn(browser, model)
+    rows, columns = np.nonzero(seen)
+    assert 19 <= np.ptp(rows) + 1 <= 21 and seen.max() == pytest.approx(1)
+    centre = [(np.arange(28) + 0.5) @ seen.sum(axis) / seen.sum() for axis in (1, 0)]
+    assert centre == pytest.approx([14, 14], abs=0.3)  # the centre of mass, as MNIST's
+    click(browser, "erase")
+    drag(browser, "picture", (0.3, 0.5), (0.4, 0.5))
+    less, _ = seen_and_drawn(browser, model)
+    assert np.ptp(np.nonzero(less)[1]) < np.ptp(columns)
+
+    browser = digit_page("#held=7")
+    whole, _ = seen_and_drawn(browser, model)
+    click(browser, "erase")
+    drag(browser, "picture", (0.1, 0.5), (0.9, 0.5))
+    erased, _ = seen_and_drawn(browser, model)
+    assert whole[13:15].any() and not erased[13:15, 4:24].any()
+    assert np.array_equal(np.delete(whole, range(11, 17), 0), np.delete(erased, range(11, 17), 0))  # it stays in place
+
+
+def test_drawing_and_the_hole_by_keyboard(models, digit_page):
+    from selenium.webdriver import Keys
+
+    browser, model = digit_page("#held=7&hole=9,9,8,8"), models["digits"]
+    original = load_images().test[7] / 255
+    seen, _ = seen_and_drawn(browser, model)
+    hole = np.zeros((28, 28), bool)
+    hole[9:17, 9:17] = True
+    assert not seen[hole].any() and np.allclose(seen[~hole], original[~hole])
+    press(browser, "seen", Keys.ARROW_LEFT, Keys.ARROW_UP, Keys.ARROW_UP, Keys.SHIFT + Keys.ARROW_DOWN + Keys.NULL)
+    assert browser.execute_script("return state.hole") == [8, 7, 8, 9]
+    assert not seen_and_drawn(browser, model)[0][7:16, 8:16].any()
+    press(browser, "seen", Keys.DELETE)
+    whole, _ = seen_and_drawn(browser, model)
+    assert np.allclose(whole, original)
+    press(browser, "picture", *[Keys.ARROW_UP] * 13, " ", *[Keys.ARROW_LEFT] * 8, " ", *[Keys.ARROW_LEFT] * 3)
+    drawn, _ = seen_and_drawn(browser, model)
+    assert (drawn[0:2, 7:14] > 0.9).all() and not drawn[:4, :4].any()
+    press(browser, "picture", "e", " ", *[Keys.ARROW_RIGHT] * 12, " ")
+    assert not seen_and_drawn(browser, model)[0][0:2, 4:14].any()
+
+
+def test_the_hole_by_mouse_undo_and_the_address(models, digit_page):
+    browser, model = digit_page("#held=3"), models["digits"]
+    whole, before = seen_and_drawn(browser, model)
+    drag(browser, "seen", (0.25, 0.25), (0.5, 0.75))
+    assert browser.execute_script("return state.hole") == [7, 7, 7, 14]
+    drag(browser, "seen", (0.3, 0.3), (0.4, 0.4))
+    drag(browser, "seen", (0.6, 0.85), (0.7, 0.7))
+    x, y, width, height = browser.execute_script("return state.hole")
+    assert abs(x - 10) <= 1 and abs(y - 10) <= 1 and abs(x + width - 20) <= 1 and abs(y + height - 20) <= 1
+    drag(browser, "picture", (0.1, 0.1), (0.9, 0.1))
+    seen, drawn = seen_and_drawn(browser, model)
+    until(lambda: "hole=" in browser.current_url and "strokes=" in browser.current_url)
+    state = browser.current_url.partition("#")[2]
+    browser = digit_page("#" + state)
+    again = seen_and_drawn(browser, model)
+    assert np.array_equal(again[0], seen) and np.array_equal(again[1], drawn)
+
+    browser = digit_page("#held=3")
+    click(browser, "hole")
+    drag(browser, "picture", (0.1, 0.1), (0.9, 0.1))
+    for _ in range(2):
+        click(browser, "undo")
+    seen, drawn = seen_and_drawn(browser, model)
+    assert np.array_equal(seen, whole) and np.array_equal(drawn, before)
+    assert not browser.find_element("id", "undo").is_enabled()
+
+
+@pytest.mark.parametrize("state", ["#held=99999&hole=a,b&z=1,2&strokes=p1_e2,x", "#own&strokes=<b>", "#new=-1&%"])
+def test_an_address_that_says_nonsense_is_a_page_too(models, digit_page, state):
+    seen_and_drawn(digit_page(state), models["digits"])
+
+
+def test_latent_numbers_map_and_blend(models, digit_page):
+    from selenium.webdriver import ActionChains, Keys
+
+    browser, model = digit_page("#held=2"), models["digits"]
+    bars = browser.find_elements("css selector", "#bars input")
+    assert len(bars) == model.latent
+    bars[4].send_keys(Keys.END)
+    z = numbers(browser, "made.z").astype(np.float32)
+    own = model.encode(load_images().test[2].reshape(1, -1) / np.float32(255))[0].numpy()[0]
+    assert np.delete(z, 4) == pytest.approx(np.delete(own, 4), abs=1e-2) and z[4] > own[4] + 0.5
+    assert numbers(browser, "made.output") == pytest.approx(model.expectation(z[None]).numpy()[0], abs=CLOSE)
+
+    browser.execute_script("Object.assign(element('share'), {value: 0.24}).focus()")
+    press(browser, "share", Keys.ARROW_RIGHT)
+    ends = model.encode(load_images().test[[3, 17]].reshape(2, -1) / np.float32(255))[0].numpy()
+    assert numbers(browser, "made.z") == pytest.approx(0.75 * ends[0] + 0.25 * ends[1], abs=1e-2)
+
+    place = browser.execute_script("""
+        const box = map.canvas.getBoundingClientRect();
+        map.canvas.scrollIntoView({block: "center"});
+        return map.pixelOf(map.points[11]).map((pixel, i) => pixel - [box.width, box.height][i] / 2)""")
+    target = browser.find_element("id", "map")
+    ActionChains(browser).move_to_element_with_offset(target, *map(round, place)).perform()
+    assert "nearest: no." in browser.find_element("id", "near").text
+    between = numbers(browser, "map.between(map.points[11])")
+    assert between == pytest.approx(numbers(browser, "map.code(11)"), abs=1e-3)  # at a point, its own code
+    ActionChains(browser).click().perform()
+    number = browser.execute_script("return state.number")
+    nearest = browser.execute_script("return map.nearest(map.cursor)[0][1]")
+    assert number == nearest and np.allclose(seen_and_drawn(browser, model)[0], load_images().test[number] / 255)
+
+
+def test_a_click_gives_another_digit_or_a_new_one(models, digit_page):
+    browser = digit_page("#held=2")
+    for name, start in (("another", "Held-out"), ("new", "New"), ("clear", "A drawing")):
+        click(browser, name)
+        seen_and_drawn(browser, models["digits"])
+        assert browser.find_element("id", "from").text.startswith(start)
+
+
+def test_a_stroke_is_answered_at_once(digit_page):
+    browser = digit_page("#held=4")
+    drag(browser, "picture", *[(0.1 + 0.02 * i, 0.4) for i in range(30)])
+    times = [browser.execute_script("penTo(60, 60 + arguments[0]); return made.milliseconds", i) for i in range(20)]
+    assert np.median(times) <= 30
+
+
+def test_a_noisy_chopped_scale_is_restored_as_python_does(models, sound_page):
+    browser, model = sound_page("#notes=C4,D4,E4,F4,G4,A4,B4&noise=0.2&seed=5"), models["sound"]
+    click(browser, "chop")
+    until(lambda: restored(browser))
+    tone, corrupted, ours = (
+        numbers(browser, part) for part in ("sound.tone", "shown.input.channels[0]", "shown.restored.channels[0]")
+    )
+    mask = np.zeros(tone.size)
+    for start, end in browser.execute_script("return state.gaps"):
+        mask[start:end] = 1
+    assert mask.mean() == pytest.approx(0.2, abs=0.01) and not corrupted[mask == 1].any()
+    assert np.std((corrupted - tone)[mask == 0]) == pytest.approx(audio_utils.NOISE_STD, rel=0.03)
+    window = model.input_size
+    theirs = inference.restore(corrupted, mask, model.reconstruct, window, window // inference.HOPS_A_WINDOW)
+    snr = [audio_utils.snr_db(tone, estimate) for estimate in (ours, theirs, corrupted)]
+    assert snr[0] == pytest.approx(snr[1], abs=0.2) and snr[0] > snr[2] + 3
+    assert ours == pytest.approx(theirs, abs=2e-2) and np.sqrt(np.mean((ours - theirs) ** 2)) < 2e-3
+    assert browser.execute_script("return restorer.milliseconds") / 1000 < tone.size / 16000
+
+
+def test_notes_and_gaps_by_mouse_and_keyboard(sound_page):
+    from selenium.webdriver import Keys
+
+    browser = sound_page("#notes=C4,E4")
+    browser.find_element("css selector", "#keys button:nth-child(3)").click()
+    assert browser.execute_script("return state.tune") == ["E4"]
+    browser.find_element("tag name", "body").send_keys("g")
+    assert browser.execute_script("return [state.tune, player.source !== null]") == [["G4"], True]
+    drag(browser, "input-wave", (0.25, 0.5), (0.5, 0.5))
+    (start, end), *more = browser.execute_script("return state.gaps")
+    assert start / 8000 == pytest.approx(0.25, abs=0.01) and end / 8000 == pytest.approx(0.5, abs=0.01) and not more
+    drag(browser, "input-wave", (0.3, 0.5), (0.5, 0.5))
+    moved = browser.execute_script("return state.gaps")
+    assert np.array(moved) / 8000 == pytest.approx(np.array([[0.45, 0.7]]), abs=0.015)
+    press(browser, "input-wave", Keys.ARROW_RIGHT, Keys.SHIFT + Keys.ARROW_LEFT + Keys.NULL)
+    assert browser.execute_script("return state.gaps") == [[moved[0][0] + 40, moved[0][1]]]
+    assert not numbers(browser, "shown.input.channels[0].slice(...state.gaps[0])").any()
+    press(browser, "input-wave", Keys.DELETE, Keys.ENTER)
+    assert browser.execute_script("return state.gaps") == [[4000, 4200]]
+    click(browser, "undo")
+    click(browser, "restored-play")
+    until(lambda: restored(browser))
+    browser.execute_script("player.stop()")
+
+
+def wav(path, kind, rate, channels, seconds=0.6, level=0.3):
+    """A WAV of two notes, one a channel, chopped in the middle and silent in its last quarter; what was written."""
+    time = np.arange(round(seconds * rate)) / rate
+    values = np.stack([np.sin(2 * np.pi * f * time) for f in (261.63, 392.0)[:channels]], 1) * level
+    values[len(time) // 2 : len(time) // 2 + rate // 100] = values[len(time) * 3 // 4 :] = 0
+    soundfile.write(path, values, rate, **kind)
+    return values
+
+
+def test_the_reader_of_wav_files_reads_what_libsndfile_does(tmp_path, sound_page):
+    browser = sound_page()
+    kinds = ("PCM_U8 WAV", "PCM_16 WAV", "PCM_24 WAVEX", "PCM_32 WAV", "FLOAT WAVEX", "DOUBLE WAV")
+    for subtype, form in map(str.split, kinds):
+        wav(tmp_path / "a.wav", {"subtype": subtype, "format": form}, 11025, 2, 0.05)
+        content = base64.b64encode((tmp_path / "a.wav").read_bytes()).decode()
+        script = (
+            "const wav = readWav(bytesOf(arguments[0]).buffer); return [wav.rate, ...wav.channels.map(c => [...c])]"
+        )
+        rate, *channels = browser.execute_script(script, content)
+        expected, _ = soundfile.read(tmp_path / "a.wav")
+        assert rate == 11025 and np.array(channels).T == pytest.approx(expected, abs=1e-7)
+
+
+DROP = """
+    const dataTransfer = new DataTransfer(), [content, name] = arguments;
+    dataTransfer.items.add(new File([bytesOf(content)], name));
+    document.body.dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true}))"""
+
+
+def test_a_wav_of_ones_own_comes_out_with_its_length_and_rate(tmp_path, sound_page):
+    browser = sound_page()
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    for rate, channels, subtype in ((44100, 2, "PCM_24"), (16000, 1, "PCM_16")):
+        path = tmp_path / f"mine {rate}.wav"
+        written = wav(path, {"subtype": subtype}, rate, channels, level=0.05)
+        browser.execute_script("shown.restored = null")
+        if channels == 2:
+            press(browser, "file", str(path))
+        else:
+            browser.execute_script(DROP, base64.b64encode(path.read_bytes()).decode(), path.name)
+        until(lambda: restored(browser))
+        click(browser, "download")
+        result = tmp_path / f"mine {rate}-restored.wav"
+        until(result.exists)
+        info = soundfile.info(result)
+        kept = (info.samplerate, info.channels, info.subtype, info.frames)
+        assert kept == (rate, channels, subtype, len(written))
+        values, _ = soundfile.read(result, always_2d=True)
+        inside = slice(len(written) // 8, len(written) * 3 // 8)
+        for ours, theirs in zip(values[inside].T, written[inside].T):
+            assert np.std(ours) == pytest.approx(np.std(theirs), rel=0.2)  # its level, and in time
+            assert np.corrcoef(ours, theirs)[0, 1] > 0.9
+        hole = slice(len(written) // 2, len(written) // 2 + rate // 100)
+        assert np.std(values[hole]) > 0.5 * np.std(written)
+        assert np.abs(values[-len(written) // 5 :]).max() == 0  # silence stays
+    (tmp_path / "none.wav").write_bytes(b"RIFF, but no sound at all")
+    press(browser, "file", str(tmp_path / "none.wav"))
+    until(lambda: "not a WAV file" in browser.find_element("id", "own-says").text)
+
+
+def test_a_drag_over_the_map_glides_in_phase_from_note_to_note(sound_page):
+    browser = sound_page()
+    signal = numbers(
+        browser,
+        """(() => {
+            const glide = new Glide(), parts = [];
+            const ends = ["C4", "G4"].map(name => map.labels.indexOf(map.names.indexOf(name)));
+            for (let i = 0; i < 500; i++) parts.push(glide.step(ends[i < 250 ? 0 : 1]) ?? []);
+            return parts.flatMap(part => [...part]);
+        })()""",
+    )
+    assert abs(signal.size - 32000) < 2048
+    for part, frequency in ((signal[2000:10000], 261.63), (signal[-10000:-2000], 392.0)):
+        spectrum = np.abs(np.fft.rfft(part * np.hanning(part.size), 2**17))
+        assert np.argmax(spectrum) * 16000 / 2**17 == pytest.approx(frequency, rel=0.01)
+    levels = 10 * np.log10(np.convolve(signal**2, np.full(800, 1 / 800), "valid"))
+    assert np.ptp(levels) < 3  # it does not fade in between
+    drag(browser, "map", (0.3, 0.3), (0.5, 0.5), (0.7, 0.6))
+    until(lambda: not browser.execute_script("return gliding.timer"))
+
+
+def test_a_narrow_screen_and_names_for_all_that_is_pressed(chromium, digit_page, sound_page):
+    phone = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    for page in (digit_page, sound_page):
+        chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+        browser = page()
+        widths = browser.execute_script("return [innerWidth, document.documentElement.scrollWidth]")
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        assert widths == [360, 360]
+        pressed = browser.execute_script("""
+            return [...document.querySelectorAll("button, input, canvas, a")].filter(each => each.checkVisibility())""")
+        assert all(each.accessible_name for each in pressed[-40:])
+        levels = [int(h.tag_name[1]) for h in browser.find_elements("css selector", "h1, h2, h3")]
+        assert levels[0] == 1 and levels.count(1) == 1
+
+
+def test_the_page_is_linked_small_and_says_what_is_in_it(digits, sound):
+    for (out, _), most in ((digits, 6e6), (sound, 4e6)):
+        page = (out / "play.html").read_text()
+        assert 'href="play.html"' in (out / "index.html").read_text() and "play.html" in report.WRITTEN
+        assert len(page) < most and "held out of training" in page
+        assert str(out) not in page and str(out.parent) not in page and "http:" not in page and "https:" not in page
+
+
+def test_a_model_too_large_or_gone_astray_has_no_page_and_a_line_why(capsys, monkeypatch):
+    model = DVAE(64, "bernoulli", (8,), 4, 3, metadata={"shape": [8, 8], "data": None})
+    assert set(play.files(model, np.zeros((5, 8, 8)))) == {"play.html"} and not capsys.readouterr().out
+    model.prior_logits.assign([np.nan, 0, 0])
+    assert play.files(model, np.zeros((5, 8, 8))) == {} and "play.html is not written" in capsys.readouterr().out
+    model.prior_logits.assign([0, 0, 0])
+    monkeypatch.setattr(play, "MOST_WEIGHTS", 1000)
+    assert play.files(model, np.zeros((5, 8, 8))) == {} and "more than the 1,000" in capsys.readouterr().out
+
+
+def test_images_of_ones_own_have_another_shape_and_no_labels(tmp_path, browse):
+    tf.keras.utils.set_random_seed(0)
+    model = DVAE(12 * 20, "bernoulli", (16,), 1, 3, metadata={"shape": [12, 20], "data": "/home/me/secret"})
+    clean = np.random.default_rng(0).random((40, 12, 20), np.float32)
+    play.write(tmp_path / "play.html", model, clean)
+    assert "secret" not in (tmp_path / "play.html").read_text()
+    browser = browse(tmp_path / "play.html", "#own")
+    drag(browser, "picture", (0.1, 0.1), (0.5, 0.1))
+    seen = numbers(browser, "made.seen").reshape(12, 20)
+    assert seen[1, 2:10].min() > 0.5 and not seen[4:].any()  # where it was drawn
+    expected = model.reconstruct(seen.reshape(1, -1).astype(np.float32)).numpy()[0]
+    assert numbers(browser, "made.output") == pytest.approx(expected, abs=CLOSE)
+    assert browser.find_element("id", "legend").text == "" and "image" in browser.find_element("tag name", "h1").text
+
+
+def test_a_model_of_recordings_offers_its_held_out_windows(tmp_path, browse):
+    tf.keras.utils.set_random_seed(0)
+    model = DVAE(256, "gaussian", (16,), 6, 3, metadata={"experiment": "sound", "sample_rate": 4000, "rms": 0.2})
+    rng = np.random.default_rng(0)
+    clean, long_sound = rng.normal(size=(30, 256)).astype(np.float32), rng.normal(size=3000)
+    play.write(tmp_path / "play.html", model, clean, None, long_sound)
+    browser = browse(tmp_path / "play.html")
+    until(lambda: restored(browser))
+    assert numbers(browser, "shown.input.channels[0]") == pytest.approx(long_sound, abs=2e-3)
+    assert browser.find_elements("id", "keys") == [] and "private" in browser.find_element("tag name", "footer").text
+    browser.execute_script("element('window').value = 7; element('window').dispatchEvent(new Event('change'))")
+    until(lambda: restored(browser) and browser.execute_script("return shown.restored.channels[0].length") == 256)
+    expected = model.reconstruct(clean[7:8]).numpy()[0]
+    assert numbers(browser, "shown.restored.channels[0]") == pytest.approx(expected, abs=CLOSE)
+    drag(browser, "map", (0.4, 0.4), (0.6, 0.6))
+    until(lambda: not browser.execute_script("return gliding.timer"))
