@@ -97,9 +97,7 @@ def right_note(chopped, mask, notes, sample_rate, index, timbre="sine"):
     2 H s^2 / N_left. For one sinusoid, 1024 samples at 4.95 dB with a fifth missing, that is 31.07 dB; for six
     partials 7.8 dB less. Where partials decay it holds on average over where the gap falls, roughly.
 
-    An estimate that knows more may do better: with the amplitude known, as a model of sounds all equally loud may
-    learn it, half of the error is left, 3 dB more; with the partials' amplitudes and phases known relative to each
-    other, as a model of one timbre may learn them, there are two unknowns left again instead of 2 H.
+    Who knows more may do better: the amplitude, 3 dB; how partials relate to each other, two unknowns instead of 2 H.
     """
     fits = np.zeros(chopped.shape)
     for number, note in enumerate(notes):
@@ -155,7 +153,7 @@ def nearest_fill(damaged, mask, training_images):
 def digit_classifier(images, labels):
     """A judge of digits: a small network fitted to at most CLASSIFIED of the images (M, H, W) uint8 and their labels.
 
-    Takes flat images in [0, 1]; never fitted to mended or generated ones.
+    Takes flat images in [0, 1]; never fitted to restored or generated ones.
     """
     from sklearn.neural_network import MLPClassifier  # takes half a second to import
 

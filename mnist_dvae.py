@@ -1,11 +1,11 @@
-"""Complete digits of which a part is missing with a denoising VAE.
+"""Train a denoising VAE to complete digits with holes.
 
     python mnist_dvae.py                       # about a minute on a laptop's CPU
     python mnist_dvae.py --amount 0.4          # twice as much missing
     python mnist_dvae.py --corruption salt-pepper
     python mnist_dvae.py --data photos --size 32    # a folder of your own images
 
-The encoder sees MNIST digits with a random rectangle, a fifth of the image, blacked out; the network is scored on
+The encoder sees MNIST digits with a random rectangle, a fifth of the image, blacked out; the target is
 the whole digit, so the decoder learns to draw what must have been there.
 """
 
@@ -29,45 +29,40 @@ from harness.quiet_tensorflow import tf
 from harness.run_folder import METHOD, REFINED, Run
 from image_utils import mean_squared_error
 from media import image_files
-from pages import figures, report
+from pages import figures, play, report
+from pages.verdict import verdict
 
 HELD_OUT = 2000  # digits scored, at most
 SCORED_PIXELS = 2**25  # in all, at most: there are fewer of large images
 NEAREST_PIXELS = 2**27  # of training images that are searched for the nearest, at most
 GENERATED = 1000  # new digits scored at each checkpoint
 SHOWN, NEW_ROWS = 16, 6  # digits a row in the figures; rows of new ones
-COMPLETIONS, DOUBTED = 2, 16  # completions shown; those that doubt is told from
+COMPLETIONS, DOUBTED = 2, 16  # completions shown; those that doubt is computed from
 COLUMNS = "iteration", "loss", "hole_mse_over_mean_fill", "classifier_error"  # printed at each checkpoint
 
 
 @dataclass(frozen=True)
-class Settings(cli.Settings):
-    """What `mnist_dvae.py` can be told."""
+class Settings(corrupt.Settings):
+    """The settings of `mnist_dvae.py`."""
 
     experiment = "mnist"
     iters: int = 8000
     learning_rate: float = 2e-3
-    corruption: str = cli.flag("block", "how the input is damaged", choices=corrupt.CORRUPTIONS)
-    amount: float = cli.flag(0.2, "share missing or replaced; for gaussian, standard deviation")
     data: str = cli.flag(
         None,
-        "your own images instead of MNIST: a folder of any that Pillow reads, searched with all below it; or of "
-        "MNIST's original files; or an .npz file with Keras's keys or one array (count, H, W); "
-        "--deform is then 0 unless you say",
+        "your own images instead of MNIST: a folder of images that Pillow reads, searched recursively; or of "
+        "MNIST's original files; or an .npz file with Keras's keys or one array (count, H, W)",
     )
-    size: int = cli.flag(28, "pixels a side of a folder's images: their middle square, rescaled; 4 to 256")
+    size: int = cli.flag(28, "pixels per side of a folder's images, their middle square rescaled; 4 to 256")
     deform: float = cli.flag(
         0.1,
-        "images learned from are turned and sheared at random: standard deviation of the slopes; 0: not at all",
+        "augmentation: training images are rotated and sheared; standard deviation of the slopes, 0 for none",
         type=float,
         with_data=0.0,
     )
 
     def __post_init__(self):
         super().__post_init__()
-        corrupt.check(self.corruption, self.amount)
-        if self.data == "":
-            raise UserError("argument --data: is empty; give a folder or a file, or leave it out")
         if not 0 <= self.deform < 1:
             raise UserError(f"argument --deform: {self.deform:g} is not a number from 0 to below 1 (see --help)")
         if not 4 <= self.size <= 256:
@@ -81,6 +76,7 @@ class HeldOut(NamedTuple):
     clean: np.ndarray
     mask: np.ndarray
     mean_filled: np.ndarray  # the corrupted ones, holes filled with the mean training image
+    greyness: float  # mean of x (1 - x) over the training images' pixels: 0 if they are black and white
     labels: np.ndarray | None  # (M,)
     classifier: Any  # fitted to whole training images; None without labels
 
@@ -96,7 +92,7 @@ def make_batch(settings, train_images, seed, count):
     clean = image_utils.random_images(train_images, count, image_seed)
     if settings.deform:
         clean = image_utils.deformed(clean, settings.deform, deform_seed)
-    corrupted, _ = corrupt.CORRUPTIONS[settings.corruption](clean, settings.amount, corruption_seed)
+    corrupted, _ = corrupt.apply(settings, clean, corruption_seed)
     return flat(corrupted), flat(clean)
 
 
@@ -104,16 +100,14 @@ def held_out(settings, images):
     """The held-out examples, and the classifier that judges them, fitted to training images alone."""
     at_most = SCORED_PIXELS // images.train[0].size
     clean = image_utils.grey(images.test[: min(HELD_OUT, at_most)])
-    corrupted, mask = (
-        part.numpy()
-        for part in corrupt.CORRUPTIONS[settings.corruption](clean, settings.amount, training.HELD_OUT_SEED)
-    )
+    corrupted, mask = (part.numpy() for part in corrupt.apply(settings, clean, training.HELD_OUT_SEED))
     mean_filled = np.where(mask == 1, image_utils.mean_image(images.train), corrupted)
-    labels = classifier = None
+    known = image_utils.grey(images.train[:at_most])
+    labels, classifier, greyness = None, None, float(tf.reduce_mean(known * (1 - known)))
     if images.train_labels is not None:
         labels = images.test_labels[: len(clean)]
         classifier = baselines.digit_classifier(images.train[:at_most], images.train_labels[:at_most])
-    return HeldOut(corrupted, clean.numpy(), mask, mean_filled, labels, classifier)
+    return HeldOut(corrupted, clean.numpy(), mask, mean_filled, greyness, labels, classifier)
 
 
 def score(held, images):
@@ -143,10 +137,11 @@ def evaluate(settings, model, held):
     return scores, (reconstructed, generated)
 
 
-def refined(model, refine, corrupted, mask):
+def refined(model, refine, corrupted, mask, greyness):
     """Images by posteriors refined on what is observed, and their predictive deviation: (M, H, W), (M, H, W).
 
-    The deviation is that of pixels which are 0 or 1: how far each may be from what is drawn.
+    Of a pixel x in [0, 1] with mean p the variance is p (1 - p) - E[x (1 - x)]: all of it if x is 0 or 1. The second
+    part, whose mean is the greyness, is taken to be a fixed share of the first.
     """
     mean, log_var, _ = refine(flat(corrupted), flat(1 - mask), *model.encode(flat(corrupted)))
     reconstructed = model.expectation(mean).numpy()
@@ -154,17 +149,18 @@ def refined(model, refine, corrupted, mask):
         model.expectation(mean + tf.exp(0.5 * log_var) * tf.random.stateless_normal(mean.shape, (training.PRIOR, k)))
         for k in range(DOUBTED)
     ]
-    expected = np.mean(draws, axis=0)
-    deviation = np.sqrt(expected * (1 - expected))
-    return reconstructed.reshape(mask.shape), deviation.reshape(mask.shape)
+    expected = np.mean(draws, axis=0).reshape(mask.shape)
+    binary = expected * (1 - expected)
+    share = greyness / max(1e-9, np.mean(binary[mask == 1])) if mask.any() else 0
+    return reconstructed.reshape(mask.shape), np.sqrt(binary * max(0, 1 - share))
 
 
 def imagine(settings, model, refine, held):
     """Rows of the figure: what is made of the first digits by refined posteriors, ways to complete them, doubt."""
-    if settings.corruption not in corrupt.HIDING:
+    if not settings.tells_missing:
         return {}
     corrupted, mask = held.corrupted[:SHOWN], held.mask[:SHOWN]
-    reconstructed, deviation = refined(model, refine, corrupted, mask)
+    reconstructed, deviation = refined(model, refine, corrupted, mask, held.greyness)
     seed = settings.seed, training.PRIOR
     drawn = inference.completions(model, refine, flat(corrupted), flat(1 - mask), COMPLETIONS, seed).numpy()
     ways = {f"completion {i + 1}": row.reshape(mask.shape) for i, row in enumerate(drawn)}
@@ -172,7 +168,7 @@ def imagine(settings, model, refine, held):
 
 
 def honesty(held, reconstructed, deviation):
-    """Whether doubt is honest: the hole's error over the claimed one, root mean squares; nats of its pixels."""
+    """Whether doubt is calibrated: error in the hole over the deviation claimed, root mean squares; nats per pixel."""
     hole = held.mask == 1
     clean, claimed = held.clean[hole], np.clip(reconstructed[hole], 1e-3, 1 - 1e-3)
     error = np.sqrt(np.mean((clean - reconstructed[hole]) ** 2) / np.mean(deviation[hole] ** 2))
@@ -201,10 +197,10 @@ def compared_estimates(kind, held, train_images, ours):
 def render(settings, kind, held, estimates, imagined, iteration):
     """The pictures of a checkpoint: {file name: save(path)}. imagined: further rows, {label: (SHOWN, H, W)}."""
     reconstructed, generated = estimates
-    what = f"{settings.corruption} {settings.amount:g}, after {iteration} iterations"
+    what = f"{settings.damage}, after {iteration} iterations"
     rows = {"original": held.clean, "damaged": held.corrupted, "reconstructed": reconstructed}
     mended = figures.digit_rows(
-        f"Held-out {kind}s mended ({what}); red: damaged",
+        f"Held-out {kind}s restored ({what}); red: missing",
         {label: images[:SHOWN] for label, images in (rows | imagined).items()},
         {"damaged": held.mask[:SHOWN]},
     )
@@ -240,13 +236,15 @@ def main(settings):
             files = render(settings, kind, held, estimates, imagine(settings, model, refine, held), iteration)
             run.log(iteration, {"train_loss": train_loss, **scores}, files)
         ours = {METHOD: estimates[0]}
-        if settings.corruption in corrupt.HIDING:
-            ours[REFINED], deviation = refined(model, refine, held.corrupted, held.mask)
+        if settings.tells_missing:
+            ours[REFINED], deviation = refined(model, refine, held.corrupted, held.mask, held.greyness)
         methods = compared_estimates(kind, held, images.train, ours)
         rows = [{"method": method, **score(held, estimate)} for method, estimate in methods.items()]
         if REFINED in ours:
             next(row for row in rows if row["method"] == REFINED).update(honesty(held, ours[REFINED], deviation))
+        run.save(play.files(model, held.clean, held.labels))
         run.finish(model, rows)
+        print(verdict(rows))
     print(f"Look at {settings.out / 'index.html'}")
 
 

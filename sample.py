@@ -1,4 +1,4 @@
-"""New digits or sounds from a trained model, blends of two, and a map of what it tells apart.
+"""Sample new digits or sounds from a trained model, interpolate, or map its latent space.
 
 python sample.py plots/mnist                   # new digits: plots/mnist/generated.png
 python sample.py plots/mnist --blend 3 17      # one held-out digit becomes another: blend.png
@@ -10,22 +10,21 @@ import harness  # noqa: F401  sets NumPy's threads, so before NumPy
 
 # isort: split
 import os
-import tempfile
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from audio_utils import C_MAJOR, noisy_notes, note_fades, one_after_the_other, write_wav
+from audio_utils import note_fades, one_after_the_other, write_wav
 from harness import UserError, cli
 from harness.run_folder import claimed, replacing
-from media import blend_sound, folders, sound_files
-from media.image_files import load_images, read_image
+from media import blend_sound, held_out
+from media.image_files import read_image
 from pages import figures
+from pages.figures import principal_axes
 
 NEW_DIGITS, NEW_SOUNDS, MOST = 96, 16, 500
 A_ROW, STEPS, MAPPED = 16, 12, 2000  # new digits a row; images of a blend, its ends included; examples on a map
-LONG_SECONDS = 1  # of the long sound that recordings are read with, and nothing here uses
 
 
 def read_flags():
@@ -34,12 +33,12 @@ def read_flags():
     add("model", type=Path, metavar="MODEL", help="the folder of a finished run, or its model.keras")
     what = flags.add_mutually_exclusive_group()
     ends = "numbers of held-out images (0 is the first) or image files; or notes such as C4, or sound files"
-    what.add_argument("--blend", nargs=2, metavar=("A", "B"), help=f"from A to B: {ends}")
-    what.add_argument("--map", action="store_true", help="where examples lie in latent space, on its principal axes")
-    what.add_argument("--count", type=cli.whole_number, help=f"new digits ({NEW_DIGITS}) or sounds ({NEW_SOUNDS})")
-    add("--seed", type=cli.seed, default=0, help="of new ones (0)")
-    add("--data", help="where the data now are that the model was trained with, to blend or map those held out")
-    add("-o", "--out", type=Path, metavar="FOLDER", help="folder to write to (beside the model)")
+    what.add_argument("--blend", nargs=2, metavar=("A", "B"), help=f"interpolate from A to B: {ends}")
+    what.add_argument("--map", action="store_true", help="plot held-out examples on two latent axes")
+    what.add_argument("--count", type=cli.whole_number, help=f"how many: digits ({NEW_DIGITS}), sounds ({NEW_SOUNDS})")
+    add("--seed", type=cli.seed, default=0, help="random seed (0)")
+    add("--data", help="where the training data are now, to interpolate or map held-out examples")
+    add("-o", "--out", type=Path, metavar="FOLDER", help="output folder (default: beside the model)")
     settings = flags.parse_args()
     if settings.count and settings.count > MOST:
         flags.error(f"argument --count: at most {MOST} at once")
@@ -59,66 +58,13 @@ def write(settings, name, save):
     print(f"wrote {out / name}")
 
 
-def principal_axes(points):
-    """Points (M, L) on their two principal axes (M, 2), and the share of the variance along each."""
-    centred = points - points.mean(axis=0)
-    _, lengths, axes = np.linalg.svd(centred, full_matrices=False)
-    return centred @ axes[:2].T, lengths[:2] ** 2 / np.sum(lengths**2)
-
-
-def check_data(model, settings, data, provenance):
-    """UserError unless the data are those the model was trained with: what is held out of others, it may have seen."""
-    learned = model.metadata.get("sha256")
-    if learned and provenance.get("sha256") != learned:
-        raise UserError(f"{settings.model}: not trained with {data} as found there; say by --data where its own are")
-
-
-def held_out_images(model, settings):
-    """The held-out images of the model's data, as grey levels (M, H, W), and their labels or None.
-
-    UserError if they are not to be found, or others.
-    """
-    shape = tuple(model.metadata["shape"])
-    data = settings.data or model.metadata.get("data")
-    if data and not os.path.exists(data):
-        raise UserError(f"{data}: not there any more; say by --data where the images are that the model learned from")
-    found = load_images(data, shape[0])
-    images = found.test
-    if images.shape[1:] != shape:
-        raise UserError(f"{data or 'MNIST'}: images of {images.shape[1:]} pixels, the model knows {shape}; see --data")
-    check_data(model, settings, data or f"digits ({found.provenance['source']})", found.provenance)
-    return images, found.test_labels
-
-
-def held_out_windows(model, settings):
-    """Windows (M, N) of the sounds that the model has heard, which note each is, and the notes' names.
-
-    Of recordings, those held out, without notes. UserError if they are not given, or others.
-    """
-    rate, rms = model.metadata["sample_rate"], model.metadata.get("rms")
-    notes = model.metadata.get("notes", None if rms else C_MAJOR)  # the first scripts had no others and wrote no level
-    if notes:
-        if settings.data:
-            raise UserError(f"{settings.model}: a model of the built-in notes; leave --data out")
-        timbre = model.metadata.get("timbre", "sine")
-        _, examples, labels = noisy_notes(notes, MAPPED, model.input_size, rate, (0, 0), timbre)
-        return examples, labels, notes
-    if not settings.data:
-        raise UserError(f"{settings.model}: a model of recordings; say by --data where those are that it learned from")
-    with tempfile.TemporaryDirectory() as folder:
-        sounds = sound_files.load(settings.data, rate, model.input_size, rms, LONG_SECONDS, folder)
-        folders.print_skipped(sounds.skipped)
-        check_data(model, settings, settings.data, sounds.provenance)
-        return sounds.windows("held out", MAPPED, (0, 0))[0], None, None
-
-
 def blend_images(model, settings):
     numbers = [int(name) for name in settings.blend if name.isdecimal()]
-    held_out = held_out_images(model, settings)[0] if numbers else []
-    if numbers and max(numbers) >= len(held_out):
-        raise UserError(f"{max(numbers)}: the images held out are 0 to {len(held_out) - 1}; choose among them")
+    known = held_out.images(model, settings.model, settings.data)[0] if numbers else []
+    if numbers and max(numbers) >= len(known):
+        raise UserError(f"{max(numbers)}: the images held out are 0 to {len(known) - 1}; choose among them")
     shape = tuple(model.metadata["shape"])
-    ends = [held_out[int(name)] if name.isdecimal() else read_image(name, shape) for name in settings.blend]
+    ends = [known[int(name)] if name.isdecimal() else read_image(name, shape) for name in settings.blend]
     ends = np.stack(ends) / np.float32(255)
     means = model.encode(ends.reshape(2, -1))[0].numpy()
     shares = np.linspace(0, 1, STEPS)[:, None]
@@ -126,7 +72,7 @@ def blend_images(model, settings):
     strip = [ends[0], *steps.reshape(-1, *shape), ends[1]]
     names = [f"no. {name}" if name.isdecimal() else os.path.basename(name) for name in settings.blend]
     labels = [names[0], *(f"{share:.0%}" for share in shares[:, 0]), names[1]]
-    title = "Outside, two images as they are; inside, decoded on the way between them in latent space"
+    title = "Outside, two images as they are; inside, the interpolation between them in latent space"
     write(settings, "blend.png", partial(figures.save, pictures=[figures.strip(title, strip, labels)]))
 
 
@@ -145,16 +91,16 @@ def draw_map(model, settings):
     if model.latent < 2:
         raise UserError(f"{settings.model}: its --latent is 1, and a map needs 2 dimensions or more")
     if "shape" in model.metadata:
-        images, labels = held_out_images(model, settings)
+        images, labels = held_out.images(model, settings.model, settings.data)
         examples, names, what = images[:MAPPED].reshape(-1, model.input_size) / np.float32(255), None, "held-out images"
         labels = None if labels is None else labels[:MAPPED]
     else:
-        examples, labels, names = held_out_windows(model, settings)
+        examples, labels, names = held_out.windows(model, settings.model, settings.data, MAPPED)
         what = "noisy notes" if names else "held-out windows"
     means = model.encode(examples)[0].numpy()
     if len(means) < 3 or not np.ptp(means, axis=0).any():
         raise UserError(f"{settings.model}: fewer than 3 places to map in {len(means)} {what}; give more by --data")
-    points, shares = principal_axes(means)
+    points, shares, _ = principal_axes(means)
     title = f"{len(points):,} {what} in latent space (posterior means)"
     picture = figures.latent_map(title, points, shares, labels, names)
     write(settings, "map.png", partial(figures.save, pictures=[picture]))

@@ -1,13 +1,12 @@
-"""Mend chopped notes with a denoising VAE that has never heard a whole or a clean one.
+"""Train a denoising VAE to restore chopped, noisy sounds.
 
     python sound_dvae.py                       # 800 iterations, well under a minute on a laptop's CPU
     python sound_dvae.py --iters 3200          # longer, closer to the oracle
-    python sound_dvae.py --corruption scatter --amount 0.5
     python sound_dvae.py --timbre plucked --notes C4,E4,G4,C5
-    python sound_dvae.py --data recordings     # your own: a file or a folder of WAV, FLAC, OGG, MP3
+    python sound_dvae.py --data recordings --noise 0.3    # your own WAV, FLAC, OGG, MP3; noisy ones, too
 
-The seven notes of C major, each a sinusoid buried in white noise, come in windows of 64 ms with a fifth of the
-samples missing. The network is scored on the whole noisy window, yet what it learns to draw is the tone.
+The seven notes of C major, sinusoids buried in white noise, come in windows of 64 ms with a fifth of the
+samples missing. The target is the whole noisy window, yet what the network learns to draw is the tone.
 """
 
 import harness  # noqa: F401  sets NumPy's threads, so before NumPy
@@ -25,14 +24,15 @@ import audio_utils
 import baselines
 import corrupt
 import training
-from audio_utils import C_MAJOR, TIMBRES, Notes, note_frequency, snr_db, write_wav
+from audio_utils import C_MAJOR, NOISE_STD, TIMBRES, Notes, note_frequency, snr_db, write_wav
 from harness import UserError, cli
 from harness.quiet_tensorflow import tf
 from harness.run_folder import METHOD, REFINED, Run
 from inference import HOPS_A_WINDOW, refined_reconstruct, refiner, restore
-from media import sound_files
+from media import fill_gaps, noise, sound_files
 from media.folders import print_skipped
-from pages import figures, report
+from pages import figures, play, report
+from pages.verdict import verdict
 
 ONE_NOTE = 0.9  # a generated sound is one note if one of those it learned explains this share of its energy
 HELD_OUT_WINDOWS = 2048
@@ -40,7 +40,7 @@ LONG_SECONDS = 3.5  # of the long input, at most, where it is not a scale
 GENERATED = 512  # new sounds scored at each checkpoint
 SHOWN = 16  # of them in the figure and the WAV
 AUTOREGRESSED = 128  # windows are enough for this baseline, the slowest
-OWN_LATENT = 16  # recordings vary in more ways than notes do; 32 is no better
+FILTERED = f"{METHOD} + Wiener filter"
 COLUMNS = "iteration", "loss", "snr_db", "gap_snr_db", "long_snr_db"  # printed at each checkpoint
 
 
@@ -57,30 +57,26 @@ def notes(text):
 
 
 @dataclass(frozen=True)
-class Settings(cli.Settings):
-    """What `sound_dvae.py` can be told."""
+class Settings(corrupt.Settings):
+    """The settings of `sound_dvae.py`."""
 
     experiment = "sound"
-    iters: int = 800
+    iters: int = cli.flag(800, "optimizer steps", with_data=1600)
     batch_size: int = 256
-    learning_rate: float = 8e-3
-    hidden: tuple = (256, 256, 128)
-    latent: int = cli.flag(5, "dimensions of z", with_data=OWN_LATENT)
-    corruption: str = cli.flag("block", "how the input is damaged", choices=corrupt.CORRUPTIONS)
-    amount: float = cli.flag(0.2, "share missing or replaced; for gaussian, standard deviation")
-    sample_rate: int = cli.flag(16000, "Hz, at least 1000")
-    window: int = cli.flag(1024, "samples the network sees at once")
-    notes: tuple = cli.flag(C_MAJOR, "of the built-in sounds, e.g. C4,Eb4,F#4", type=notes)
-    timbre: str = cli.flag("sine", "of the built-in sounds", choices=TIMBRES)
+    learning_rate: float = cli.flag(8e-3, "peak learning rate; warm-up, then cosine decay to 0", with_data=3e-3)
+    hidden: tuple = cli.flag((256, 256, 128), "widths of the encoder's layers, e.g. 256,128", with_data=(512, 512))
+    latent: int = cli.flag(5, "latent dimensions", with_data=64)
+    sample_rate: int = cli.flag(16000, "sample rate in Hz, at least 1000")
+    window: int = cli.flag(1024, "samples per window")
+    notes: tuple = cli.flag(C_MAJOR, "notes of the built-in sounds, e.g. C4,Eb4,F#4", type=notes)
+    timbre: str = cli.flag("sine", "timbre of the built-in sounds", choices=TIMBRES)
     data: str = cli.flag(
         None,
-        "your own sounds instead: a WAV, FLAC, OGG or MP3 file, or a folder of them; "
-        f"--latent is then {OWN_LATENT} unless you say",
+        "your own sounds instead: a WAV, FLAC, OGG or MP3 file, or a folder of them",
     )
 
     def __post_init__(self):
         super().__post_init__()
-        corrupt.check(self.corruption, self.amount)
         rate, longest = self.sample_rate, self.sample_rate // 4
         if rate < 1000:
             raise UserError(f"argument --sample-rate: {rate} Hz is too low for sound; at least 1000 (see --help)")
@@ -139,22 +135,21 @@ def make_batch(settings, sounds, seed, count):
     """A training batch: chopped and whole windows, noisy both, (count, N) each."""
     sound_seed, corruption_seed = tf.unstack(tf.random.split(seed))
     _, clean, _ = sounds.windows("training", count, sound_seed)
-    corrupted, _ = corrupt.CORRUPTIONS[settings.corruption](clean, settings.amount, corruption_seed)
+    corrupted, _ = corrupt.apply(settings, clean, corruption_seed)
     return corrupted, clean
 
 
 def held_out(settings, sounds):
     """The held-out windows and the long sound."""
-    corruption = corrupt.CORRUPTIONS[settings.corruption]
     reference, clean, note = sounds.windows("held out", HELD_OUT_WINDOWS, training.HELD_OUT_SEED)
-    corrupted, mask = corruption(clean, settings.amount, tf.random.fold_in(training.HELD_OUT_SEED, 1))
+    corrupted, mask = corrupt.apply(settings, clean, tf.random.fold_in(training.HELD_OUT_SEED, 1))
     windows = (part if part is None else part.numpy() for part in (corrupted, clean, mask, reference, note))
     long_seed = settings.seed, training.LONG_INPUT
     long_reference, long_clean = sounds.long(long_seed)
     cut = tf.constant(audio_utils.cut(long_clean, settings.window), tf.float32)
-    long_corrupted, long_mask = (
-        part.numpy().ravel()[: long_clean.size] for part in corruption(cut, settings.amount, long_seed)
-    )
+    noisy = cut + settings.noise / 2 * corrupt.normal(cut.shape, tf.random.fold_in(long_seed, 1))  # steady, as noise is
+    damaged = corrupt.CORRUPTIONS[settings.corruption](noisy, settings.amount, long_seed)
+    long_corrupted, long_mask = (part.numpy().ravel()[: long_clean.size] for part in damaged)
     return HeldOut(*windows, long_corrupted, long_clean, long_mask, long_reference)
 
 
@@ -163,13 +158,26 @@ def restored(settings, held, reconstruct, hops=HOPS_A_WINDOW):
     return restore(held.long_corrupted, held.long_mask, reconstruct, settings.window, settings.window // hops)
 
 
+def without_noise(settings, held, reconstruct):
+    """The long sound as `reconstruct` and what it was given have it together: gaps filled, noise taken out."""
+
+    def redraw(sound, mask):
+        return restore(sound, mask, reconstruct, settings.window, settings.window // HOPS_A_WINDOW)
+
+    given = held.long_corrupted, held.long_mask
+    power, _, weights = noise.tried(*given, settings.sample_rate, redraw)
+    return noise.restored(*given, redraw(*given), settings.sample_rate, power, weights)
+
+
 def score(settings, held, windows, long):
-    """The scores of an estimate of the held-out windows (or the first of them), and of the long sound."""
-    reference, missing = held.reference[: len(windows)], held.mask[: len(windows)] == 1
-    gaps = held.long_mask == 1
+    """The scores of an estimate of the held-out windows (the first of them, or None), and of the long sound."""
+    scores, gaps = {}, held.long_mask == 1
+    if windows is not None:
+        reference, missing = held.reference[: len(windows)], held.mask[: len(windows)] == 1
+        scores["snr_db"] = snr_db(reference, windows)
+        scores["gap_snr_db"] = snr_db(reference[missing], windows[missing])
     return {
-        "snr_db": snr_db(reference, windows),
-        "gap_snr_db": snr_db(reference[missing], windows[missing]),
+        **scores,
         "long_snr_db": snr_db(held.long_reference, long),
         "long_gap_snr_db": snr_db(held.long_reference[gaps], long[gaps]),
         "long_si_sdr_db": audio_utils.si_sdr_db(held.long_reference, long),
@@ -196,27 +204,29 @@ def compared_estimates(settings, sounds, held, ours):
 
     ours: those of the model. The others are the baselines.
     """
-    windows, long = ours[METHOD]
     options = sounds.note_options
 
     def autoregress(windows):
         return baselines.autoregress(windows, windows == 0)
 
+    filled = fill_gaps.fill(held.long_corrupted, noise.edges(held.long_mask), settings.sample_rate)
+    if (filled == 0).any():  # gaps too many for it
+        filled = restored(settings, held, autoregress, hops=2)
     methods = {
         "chopped input": (held.corrupted, held.long_corrupted),
         "linear interpolation": (
             baselines.interpolate(held.corrupted, held.mask),
             baselines.interpolate(held.long_corrupted[None], held.long_mask[None])[0],
         ),
-        f"autoregression (first {AUTOREGRESSED})": (
-            autoregress(held.corrupted[:AUTOREGRESSED]),
-            restored(settings, held, autoregress, hops=2),
-        ),
+        f"autoregression (windows: first {AUTOREGRESSED})": (autoregress(held.corrupted[:AUTOREGRESSED]), filled),
     }
+    noise_std = np.hypot(NOISE_STD if options else 0, settings.noise / 2)
+    if noise_std:
+        frames = noise.transform(settings.sample_rate)
+        power = np.full(frames.f_pts, noise_std**2 * np.sum(frames.win**2))
+        methods["autoregression + Wiener filter, noise known"] = None, noise.classic_wiener(frames, filled, power)
     if not options:
-        filled = np.where(held.mask == 1, windows, held.corrupted)
-        long_filled = np.where(held.long_mask == 1, long, held.long_corrupted)
-        return methods | ours | {f"{METHOD} in the gaps, the input elsewhere": (filled, long_filled)}
+        return methods | ours
 
     def best_note(windows):
         return baselines.best_note(windows, windows == 0, **options)
@@ -235,27 +245,25 @@ def canvas(settings, held):
     """What every checkpoint's figure of the long sound is drawn on."""
     frequency_limit = audio_utils.frequency_limit(held.long_reference, settings.sample_rate)
     draw = figures.sounds(held.long_corrupted, held.long_mask, settings.sample_rate, frequency_limit)
-    gain = min(1.0, 0.99 / np.abs(held.long_clean).max())  # one for all WAVs: their levels compare, none clips
+    peak = np.abs([held.long_clean, held.long_corrupted]).max()
+    gain = min(1.0, 0.99 / peak)  # one for all WAVs: their levels compare, none clips
     return Canvas(draw, draw("", "chopped input", held.long_corrupted), gain)
 
 
 def render_inputs(settings, sounds, held, on):
     """The long sound as WAVs: whole, chopped, and without noise if that is known: {file name: save(path)}."""
     inputs = {"clean.wav": held.long_clean, "chopped.wav": held.long_corrupted}
-    if sounds.note_options:
-        inputs["tone.wav"] = held.long_reference
-    return {
-        name: partial(write_wav, signal=on.gain * sound, sample_rate=settings.sample_rate)
-        for name, sound in inputs.items()
-    }
+    inputs |= {"tone.wav": held.long_reference} if sounds.note_options else {}
+    write = partial(write_wav, sample_rate=settings.sample_rate)
+    return {name: partial(write, signal=on.gain * sound) for name, sound in inputs.items()}
 
 
 def render(settings, title, on, estimates, iteration):
     """The pictures and WAVs of a checkpoint: {file name: save(path)}."""
     _, long, generated = estimates
     rate = settings.sample_rate
-    what = f"{settings.corruption} {settings.amount:g}, after {iteration} iterations"
-    mended = on.draw(f"{title}, mended ({what})", "reconstruction", long)
+    what = f"{settings.damage}, after {iteration} iterations"
+    mended = on.draw(f"{title}, restored ({what})", "reconstruction", long)
     new = figures.windows(f"New sounds from the prior ({what})", generated[:SHOWN], rate)
     new_sound = audio_utils.one_after_the_other(generated[:SHOWN], rate)
     return {
@@ -286,11 +294,23 @@ def main(settings):
             files = render(settings, sounds.title, on, estimates, iteration)
             run.log(iteration, {"train_loss": train_loss, **scores}, files)
         ours = {METHOD: estimates[:2]}
-        if settings.corruption in corrupt.HIDING:
+        if settings.corruption != "salt-pepper":  # which does not tell where it is
+            ours[FILTERED] = None, without_noise(settings, held, model.reconstruct)
+        if settings.tells_missing:
             better = refined_reconstruct(model, refiner(model))
             ours[REFINED] = better(held.corrupted).numpy(), restored(settings, held, better)
+        if settings.data and FILTERED in ours:
+            best = ours[FILTERED][1]
+            mended = on.draw(f"{sounds.title}: gaps filled, noise taken out ({settings.damage})", "restored", best)
+            sound = partial(write_wav, signal=on.gain * best, sample_rate=settings.sample_rate)
+            run.save({"restored.png": partial(figures.save, pictures=[mended, on.chopped]), "restored.wav": sound})
         methods = compared_estimates(settings, sounds, held, ours)
-        run.finish(model, [{"method": method, **score(settings, held, *both)} for method, both in methods.items()])
+        run.save(play.files(model, held.clean, held.note, held.long_clean))
+        rows = [{"method": method, **score(settings, held, *both)} for method, both in methods.items()]
+        run.finish(model, rows)
+        print(verdict(rows))
+    if settings.data:
+        print(f"Longer training hears more: add --iters {4 * settings.iters} --out FOLDER")
     print(f"Look at and listen to {settings.out / 'index.html'}")
 
 

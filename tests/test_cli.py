@@ -37,8 +37,9 @@ def test_flags_become_settings_of_their_type():
         iters=7, learning_rate=0.01, hidden=(3, 2), seed=0, out=Path("a/b"), kind="snow", amount=3.0
     )
     assert [type(value) for value in (given.iters, given.amount, given.hidden)] == [int, float, tuple]
-    with pytest.raises(UserError, match="--out: is empty"):
-        parse("--out", "")
+    for name in ("--out", "--data"):
+        with pytest.raises(UserError, match=f"{name}: is empty"):
+            parse(name, "")
     assert parse("--resume").resume and not parse("--resume").overwrite
     assert parse("--data", "x").amount == 2 and parse("--data", "x", "--amount", "0.3").amount == 0.3
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -50,7 +51,7 @@ def test_help_says_what_the_defaults_are(capsys):
         parse("--help")
     said = " ".join(capsys.readouterr().out.split())
     assert end.value.code == 0 and said.count("Weather.") == 1
-    for line in ("optimizer steps (default: 30)", "what falls (default: rain)", "(default: plots/weather)"):
+    for line in ("optimizer steps (30)", "what falls (rain)", "(plots/weather)", "how much (0.5; with --data 2.0)"):
         assert line in said
 
 
@@ -109,7 +110,7 @@ def test_the_second_interruption_is_left_to_the_system(interruptible, capfd):
             assert noted == [number]
             assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGINT) == signal.SIG_DFL
         assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
-        assert capfd.readouterr().err == "\nfinishing what is under way; once more stops at once\n"
+        assert capfd.readouterr().err == "\nfinishing what is under way; press again to stop at once\n"
 
 
 def test_what_is_ignored_when_a_script_starts_stays_ignored(interruptible):

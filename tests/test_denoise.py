@@ -85,7 +85,7 @@ def test_bad_files_among_good_ones_are_named_and_the_others_mended(tmp_path, sou
     assert [line.split(": ")[1].rsplit("/")[-1] for line in done.stderr.splitlines()] == list(bad)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"good ü.wav", "-good.flac"}
     assert done.stdout.count("10 gaps, 10.0% missing") == 2
-    assert done.stdout.splitlines()[-1] == "2 of 7 files mended, 5 could not be"
+    assert done.stdout.splitlines()[-1] == "2 of 7 files restored, 5 could not be"
     kept, _ = soundfile.read(tmp_path / "out/-good.flac")
     np.testing.assert_array_equal(kept[~gaps], soundfile.read(folder / "-good.flac")[0][~gaps])
     assert snr_db(whole[gaps], kept[gaps]) > 15
@@ -119,21 +119,21 @@ def test_whatever_a_file_raises_the_others_are_done(tmp_path, capsys):
     faults = {sources[0]: ZeroDivisionError("no\nfault of theirs"), sources[3]: OSError(errno.ENOSPC, "No space")}
     status, out, err = batch(pairs, capsys, faulty=faults)
     assert status == 1 and err[:2] == [
-        f"denoise.py: {sources[0]}: ZeroDivisionError, a fault of these scripts; please report it",
+        f"denoise.py: {sources[0]}: ZeroDivisionError, a bug in these scripts; please report it",
         f"denoise.py: {tmp_path}/out/deep: No space",
     ]
     assert err[2].startswith("Traceback") and err[-2:] == ["ZeroDivisionError: no", "fault of theirs"]
-    assert out[-1] == "3 of 5 files mended, 2 could not be" and "b\\udce9.wav: copied" in out[0] and len(out) == 4
+    assert out[-1] == "3 of 5 files restored, 2 could not be" and "b\\udce9.wav: copied" in out[0] and len(out) == 4
     assert {path.name for path in (tmp_path / "out/deep").iterdir()} == {sources[i].name for i in (1, 2, 4)}
 
     (tmp_path / "out/deep/e.wav").write_text("by hand")
     faults = {sources[3]: UserError("d.wav: bad"), sources[1]: MemoryError("not reached")}
     status, out, err = batch(pairs, capsys, faulty=faults)
     assert status == 2 and err == ["denoise.py: d.wav: bad"]
-    assert out[-1] == "1 of 5 files mended, 3 were there already and --overwrite replaces them, 1 could not be"
+    assert out[-1] == "1 of 5 files restored, 3 were there already and --overwrite replaces them, 1 could not be"
     assert (tmp_path / "out/deep/e.wav").read_text() == "by hand"
     status, out, _ = batch(pairs[2:], capsys, overwrite=True)
-    assert status == 0 and out[-1] == "3 of 3 files mended" and (tmp_path / "out/deep/e.wav").read_text() == "e"
+    assert status == 0 and out[-1] == "3 of 3 files restored" and (tmp_path / "out/deep/e.wav").read_text() == "e"
     assert not list(tmp_path.rglob(".unfinished*"))
 
 
@@ -159,7 +159,7 @@ def test_one_result_that_is_there_is_replaced_only_if_asked(tmp_path, sound):
     (tmp_path / "b.wav").write_text("by hand")
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was loaded')")
     arguments = "denoise.py", sound[0], tmp_path / "a.wav", "-o", tmp_path / "b.wav", "--keep"
-    refused(run(*arguments, PYTHONPATH=str(tmp_path)), "b.wav: is there already", "--overwrite")
+    refused(run(*arguments, PYTHONPATH=str(tmp_path)), "b.wav: already exists", "--overwrite")
     assert (tmp_path / "b.wav").read_text() == "by hand"
     done = run(*arguments, "--overwrite")
     assert done.returncode == 0, done.stderr

@@ -10,6 +10,7 @@ import soundfile
 import audio_utils
 from harness import UserError
 from media import sound_files, sound_levels
+from media.fill_gaps import fill
 from media.gaps import find_gaps, inside, read_gaps
 from media.model_file import Restorer
 from media.restore_sound import restore_sound
@@ -172,7 +173,7 @@ def test_the_network_is_shown_the_level_it_was_trained_at_whatever_the_files(tmp
     noise = rng.standard_normal(16 * RATE) * 0.001
     noise[8 * RATE :] = 0  # silence does not count, nor does what is missing
     noise[: 8 * RATE].reshape(-1, 1600)[:, 400:600] = 0
-    for metadata, expected in (({}, 0.40620), ({"rms": 0.1}, 0.1)):  # sqrt(0.5**2 / 2 + 0.2**2)
+    for metadata, expected in (({}, 0.40620), ({"rms": 0.1, "notes": ["C4"]}, 0.1)):  # sqrt(0.5**2 / 2 + 0.2**2)
         soundfile.write(tmp_path / "a.wav", noise, RATE, subtype="FLOAT")
         restore_sound(stand_in(listen, **metadata), tmp_path / "a.wav", tmp_path / "b.wav", keep=False)
         values = np.concatenate(seen)
@@ -413,3 +414,56 @@ def test_results_are_rounded_to_the_files_levels(tmp_path, subtype, levels):
         results[kind] = soundfile.read(tmp_path / f"{kind}.wav")[0]
     assert np.abs(results[subtype] - results["DOUBLE"]).max() < 0.501 / levels
     assert np.ptp(results["DOUBLE"] * levels % 1) > 0.9  # which needed it
+
+
+def nothing(windows):
+    return np.zeros_like(windows)
+
+
+def test_gaps_in_clean_sound_are_filled_by_autoregression_at_the_files_own_rate(tmp_path):
+    """Above what the network can hear, too; in blocks of any length, and each channel on its own."""
+    low, high = (tone_with_gaps(44100, frequency=frequency) for frequency in (440.0, 12_000.0))
+    tone, chopped, gaps = (np.stack([a + b, a], 1) if a.dtype != bool else a for a, b in zip(low, high))
+    soundfile.write(tmp_path / "a.wav", chopped, 44100, subtype="DOUBLE")
+    line = restore_sound(stand_in(nothing), tmp_path / "a.wav", tmp_path / "b.wav", keep=True)
+    restored, _ = soundfile.read(tmp_path / "b.wav")
+    assert "20 gaps, 10.0% missing, filled by autoregression" in line
+    assert audio_utils.snr_db(tone[gaps], restored[gaps]) > 60
+    np.testing.assert_array_equal(restored[~gaps], chopped[~gaps])
+
+
+@pytest.mark.parametrize("block", [100, 4410, 1 << 16])
+def test_gaps_are_filled_alike_wherever_blocks_end(tmp_path, monkeypatch, block):
+    _, chopped, gaps = tone_with_gaps(22050, gap=0.03)
+    chopped += ~gaps * 0.01 * np.random.default_rng(0).standard_normal(chopped.size)
+    monkeypatch.setattr(sound_files, "FRAMES_A_BLOCK", block)
+    soundfile.write(tmp_path / "a.wav", chopped, 22050, subtype="DOUBLE")
+    restore_sound(stand_in(nothing), tmp_path / "a.wav", tmp_path / "b.wav", keep=True)
+    expected = fill(chopped.astype(np.float32), np.flatnonzero(np.diff(gaps)).reshape(-1, 2) + 1, 22050)
+    np.testing.assert_allclose(soundfile.read(tmp_path / "b.wav")[0][gaps], expected[gaps], atol=1e-6)
+
+
+def test_gaps_in_noisy_sound_are_the_networks_as_without_keep(tmp_path):
+    tone, _, gaps = tone_with_gaps(RATE, seconds=2.0)
+    noisy = (tone + 0.2 * np.random.default_rng(1).standard_normal(tone.size)) * ~gaps
+    drawn = restored(tmp_path, noisy, as_trained)
+    chord = tone + tone_with_gaps(RATE, seconds=2.0, frequency=950.0)[0]  # the model knows single tones
+    soundfile.write(tmp_path / "in.wav", np.stack([noisy, chord * ~gaps], 1), RATE, subtype="FLOAT")
+    line = restore_sound(stand_in(as_trained), tmp_path / "in.wav", tmp_path / "out.wav", keep=True)
+    kept, _ = soundfile.read(tmp_path / "out.wav")
+    assert "20 filled by autoregression and 20 by the network" in line
+    np.testing.assert_array_equal(kept[gaps, 0], drawn[gaps])
+    assert audio_utils.snr_db(chord[gaps], kept[gaps, 1]) > 60
+
+
+def test_scattered_gaps_are_the_networks(tmp_path):
+    tone, _, _ = tone_with_gaps(RATE)
+    soundfile.write(tmp_path / "in.wav", tone, RATE, subtype="FLOAT")
+    (tmp_path / "gaps").write_text("".join(f"{start} {start + 0.002}\n" for start in np.arange(100, 900, 4) / 1000))
+    options = {"gap_file": tmp_path / "gaps"}
+    drawn = restored(tmp_path, tone, **options)
+    line = restore_sound(stand_in(sinusoids), tmp_path / "in.wav", tmp_path / "out.wav", keep=True, **options)
+    gaps = inside(read_gaps(tmp_path / "gaps", RATE, tone.size), 0, tone.size)
+    assert "by the network" in line
+    middle = gaps & (np.abs(np.arange(tone.size) - 8000) < 4000)
+    np.testing.assert_array_equal(soundfile.read(tmp_path / "out.wav")[0][middle], drawn[middle])

@@ -15,7 +15,7 @@ import models
 import sample
 from audio_utils import note_frequency
 from harness import cli
-from media import blend_sound, image_files, model_file
+from media import blend_sound, held_out, image_files, model_file
 from pages import figures
 
 RATE, WINDOW = 4000, 256
@@ -138,7 +138,7 @@ def test_the_map_is_the_principal_components_of_the_posterior_means(monkeypatch,
     from sklearn.decomposition import PCA
 
     points = np.random.default_rng(0).normal(size=(200, 5)) * [5, 3, 1, 1, 0.5] + 7
-    ours, ratio = sample.principal_axes(points)
+    ours, ratio, _ = sample.principal_axes(points)
     pca = PCA(2).fit(points)
     np.testing.assert_allclose(np.abs(ours), np.abs(pca.transform(points)), atol=1e-9)
     np.testing.assert_allclose(ratio, pca.explained_variance_ratio_)
@@ -173,7 +173,7 @@ def test_a_map_of_recordings_is_of_those_held_out_and_of_no_others(tmp_path, mon
         np.sin(2 * np.pi * note_frequency(note) * np.arange(n) / RATE) for note, n in (("C4", 35000), ("G4", 5000))
     ]
     scipy.io.wavfile.write(tmp_path / "a.wav", RATE, 0.1 * np.concatenate(played))  # the end of a file is held out
-    heard, load = [], sample.sound_files.load
+    heard, load = [], held_out.sound_files.load
 
     def loaded(*arguments):
         sounds = load(*arguments)
@@ -186,7 +186,7 @@ def test_a_map_of_recordings_is_of_those_held_out_and_of_no_others(tmp_path, mon
             return super().encode(inputs)
 
     monkeypatch.setattr(model_file, "load_model", lambda path: Hearing())
-    monkeypatch.setattr(sample.sound_files, "load", loaded)
+    monkeypatch.setattr(held_out.sound_files, "load", loaded)
     hashes = ["of others"]
     for flags, words in (((), "--data"), (("--data", tmp_path / "a.wav"), "not trained with")):
         with pytest.raises(SystemExit):

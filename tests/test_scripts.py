@@ -38,7 +38,7 @@ def test_the_sound_script_writes_exactly_what_is_promised(sound):
         for i in (0, 100, 200)
         for end in ("png", "wav")
     }
-    once = {"index.html", "config.json", "scores.csv", "model.keras", "checkpoint.npz"}
+    once = {"index.html", "play.html", "config.json", "scores.csv", "model.keras", "checkpoint.npz"}
     once |= {"tone.wav", "clean.wav", "chopped.wav"}
     assert {path.name for path in out.iterdir()} == each | once
     assert str(out / "index.html") in done.stdout
@@ -48,7 +48,7 @@ def test_the_sound_script_writes_exactly_what_is_promised(sound):
 def test_the_digit_script_writes_exactly_what_is_promised(digits):
     out, done = digits
     each = {f"{kind}_{i:06d}.png" for kind in ("reconstruction", "generated") for i in (0, 100, 200)}
-    once = {"index.html", "config.json", "scores.csv", "model.keras", "checkpoint.npz"}
+    once = {"index.html", "play.html", "config.json", "scores.csv", "model.keras", "checkpoint.npz"}
     assert {path.name for path in out.iterdir()} == each | once
     assert "held out" in done.stdout
     assert "tensorflow" not in (done.stdout + done.stderr).lower() and "onednn" not in done.stderr.lower()
@@ -253,7 +253,8 @@ def test_a_folder_of_mixed_recordings_is_learned_from_without_a_word(tmp_path):
     kind = {
         f"{what}_{i:06d}.{end}" for what in ("reconstruction", "generated") for i in (0, 100) for end in ("png", "wav")
     }
-    once = {"index.html", "config.json", "scores.csv", "model.keras", "checkpoint.npz", "clean.wav", "chopped.wav"}
+    once = {"index.html", "play.html", "config.json", "scores.csv", "model.keras", "checkpoint.npz"}
+    once |= {"clean.wav", "chopped.wav"}
     out = tmp_path / "out"
     assert {path.name for path in out.iterdir()} == kind | once
     assert {path.name for path in tmp_path.iterdir()} == {"my sounds é", "-x", "out"}

@@ -225,7 +225,7 @@ def test_two_workers_learn_what_one_does_and_end_together(tmp_path):
     said, error = other.communicate(timeout=200)
     killed = time.monotonic()
     assert other.returncode == -signal.SIGKILL and not said
-    assert error == "\nfinishing what is under way; once more stops at once\n"
+    assert error == "\nfinishing what is under way; press again to stop at once\n"
     said, error = chief.communicate(timeout=60)
     assert time.monotonic() - killed < 60
     assert chief.returncode == 2 and "worker 0 of 2 has lost another" in error and error.count("\n") == 1
