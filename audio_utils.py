@@ -16,7 +16,7 @@ from harness.quiet_tensorflow import tf
 
 C_MAJOR = ("C4", "D4", "E4", "F4", "G4", "A4", "B4")
 TONE_AMPLITUDE = 0.5  # peak
-NOISE_STD = 0.2  # with the amplitude above: 4.95 dB SNR, a flute played with a lot of air
+NOISE_STD = 0.2  # with the amplitude above: 4.95 dB SNR, a breathy flute
 RMS = math.hypot(TONE_AMPLITUDE / math.sqrt(2), NOISE_STD)  # of notes with their noise, and what others are scaled to
 NOTE_SECONDS = 0.5  # of each note of a scale
 FADE_SECONDS = 0.002  # at both ends of each note of a scale: long enough not to click

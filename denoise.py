@@ -1,4 +1,4 @@
-"""Mend sounds or images of your own with a model that one of the two experiments has trained.
+"""Restore your own sounds or images with a trained model.
 
     python denoise.py plots/sound chopped.wav -o mended.wav
     python denoise.py plots/sound recordings -o mended --keep       # a folder; only the gaps are replaced
@@ -28,18 +28,18 @@ def read_flags():
     add = flags.add_argument
     add("model", type=Path, metavar="MODEL", help="the folder of a finished run, or its model.keras")
     add("inputs", type=Path, nargs="+", metavar="INPUT", help="a sound or image, or a folder of them")
-    add("-o", "--out", type=Path, required=True, help="a file for one input file, else a folder")
-    add("--keep", action="store_true", help="replace only what is missing; the rest stays bit for bit")
+    add("-o", "--out", type=Path, required=True, help="output file for a single input file, else a folder")
+    add("--keep", action="store_true", help="change only gaps and holes; all else stays bit for bit")
     add(
         "--completions",
         type=cli.whole_number,
         default=0,
         metavar="N",
-        help="images: write N other ways to fill the hole too, as NAME-1, NAME-2, ...",
+        help="images: also write N other ways to fill the hole, NAME-1, NAME-2, ...",
     )
-    add("--overwrite", action="store_true", help="replace results that are there already")
-    add("--gaps", type=Path, help="text file: start and end of a gap in seconds, a line each; else runs of zeros")
-    add("--mask", type=Path, help="image of the input's size, white where it is missing; else where it is transparent")
+    add("--overwrite", action="store_true", help="replace existing results")
+    add("--gaps", type=Path, help="text file with a gap per line, start and end in seconds; default: runs of zeros")
+    add("--mask", type=Path, help="image of the input's size, white in the hole; default: where it is transparent")
     settings = flags.parse_intermixed_args()
     if settings.completions > MOST_COMPLETIONS:
         flags.error(f"argument --completions: at most {MOST_COMPLETIONS}")
@@ -52,7 +52,7 @@ def main(settings):
     if len(settings.inputs) == 1 and not settings.inputs[0].is_dir() and not settings.overwrite:
         ((_, destination),) = pairs
         if is_there(destination):
-            raise UserError(f"{destination}: is there already; --overwrite replaces it, or give another --out")
+            raise UserError(f"{destination}: already exists; --overwrite replaces it, or give another --out")
 
     # only now that the files are there: TensorFlow takes seconds to load
     from media.model_file import knows_sounds, load_restorer
@@ -67,17 +67,17 @@ def main(settings):
         options = {"mask_file": settings.mask, "keep": settings.keep, "count": settings.completions}
         restore = functools.partial(restore_image, **options)
     if wrong_flag:
-        raise UserError(f"argument {wrong_flag}: {path} has learned {what}; leave it out")
+        raise UserError(f"argument {wrong_flag}: {path} was trained on {what}; leave it out")
     pairs = [pair for pair in pairs if pair[0] in settings.inputs or pair[0].suffix.lower() in suffixes]
     if not pairs:
-        raise UserError(f"{settings.inputs[0]}: no {what} in it, which {path} has learned")
+        raise UserError(f"{settings.inputs[0]}: no {what} in it, which {path} was trained on")
 
     def restore_one(source, destination):
         if source.suffix.lower() in set(SOUNDS + IMAGES) - set(suffixes):
-            raise UserError(f"{source}: not of the kind {path} has learned, which is {what}; leave it out")
+            raise UserError(f"{source}: {path} was trained on {what}; leave it out")
         for other in completion_paths(destination, settings.completions):
             if is_there(other) and (not settings.overwrite or other in settings.inputs):
-                raise UserError(f"{other}: is there already; give another --out for the completions")
+                raise UserError(f"{other}: already exists; give another --out for the completions")
         return restore(model, source, destination)
 
     restore_each(pairs, restore_one, settings.overwrite)

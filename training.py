@@ -206,7 +206,7 @@ def _diverged(optimizer, iteration, saver):
     optimizer.iterations.assign(iteration)  # where its learning rate was that of this iteration
     kept = f" with --overwrite; iteration {saver.iteration} is kept in {saver.path.parent}" if saver.iteration else ""
     return FloatingPointError(
-        f"iteration {iteration + 1}: the loss or a weight is not a finite number at learning rate "
+        f"iteration {iteration + 1}: NaN or Inf in the loss or a weight at learning rate "
         f"{float(optimizer.learning_rate):.3g}; try a lower --learning-rate{kept}"
     )
 

@@ -9,7 +9,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # counts before OMP_NUM_THREADS
 
 
 class UserError(Exception):
-    """What the user can mend: one line that names the file or flag, the problem and the remedy."""
+    """What the user can fix: one line that names the file or flag, the problem and the remedy."""
 
 
 def _open_closed_streams():

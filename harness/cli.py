@@ -44,6 +44,13 @@ def layer_widths(text):
     raise argparse.ArgumentTypeError(f"{text!r} is not a list of widths such as 256,128")
 
 
+def text(given):
+    """A flag's value that is not empty, as that of a shell's variable that is not set would be."""
+    if not given:
+        raise argparse.ArgumentTypeError("is empty; give a value or leave it out")
+    return given
+
+
 def folder(text):
     """A flag's value: a path. An empty one, of a shell's variable that is not set, would be the current folder."""
     if not text:
@@ -51,7 +58,7 @@ def folder(text):
     return Path(text)
 
 
-VALUES = {int: whole_number, float: positive, tuple: layer_widths, Path: folder, str: str}
+VALUES = {int: whole_number, float: positive, tuple: layer_widths, Path: folder, str: text}
 CLOSED_PIPE = 141  # status; a shell says so of a program that SIGPIPE has ended
 
 
@@ -71,17 +78,17 @@ class Settings:
     """
 
     experiment: ClassVar[str]
-    iters: int = flag(1000, "iterations: optimizer steps")
-    batch_size: int = flag(128, "examples an iteration")
-    learning_rate: float = flag(1e-3, "at its peak; warms up, then falls to 0 as a cosine")
+    iters: int = flag(1000, "optimizer steps")
+    batch_size: int = flag(128, "examples per iteration")
+    learning_rate: float = flag(1e-3, "peak learning rate; linear warm-up, then cosine decay to 0")
     hidden: tuple = flag((512, 512), "widths of the encoder's layers, e.g. 256,128")
-    latent: int = flag(32, "dimensions of z")
-    components: int = flag(200, "Gaussians that make up the prior of z")
-    seed: int = flag(0, "of everything random in the run", type=seed)
-    out: Path = flag(None, "folder for what the run writes")  # noqa: RUF009  a field, as the others are
-    tensorboard: bool = flag(False, "write event files for TensorBoard too")
-    resume: bool = flag(False, "go on with the run in --out from where it was saved")
-    overwrite: bool = flag(False, "remove the run in --out and start anew")
+    latent: int = flag(32, "latent dimensions")
+    components: int = flag(200, "Gaussians in the mixture prior")
+    seed: int = flag(0, "random seed of the whole run", type=seed)
+    out: Path = flag(None, "output folder")  # noqa: RUF009  a field, as the others are
+    tensorboard: bool = flag(False, "also write event files for TensorBoard")
+    resume: bool = flag(False, "continue the run in --out from its last checkpoint")
+    overwrite: bool = flag(False, "delete the run in --out and start over")
 
     def __post_init__(self):
         if self.out is None:
@@ -101,20 +108,28 @@ class Parser(argparse.ArgumentParser):
 
 def parse(settings, description, arguments=None):
     """The settings, of that class, that a command line asks for. UserError for one that is wrong."""
-    parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
+    parser = Parser(description=description, allow_abbrev=False)
     with_data = {}
     for field in dataclasses.fields(settings):
         options = dict(_options(settings, field.name))
         if "with_data" in options:
             with_data[field.name] = options.pop("with_data")
         default = Path("plots", settings.experiment) if field.name == "out" else field.default
-        kind = {"action": "store_true"} if field.type is bool else {"type": VALUES.get(field.type, str)}
+        kind = {"action": "store_true"} if field.type is bool else {"type": VALUES[field.type]}
+        options["help"] += _defaults(default, with_data.get(field.name))
         parser.add_argument(f"--{field.name.replace('_', '-')}", **{**kind, "default": default, **options})
     found = parser.parse_args(arguments)
     if found.data is not None:
         parser.set_defaults(**with_data)
         found = parser.parse_args(arguments)
     return settings(**vars(found))
+
+
+def _defaults(*values):
+    """What --help says of a flag's default, and of that with --data; nothing of None and False."""
+    values = [value for value in values if value is not None and value is not False]
+    shown = [",".join(map(str, value)) if isinstance(value, tuple) else f"{value}" for value in values]
+    return f" ({'; with --data '.join(shown)})" if shown else ""
 
 
 def _options(settings, name):
@@ -125,7 +140,7 @@ def _options(settings, name):
 
 @contextlib.contextmanager
 def one_line_errors():
-    """What files, numbers or the user bring to an end ends with one line on stderr and status 2, not a traceback.
+    """Errors of files, numbers or the user become one line on stderr and status 2, not a traceback.
 
     The notes of an error (PEP 678), such as how to go on, end the line. A fault of ours keeps its traceback. A pipe
     whose reader has gone, `| head -1`, is a quiet end.
@@ -192,7 +207,7 @@ def interruptions_noted():
         noted.append(number)
         for each in previous:
             signal.signal(each, signal.SIG_DFL)
-        os.write(2, b"\nfinishing what is under way; once more stops at once\n")
+        os.write(2, b"\nfinishing what is under way; press again to stop at once\n")
 
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     previous = {number: handler for number, handler in previous.items() if handler != signal.SIG_IGN}

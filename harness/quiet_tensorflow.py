@@ -81,7 +81,7 @@ def _leave_keras_settings_out():
             own = json.load(file)
     except (FileNotFoundError, ValueError):  # no JSON at all is passed over by Keras, too
         return
-    remedy = "mend it or remove it, and Keras writes a new one"
+    remedy = "fix it or remove it, and Keras writes a new one"
     if not isinstance(own, dict):
         raise UserError(f"{path}: not Keras's settings; {remedy}")
     wrong = [name for name, values in KERAS_SETTINGS.items() if own.get(name, values[0]) not in values]

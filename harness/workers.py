@@ -99,7 +99,7 @@ def task():
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"TF_CONFIG={text}: does not say which worker this is ({type(error).__name__}: {error}); "
-            "CLUSTER.md shows how"
+            "docs/several_machines.md shows how"
         ) from error
 
 

@@ -49,7 +49,7 @@ def files_below(folder, out):
     """The sounds and images in a folder and below it, without the results of an earlier run."""
     files, skipped = folders.walk(folder)
     files = [file for file in files if file.suffix.lower() in SOUNDS + IMAGES]
-    folders.print_skipped(skipped + [f"{file}: no file, or leads to none" for file in files if not file.is_file()])
+    folders.print_skipped(skipped + [f"{file}: not a file, or a broken link" for file in files if not file.is_file()])
     files = [file for file in files if file.is_file()]
     results, own = out.resolve(), folder.resolve()
     if results not in (own, *own.parents):
@@ -82,14 +82,14 @@ def restore_each(pairs, restore, overwrite):
                 error.filename = destination.parent if error.errno in DISK_FULL else source
             if (line := cli.known(error)) is None:
                 faults[traceback.format_exc()] = None  # many files may show the same fault
-                line = f"{source}: {type(error).__name__}, a fault of these scripts; please report it"
+                line = f"{source}: {type(error).__name__}, a bug in these scripts; please report it"
             tqdm.write(f"denoise.py: {line}", file=sys.stderr)
         else:
             done += 1
             tqdm.write(" ".join(f"{source}: {said}; now {destination}".splitlines()))
     if len(pairs) > 1 or there:
         were_there = f", {there} were there already and --overwrite replaces them" if there else ""
-        print(f"{done} of {len(pairs)} files mended{were_there}" + (f", {failed} could not be" if failed else ""))
+        print(f"{done} of {len(pairs)} files restored{were_there}" + (f", {failed} could not be" if failed else ""))
     if failed:
         sys.stderr.write("".join(faults))
         raise SystemExit(1 if faults else 2)

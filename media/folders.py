@@ -1,4 +1,4 @@
-"""Folders of files that people bring."""
+"""Folders of your own files."""
 
 import hashlib
 import os

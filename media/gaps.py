@@ -102,7 +102,7 @@ def _zero_runs(sound):
     edges, runs = [np.zeros((0, 2))] * channels, [[np.zeros((0, 2, 2))] for _ in range(channels)]
     for block in read_on(sound):
         if not np.isfinite(block).all():
-            problem = "has samples that are not finite numbers; make them 0 and it can be mended"
+            problem = "has NaN or Inf among its samples; set them to 0"
             raise UserError(f"{sound.path}: {problem}")
         for channel, values in enumerate(np.concatenate([last, block]).T):
             at = np.flatnonzero(np.diff(np.abs(values) <= zero))  # a run begins or ends after each of these

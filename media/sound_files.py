@@ -1,4 +1,4 @@
-"""Sounds that people bring: any file that libsndfile reads, decoded once onto the disk, and windows drawn from there.
+"""Your own sounds: any file that libsndfile reads, decoded once onto the disk, and windows drawn from there.
 
 A set may be hours long: neither it nor any file of it is ever in memory as a whole.
 """
@@ -215,7 +215,7 @@ def decode(path, sample_rate):
             mono = ((block @ weights)[:, None] for block in read_on(sound, "float32"))
             for block in resample(mono, 1, sound.samplerate, sample_rate):
                 if not np.isfinite(block).all():
-                    raise UserError(f"{path}: has samples that are not finite numbers; mend or leave out")
+                    raise UserError(f"{path}: has NaN or Inf among its samples; repair it or leave it out")
                 yield block[:, 0]
     except soundfile.SoundFileError as error:
         raise UserError(f"{path}: not a sound file, or damaged ({reason(error)}); {remedy(path)}") from error
