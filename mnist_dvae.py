@@ -76,7 +76,7 @@ class HeldOut(NamedTuple):
     clean: np.ndarray
     mask: np.ndarray
     mean_filled: np.ndarray  # the corrupted ones, holes filled with the mean training image
-    greyness: float  # mean of x (1 - x) over the training images' pixels: 0 if they are black and white
+    greyness: np.ndarray  # (H, W): each pixel's mean of x (1 - x) in the training images; 0 if black and white
     labels: np.ndarray | None  # (M,)
     classifier: Any  # fitted to whole training images; None without labels
 
@@ -103,7 +103,7 @@ def held_out(settings, images):
     corrupted, mask = (part.numpy() for part in corrupt.apply(settings, clean, training.HELD_OUT_SEED))
     mean_filled = np.where(mask == 1, image_utils.mean_image(images.train), corrupted)
     known = image_utils.grey(images.train[:at_most])
-    labels, classifier, greyness = None, None, float(tf.reduce_mean(known * (1 - known)))
+    labels, classifier, greyness = None, None, tf.reduce_mean(known * (1 - known), axis=0).numpy()
     if images.train_labels is not None:
         labels = images.test_labels[: len(clean)]
         classifier = baselines.digit_classifier(images.train[:at_most], images.train_labels[:at_most])
@@ -141,7 +141,7 @@ def refined(model, refine, corrupted, mask, greyness):
     """Images by posteriors refined on what is observed, and their predictive deviation: (M, H, W), (M, H, W).
 
     Of a pixel x in [0, 1] with mean p the variance is p (1 - p) - E[x (1 - x)]: all of it if x is 0 or 1. The second
-    part, whose mean is the greyness, is taken to be a fixed share of the first.
+    part, whose mean in the holes is that of the greyness (H, W), is taken to be a fixed share of the first.
     """
     mean, log_var, _ = refine(flat(corrupted), flat(1 - mask), *model.encode(flat(corrupted)))
     reconstructed = model.expectation(mean).numpy()
@@ -151,7 +151,7 @@ def refined(model, refine, corrupted, mask, greyness):
     ]
     expected = np.mean(draws, axis=0).reshape(mask.shape)
     binary = expected * (1 - expected)
-    share = greyness / max(1e-9, np.mean(binary[mask == 1])) if mask.any() else 0
+    share = np.sum(greyness * mask) / max(1e-9, np.sum(binary * mask))
     return reconstructed.reshape(mask.shape), np.sqrt(binary * max(0, 1 - share))
 
 

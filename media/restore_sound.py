@@ -60,9 +60,9 @@ def restore_sound(model, source, destination, gap_file=None, keep=False):
                 for kind in fitting
             ]
             parts = list(_channels(model, sound, files, gaps, silences, frames, destination))
-            ways, own = collections.Counter(), list(zip(parts, files[0] or files[1], gaps, silences))
+            own = list(zip(parts, files[0] or files[1], gaps, silences))
+            ways, denoisers = collections.Counter(), [_denoiser(*each, frames, rate) for each in own if denoises]
             if denoises:
-                denoisers = [_denoiser(*each, frames, rate) for each in own]
                 restored = _side_by_side(denoiser.pieces() for denoiser in denoisers)
             else:
                 restored = resample(_side_by_side(part.restored() for part in parts), channels, model_rate, rate)
@@ -74,29 +74,30 @@ def restore_sound(model, source, destination, gap_file=None, keep=False):
         except soundfile.SoundFileError as error:
             problem = f"not a sound that can be read whole ({reason(error)})"
             raise UserError(f"{source}: {problem}; {remedy(source)}") from error
-    count, share = sum(map(len, gaps)), sum(np.ptp(stretches, axis=1).sum() for stretches in gaps) / frames / channels
-    what = f"{count} gaps, {share:.1%} missing" if count else "nothing missing"
-    if not gap_file and not keeps_zeros(sound):
-        what = f"{count} gaps found" if count else "no gaps found"
-        what += f", but {_code(sound)} does not preserve exact zeros: name the gaps with --gaps, if there are more"
-    if ways:
-        what += (
-            f", {ways[True]} filled by autoregression and {ways[False]} by the network"
-            if len(ways) > 1
-            else (f", filled by {'autoregression' if ways[True] else 'the network'}")
-        )
-    if denoises:
-        what += _noise_taken_out(max(denoiser.level_db for denoiser in denoisers))
-    elif not keep and not count:
+    what = _found(sound, gaps, frames, named=gap_file)
+    if len(ways) > 1:
+        what += f", {ways[True]} filled by autoregression and {ways[False]} by the network"
+    elif ways:
+        what += f", filled by {'autoregression' if ways[True] else 'the network'}"
+    elif denoises:
+        level_db = max(denoiser.level_db for denoiser in denoisers)
+        taken_out = f"noise {-level_db:.0f} dB below the sound taken out (Wiener filter)"
+        what += f", {taken_out if level_db > NO_NOISE_DB else 'no noise to speak of'}"
+    elif not keep and not any(map(len, gaps)):
         what += ", denoised"
     return f"{frames / rate:.2f} s, {rate} Hz, {channels} channel{'s' * (channels > 1)}: {what}{remarks}"
 
 
-def _noise_taken_out(level_db):
-    """What is said of noise at this level relative to the sound."""
-    if level_db <= NO_NOISE_DB:
-        return ", no noise to speak of"
-    return f", noise {-level_db:.0f} dB below the sound taken out (Wiener filter)"
+def _found(sound, gaps, frames, named):
+    """How many gaps (n, 2) of each channel there are, and what may have been overlooked."""
+    count = sum(map(len, gaps))
+    if not named and not keeps_zeros(sound):
+        found = f"{count} gaps found" if count else "no gaps found"
+        return (
+            f"{found}, but {_code(sound)} does not preserve exact zeros: name the gaps with --gaps, if there are more"
+        )
+    share = sum(np.ptp(stretches, axis=1).sum() for stretches in gaps) / frames / len(gaps)
+    return f"{count} gaps, {share:.1%} missing" if count else "nothing missing"
 
 
 def _side_by_side(channels):

@@ -369,7 +369,9 @@ def test_refined_digits_see_what_is_observed_and_doubt_is_what_it_says(digits):
         given.extend((np.array(corrupted), np.array(observed)))
         return mean, log_var, tf.zeros(len(mean))
 
-    reconstructed, deviation = mnist_dvae.refined(model, refine, digits.corrupted, digits.mask, greyness=0)
+    reconstructed, deviation = mnist_dvae.refined(
+        model, refine, digits.corrupted, digits.mask, greyness=np.zeros((SIDE, SIDE))
+    )
     np.testing.assert_allclose(reconstructed, 0.25, atol=1e-6)
     np.testing.assert_allclose(deviation, np.sqrt(3) / 4, atol=1e-6)
     np.testing.assert_array_equal(given[0].reshape(digits.mask.shape), digits.corrupted)
@@ -381,10 +383,10 @@ def test_refined_digits_see_what_is_observed_and_doubt_is_what_it_says(digits):
     assert told["hole_nats_a_pixel"] == pytest.approx(scipy.stats.bernoulli(0.25).entropy(), abs=0.02)
     assert mnist_dvae.honesty(drawn, 1 - reconstructed, deviation)["hole_error_over_claimed"] > 1.4
     grey = drawn._replace(clean=0.5 * (RNG.random(drawn.clean.shape) < 0.5))  # of the same mean, x (1 - x) 1 / 8
-    _, deviation = mnist_dvae.refined(model, refine, digits.corrupted, digits.mask, greyness=1 / 8)
+    _, deviation = mnist_dvae.refined(model, refine, digits.corrupted, digits.mask, np.full((SIDE, SIDE), 1 / 8))
     assert mnist_dvae.honesty(grey, reconstructed, deviation)["hole_error_over_claimed"] == pytest.approx(1, abs=0.03)
-    expected = np.mean(IMAGES.train / 255 * (1 - IMAGES.train / 255))
-    assert digits.greyness == pytest.approx(expected, rel=1e-4)
+    expected = np.mean(IMAGES.train / 255 * (1 - IMAGES.train / 255), axis=0)
+    np.testing.assert_allclose(digits.greyness, expected, rtol=1e-4)
     given.clear()
     rows = mnist_dvae.imagine(DIGITS, model, refine, digits)
     for seen, expected in zip(given, 2 * [digits.corrupted[:16], 1 - digits.mask[:16]]):  # refined, then completions
