@@ -301,7 +301,8 @@ def main(settings):
             ours[REFINED] = better(held.corrupted).numpy(), restored(settings, held, better)
         if settings.data and FILTERED in ours:
             best = ours[FILTERED][1]
-            mended = on.draw(f"{sounds.title}: gaps filled, noise taken out ({settings.damage})", "restored", best)
+            title = f"{sounds.title}: gaps filled, noise taken out ({settings.damage})"
+            mended = on.draw(title, "restored sound", best)
             sound = partial(write_wav, signal=on.gain * best, sample_rate=settings.sample_rate)
             run.save({"restored.png": partial(figures.save, pictures=[mended, on.chopped]), "restored.wav": sound})
         methods = compared_estimates(settings, sounds, held, ours)
