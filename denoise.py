@@ -16,6 +16,7 @@ from pathlib import Path
 from harness import UserError, cli
 from media.batch import is_there, plan, restore_each
 from media.image_files import SUFFIXES as IMAGES
+from media.model_file import knows_sounds, load_restorer
 from media.restore_image import completion_paths, restore_image
 from media.restore_sound import restore_sound
 from media.sound_files import SUFFIXES as SOUNDS
@@ -29,7 +30,7 @@ def read_flags():
     add("model", type=Path, metavar="MODEL", help="the folder of a finished run, or its model.keras")
     add("inputs", type=Path, nargs="+", metavar="INPUT", help="a sound or image, or a folder of them")
     add("-o", "--out", type=Path, required=True, help="output file for a single input file, else a folder")
-    add("--keep", action="store_true", help="change only gaps and holes; all else stays bit for bit")
+    add("--keep", action="store_true", help="change only gaps and holes; lossless formats keep the rest bit for bit")
     add(
         "--completions",
         type=cli.whole_number,
@@ -53,9 +54,6 @@ def main(settings):
         ((_, destination),) = pairs
         if is_there(destination):
             raise UserError(f"{destination}: already exists; --overwrite replaces it, or give another --out")
-
-    # only now that the files are there: TensorFlow takes seconds to load
-    from media.model_file import knows_sounds, load_restorer
 
     model = load_restorer(path)
     if knows_sounds(path, model.metadata, model.input_size):

@@ -12,12 +12,12 @@ summed over pixels or samples.
 import math
 
 from harness.quiet_tensorflow import load, tf
+from harness.run_folder import MODEL_FORMAT as FORMAT
 
 load()  # before Keras, which would load TensorFlow with all its start-up lines
 import keras
 
 NETWORK = "input_size", "likelihood", "hidden", "latent", "components"  # what makes a DVAE, besides its weights
-FORMAT = 2  # of `model.keras`: raised when older scripts could no longer use one, or newer ones an older
 LOG_2_PI = math.log(2 * math.pi)
 SMALL_KERNEL = 0.3
 INITIAL_BIAS_STD = 0.5  # of the decoder's output: before it has learned anything, a network says noise, not nothing

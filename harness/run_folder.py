@@ -16,6 +16,7 @@ from tqdm import tqdm
 from harness import UserError, workers
 
 CONFIG, SCORES, MODEL, CHECKPOINT = "config.json", "scores.csv", "model.keras", "checkpoint.npz"
+MODEL_FORMAT = 2  # raised when older scripts could no longer use a model, or newer ones an older
 METHOD = "DVAE"  # the model's name among the methods of a table
 REFINED = f"{METHOD}, refined"  # its posteriors, refined for each example
 NOT_COMPARED = {"out", "tensorboard", "command", "finished", "iters", "provenance"}  # when a run is resumed
@@ -220,6 +221,7 @@ class Run:
             ours = self._config()
             # What the version that wrote the run did not know yet was as it is by default.
             defaults = {field.name: field.default for field in dataclasses.fields(settings) if field.name in ours}
+            defaults = json.loads(json.dumps(defaults, default=str))  # as they come back from a file
             _check_that_it_goes_on(out, self.previous and defaults | self.previous, ours)
         elif self.previous is not None and not settings.overwrite:
             state = "a finished" if self.previous.get("finished") else "an unfinished"

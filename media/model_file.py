@@ -1,5 +1,6 @@
 """Trained models as files."""
 
+import contextlib
 import io
 import itertools
 import json
@@ -12,10 +13,12 @@ from pathlib import Path
 from audio_utils import TIMBRES, note_frequency
 from harness import UserError
 from harness.quiet_tensorflow import tf
+from harness.run_folder import MODEL_FORMAT as FORMAT
 from inference import compiled_reconstruct, completions, refined_reconstruct, refiner
+from media.dense_network import dense_reconstruct
 from media.sound_files import SAMPLE_RATES
-from models import DVAE, FORMAT, NETWORK, keras
 
+KIND = "denoising_vae>DVAE"  # the name under which `models.DVAE` is registered with Keras
 LARGEST_FILE = 2**30  # bytes, unpacked
 COMPLETION_SEED = 0, 1  # the same completions of the same file
 
@@ -32,7 +35,16 @@ class Restorer:
 
 
 def load_restorer(path):
-    """The model that `load_model` finds, its `reconstruct` compiled: once for all files, which share it."""
+    """The model that `load_model` finds, its `reconstruct` compiled: once for all files, which share it.
+
+    One of sounds, which are not refined, is without TensorFlow.
+    """
+    path = _model_in(path)
+    with _refused_in_one_line(path):
+        own, weights = _checked(path)
+        reconstruct = dense_reconstruct(own, weights)
+    if reconstruct and knows_sounds(path, own["metadata"], own["input_size"]):
+        return Restorer(reconstruct, own["input_size"], own["metadata"])
     model = load_model(path)
     refine = refiner(model)
 
@@ -73,26 +85,46 @@ def load_model(path):
     Untrusted files never execute code: numbers, names and weights are read, and nothing else, which
     `keras.models.load_model`, given a configuration to build from, has not always kept to.
     """
-    path = Path(path)
-    path = path / "model.keras" if path.is_dir() else path
-    with open(path, "rb"):
-        pass  # a file that is not there or not to be read: the system says so best
-    try:
-        config, weights = _unpacked(path)
-        own = config["config"]
-        metadata = own.get("metadata", own.get("about", {}))  # "about": what earlier versions wrote
-        _check_origin(path, config["registered_name"], metadata)
-        _check_sizes(own["input_size"], own["hidden"], own["latent"], own["components"], weights)
-        model = DVAE(**{name: own[name] for name in (*NETWORK, "name")}, metadata=metadata)
+    from models import DVAE, NETWORK  # loads TensorFlow
+
+    path = _model_in(path)
+    with _refused_in_one_line(path):
+        own, _ = _checked(path)
+        model = DVAE(**{name: own[name] for name in (*NETWORK, "name", "metadata")})
         model.load_weights(path)
         if not all(tf.reduce_all(tf.math.is_finite(weight)) for weight in model.weights):
             raise ValueError("weights that are not finite numbers")
         return model
+
+
+def _model_in(path):
+    """The model's file: this one, or that in the folder of a run. OSError if it is not there or not to be read."""
+    path = Path(path)
+    path = path / "model.keras" if path.is_dir() else path
+    with open(path, "rb"):
+        return path
+
+
+@contextlib.contextmanager
+def _refused_in_one_line(path):
+    """UserError that names the file, whatever the block raises."""
+    try:
+        yield
     except UserError:
         raise
     except Exception as error:  # zipfile, json, h5py and Keras raise nearly everything for a broken file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a model that these scripts have trained ({reason})") from error
+
+
+def _checked(path):
+    """A model's own configuration and its weights (HDF5, bytes): of these scripts, and no larger than the file."""
+    config, weights = _unpacked(path)
+    own = config["config"]
+    metadata = own.get("metadata", own.get("about", {}))  # "about": what earlier versions wrote
+    _check_origin(path, config["registered_name"], metadata)
+    _check_sizes(own["input_size"], own["hidden"], own["latent"], own["components"], weights)
+    return {**own, "metadata": {"format": FORMAT, **metadata}}, weights
 
 
 def _unpacked(path):
@@ -105,7 +137,7 @@ def _unpacked(path):
 
 def _check_origin(path, kind, metadata):
     """UserError unless a file is of these scripts and of this version's format."""
-    if kind != keras.saving.get_registered_name(DVAE) or "experiment" not in metadata:
+    if kind != KIND or "experiment" not in metadata:
         raise UserError(f"{path}: a Keras model, but not one that these scripts have trained")
     written = int(metadata.get("format", FORMAT))
     if written > FORMAT:
@@ -126,8 +158,9 @@ def _check_sizes(input_size, hidden, latent, components, weights):
 
     def unfit(name, link):
         item = file[name] if isinstance(link, h5py.HardLink) else None
-        small = isinstance(item, h5py.Dataset) and item.nbytes <= len(weights) and not item.is_virtual
-        return None if small or isinstance(item, h5py.Group) else name  # a name ends the visit
+        if isinstance(item, h5py.Dataset) and not (item.is_virtual or item.external or item.nbytes > len(weights)):
+            return None
+        return None if isinstance(item, h5py.Group) else name  # a name ends the visit
 
     with h5py.File(io.BytesIO(weights)) as file:
         name = file.visititems_links(unfit)

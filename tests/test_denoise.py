@@ -175,20 +175,24 @@ def test_closed_streams_do_not_keep_it_from_its_work(tmp_path, sound, redirected
     np.testing.assert_array_equal(soundfile.read(tmp_path / "b.wav")[0], soundfile.read(tmp_path / "a.wav")[0])
 
 
-def test_the_users_own_settings_make_no_difference_or_one_line(tmp_path, sound):
+def test_the_users_own_settings_make_no_difference_or_one_line(tmp_path, sound, digits):
     soundfile.write(tmp_path / "a.wav", 0.5 * np.sin(np.arange(RATE)), RATE)
+    torn = np.full((28, 28, 2), 255, np.uint8)
+    torn[5:20, 9:18, 0], torn[8:14, 8:14, 1] = 0, 0  # ink, hole
+    Image.fromarray(torn).save(tmp_path / "a.png")
     own = {"floatx": "float16", "epsilon": 0.5, "backend": "torch", "image_data_format": "channels_first"}
     for name, content in (("own", json.dumps(own)), ("broken", '{"floatx": "bfloat16"}')):
         (tmp_path / name).mkdir()
         (tmp_path / name / "keras.json").write_text(content)
     settings = {"KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "1", "OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "2"}
     settings |= {"KERAS_HOME": str(tmp_path / "own"), "HOME": str(tmp_path / "none"), "MPLBACKEND": "qtagg"}
-    arguments = "denoise.py", sound[0], tmp_path / "a.wav", "-o"
-    for name, environment in (("b.wav", {}), ("c.wav", settings)):
-        done = run(*arguments, tmp_path / name, **environment)
-        assert done.returncode == 0 and not done.stderr, done.stderr
-    assert (tmp_path / "b.wav").read_bytes() == (tmp_path / "c.wav").read_bytes()
-    done = run(*arguments, tmp_path / "d.wav", KERAS_HOME=str(tmp_path / "broken"))
+    for model, kind in ((sound[0], "wav"), (digits[0], "png")):
+        arguments = "denoise.py", model, tmp_path / f"a.{kind}", "-o"
+        for name, environment in (("b", {}), ("c", settings)):
+            done = run(*arguments, tmp_path / f"{name}.{kind}", **environment)
+            assert done.returncode == 0 and not done.stderr, done.stderr
+        assert (tmp_path / f"b.{kind}").read_bytes() == (tmp_path / f"c.{kind}").read_bytes()
+    done = run(*arguments, tmp_path / "d.png", KERAS_HOME=str(tmp_path / "broken"))
     refused(done, tmp_path / "broken/keras.json", "floatx", "bfloat16", "remove it")
 
 
@@ -210,15 +214,21 @@ def test_what_a_model_has_not_learned_is_refused(tmp_path, sound, digits, monkey
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a.wav"}
 
 
-def test_mistakes_do_not_wait_for_tensorflow(tmp_path):
+def test_mistakes_and_sounds_do_not_wait_for_tensorflow(tmp_path, sound):
     Image.new("L", (28, 28)).save(tmp_path / "a.png")
+    soundfile.write(tmp_path / "a.wav", 0.5 * np.sin(np.arange(RATE)) * (abs(np.arange(RATE) % 800 - 400) > 40), RATE)
     (tmp_path / "model.keras").touch()
-    (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was loaded')")
+    for name in ("tensorflow.py", "keras.py"):
+        (tmp_path / name).write_text("raise SystemExit('TensorFlow was loaded')")
     blocked = {"PYTHONPATH": str(tmp_path)}
     assert run("denoise.py", "--help", **blocked).returncode == 0
     for arguments, word in (
         ((tmp_path / "none", tmp_path / "a.png", "-o", "b.png"), "none"),
         ((tmp_path, tmp_path / "c.png", "-o", "b.png"), "c.png"),
         ((tmp_path, tmp_path / "a.png"), "--out"),
+        ((tmp_path, tmp_path / "a.wav", "-o", "b.wav"), "model.keras"),  # an empty file
     ):
         refused(run("denoise.py", *arguments, **blocked), word)
+    for flags in (("b.wav",), ("c.wav", "--keep")):
+        done = run("denoise.py", sound[0], tmp_path / "a.wav", "-o", *flags, cwd=tmp_path, **blocked)
+        assert done.returncode == 0 and not done.stderr and "20 gaps" in done.stdout, done.stderr
