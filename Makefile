@@ -12,7 +12,7 @@ BIN := .venv/$(VERSION)/bin
 
 demo: .venv/$(VERSION)/demo
 	$(BIN)/python mnist_dvae.py --overwrite
-	$(BIN)/python sound_dvae.py --iters 800 --overwrite
+	$(BIN)/python sound_dvae.py --overwrite
 	@echo "Pictures and sounds are in plots/mnist and plots/sound."
 
 test: .venv/$(VERSION)/test

@@ -5,7 +5,7 @@
     python sound_dvae.py --timbre plucked --notes C4,E4,G4,C5
     python sound_dvae.py --data recordings --noise 0.3    # your own WAV, FLAC, OGG, MP3; noisy ones, too
 
-The seven notes of C major, sinusoids buried in white noise, come in windows of 64 ms with a fifth of the
+The seven notes of C major, sinusoids in white noise, come in windows of 64 ms with a fifth of the
 samples missing. The target is the whole noisy window, yet what the network learns to draw is the tone.
 """
 
@@ -204,7 +204,9 @@ def compared_estimates(settings, sounds, held, ours):
 
     ours: those of the model. The others are the baselines.
     """
-    options = sounds.note_options
+    options, chopped = sounds.note_options, (held.corrupted, held.long_corrupted)
+    gap, long_gap = held.corrupted * (1 - held.mask), held.long_corrupted * (1 - held.long_mask)
+    held = held._replace(corrupted=gap, long_corrupted=long_gap)  # baselines are told what salt-and-pepper has hit
 
     def autoregress(windows):
         return baselines.autoregress(windows, windows == 0)
@@ -213,7 +215,7 @@ def compared_estimates(settings, sounds, held, ours):
     if (filled == 0).any():  # gaps too many for it
         filled = restored(settings, held, autoregress, hops=2)
     methods = {
-        "chopped input": (held.corrupted, held.long_corrupted),
+        "chopped input": chopped,
         "linear interpolation": (
             baselines.interpolate(held.corrupted, held.mask),
             baselines.interpolate(held.long_corrupted[None], held.long_mask[None])[0],
@@ -311,7 +313,7 @@ def main(settings):
         run.finish(model, rows)
         print(verdict(rows))
     if settings.data:
-        print(f"Longer training hears more: add --iters {4 * settings.iters} --out FOLDER")
+        print(f"Longer training helps: try --iters {4 * settings.iters} --out FOLDER")
     print(f"Look at and listen to {settings.out / 'index.html'}")
 
 

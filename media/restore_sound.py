@@ -20,7 +20,7 @@ from media import sound_levels
 from media.denoise_sound import Denoiser
 from media.fill_gaps import fill, fills
 from media.gaps import find_gaps, inside, keeps_zeros, read_gaps
-from media.noise import NO_NOISE_DB
+from media.noise import NO_NOISE_DB, edges
 from media.sound_files import ReadForward, check_header, read_on, reason, remedy, resample
 
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24}  # what libsndfile would round down to
@@ -137,7 +137,7 @@ def _stored(blocks, files, destination):
 class _Channel:
     """A channel of a sound at the model's rate, float32 in a file."""
 
-    model: object  # a `media.model_file.Restorer`: to import that would load TensorFlow
+    model: object  # a `media.model_file.Restorer`
     file: BinaryIO
     hidden: np.ndarray  # (n, 2), sorted: what the network is not to see
     samples: int
@@ -189,8 +189,7 @@ class _Channel:
         values, mask = self.read(start, stop)
         values[judged], mask[judged] = 0, True
         drawn = self.restored(lambda low, high: (values[low:high], mask[low:high]), start, stop - start)
-        gaps = np.flatnonzero(np.diff(mask, prepend=False, append=False)).reshape(-1, 2)
-        ways = np.concatenate(list(drawn)), fill(values, gaps, self.model.metadata["sample_rate"])
+        ways = np.concatenate(list(drawn)), fill(values, edges(mask.astype(int)), self.model.metadata["sample_rate"])
         return [np.mean((way[judged] - truth) ** 2) + 1e-12 * np.mean(truth**2) for way in ways]
 
 

@@ -1,7 +1,7 @@
 """What a run has written, on one page, index.html, and as event files for TensorBoard.
 
 The page's pictures and sounds are embedded, so that the one file can be sent to somebody. Checkpoints double, so even
-a million iterations have only 15 of them. If the files are more than EMBED_AT_MOST, which takes long recordings, the
+a million iterations have only 16 of them. If the files are more than EMBED_AT_MOST, which takes long recordings, the
 page links to them instead.
 """
 

@@ -120,3 +120,10 @@ def test_what_is_ignored_when_a_script_starts_stays_ignored(interruptible):
         assert noted == []
         os.kill(os.getpid(), signal.SIGTERM)
         assert noted == [signal.SIGTERM] and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+def test_help_shows_lists_as_they_are_typed_and_no_default_of_switches(capsys):
+    with pytest.raises(SystemExit):
+        parse("--help")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "(8,4)" in said and "the whole run (0)" in said and "None" not in said and "False" not in said

@@ -199,3 +199,26 @@ def test_only_what_is_missing_without_noise_is_told():
     assert Settings(corruption="scatter").tells_missing
     assert not any(Settings(corruption=name).tells_missing for name in ("salt-pepper", "gaussian", "none"))
     assert not Settings(noise=0.1).tells_missing
+
+
+def test_noise_and_damage_are_drawn_apart():
+    settings = Settings(corruption="salt-pepper", amount=0.5)
+    quiet, mask = (part.numpy() for part in corrupt.apply(settings, SOUNDS, (3, 4)))
+    noisy = corrupt.apply(dataclasses.replace(settings, noise=0.5), SOUNDS, (3, 4))[0].numpy()
+    levels = np.nanstd(np.where(mask == 1, np.nan, noisy - quiet), axis=1)
+    assert abs(scipy.stats.spearmanr(levels, mask.ravel()[: levels.size]).statistic) < 0.25
+
+
+def test_a_level_and_its_noise_are_drawn_apart():
+    noisy = corrupt.with_noise(tf.zeros((400, 250)), 0.5, tf.constant((3, 4))).numpy()
+    assert abs(scipy.stats.spearmanr(noisy.std(1), noisy.ravel()[:400]).statistic) < 0.25
+
+
+def test_noise_comes_before_gaussian_damage_too():
+    settings = Settings(corruption="gaussian", amount=0.2, noise=0.6)
+    noisy = corrupt.apply(settings, np.zeros((200, 500), np.float32), (3, 4))[0].numpy()
+    assert noisy.std() == pytest.approx(np.hypot(0.2, 0.6 / np.sqrt(3)), rel=0.1)
+
+
+def test_the_damage_in_words_says_how_noisy():
+    assert "noise up to 0.4" in Settings(noise=0.4).damage and "noise" not in Settings().damage

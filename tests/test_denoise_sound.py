@@ -1,11 +1,15 @@
 """Noisy recordings restored: the posterior mean of a file, by a stand-in that draws the tones it knows."""
 
+import io
+import types
+
 import numpy as np
 import pytest
 import soundfile
 
 from audio_utils import snr_db
 from media import denoise_sound
+from media import restore_sound as restore_sound_module
 from media.model_file import Restorer
 from media.restore_sound import restore_sound
 
@@ -74,3 +78,45 @@ def test_a_file_shorter_than_a_frame_is_restored(tmp_path, seconds):
     sound = tones(RATE, seconds)[:, None]
     result, _, _ = restored(tmp_path, sound, RATE)
     assert np.isfinite(result).all() and snr_db(sound, result) > 20
+
+
+def test_what_the_network_is_shown_of_a_part_is_of_that_place(monkeypatch):
+    monkeypatch.setattr(denoise_sound, "PILOT_SECONDS", 1)
+    monkeypatch.setattr(
+        denoise_sound.noise, "tried", lambda sound, mask, rate, redraw: (redraw(sound, mask).size, -99.0, None)
+    )
+    sound, seen = np.random.default_rng(0).standard_normal(4 * 32000), []
+    gaps, hidden = np.array([[80_000, 80_641]]), np.array([[82_000, 83_000]])
+    sound[80_000:80_641] = 0
+
+    def draw(low, unseen, first):
+        seen.append((low, unseen, first))
+        return low
+
+    denoise_sound.Denoiser(lambda first, end: sound[first:end], gaps, hidden, sound.size, (32000, RATE), draw)
+    ((low, unseen, first),) = seen
+    assert first < 40_000 < 41_500 < first + low.size and not low[unseen].any()
+    np.testing.assert_array_equal(np.flatnonzero(np.diff(unseen)) + 1 + first, [40_000, 40_321, 41_000, 41_500])
+
+
+def test_a_part_has_the_levels_of_its_place_and_what_is_added_to_it_is_missing(monkeypatch):
+    seen = []
+
+    def restored(read, start, samples):
+        seen.append((start, *read(0, samples)))
+        return [seen[-1][1]]
+
+    model = types.SimpleNamespace(input_size=1024, metadata={"sample_rate": RATE})
+    channel, none = types.SimpleNamespace(model=model, restored=restored), np.zeros((0, 2), int)
+    monkeypatch.setattr(denoise_sound.noise, "tried", lambda *given: (None, -99.0, None))
+    denoiser = restore_sound_module._denoiser(channel, io.BytesIO(bytes(4 * 9999)), none, none, 9999, RATE)
+    assert denoiser.draw(np.ones(300), np.zeros(300, bool), 777).tolist() == [1] * 300
+    ((start, values, mask),) = seen
+    assert start == 777 and values.size == mask.size == 1024 and mask[300:].all() and not mask[:300].any()
+
+
+def test_the_noisiest_channels_noise_is_told(tmp_path):
+    tone = tones(RATE)
+    hiss = np.random.default_rng(0).standard_normal(tone.size) * tone.std() * 10 ** (-12 / 20)
+    *_, said = restored(tmp_path, np.stack([tone, tone + hiss], 1), RATE)
+    assert "noise 12 dB below the sound taken out" in said or "noise 13 dB" in said

@@ -397,3 +397,91 @@ def test_refined_digits_see_what_is_observed_and_doubt_is_what_it_says(digits):
     assert list(rows) == ["refined", "completion 1", "completion 2", "doubt"]
     assert {row.shape for row in rows.values()} == {(16, SIDE, SIDE)}
     assert mnist_dvae.imagine(dataclasses.replace(DIGITS, corruption="gaussian"), model, None, digits) == {}
+
+
+def test_doubt_is_that_of_draws_from_the_posterior():
+    model = DVAE(4, "bernoulli", hidden=(), latent=2, components=1)
+    model.decoder.layers[-1].set_weights([np.outer([1, 0], np.ones(4)), np.zeros(4)])
+    images = np.zeros((3000, 2, 2), np.float32)
+
+    def refine(corrupted, observed, mean, log_var):
+        return tf.fill(mean.shape, 2.0), tf.fill(mean.shape, np.float32(np.log(9))), None
+
+    reconstructed, deviation = mnist_dvae.refined(model, refine, images, 0 * images, np.zeros((2, 2)))
+    np.testing.assert_allclose(reconstructed, scipy.special.expit(2), rtol=1e-5)
+    drawn = scipy.special.expit(2 + 3 * np.random.default_rng(0).standard_normal(100_000))
+    expected = drawn.mean() * (1 - drawn.mean()) - drawn.var() / mnist_dvae.DOUBTED
+    assert np.mean(deviation**2) == pytest.approx(expected, rel=0.03)
+
+
+def test_greyness_and_honesty_are_of_the_hole_alone():
+    hole = np.zeros((50, 4, 4))
+    hole[:, :2] = 1
+    model = DVAE(16, "bernoulli", hidden=(), latent=2)
+    model.decoder.layers[-1].set_weights([np.zeros((2, 16)), np.repeat([-np.log(3), -12], 8)])
+
+    def refine(corrupted, observed, mean, log_var):
+        return mean, log_var, None
+
+    images = np.zeros_like(hole, np.float32)
+    reconstructed, deviation = mnist_dvae.refined(model, refine, images, hole, np.full((4, 4), 1 / 8))
+    np.testing.assert_allclose(deviation[hole == 1] ** 2, 3 / 16 - 1 / 8, rtol=1e-4)
+    held = mnist_dvae.HeldOut(images, images + np.float32(0.5), hole, images, None, None, None)
+    told = mnist_dvae.honesty(held, reconstructed, deviation)
+    assert told["hole_error_over_claimed"] == pytest.approx(1, rel=1e-3)
+    assert told == pytest.approx(mnist_dvae.honesty(held, reconstructed, np.where(hole == 1, deviation, 9)))
+
+
+def test_a_checkpoints_doubt_allows_for_grey_pixels(digits):
+    model = DVAE(SIDE**2, "bernoulli", hidden=(4,), latent=2)
+    model.decoder.layers[-1].set_weights([np.zeros((4, SIDE**2)), np.full(SIDE**2, np.log(1 / 3))])
+    refine = inference.refiner(model, 0, 0.1)
+    rows = mnist_dvae.imagine(DIGITS, model, refine, digits._replace(greyness=np.full((SIDE, SIDE), 1 / 8)))
+    np.testing.assert_allclose(rows["doubt"] ** 2, 3 / 16 - 1 / 8, rtol=1e-3)
+
+
+def test_where_the_long_sound_is_damaged_and_how_noisy_it_is_are_drawn_apart():
+    held = sound_dvae.held_out(dataclasses.replace(SOUNDS, corruption="scatter", noise=0.4), NOTES)
+    left = (held.long_corrupted - held.long_clean)[held.long_mask == 0]
+    assert abs(left.mean()) < 5 * 0.2 / np.sqrt(left.size)
+
+
+def test_the_noise_that_the_classic_is_told_is_that_of_the_long_sound(monkeypatch):
+    settings, powers = dataclasses.replace(SOUNDS, noise=0.4), []
+    held = sound_dvae.held_out(settings, NOTES)
+
+    def told(frames, sound, power):
+        powers.append(power / np.sum(frames.win**2))
+        return sound
+
+    monkeypatch.setattr(sound_dvae.noise, "classic_wiener", told)
+    recordings = dataclasses.make_dataclass("Recordings", ["note_options"])(None)
+    for source, reference in ((NOTES, held.long_reference), (recordings, held.long_clean)):
+        sound_dvae.compared_estimates(settings, source, held, {})
+        true = np.var((held.long_corrupted - reference)[held.long_mask == 0])
+        np.testing.assert_allclose(powers.pop(), true, rtol=0.05)
+
+
+def test_gaps_too_many_for_one_at_a_time_are_filled_by_autoregression_in_windows():
+    settings = dataclasses.replace(SOUNDS, corruption="scatter")
+    held = sound_dvae.held_out(settings, NOTES)
+    methods = sound_dvae.compared_estimates(settings, NOTES, held, {})
+    assert methods["autoregression (windows: first 128)"][1][held.long_mask == 1].all()
+
+
+def test_the_long_sounds_other_scores_are_against_the_tone_too(sounds):
+    with np.errstate(divide="ignore"):
+        scores = sound_dvae.score(SOUNDS, sounds, None, sounds.long_reference)
+    assert scores["long_lsd_db"] == 0 and scores["long_si_sdr_db"] > 100 and "snr_db" not in scores
+
+
+@pytest.mark.parametrize("script", [mnist_dvae, sound_dvae])
+@pytest.mark.parametrize("name", ["hidden", "notes", "noise", "deform"])
+def test_a_run_of_before_a_setting_goes_on_whatever_its_type(tmp_path, script, name):
+    with Run(script.Settings(out=tmp_path / "out")) as run:
+        run.record({})
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    config.pop(name, None)
+    (tmp_path / "out/config.json").write_text(json.dumps(config))
+    with Run(script.Settings(out=tmp_path / "out", resume=True)) as run:
+        run.record({})

@@ -112,3 +112,65 @@ def test_noise_alone_does_not_come_back():
     mask = chopped()
     restored, _ = mended(0.1 * WHITE * (1 - mask), mask, np.zeros_like(WHITE))
     assert np.mean(restored**2) < 0.02 * np.mean((0.1 * WHITE) ** 2)
+
+
+def test_frames_with_gaps_tell_as_much_noise_as_whole_ones():
+    mask = chopped(gap=400, every=1024)
+    quiet = noise.quiet_power(FRAMES, WHITE * (1 - mask), np.zeros_like(WHITE), mask)
+    assert np.nanmean(quiet[1:-1, 4:-4]) == pytest.approx(np.sum(FRAMES.win**2), rel=0.05)
+    assert np.isnan(noise.quiet_power(FRAMES, WHITE, WHITE, np.ones_like(mask))[:, 4:-4]).all()
+
+
+def test_what_is_drawn_louder_than_it_is_heard_passes():
+    size = FRAMES.m_num
+    tone = np.cos(2 * np.pi * 64 / size * np.arange(8 * size))
+    peak = np.abs(FRAMES.stft(tone)[64, 16]) ** 2
+    passed = noise.wiener(FRAMES, tone, 10 * tone, np.full(FRAMES.f_pts, peak / 1.5), sure=0)
+    middle = slice(4 * size, 5 * size)
+    assert snr_db(tone[middle], passed[middle]) > 25
+
+
+def test_gaps_too_long_for_autoregression_are_filled_with_what_is_drawn():
+    mask = np.zeros(TIME.size, int)
+    mask[8000:10400] = 1
+    drawn = 0.9 * TONES
+    for way in noise.continuations(FRAMES, TONES * (1 - mask), mask, drawn, np.zeros(FRAMES.f_pts)):
+        np.testing.assert_allclose(way, drawn[mask == 1])
+
+
+def test_gaps_are_filled_with_what_is_drawn_before_the_noise_is_taken_out_around_them():
+    mask = chopped()
+    observed, power = (TONES + 0.1 * WHITE) * (1 - mask), np.full(FRAMES.f_pts, 0.1**2 * np.sum(FRAMES.win**2))
+    alone, *_ = noise.continuations(FRAMES, observed, mask, TONES, power)
+    assert snr_db(TONES[mask == 1], alone) > 12  # 28; 6 with zeros in the gaps
+
+
+def test_trial_gaps_leave_something_observed_on_both_sides():
+    mask = chopped(gap=600, every=1000)
+    trials = noise.trial_gaps(mask)
+    assert len(noise.edges(mask | trials)) == len(noise.edges(mask)) + len(noise.edges(trials))
+
+
+@pytest.mark.parametrize("redraw", [lambda sound, missing: sound, lambda sound, missing: TONES * (1 - missing)])
+def test_a_network_that_only_repeats_what_it_hears_has_no_share(redraw):
+    mask = chopped()
+    *_, weights = noise.tried(TONES * (1 - mask), mask, RATE, redraw)
+    assert weights[0] > 0.9
+
+
+def test_the_level_of_noise_does_not_depend_on_how_much_is_missing():
+    levels = []
+    for gap in (160, 800):
+        mask = chopped(gap=gap)
+        _, level_db, _ = noise.tried((TONES + 0.1 * WHITE) * (1 - mask), mask, RATE, lambda sound, missing: TONES)
+        levels.append(level_db)
+    assert levels[1] == pytest.approx(levels[0], abs=1.5)
+
+
+def test_noise_is_taken_out_best_at_the_power_it_has():
+    observed, power = TONES + 0.1 * WHITE, np.full(FRAMES.f_pts, 0.1**2 * np.sum(FRAMES.win**2))
+    found = [
+        snr_db(TONES, noise.restored(observed, np.zeros(TIME.size, int), TONES, RATE, share * power, np.zeros(3)))
+        for share in (0.4, 1, 2.5)
+    ]
+    assert found[1] == max(found)

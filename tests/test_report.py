@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import fnmatch
 import itertools
 import json
 import re
@@ -282,3 +283,27 @@ def test_without_tensorboard_one_line_says_what_to_install(tmp_path):
     done = run("mnist_dvae.py", "--tensorboard", "--out", tmp_path / "out", PYTHONPATH=str(tmp_path))
     refused(done, "--tensorboard", "pip install tensorboard")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_column_that_not_all_rows_have_ranks_nobody():
+    rows = [{"method": "input", "snr_db": "3", "long_snr_db": "3"}, {"method": "filtered", "long_snr_db": "17"}]
+    rows += [{"method": "oracle", "snr_db": "31", "long_snr_db": "40"}]
+    ours = {"method": "DVAE", "snr_db": "30", "long_snr_db": "12"}
+    ranked = report._ranked(ours, rows, [rows[0], rows[-1]], "snr_db")
+    assert [row["method"] for row in ranked] == ["input", "DVAE", "filtered", "oracle"]
+    del rows[1]["long_snr_db"]  # no column that all have: who lacks it is the worst, also where less is better
+    for row, error in zip((ours, *rows), ("0.2", "0.9", "nan", "0")):
+        row["mse"] = error
+    ranked = report._ranked(ours, rows, [rows[0], rows[-1]], "mse")
+    assert [row["method"] for row in ranked] == ["filtered", "input", "DVAE", "oracle"]
+
+
+def test_the_restored_long_sound_is_on_the_page_and_is_overwritten_with_the_run(tmp_path):
+    folder = tmp_path / "run"
+    make_run(folder)
+    for name, like in (("restored.png", "generated_000000.png"), ("restored.wav", "clean.wav")):
+        (folder / name).write_bytes((folder / like).read_bytes() + name.encode())
+    report.write(folder)
+    for name in ("restored.png", "restored.wav"):
+        assert (folder / name).read_bytes() in embedded(folder)
+        assert any(fnmatch.fnmatch(name, pattern) for pattern in report.WRITTEN)

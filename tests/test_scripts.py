@@ -254,7 +254,7 @@ def test_a_folder_of_mixed_recordings_is_learned_from_without_a_word(tmp_path):
         f"{what}_{i:06d}.{end}" for what in ("reconstruction", "generated") for i in (0, 100) for end in ("png", "wav")
     }
     once = {"index.html", "play.html", "config.json", "scores.csv", "model.keras", "checkpoint.npz"}
-    once |= {"clean.wav", "chopped.wav"}
+    once |= {"clean.wav", "chopped.wav", "restored.png", "restored.wav"}
     out = tmp_path / "out"
     assert {path.name for path in out.iterdir()} == kind | once
     assert {path.name for path in tmp_path.iterdir()} == {"my sounds é", "-x", "out"}
@@ -288,7 +288,9 @@ def test_the_rows_of_the_table_are_those_of_the_saved_model_shown_the_corrupted_
     held = mnist_dvae.held_out(settings, images._replace(train_labels=None, test_labels=None))
     model = load_model(digits[0])
     ours = {"DVAE": model.reconstruct(mnist_dvae.flat(held.corrupted)).numpy().reshape(held.clean.shape)}
-    ours["DVAE, refined"], _ = mnist_dvae.refined(model, inference.refiner(model), held.corrupted, held.mask)
+    ours["DVAE, refined"], _ = mnist_dvae.refined(
+        model, inference.refiner(model), held.corrupted, held.mask, held.greyness
+    )
     for method, estimate in ours.items():
         row = scores(digits[0], method)[-1]
         assert row["hole_mse"] == pytest.approx(mnist_dvae.score(held, estimate)["hole_mse"], rel=1e-3)

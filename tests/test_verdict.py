@@ -1,6 +1,6 @@
 """The line that says whether a run is good."""
 
-from math import nan
+from math import inf, nan
 
 import pytest
 
@@ -55,3 +55,14 @@ INPUT, LINE = ("chopped input", 3, 0, 3), ("linear interpolation", 2.1, -2, 2)
 )
 def test_a_run_is_placed_between_what_it_must_beat_and_the_best_there_can_be(rows, line):
     assert verdict(rows) == line
+
+
+def test_the_best_of_ours_is_compared():
+    rows = sounds(INPUT, LINE, ("autoregression", 7, 12, 9), ("DVAE", 11, 13, 1), ("DVAE + Wiener filter", nan, 15, 9))
+    assert verdict(rows) == "15.0 dB in the gaps of the long sound (DVAE + Wiener filter): 3.0 dB above autoregression"
+
+
+def test_a_run_that_damages_nothing_is_judged_without_infinities():
+    rows = [(name, inf, nan, inf) for name in ("chopped input", "linear interpolation", "autoregression")]
+    line = verdict(sounds(*rows, ("DVAE", 10, nan, 12)))  # needs: from math import inf, nan
+    assert "inf" not in line and "nan" not in line
