@@ -140,8 +140,9 @@ def evaluate(settings, model, held):
 def refined(model, refine, corrupted, mask, greyness):
     """Images by posteriors refined on what is observed, and their predictive deviation: (M, H, W), (M, H, W).
 
-    Of a pixel x in [0, 1] with mean p the variance is p (1 - p) - E[x (1 - x)]: all of it if x is 0 or 1. The second
-    part, whose mean in the holes is that of the greyness (H, W), is taken to be a fixed share of the first.
+    Its square is the variance between draws of the posterior, and that within each: of a pixel x in [0, 1] with mean p
+    it is p (1 - p) - E[x (1 - x)]. The latter, whose mean in the holes is that of the greyness (H, W), is taken to be a
+    fixed share of the former.
     """
     mean, log_var, _ = refine(flat(corrupted), flat(1 - mask), *model.encode(flat(corrupted)))
     reconstructed = model.expectation(mean).numpy()
@@ -149,10 +150,11 @@ def refined(model, refine, corrupted, mask, greyness):
         model.expectation(mean + tf.exp(0.5 * log_var) * tf.random.stateless_normal(mean.shape, (training.PRIOR, k)))
         for k in range(DOUBTED)
     ]
-    expected = np.mean(draws, axis=0).reshape(mask.shape)
-    binary = expected * (1 - expected)
-    share = np.sum(greyness * mask) / max(1e-9, np.sum(binary * mask))
-    return reconstructed.reshape(mask.shape), np.sqrt(binary * max(0, 1 - share))
+    between, within = (
+        part.reshape(mask.shape) for part in (np.var(draws, 0), np.mean([p * (1 - p) for p in draws], 0))
+    )
+    share = np.sum(greyness * mask) / max(1e-9, np.sum(within * mask))
+    return reconstructed.reshape(mask.shape), np.sqrt(between + within * max(0, 1 - share))
 
 
 def imagine(settings, model, refine, held):
@@ -171,7 +173,7 @@ def honesty(held, reconstructed, deviation):
     """Whether doubt is calibrated: error in the hole over the deviation claimed, root mean squares; nats per pixel."""
     hole = held.mask == 1
     clean, claimed = held.clean[hole], np.clip(reconstructed[hole], 1e-3, 1 - 1e-3)
-    error = np.sqrt(np.mean((clean - reconstructed[hole]) ** 2) / np.mean(deviation[hole] ** 2))
+    error = np.sqrt(np.mean((clean - reconstructed[hole]) ** 2) / max(1e-12, np.mean(deviation[hole] ** 2)))
     nats = -np.mean(clean * np.log(claimed) + (1 - clean) * np.log(1 - claimed))
     return {"hole_error_over_claimed": error, "hole_nats_a_pixel": nats}
 
