@@ -44,11 +44,11 @@ def deformed(images, amount, seed):
     return seen[..., 0]
 
 
-def mean_image(images):
-    """The mean of uint8 images as grey levels: (M, H, W) -> (H, W). In blocks: a large set is never held as floats."""
+def mean_image(images, of=lambda levels: levels):
+    """The mean of uint8 images as grey levels, or `of` these: (M, H, W) -> (H, W). Never are all of them floats."""
     size = max(1, MEAN_PIXELS // images[0].size)
     blocks = [images[first : first + size] for first in range(0, len(images), size)]
-    means = [tf.reduce_mean(grey(block), axis=0) for block in blocks]
+    means = [tf.reduce_mean(of(grey(block)), axis=0) for block in blocks]
     return np.average(means, axis=0, weights=[len(block) for block in blocks]).astype(np.float32)
 
 

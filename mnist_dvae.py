@@ -102,8 +102,8 @@ def held_out(settings, images):
     clean = image_utils.grey(images.test[: min(HELD_OUT, at_most)])
     corrupted, mask = (part.numpy() for part in corrupt.apply(settings, clean, training.HELD_OUT_SEED))
     mean_filled = np.where(mask == 1, image_utils.mean_image(images.train), corrupted)
-    known = image_utils.grey(images.train[:at_most])
-    labels, classifier, greyness = None, None, tf.reduce_mean(known * (1 - known), axis=0).numpy()
+    greyness = image_utils.mean_image(images.train[:at_most], lambda x: x * (1 - x))
+    labels = classifier = None
     if images.train_labels is not None:
         labels = images.test_labels[: len(clean)]
         classifier = baselines.digit_classifier(images.train[:at_most], images.train_labels[:at_most])

@@ -158,15 +158,15 @@ def restored(settings, held, reconstruct, hops=HOPS_A_WINDOW):
     return restore(held.long_corrupted, held.long_mask, reconstruct, settings.window, settings.window // hops)
 
 
-def without_noise(settings, held, reconstruct):
-    """The long sound as `reconstruct` and what it was given have it together: gaps filled, noise taken out."""
+def without_noise(settings, held, reconstruct, long):
+    """The long sound, `long` as the network restores it: its gaps filled with more than that, and noise taken out."""
 
     def redraw(sound, mask):
         return restore(sound, mask, reconstruct, settings.window, settings.window // HOPS_A_WINDOW)
 
     given = held.long_corrupted, held.long_mask
     power, _, weights = noise.tried(*given, settings.sample_rate, redraw)
-    return noise.restored(*given, redraw(*given), settings.sample_rate, power, weights)
+    return noise.restored(*given, long, settings.sample_rate, power, weights)
 
 
 def score(settings, held, windows, long):
@@ -297,7 +297,7 @@ def main(settings):
             run.log(iteration, {"train_loss": train_loss, **scores}, files)
         ours = {METHOD: estimates[:2]}
         if settings.corruption != "salt-pepper":  # which does not tell where it is
-            ours[FILTERED] = None, without_noise(settings, held, model.reconstruct)
+            ours[FILTERED] = None, without_noise(settings, held, model.reconstruct, estimates[1])
         if settings.tells_missing:
             better = refined_reconstruct(model, refiner(model))
             ours[REFINED] = better(held.corrupted).numpy(), restored(settings, held, better)

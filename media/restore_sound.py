@@ -51,9 +51,9 @@ def restore_sound(model, source, destination, gap_file=None, keep=False):
                 raise UserError(f"{source}: holds no samples; leave it out")
             if gap_file:
                 gaps = [read_gaps(gap_file, rate, frames, source)] * channels
-            # On the disk the result goes to, files without a name for each channel, at its own rate and the model's.
             # A model of notes draws the whole of a note; one of recordings, which has a level and no notes, does not.
             denoises = not keep and "rms" in model.metadata and "notes" not in model.metadata
+            # On the disk the result goes to, files without a name for each channel, at its own rate and the model's.
             fitting = (keep or denoises) and rate != model_rate, True
             files = [
                 [opened.enter_context(tempfile.TemporaryFile(dir=destination.parent)) for _ in range(channels * kind)]
