@@ -9,6 +9,7 @@ import scipy.ndimage
 import scipy.stats
 
 import audio_utils
+import baselines
 import corrupt
 import inference
 import mnist_dvae
@@ -485,3 +486,18 @@ def test_a_run_of_before_a_setting_goes_on_whatever_its_type(tmp_path, script, n
     (tmp_path / "out/config.json").write_text(json.dumps(config))
     with Run(script.Settings(out=tmp_path / "out", resume=True)) as run:
         run.record({})
+
+
+def test_the_filtered_long_sound_follows_the_network_in_the_gaps_and_what_is_observed_elsewhere(sounds):
+    def reconstruct(windows):
+        return baselines.best_note(windows, np.equal(windows, 0), **NOTES.note_options)
+
+    reference, gaps = sounds.long_reference, sounds.long_mask == 1
+    long = sound_dvae.restored(SOUNDS, sounds, reconstruct)
+    filtered = sound_dvae.without_noise(SOUNDS, sounds, reconstruct, long)
+    assert audio_utils.snr_db(reference, filtered) > 18  # 3 of the input
+    assert audio_utils.snr_db(reference[gaps], filtered[gaps]) > 15
+    unheard = sound_dvae.without_noise(SOUNDS, sounds, reconstruct, 0 * long)
+    assert audio_utils.snr_db(reference[gaps], unheard[gaps]) < audio_utils.snr_db(reference[gaps], filtered[gaps]) - 1
+    noisy = sounds._replace(long_corrupted=0 * sounds.long_corrupted)  # without what is observed, nothing
+    assert np.abs(sound_dvae.without_noise(SOUNDS, noisy, reconstruct, long)[~gaps]).max() < 0.1
