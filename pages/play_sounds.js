@@ -209,12 +209,13 @@ function drawWaveform(canvas, {channels: [values]}, gaps, limit) {
 }
 
 function draw(which) {
-  if (!shown[which]) return;
+  const what = shown[which];
+  if (!what) return;
   const peak = shown.input.channels[0].reduce((high, value) => Math.max(high, Math.abs(value)), 0);
-  drawWaveform(element(`${which}-wave`), shown[which], gapsOf()[0], 1.05 * Math.max(0.01, peak));
+  drawWaveform(element(`${which}-wave`), what, gapsOf()[0], 1.05 * Math.max(0.01, peak));
   clearTimeout(draw[which]); // while something is dragged the waveform follows, the spectrogram comes after
-  draw[which] = setTimeout(() => drawSpectrogram(element(`${which}-spectrum`), shown[which]), 40);
-  const {rate, channels} = shown[which], kind = channels.length > 1 ? `, ${channels.length} channels` : "";
+  draw[which] = setTimeout(() => drawSpectrogram(element(`${which}-spectrum`), what), 40);
+  const {rate, channels} = what, kind = channels.length > 1 ? `, ${channels.length} channels` : "";
   const limits = `spectrogram up to ${(highest() / 1000).toPrecision(2)} kHz`;
   element(`${which}-says`).textContent = `${(channels[0].length / rate).toFixed(2)} s, ${rate} Hz${kind}; ${limits}`;
 }
