@@ -3,8 +3,6 @@
 Sounds and masks are (B, N), the mask 1 where something is missing; images and masks are (B, H, W).
 """
 
-import warnings
-
 import numpy as np
 import scipy.linalg
 
@@ -13,19 +11,15 @@ from harness.quiet_tensorflow import tf
 
 JANSSEN_ITERATIONS = 2  # of coefficients and samples in turn; on noisy notes more of them lower the SNR
 NEAREST_BLOCK = 4096  # training images compared at once
-CLASSIFIED = 10_000  # images
-CLASSIFIER_EPOCHS = 20
+CLASSIFIED, FOR_AXES = 10_000, 1000  # images that the judge of digits learns from; those that tell its axes
+JUDGED_AXES, SHARED = 32, 10  # the judge's dimensions; in how many examples a class is told how all of them vary
 
 
 def interpolate(chopped, mask):
     """Each missing sample on the straight line between its neighbours: (B, N), (B, N) -> (B, N)."""
     places = np.arange(chopped.shape[1])
-    return np.stack(
-        [
-            np.interp(places, places[gap == 0], row[gap == 0]) if (gap == 0).any() else row
-            for row, gap in zip(chopped, mask)
-        ]
-    )
+    rows = zip(chopped, mask == 0)
+    return np.stack([np.interp(places, places[left], row[left]) if left.any() else row for row, left in rows])
 
 
 def autoregress(chopped, mask):
@@ -151,13 +145,26 @@ def nearest_fill(damaged, mask, training_images):
 
 
 def digit_classifier(images, labels):
-    """A judge of digits: a small network fitted to at most CLASSIFIED of the images (M, H, W) uint8 and their labels.
+    """A judge of digits that learns from at most CLASSIFIED of the images (M, H, W) uint8 and their labels.
 
-    Takes flat images in [0, 1]; never fitted to restored or generated ones.
+    Returns classify(images), flat and in [0, 1], (B, D) -> their labels, and how probable these are, (B,), (B,): each
+    class is a Gaussian on the images' first principal axes, its covariance a mean, weighed by examples, of its own and
+    that within all classes (Friedman 1989, doi 10.1080/01621459.1989.10478752).
     """
-    from sklearn.neural_network import MLPClassifier  # takes half a second to import
+    flat = images[:CLASSIFIED].reshape(-1, images[0].size) / np.float32(255)
+    kinds, which = np.unique(labels[:CLASSIFIED], return_inverse=True)
+    middle = flat.mean(0)
+    axes = np.linalg.svd(flat[:FOR_AXES] - middle, full_matrices=False)[2][:JUDGED_AXES].T
+    codes = ((flat - middle) @ axes).astype(float)
+    sizes, means = np.bincount(which), np.stack([codes[which == kind].mean(0) for kind in range(len(kinds))])
+    own = np.stack([rest.T @ rest for rest in (codes[which == kind] - means[kind] for kind in range(len(kinds)))])
+    shared = own.sum(0) / len(codes) + 1e-6 * np.eye(axes.shape[1])  # singular if all are alike
+    covariances = (own + SHARED * shared) / (sizes + SHARED)[:, None, None]
+    precisions, levels = np.linalg.inv(covariances), np.log(sizes) - 0.5 * np.linalg.slogdet(covariances)[1]
 
-    classifier = MLPClassifier((256,), batch_size=100, max_iter=CLASSIFIER_EPOCHS, random_state=0)
-    flat = images[:CLASSIFIED].reshape(-1, images[0].size) / np.float32(255)  # twice as fast as in double precision
-    with warnings.catch_warnings(action="ignore"):  # that it stops after so many epochs is on purpose
-        return classifier.fit(flat, labels[:CLASSIFIED])
+    def classify(images):
+        rest = (np.asarray(images) - middle) @ axes - means[:, None]  # (kinds, B, axes)
+        evidence = levels[:, None] - 0.5 * ((rest @ precisions) * rest).sum(-1)
+        return kinds[evidence.argmax(0)], 1 / np.exp(evidence - evidence.max(0)).sum(0)
+
+    return classify

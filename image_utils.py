@@ -55,7 +55,5 @@ def mean_image(images, of=lambda levels: levels):
 def mean_squared_error(clean, estimate, mask=None):
     """Mean squared error over all pixels, or over those where the mask is 1 (nan if there are none)."""
     error = (np.asarray(clean, float) - np.asarray(estimate, float)) ** 2
-    if mask is None:
-        return error.mean()
-    mask = np.asarray(mask)
+    mask = np.ones_like(error) if mask is None else np.asarray(mask)
     return (error * mask).sum() / mask.sum() if mask.any() else float("nan")

@@ -53,16 +53,13 @@ def refiner(model, steps=None, rate=None):
     def refine(corrupted, observed, mean, log_var):
         corrupted, observed = (tf.cast(part, tf.float32) for part in (corrupted, observed))
         place = best = tf.stack([mean, log_var])
-        first, second, best_elbo = 0.0, 0.0, tf.fill(place.shape[1:2], -np.inf)
+        moments, best_elbo = (0.0, 0.0), tf.fill(place.shape[1:2], -np.inf)
         for step in range(1, steps + 2):
             elbo, slope = elbo_and_slope(place, corrupted, observed)
             best = tf.where((elbo > best_elbo)[None, :, None], place, best)
             best_elbo = tf.maximum(elbo, best_elbo)
-            first, second = (
-                decay * moment + (1 - decay) * slope**power
-                for decay, moment, power in zip(DECAY, (first, second), (1, 2))
-            )
-            unbiased = [moment / (1 - decay**step) for moment, decay in zip((first, second), DECAY)]
+            moments = [d * moment + (1 - d) * slope**power for d, moment, power in zip(DECAY, moments, (1, 2))]
+            unbiased = [moment / (1 - decay**step) for moment, decay in zip(moments, DECAY)]
             place += rate * unbiased[0] / (tf.sqrt(unbiased[1]) + 1e-8)
         return *tf.unstack(best), best_elbo
 

@@ -13,9 +13,10 @@ import harness  # noqa: F401  sets NumPy's threads, so before NumPy
 
 # isort: split
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -78,7 +79,7 @@ class HeldOut(NamedTuple):
     mean_filled: np.ndarray  # the corrupted ones, holes filled with the mean training image
     greyness: np.ndarray  # (H, W): each pixel's mean of x (1 - x) in the training images; 0 if black and white
     labels: np.ndarray | None  # (M,)
-    classifier: Any  # fitted to whole training images; None without labels
+    classify: Callable | None  # the judge, which has learned from whole training images; None without labels
 
 
 def flat(images):
@@ -97,17 +98,17 @@ def make_batch(settings, train_images, seed, count):
 
 
 def held_out(settings, images):
-    """The held-out examples, and the classifier that judges them, fitted to training images alone."""
+    """The held-out examples, and the classifier that judges them, which knows training images alone."""
     at_most = SCORED_PIXELS // images.train[0].size
     clean = image_utils.grey(images.test[: min(HELD_OUT, at_most)])
     corrupted, mask = (part.numpy() for part in corrupt.apply(settings, clean, training.HELD_OUT_SEED))
     mean_filled = np.where(mask == 1, image_utils.mean_image(images.train), corrupted)
     greyness = image_utils.mean_image(images.train[:at_most], lambda x: x * (1 - x))
-    labels = classifier = None
+    labels = classify = None
     if images.train_labels is not None:
         labels = images.test_labels[: len(clean)]
-        classifier = baselines.digit_classifier(images.train[:at_most], images.train_labels[:at_most])
-    return HeldOut(corrupted, clean.numpy(), mask, mean_filled, greyness, labels, classifier)
+        classify = baselines.digit_classifier(images.train[:at_most], images.train_labels[:at_most])
+    return HeldOut(corrupted, clean.numpy(), mask, mean_filled, greyness, labels, classify)
 
 
 def score(held, images):
@@ -118,8 +119,8 @@ def score(held, images):
         "hole_mse_over_mean_fill": hole_error / mean_squared_error(held.clean, held.mean_filled, held.mask),
         "mse": mean_squared_error(held.clean, images),
     }
-    if held.classifier:
-        scores["classifier_error"] = np.mean(held.classifier.predict(flat(images)) != held.labels)
+    if held.classify:
+        scores["classifier_error"] = np.mean(held.classify(flat(images))[0] != held.labels)
     return scores
 
 
@@ -130,10 +131,10 @@ def evaluate(settings, model, held):
     generated = model.generate(new, (settings.seed, training.PRIOR)).numpy()
     losses = training.held_out_losses(model, flat(held.corrupted), flat(held.clean))
     scores = {**losses, **score(held, reconstructed)}
-    if held.classifier:
-        confidence = held.classifier.predict_proba(generated)
-        scores["generated_confidence"] = confidence.max(1).mean()
-        scores["generated_classes"] = baselines.effective_number(confidence.argmax(1))
+    if held.classify:
+        kinds, confidence = held.classify(generated)
+        scores["generated_confidence"] = confidence.mean()
+        scores["generated_classes"] = baselines.effective_number(kinds)
     return scores, (reconstructed, generated)
 
 
@@ -146,15 +147,11 @@ def refined(model, refine, corrupted, mask, greyness):
     """
     mean, log_var, _ = refine(flat(corrupted), flat(1 - mask), *model.encode(flat(corrupted)))
     reconstructed = model.expectation(mean).numpy()
-    draws = [
-        model.expectation(mean + tf.exp(0.5 * log_var) * tf.random.stateless_normal(mean.shape, (training.PRIOR, k)))
-        for k in range(DOUBTED)
-    ]
-    between, within = (
-        part.reshape(mask.shape) for part in (np.var(draws, 0), np.mean([p * (1 - p) for p in draws], 0))
-    )
+    noise = [tf.random.stateless_normal(mean.shape, (training.PRIOR, k)) for k in range(DOUBTED)]
+    draws = [np.reshape(model.expectation(mean + tf.exp(0.5 * log_var) * each), mask.shape) for each in noise]
+    within = np.mean([p * (1 - p) for p in draws], 0)
     share = np.sum(greyness * mask) / max(1e-9, np.sum(within * mask))
-    return reconstructed.reshape(mask.shape), np.sqrt(between + within * max(0, 1 - share))
+    return reconstructed.reshape(mask.shape), np.sqrt(np.var(draws, 0) + within * max(0, 1 - share))
 
 
 def imagine(settings, model, refine, held):
@@ -184,14 +181,15 @@ def compared_estimates(kind, held, train_images, ours):
     ours: those of the model. The others are the baselines.
     """
     nearest = baselines.nearest_fill(held.corrupted, held.mask, train_images[: NEAREST_PIXELS // held.clean[0].size])
+    filled = {
+        f"holes filled by the {name}": np.where(held.mask == 1, each, held.corrupted) for name, each in ours.items()
+    }
     return {
         "holes black (the input)": held.corrupted,
         f"holes filled with the mean {kind}": held.mean_filled,
         f"holes filled from the nearest {kind}": nearest,
         **ours,
-        **{
-            f"holes filled by the {name}": np.where(held.mask == 1, each, held.corrupted) for name, each in ours.items()
-        },
+        **filled,
         "originals": held.clean,
     }
 

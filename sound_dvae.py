@@ -159,14 +159,15 @@ def restored(settings, held, reconstruct, hops=HOPS_A_WINDOW):
 
 
 def without_noise(settings, held, reconstruct, long):
-    """The long sound, `long` as the network restores it: its gaps filled with more than that, and noise taken out."""
-
-    def redraw(sound, mask):
-        return restore(sound, mask, reconstruct, settings.window, settings.window // HOPS_A_WINDOW)
-
-    given = held.long_corrupted, held.long_mask
-    power, _, weights = noise.tried(*given, settings.sample_rate, redraw)
-    return noise.restored(*given, long, settings.sample_rate, power, weights)
+    """The long sound, `long` as the network restores it, with the phases of what is observed, and noise taken out."""
+    sound, mask, rate = held.long_corrupted, held.long_mask, settings.sample_rate
+    if not settings.data:  # the network knows notes better than any continuation does
+        frames = noise.transform(rate)
+        power, _ = noise.estimated(frames, sound, mask, long)
+        return noise.wiener(frames, np.where(mask == 1, long, sound), long, power)
+    redraw = partial(restore, reconstruct=reconstruct, window=settings.window, hop=settings.window // HOPS_A_WINDOW)
+    power, _, weights = noise.tried(sound, mask, rate, redraw)
+    return noise.restored(sound, mask, long, rate, power, weights)
 
 
 def score(settings, held, windows, long):
@@ -263,8 +264,7 @@ def render_inputs(settings, sounds, held, on):
 def render(settings, title, on, estimates, iteration):
     """The pictures and WAVs of a checkpoint: {file name: save(path)}."""
     _, long, generated = estimates
-    rate = settings.sample_rate
-    what = f"{settings.damage}, after {iteration} iterations"
+    rate, what = settings.sample_rate, f"{settings.damage}, after {iteration} iterations"
     mended = on.draw(f"{title}, restored ({what})", "reconstruction", long)
     new = figures.windows(f"New sounds from the prior ({what})", generated[:SHOWN], rate)
     new_sound = audio_utils.one_after_the_other(generated[:SHOWN], rate)

@@ -59,6 +59,16 @@ def below_db(noise, sound, frames):
     return 10 * np.log10(max(power, 1e-20) / (frames.m_num * np.sum(frames.win**2) * max(np.mean(sound**2), 1e-20)))
 
 
+def estimated(frames, observed, mask, drawn):
+    """The power of a sound's noise (F,), 0 if it is next to nothing, and its level relative to the sound, dB.
+
+    frames: of `transform`. observed, mask, drawn (T,): the sound, 1 where missing, the network's reconstruction.
+    """
+    power = noise_power(quiet_power(frames, observed, drawn, mask))
+    level_db = below_db(power, observed[mask == 0], frames)
+    return power if level_db > NO_NOISE_DB else np.zeros_like(power), level_db
+
+
 def wiener(frames, sound, drawn, noise, sure=SURELY_SOUND):
     """The posterior mean of a sound under noise of known power (F,), each frequency and time by itself: (T,) -> (T,).
 
@@ -131,9 +141,7 @@ def tried(observed, mask, rate, redraw):
     made for trial.
     """
     frames, drawn, trials = transform(rate), redraw(observed, mask), trial_gaps(mask)
-    noise = noise_power(quiet_power(frames, observed, drawn, mask))
-    level_db = below_db(noise, observed[mask == 0], frames)
-    noise = noise if level_db > NO_NOISE_DB else np.zeros_like(noise)
+    noise, level_db = estimated(frames, observed, mask, drawn)
     if not trials.any():
         return noise, level_db, np.array([0.0, 1.0, 0.0])
     both = np.maximum(mask, trials)

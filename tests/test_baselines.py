@@ -145,9 +145,31 @@ def test_the_nearest_fill_looks_outside_the_hole_only():
     np.testing.assert_allclose(baselines.nearest_fill(damaged, mask, training), [[[0.9, 0.2], [0.8, 0.6]]])
 
 
-def test_the_classifier_judges_flat_images():
+def test_the_judge_of_digits_gives_the_posterior_of_gaussian_classes():
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 300)
-    images = (rng.uniform(0, 60, (300, 4, 4)) + 150 * labels[:, None, None]).astype(np.uint8)
-    classifier = baselines.digit_classifier(images[:200], labels[:200])
-    assert classifier.score(images[200:].reshape(-1, 16) / 255, labels[200:]) > 0.95
+    labels = np.where(rng.random(12_000) < 0.8, 7, 2)  # which they are called is all the same
+    spreads = {7: np.diag([3.0, 1.0, 1.0]), 2: np.array([[1, 0, 0], [0.8, 0.6, 0], [0, 0, 3.0]])}
+    middles = {7: np.array([1.0, 0, 0]), 2: np.array([-1.0, 1, 0])}
+    codes = np.stack([middles[kind] + spreads[kind] @ rng.standard_normal(3) for kind in labels])
+    basis = np.linalg.qr(rng.standard_normal((16, 3)))[0].T
+    images = np.round(128 + 10 * codes @ basis).clip(0, 255).astype(np.uint8).reshape(-1, 4, 4)
+    kinds, confidence = baselines.digit_classifier(images[:9000], labels[:9000])(images[9000:].reshape(-1, 16) / 255)
+    density = [
+        share * scipy.stats.multivariate_normal(middles[kind], spreads[kind] @ spreads[kind].T).pdf(codes[9000:])
+        for share, kind in ((0.2, 2), (0.8, 7))
+    ]
+    posterior = density[1] / np.sum(density, axis=0)
+    assert np.mean(kinds != np.where(posterior > 0.5, 7, 2)) < 0.04
+    assert np.mean(np.abs(np.where(kinds == 7, confidence, 1 - confidence) - posterior)) < 0.02
+    assert np.mean(confidence) == pytest.approx(
+        np.mean(kinds == labels[9000:]), abs=0.02
+    )  # as often right as it claims
+
+
+@pytest.mark.parametrize("images", [np.zeros((3, 4, 4)), 80 * np.arange(48).reshape(3, 4, 4) % 251, np.eye(4)[None, :]])
+def test_the_judge_of_digits_needs_no_more_than_one_image_of_each(images):
+    images = images.astype(np.uint8)
+    kinds, confidence = baselines.digit_classifier(images, np.arange(len(images)))(images.reshape(-1, 16) / 255)
+    assert np.isfinite(confidence).all()
+    if np.ptp(images, axis=0).any():
+        assert list(kinds) == [0, 1, 2] and (confidence > 0.9).all()
