@@ -19,7 +19,7 @@ import keras
 
 NETWORK = "input_size", "likelihood", "hidden", "latent", "components"  # what makes a DVAE, besides its weights
 LOG_2_PI = math.log(2 * math.pi)
-SMALL_KERNEL = 0.3
+SMALL_KERNEL, FOR_RELU = 0.3, math.sqrt(2)  # of Glorot's scale; the latter: He et al. 2015 (arXiv 1502.01852)
 INITIAL_BIAS_STD = 0.5  # of the decoder's output: before it has learned anything, a network says noise, not nothing
 INITIAL_STD = 0.5  # about the RMS of what the Gaussian likelihood is used for: sound between -1 and 1
 COMPONENT_STD = 0.5  # of the prior's at first, their means being standard normal
@@ -78,14 +78,15 @@ def importance_log_likelihood(log_joint, mean, log_var, samples, seed):
     return total - tf.math.log(tf.cast(samples, tf.float32))
 
 
-def _dense_layers(name, sizes, small=None):
+def _dense_layers(name, sizes, scales):
     """Fully connected layers from sizes[0] values to sizes[-1], with ReLU between them.
 
-    The kernel of layer `small` starts at SMALL_KERNEL of Glorot's scale.
+    Their kernels start at these multiples of Glorot's scale.
     """
     layers = [keras.layers.Dense(size, "relu") for size in sizes[1:-1]] + [keras.layers.Dense(sizes[-1])]
-    if small is not None:
-        layers[small].kernel_initializer = keras.initializers.VarianceScaling(SMALL_KERNEL**2, "fan_avg", "uniform")
+    for layer, scale in zip(layers, scales):
+        if scale != 1:
+            layer.kernel_initializer = keras.initializers.VarianceScaling(scale**2, "fan_avg", "uniform")
     return keras.Sequential([keras.Input(sizes[:1]), *layers], name=name)
 
 
@@ -110,11 +111,11 @@ class DVAE(keras.Model):
             raise ValueError(f"likelihood must be 'bernoulli' or 'gaussian', not {likelihood!r}")
         self.input_size, self.likelihood, self.latent, self.components = input_size, likelihood, latent, components
         self.hidden, self.metadata = tuple(hidden), {"format": FORMAT, **(metadata or {})}
-        # In noisy data, what the layers that meet it start with in directions that carry only noise is hardly ever
-        # unlearned, and passes that noise on.
-        first, last = (0, -1) if likelihood == "gaussian" else (None, None)
-        self.encoder = _dense_layers("encoder", (input_size, *self.hidden, 2 * latent), small=first)
-        self.decoder = _dense_layers("decoder", (latent, *reversed(self.hidden), input_size), small=last)
+        # What layers that meet noisy data start with in directions of noise alone is hardly ever unlearned.
+        first, inner, last = (SMALL_KERNEL, 1, SMALL_KERNEL) if likelihood == "gaussian" else (FOR_RELU, FOR_RELU, 1)
+        depth = len(self.hidden)
+        self.encoder = _dense_layers("encoder", (input_size, *self.hidden, 2 * latent), (first, *depth * [inner]))
+        self.decoder = _dense_layers("decoder", (latent, *reversed(self.hidden), input_size), (*depth * [inner], last))
         self.decoder.layers[-1].bias.assign(keras.random.normal((input_size,), stddev=INITIAL_BIAS_STD))
         if likelihood == "gaussian":
             self.log_std = self.add_weight((), keras.initializers.Constant(math.log(INITIAL_STD)), name="log_std")
@@ -192,5 +193,4 @@ class DVAE(keras.Model):
         return importance_log_likelihood(log_joint, *self.encode(inputs), samples, seed)
 
     def get_config(self):
-        own = {name: getattr(self, name) for name in (*NETWORK, "metadata")}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), **{name: getattr(self, name) for name in (*NETWORK, "metadata")}}

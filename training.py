@@ -21,7 +21,7 @@ TRAINING, LONG_INPUT, PRIOR = 0, 1, 2
 HELD_OUT_SEED = (20261123, 3)  # the same held-out examples whatever the run's seed, so that runs can be compared
 
 WARM_UP = 50  # iterations until the learning rate is at its peak
-KL_WARM_UP = 0.25  # of all iterations, until the KL divergence counts in full
+KL_WARM_UP = {"bernoulli": 0.5, "gaussian": 0.25}  # of all iterations, until the KL divergence counts in full
 WEIGHT_DECAY = 0.1  # times the learning rate, an iteration
 ITERATIONS_A_CALL = 20  # in one call of the compiled loop; the bar moves, and the losses are read, once a call
 
@@ -48,13 +48,13 @@ def adam(iterations, learning_rate):
     return optimizer
 
 
-def kl_weight(i, iterations):
-    """The weight of the KL divergence in iteration i's loss: from 0 to 1 over the first KL_WARM_UP of all iterations.
+def kl_weight(i, warm_up):
+    """The weight of the KL divergence in iteration i's loss: from 0 to 1 over so many iterations.
 
     From the beginning at its full weight, it drives latent numbers that the decoder does not use yet onto the prior,
     where most of them stay (Bowman et al. 2016, arXiv 1511.06349; Soenderby et al. 2016, arXiv 1602.02282).
     """
-    return tf.minimum(1.0, tf.cast(i, tf.float32) / max(1.0, KL_WARM_UP * iterations))
+    return tf.minimum(1.0, tf.cast(i, tf.float32) / max(1.0, warm_up))
 
 
 def draw_batch(make_batch, latent, settings, i, number=0, replicas=1):
@@ -97,7 +97,7 @@ def build_step(model, optimizer, make_batch, settings):
         number = int(tf.get_static_value(replica.replica_id_in_sync_group))
         batch = draw_batch(make_batch, model.latent, settings, i, number, replicas)  # while `before` is under way
         with tf.control_dependencies([before]):  # for which nothing else would wait
-            losses = update(*batch, kl_weight(i, settings.iters))
+            losses = update(*batch, kl_weight(i, KL_WARM_UP[model.likelihood] * settings.iters))
         return replica.all_reduce("SUM", tf.concat([losses, [interrupted]], 0))
 
     return step

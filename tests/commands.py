@@ -37,7 +37,7 @@ def refused(done, *words):
 
 def until(condition):
     """Wait for what a browser does in its own time."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert condition()

@@ -119,20 +119,30 @@ def test_the_likelihood_of_a_linear_model_is_the_closed_form_whatever_the_encode
 
 def test_a_new_model_of_sound_passes_little_noise_and_its_prior_is_about_where_codes_begin():
     keras.utils.set_random_seed(0)
-    noise = normal(500, 200)
-    passed = {}
     for likelihood in ("gaussian", "bernoulli"):
         model = DVAE(200, likelihood, hidden=(100,), latent=4)
-        passed[likelihood] = np.std(noise @ model.encoder.layers[0].kernel.numpy())
         z = normal(4000, 4, seed=1) * np.float32(np.sqrt(1.25))
         # A mixture of 200 of standard deviation 0.5, their centres standard normal: nearly N(0, 1.25).
         difference = scipy.stats.norm.logpdf(z, 0, np.sqrt(1.25)).sum(1) - model.log_prior(z).numpy()
         assert abs(np.mean(difference)) < 1  # nats; a spread of 5 would be 4 nats off
-    assert 0.2 < passed["gaussian"] / passed["bernoulli"] < 0.4
+    model = DVAE(200, "gaussian", hidden=(100,), latent=4)
+    passed = np.std(normal(500, 200) @ model.encoder.layers[0].kernel.numpy())
+    assert 0.2 < passed / np.sqrt(200 * 2 / (200 + 100)) < 0.4  # of what Glorot's would
     # And it says noise, not nothing: what it makes of anything is as rough as white noise of half of full scale.
-    decoded = DVAE(200, "gaussian", hidden=(100,), latent=4).reconstruct(np.zeros((1, 200), np.float32)).numpy()[0]
+    decoded = model.reconstruct(np.zeros((1, 200), np.float32)).numpy()[0]
     assert np.std(decoded) == pytest.approx(0.5, rel=0.2)
     assert np.std(np.diff(decoded)) == pytest.approx(0.5 * np.sqrt(2), rel=0.25)
+
+
+def test_a_new_model_of_images_passes_them_from_layer_to_layer_undiminished():
+    keras.utils.set_random_seed(0)
+    model = DVAE(300, "bernoulli", hidden=(300, 300, 300), latent=300)
+    for part in (model.encoder, model.decoder):
+        values, powers = normal(200, 300), []
+        for layer in part.layers[1:-1]:
+            values = layer(values).numpy()
+            powers.append(np.mean(values**2))
+        assert powers[1] / powers[0] == pytest.approx(1, abs=0.15)  # 1/2 without He's factor
 
 
 def test_the_loss_is_the_negative_elbo():

@@ -185,7 +185,7 @@ def gradients_of_two_replicas():
     corrupted, clean, noise = (tf.concat(part, 0) for part in zip(*parts))
     with tf.GradientTape() as tape:
         nll, kl = model.nll_and_kl(clean, model(corrupted, noise=noise))
-        loss = nll + training.kl_weight(i, settings.iters) * kl
+        loss = nll + training.kl_weight(i, training.KL_WARM_UP["gaussian"] * settings.iters) * kl
     expected = tape.gradient(loss, [variable.value for variable in model.trainable_variables])
     advance = training.build_advance(strategy, training.build_step(model, optimizer, make_batch, settings))
     sums, _ = advance(i, tf.constant(1), tf.constant(0.0))
