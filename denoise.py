@@ -25,7 +25,7 @@ MOST_COMPLETIONS = 32
 
 
 def read_flags():
-    flags = cli.Parser(description=__doc__.splitlines()[0])
+    flags = cli.Parser(__doc__)
     add = flags.add_argument
     add("model", type=Path, metavar="MODEL", help="the folder of a finished run, or its model.keras")
     add("inputs", type=Path, nargs="+", metavar="INPUT", help="a sound or image, or a folder of them")

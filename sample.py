@@ -28,7 +28,7 @@ A_ROW, STEPS, MAPPED = 16, 12, 2000  # new digits a row; images of a blend, its 
 
 
 def read_flags():
-    flags = cli.Parser(description=__doc__.splitlines()[0])
+    flags = cli.Parser(__doc__)
     add = flags.add_argument
     add("model", type=Path, metavar="MODEL", help="the folder of a finished run, or its model.keras")
     what = flags.add_mutually_exclusive_group()

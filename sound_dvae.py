@@ -319,4 +319,4 @@ def main(settings):
 
 if __name__ == "__main__":
     with cli.one_line_errors():
-        main(cli.parse(Settings, __doc__.splitlines()[0]))
+        main(cli.parse(Settings, __doc__))

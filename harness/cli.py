@@ -100,7 +100,10 @@ class Settings:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's parser, whose errors are one line."""
+    """argparse's parser, whose description is a docstring's first line, and whose errors are one line."""
+
+    def __init__(self, description, **options):
+        super().__init__(description=(description or "").partition("\n")[0], **options)  # python -OO leaves none
 
     def error(self, message):
         raise UserError(f"{message} (see --help)")
@@ -108,7 +111,7 @@ class Parser(argparse.ArgumentParser):
 
 def parse(settings, description, arguments=None):
     """The settings, of that class, that a command line asks for. UserError for one that is wrong."""
-    parser = Parser(description=description, allow_abbrev=False)
+    parser = Parser(description, allow_abbrev=False)
     with_data = {}
     for field in dataclasses.fields(settings):
         options = dict(_options(settings, field.name))

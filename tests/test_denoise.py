@@ -186,6 +186,7 @@ def test_the_users_own_settings_make_no_difference_or_one_line(tmp_path, sound, 
         (tmp_path / name / "keras.json").write_text(content)
     settings = {"KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "1", "OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "2"}
     settings |= {"KERAS_HOME": str(tmp_path / "own"), "HOME": str(tmp_path / "none"), "MPLBACKEND": "qtagg"}
+    settings |= {"PYTHONOPTIMIZE": "2"}  # no docstrings
     for model, kind in ((sound[0], "wav"), (digits[0], "png")):
         arguments = "denoise.py", model, tmp_path / f"a.{kind}", "-o"
         for name, environment in (("b", {}), ("c", settings)):
