@@ -14,8 +14,8 @@ def _sounds(named, rows):
     interpolated, best = named["linear interpolation"], rows[-1]
     if best["method"].startswith("oracle"):
         snr = named[METHOD]["snr_db"]
-        ahead = snr - interpolated["snr_db"]
-        return f"{snr:.1f} dB: {_difference(snr, best['snr_db'])} the oracle, {ahead:.0f} dB above linear interpolation"
+        straight = _difference(snr, interpolated["snr_db"], digits=0)
+        return f"{snr:.1f} dB: {_difference(snr, best['snr_db'])} the oracle, {straight} linear interpolation"
     if not math.isfinite(rows[0]["long_snr_db"]):
         return f"{named[METHOD]['long_snr_db']:.1f} dB of the long sound (DVAE), of which nothing was damaged"
     ours = [row for row in rows if row["method"].startswith(METHOD)]
@@ -43,5 +43,5 @@ def _images(named, rows):
     )
 
 
-def _difference(ours, theirs):
-    return f"{abs(ours - theirs):.1f} dB {'above' if ours > theirs else 'below'}"
+def _difference(ours, theirs, digits=1):
+    return f"{abs(ours - theirs):.{digits}f} dB {'above' if ours > theirs else 'below'}"
