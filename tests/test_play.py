@@ -245,7 +245,7 @@ def test_latent_numbers_map_and_blend(models, digit_page):
     ActionChains(browser).move_to_element_with_offset(target, *map(round, place)).perform()
     assert "nearest: no." in browser.find_element("id", "near").text
     between = numbers(browser, "map.between(map.points[11])")
-    assert between == pytest.approx(numbers(browser, "map.code(11)"), abs=1e-3)  # at a point, its own code
+    assert between == pytest.approx(numbers(browser, "map.code(11)"), abs=0.02)  # at a point, nearly its own code
     ActionChains(browser).click().perform()
     number = browser.execute_script("return state.number")
     nearest = browser.execute_script("return map.nearest(map.cursor)[0][1]")
