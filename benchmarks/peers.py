@@ -74,7 +74,7 @@ class Sound:
 class Digits:
     """As above: minus the error inside the hole, relative to that of the mean digit."""
 
-    name, size, likelihood, marks = "digits", 784, "bernoulli", {"0.6 of the mean fill": -0.6}
+    name, size, likelihood, marks = "digits", 784, "bernoulli", {f"{x} of the mean fill": -x for x in (0.6, 0.5)}
 
     def __init__(self):
         self.settings = mnist_dvae.Settings()

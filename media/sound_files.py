@@ -29,6 +29,7 @@ HEADERLESS = (".raw", ".pcm", ".vox", ".gsm")
 MP3_FRAME = rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xef]"  # how one begins: layer III
 EMPTY_ID3 = b"TAG" + bytes(125)  # has the decoder of MP3 take a frame that is cut short for the end
 HEAD = 1 << 16  # bytes looked at before a file is decoded
+NO_SAMPLES = rb"[A-Za-z_][A-Za-z0-9_ ]{3}|ID3|\0{8}"  # what begins a chunk, tags or padding
 SHORTEST = 2048  # samples: what a picture of the long input needs
 SILENCE_DB = -50.0  # relative to a sound's mean power: what is below does not count for its level
 NEARLY_ZERO = 1e-12  # in place of 0, which marks what is missing
@@ -143,9 +144,10 @@ def _mp3_without_count(file):
 
 
 def _with_data_size(file):
-    """What to read, as `_piped` takes it, of an open WAV whose data are said to be 0 bytes though they go on.
+    """What to read, as `_piped` takes it, of an open WAV whose data go on behind the end that its header gives them.
 
-    A recorder that crashes leaves it so. None for other files.
+    A recorder that crashes leaves it so: with 0 bytes, or with those that it had when it last wrote its header. None
+    for other files.
     """
     file.seek(0)
     head, size = file.read(HEAD), os.fstat(file.fileno()).st_size
@@ -155,9 +157,14 @@ def _with_data_size(file):
         length = int.from_bytes(head[at + 4 : at + 8], order)
         if head[at : at + 4] == b"data":
             begin = at + 8
-            next_end = begin + 8 + int.from_bytes(head[begin + 4 : begin + 8], order)
-            truly_empty = begin >= size or next_end == size  # perhaps with tags behind
-            return None if length or truly_empty else (head[: at + 4] + (size - begin).to_bytes(4, order), begin, b"")
+            file.seek(begin + length)
+            behind = file.read(9)
+            if length:  # behind odd lengths there is a byte more, but not of all programs
+                right = size - begin - length < HEAD or any(re.match(NO_SAMPLES, behind[skip:]) for skip in (0, 1))
+            else:
+                next_end = begin + 8 + int.from_bytes(behind[4:8], order)
+                right = begin >= size or next_end == size  # truly empty, perhaps with tags behind
+            return None if right else (head[: at + 4] + (size - begin).to_bytes(4, order), begin, b"")
         at += 8 + length + length % 2
     return None
 

@@ -291,16 +291,28 @@ def test_an_mp3_that_tells_no_length_or_a_wrong_one_is_read_to_its_end(tmp_path)
         assert heard / RATE == pytest.approx(seconds, abs=0.25), name
 
 
+@pytest.mark.parametrize("told", [0, 200_000])  # bytes, of 320,000
 @pytest.mark.parametrize("order", ["RIFF", "RIFX"])
-def test_a_wav_whose_recorder_crashed_is_read_to_its_end(tmp_path, order):
-    signal = noise(1)
+def test_a_wav_whose_recorder_crashed_is_read_to_its_end(tmp_path, order, told):
+    signal = noise(10)
     soundfile.write(tmp_path / "a.wav", signal, RATE, "PCM_16", endian="BIG" if order == "RIFX" else "FILE")
     content = bytearray((tmp_path / "a.wav").read_bytes())
     at = content.index(b"data") + 4
-    content[at : at + 4] = bytes(4)
+    content[at : at + 4] = told.to_bytes(4, "big" if order == "RIFX" else "little")
     (tmp_path / "a.wav").write_bytes(content)
     heard = np.concatenate(list(sound_files.decode(tmp_path / "a.wav", RATE)))
     np.testing.assert_allclose(heard, signal, atol=1 / 32768)
+
+
+@pytest.mark.parametrize("behind", [b"LIST", b"ID3\x04", bytes(8), b"\0id3 "])
+def test_what_follows_the_samples_of_a_wav_is_not_heard(tmp_path, behind):
+    signal = noise(1)
+    soundfile.write(tmp_path / "a.wav", signal, RATE, "PCM_16")
+    pictures = np.random.default_rng(0).bytes(100_000)
+    with open(tmp_path / "a.wav", "ab") as file:
+        file.write(behind + len(pictures).to_bytes(4, "little") + pictures)
+    heard = np.concatenate(list(sound_files.decode(tmp_path / "a.wav", RATE)))
+    assert heard.size == signal.size
 
 
 def test_channels_that_cancel_leave_the_one_that_sounds(tmp_path):
