@@ -186,6 +186,24 @@ def test_the_kl_divergence_counts_from_nothing_to_all():
         assert all(move for move, old in zip(moved, first.weights) if "kernel" in old.name)
 
 
+@pytest.mark.parametrize("likelihood, counts", [("gaussian", 0.8), ("bernoulli", 0.4)])
+def test_a_fifth_through_a_run_the_kl_divergence_counts_by_what_the_examples_are(likelihood, counts):
+    def both(seed, count):
+        clean = tf.random.stateless_uniform((count, 16), seed)
+        return clean, clean
+
+    keras.utils.set_random_seed(1)
+    model, how = DVAE(16, likelihood, hidden=(8,), latent=2), settings(iters=100)
+    optimizer = keras.optimizers.SGD(1.0)  # so that a step is the gradient
+    optimizer.build(model.trainable_variables)
+    corrupted, clean, noise = training.draw_batch(both, 2, how, 20)
+    with tf.GradientTape() as tape:  # nothing else meets the prior
+        kl = model.nll_and_kl(clean, model(corrupted, noise=noise))[1]
+    slope, before = tape.gradient(kl, model.prior_means.value).numpy(), model.prior_means.numpy()
+    training.build_step(model, optimizer, both, how)(tf.constant(20), tf.constant(0.0), tf.zeros(4))
+    np.testing.assert_allclose(before - model.prior_means.numpy(), counts * slope, atol=1e-3 * np.abs(slope).max())
+
+
 @pytest.fixture(scope="module")
 def whole():
     return run(1)
