@@ -44,7 +44,7 @@ def restored(folder, sound, rate, gap=0.02, every=0.25):
     return result, gaps, said
 
 
-@pytest.mark.parametrize("rate", [RATE, 44100])
+@pytest.mark.parametrize("rate", [RATE, 22050])
 def test_gaps_are_filled_and_noise_is_taken_out_at_any_rate_and_level(tmp_path, rate):
     tone = tones(rate)
     hiss = np.random.default_rng(0).standard_normal((tone.size, 2)) * tone.std() * 10 ** (-12 / 20)
