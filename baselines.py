@@ -11,7 +11,7 @@ from harness.quiet_tensorflow import tf
 
 JANSSEN_ITERATIONS = 2  # of coefficients and samples in turn; on noisy notes more of them lower the SNR
 NEAREST_BLOCK = 4096  # training images compared at once
-CLASSIFIED, FOR_AXES = 10_000, 1000  # images that the judge of digits learns from; those that tell its axes
+CLASSIFIED, FOR_AXES = 10_000, 1000  # images that teach the judge of digits; of these, evenly spread, its axes
 JUDGED_AXES, SHARED = 32, 10  # the judge's dimensions; in how many examples a class is told how all of them vary
 
 
@@ -154,17 +154,18 @@ def digit_classifier(images, labels):
     flat = images[:CLASSIFIED].reshape(-1, images[0].size) / np.float32(255)
     kinds, which = np.unique(labels[:CLASSIFIED], return_inverse=True)
     middle = flat.mean(0)
-    axes = np.linalg.svd(flat[:FOR_AXES] - middle, full_matrices=False)[2][:JUDGED_AXES].T
+    axes = np.linalg.svd(flat[:: -(-len(flat) // FOR_AXES)] - middle, full_matrices=False)[2][:JUDGED_AXES].T
     codes = ((flat - middle) @ axes).astype(float)
     sizes, means = np.bincount(which), np.stack([codes[which == kind].mean(0) for kind in range(len(kinds))])
     own = np.stack([rest.T @ rest for rest in (codes[which == kind] - means[kind] for kind in range(len(kinds)))])
-    shared = own.sum(0) / len(codes) + 1e-6 * np.eye(axes.shape[1])  # singular if all are alike
+    shared = own.sum(0) / len(codes) + (1e-6 + 0.01 * codes.var(0).mean()) * np.eye(axes.shape[1])  # few tell little
     covariances = (own + SHARED * shared) / (sizes + SHARED)[:, None, None]
     precisions, levels = np.linalg.inv(covariances), np.log(sizes) - 0.5 * np.linalg.slogdet(covariances)[1]
 
     def classify(images):
-        rest = (np.asarray(images) - middle) @ axes - means[:, None]  # (kinds, B, axes)
-        evidence = levels[:, None] - 0.5 * ((rest @ precisions) * rest).sum(-1)
+        codes = (np.asarray(images) - middle) @ axes
+        apart = [(((codes - mean) @ precision) * (codes - mean)).sum(1) for mean, precision in zip(means, precisions)]
+        evidence = levels[:, None] - 0.5 * np.array(apart)
         return kinds[evidence.argmax(0)], 1 / np.exp(evidence - evidence.max(0)).sum(0)
 
     return classify

@@ -2,7 +2,6 @@
 
     python mnist_dvae.py                       # half a minute on a laptop's CPU
     python mnist_dvae.py --iters 16000         # longer, better digits
-    python mnist_dvae.py --amount 0.4          # twice as much missing
     python mnist_dvae.py --data photos --size 32    # a folder of your own images
 
 The encoder sees MNIST digits with a random rectangle, a fifth of the image, blacked out; the target is

@@ -29,7 +29,7 @@ HEADERLESS = (".raw", ".pcm", ".vox", ".gsm")
 MP3_FRAME = rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xef]"  # how one begins: layer III
 EMPTY_ID3 = b"TAG" + bytes(125)  # has the decoder of MP3 take a frame that is cut short for the end
 HEAD = 1 << 16  # bytes looked at before a file is decoded
-NO_SAMPLES = rb"[A-Za-z_][A-Za-z0-9_ ]{3}|ID3|\0{8}"  # what begins a chunk, tags or padding
+PADDING = 64  # zeros
 SHORTEST = 2048  # samples: what a picture of the long input needs
 SILENCE_DB = -50.0  # relative to a sound's mean power: what is below does not count for its level
 NEARLY_ZERO = 1e-12  # in place of 0, which marks what is missing
@@ -146,8 +146,8 @@ def _mp3_without_count(file):
 def _with_data_size(file):
     """What to read, as `_piped` takes it, of an open WAV whose data go on behind the end that its header gives them.
 
-    A recorder that crashes leaves it so: with 0 bytes, or with those that it had when it last wrote its header. None
-    for other files.
+    A recorder that crashes leaves it so: with 0 bytes, or with those that it had when it last wrote its header, HEAD
+    bytes ago or more. None for other files.
     """
     file.seek(0)
     head, size = file.read(HEAD), os.fstat(file.fileno()).st_size
@@ -158,15 +158,21 @@ def _with_data_size(file):
         if head[at : at + 4] == b"data":
             begin = at + 8
             file.seek(begin + length)
-            behind = file.read(9)
+            behind, rest = file.read(PADDING + 1), size - begin - length
             if length:  # behind odd lengths there is a byte more, but not of all programs
-                right = size - begin - length < HEAD or any(re.match(NO_SAMPLES, behind[skip:]) for skip in (0, 1))
+                right = rest < HEAD or any(_no_samples(behind[skip:], rest - skip, order) for skip in (0, 1))
             else:
                 next_end = begin + 8 + int.from_bytes(behind[4:8], order)
                 right = begin >= size or next_end == size  # truly empty, perhaps with tags behind
-            return None if right else (head[: at + 4] + (size - begin).to_bytes(4, order), begin, b"")
+            return None if right else (head[: at + 4] + min(size - begin, 2**32 - 1).to_bytes(4, order), begin, b"")
         at += 8 + length + length % 2
     return None
+
+
+def _no_samples(head, size, order):
+    """Whether bytes of a WAV, as many as `size`, that begin like this are tags, padding, or a chunk that fits."""
+    fits = 8 + int.from_bytes(head[4:8], order) <= size
+    return bool(re.match(rb"ID3|\0{%d}" % PADDING, head) or (fits and re.match(rb"[A-Za-z_][A-Za-z0-9_ ]{3}", head)))
 
 
 def read_on(sound, dtype="float64"):

@@ -166,6 +166,18 @@ def test_the_judge_of_digits_gives_the_posterior_of_gaussian_classes():
     )  # as often right as it claims
 
 
+def test_the_judge_of_digits_knows_few_images_and_sorted_ones():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(10), 300)  # sorted: the first thousand are of three classes
+    middles = rng.uniform(100, 130, (10, 16, 16))
+    images = (middles[labels] + rng.normal(0, 20, (3000, 16, 16))).clip(0, 255).astype(np.uint8)
+    flat = images.reshape(-1, 256) / 255
+    few = np.arange(3000) % 100 == 0
+    for learned in (few, np.arange(3000) % 3 > 0):
+        kinds, _ = baselines.digit_classifier(images[learned], labels[learned])(flat[~learned])
+        assert np.mean(kinds == labels[~learned]) > 0.95
+
+
 @pytest.mark.parametrize("images", [np.zeros((3, 4, 4)), 80 * np.arange(48).reshape(3, 4, 4) % 251, np.eye(4)[None, :]])
 def test_the_judge_of_digits_needs_no_more_than_one_image_of_each(images):
     images = images.astype(np.uint8)

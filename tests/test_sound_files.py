@@ -304,7 +304,22 @@ def test_a_wav_whose_recorder_crashed_is_read_to_its_end(tmp_path, order, told):
     np.testing.assert_allclose(heard, signal, atol=1 / 32768)
 
 
-@pytest.mark.parametrize("behind", [b"LIST", b"ID3\x04", bytes(8), b"\0id3 "])
+def test_a_wav_beyond_what_a_header_can_tell_is_no_error(tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise(1), RATE, "PCM_16")
+    with open(tmp_path / "a.wav", "r+b") as file:
+        at = file.read(100).index(b"data") + 4
+        file.truncate(5 << 30)  # takes no room
+        for told in (200_000, 2**32 - 1):
+            file.seek(at)
+            file.write(told.to_bytes(4, "little"))
+            file.seek(at + 4 + told)
+            file.write(b"\x90" * 100)  # samples behind
+            file.flush()
+            before, start, _ = sound_files._with_data_size(file)
+            assert start == at + 4 and before[-4:] == b"\xff" * 4
+
+
+@pytest.mark.parametrize("behind", [b"LIST", b"ID3\x04", bytes(64), b"\0id3 "])
 def test_what_follows_the_samples_of_a_wav_is_not_heard(tmp_path, behind):
     signal = noise(1)
     soundfile.write(tmp_path / "a.wav", signal, RATE, "PCM_16")
