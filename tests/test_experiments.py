@@ -494,9 +494,10 @@ def test_the_filtered_long_sound_follows_the_network_in_the_gaps_and_what_is_obs
 
     reference, gaps = sounds.long_reference, sounds.long_mask == 1
     long = sound_dvae.restored(SOUNDS, sounds, reconstruct)
-    filtered = sound_dvae.without_noise(SOUNDS, sounds, reconstruct, long)
-    assert audio_utils.snr_db(reference, filtered) > 18  # 3 of the input
-    assert audio_utils.snr_db(reference[gaps], filtered[gaps]) > 15
+    for data in ("recordings", None):  # of which continuations are tried too, or not
+        filtered = sound_dvae.without_noise(dataclasses.replace(SOUNDS, data=data), sounds, reconstruct, long)
+        assert audio_utils.snr_db(reference, filtered) > 18  # 3 of the input
+        assert audio_utils.snr_db(reference[gaps], filtered[gaps]) > 15
     unheard = sound_dvae.without_noise(SOUNDS, sounds, reconstruct, 0 * long)
     assert audio_utils.snr_db(reference[gaps], unheard[gaps]) < audio_utils.snr_db(reference[gaps], filtered[gaps]) - 1
     noisy = sounds._replace(long_corrupted=0 * sounds.long_corrupted)  # without what is observed, nothing
