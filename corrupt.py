@@ -79,13 +79,7 @@ def none(batch, amount, seed):
     return tf.identity(batch), tf.zeros_like(batch)
 
 
-CORRUPTIONS = {
-    "block": block,
-    "scatter": scatter,
-    "salt-pepper": salt_pepper,
-    "gaussian": gaussian,
-    "none": none,
-}
+CORRUPTIONS = {"block": block, "scatter": scatter, "salt-pepper": salt_pepper, "gaussian": gaussian, "none": none}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from harness.quiet_tensorflow import tf
 
 DRAWS = 4  # of z in what `refiner` maximizes
-REFINING = {"bernoulli": (20, 0.03), "gaussian": (5, 0.01)}  # steps and rate; more do not help on validation data
-DECAY = 0.9, 0.999  # of Adam's two moments
+REFINING = {"bernoulli": (8, 0.1), "gaussian": (5, 0.01)}  # steps and rate; more do not help on validation data
+DECAY = 0.7, 0.9  # of Adam's two moments: short, as the steps are few
 HOPS_A_WINDOW = 8  # how many windows cover each sample of a long sound
 WINDOWS_A_BLOCK = 512  # restored at once: few enough for a core's cache
 LEAST_OBSERVED = 1 / 8  # of a window, for its residual to count
@@ -40,7 +40,6 @@ def refiner(model, steps=None, rate=None):
     semi-amortized inference (Kim et al. 2018, arXiv 1802.02550; Marino et al. 2018, arXiv 1807.09356). Each example
     keeps the best it has met, its guess included, and none depends on the others of its batch.
     """
-
     steps, rate = REFINING[model.likelihood] if steps is None else (steps, rate)
 
     @tf.function(reduce_retracing=True, autograph=False)

@@ -46,6 +46,7 @@ class Settings(corrupt.Settings):
     """The settings of `mnist_dvae.py`."""
 
     experiment = "mnist"
+    kl_warm_up = 0.5
     iters: int = 4000
     learning_rate: float = 3e-3
     data: str = cli.flag(

@@ -78,7 +78,7 @@ def importance_log_likelihood(log_joint, mean, log_var, samples, seed):
     return total - tf.math.log(tf.cast(samples, tf.float32))
 
 
-def _dense_layers(name, sizes, scales):
+def dense_layers(name, sizes, scales):
     """Fully connected layers from sizes[0] values to sizes[-1], with ReLU between them.
 
     Their kernels start at these multiples of Glorot's scale.
@@ -103,6 +103,8 @@ class DVAE(keras.Model):
     "sample_rate": 16000, ...}.
     """
 
+    side = staticmethod(dense_layers)  # what makes encoder and decoder
+
     def __init__(
         self, input_size, likelihood, hidden=(512, 512), latent=32, components=200, *, metadata=None, **kwargs
     ):
@@ -114,8 +116,8 @@ class DVAE(keras.Model):
         # What layers that meet noisy data start with in directions of noise alone is hardly ever unlearned.
         first, inner, last = (SMALL_KERNEL, 1, SMALL_KERNEL) if likelihood == "gaussian" else (FOR_RELU, FOR_RELU, 1)
         depth = len(self.hidden)
-        self.encoder = _dense_layers("encoder", (input_size, *self.hidden, 2 * latent), (first, *depth * [inner]))
-        self.decoder = _dense_layers("decoder", (latent, *reversed(self.hidden), input_size), (*depth * [inner], last))
+        self.encoder = self.side("encoder", (input_size, *self.hidden, 2 * latent), (first, *depth * [inner]))
+        self.decoder = self.side("decoder", (latent, *reversed(self.hidden), input_size), (*depth * [inner], last))
         self.decoder.layers[-1].bias.assign(keras.random.normal((input_size,), stddev=INITIAL_BIAS_STD))
         if likelihood == "gaussian":
             self.log_std = self.add_weight((), keras.initializers.Constant(math.log(INITIAL_STD)), name="log_std")

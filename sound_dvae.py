@@ -61,6 +61,7 @@ class Settings(corrupt.Settings):
     """The settings of `sound_dvae.py`."""
 
     experiment = "sound"
+    kl_warm_up = 0.25
     iters: int = cli.flag(800, "optimizer steps", with_data=1600)
     batch_size: int = 256
     learning_rate: float = cli.flag(8e-3, "peak learning rate; warm-up, then cosine decay to 0", with_data=3e-3)
@@ -70,10 +71,7 @@ class Settings(corrupt.Settings):
     window: int = cli.flag(1024, "samples per window")
     notes: tuple = cli.flag(C_MAJOR, "notes of the built-in sounds, e.g. C4,Eb4,F#4", type=notes)
     timbre: str = cli.flag("sine", "timbre of the built-in sounds", choices=TIMBRES)
-    data: str = cli.flag(
-        None,
-        "your own sounds instead: a WAV, FLAC, OGG or MP3 file, or a folder of them",
-    )
+    data: str = cli.flag(None, "your own sounds instead: a WAV, FLAC, OGG or MP3 file, or a folder of them")
 
     def __post_init__(self):
         super().__post_init__()

@@ -21,7 +21,6 @@ TRAINING, LONG_INPUT, PRIOR = 0, 1, 2
 HELD_OUT_SEED = (20261123, 3)  # the same held-out examples whatever the run's seed, so that runs can be compared
 
 WARM_UP = 50  # iterations until the learning rate is at its peak
-KL_WARM_UP = {"bernoulli": 0.5, "gaussian": 0.25}  # of all iterations, until the KL divergence counts in full
 WEIGHT_DECAY = 0.1  # times the learning rate, an iteration
 ITERATIONS_A_CALL = 20  # in one call of the compiled loop; the bar moves, and the losses are read, once a call
 
@@ -97,7 +96,7 @@ def build_step(model, optimizer, make_batch, settings):
         number = int(tf.get_static_value(replica.replica_id_in_sync_group))
         batch = draw_batch(make_batch, model.latent, settings, i, number, replicas)  # while `before` is under way
         with tf.control_dependencies([before]):  # for which nothing else would wait
-            losses = update(*batch, kl_weight(i, KL_WARM_UP[model.likelihood] * settings.iters))
+            losses = update(*batch, kl_weight(i, settings.kl_warm_up * settings.iters))
         return replica.all_reduce("SUM", tf.concat([losses, [interrupted]], 0))
 
     return step
@@ -128,7 +127,7 @@ def train(model, make_batch, settings, run=None):
     """Train, pausing at every checkpoint: yields (iteration, loss), the negative ELBO, nats, its mean since the last.
 
     make_batch(seed, count) -> corrupted, clean (count, D), in TensorFlow graph code; `seed` is that of the iteration
-    and the replica. settings: batch_size, iters, learning_rate, seed.
+    and the replica. settings: batch_size, iters, kl_warm_up, learning_rate, seed.
 
     With a run, training goes on from the checkpoint in its folder, if there is one, and saves there. Ctrl-C and SIGTERM
     are then obeyed once that is done, as KeyboardInterrupt. Of several workers only the chief saves and is yielded to;

@@ -74,10 +74,11 @@ def flag(default, help, **options):
 class Settings:
     """What both experiments are told. UserError for what does not go together.
 
-    A subclass names its experiment, gives defaults of its own and adds fields; `--out` is plots/EXPERIMENT.
+    A subclass sets `experiment` and `kl_warm_up`, changes defaults and adds fields; `--out` is plots/EXPERIMENT.
     """
 
     experiment: ClassVar[str]
+    kl_warm_up: ClassVar[float]  # the share of all iterations until the KL divergence counts in full
     iters: int = flag(1000, "optimizer steps")
     batch_size: int = flag(128, "examples per iteration")
     learning_rate: float = flag(1e-3, "peak learning rate; linear warm-up, then cosine decay to 0")

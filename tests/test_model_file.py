@@ -38,7 +38,7 @@ def test_a_file_of_earlier_scripts_gives_the_same_model(tmp_path, sound):
 @pytest.mark.parametrize(
     "metadata",
     [
-        {"experiment": "likelihood"},  # of benchmarks/likelihood.py
+        {"experiment": "likelihood"},  # as benchmarks/likelihood.py wrote it once
         {"shape": [28, 27]},
         {"shape": [784]},
         {"shape": [-28, -28]},

@@ -92,6 +92,7 @@ def test_a_worker_that_does_not_come_is_named():
 
 class Settings(cli.Settings):
     experiment = "test"
+    kl_warm_up = 0.25
 
 
 def test_only_the_chief_writes(tmp_path, monkeypatch):
@@ -185,7 +186,7 @@ def gradients_of_two_replicas():
     corrupted, clean, noise = (tf.concat(part, 0) for part in zip(*parts))
     with tf.GradientTape() as tape:
         nll, kl = model.nll_and_kl(clean, model(corrupted, noise=noise))
-        loss = nll + training.kl_weight(i, training.KL_WARM_UP["gaussian"] * settings.iters) * kl
+        loss = nll + training.kl_weight(i, settings.kl_warm_up * settings.iters) * kl
     expected = tape.gradient(loss, [variable.value for variable in model.trainable_variables])
     advance = training.build_advance(strategy, training.build_step(model, optimizer, make_batch, settings))
     sums, _ = advance(i, tf.constant(1), tf.constant(0.0))
