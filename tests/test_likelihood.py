@@ -25,16 +25,16 @@ def linear(draws):
     return model, x, scipy.stats.multivariate_normal(np.zeros(3), weights.T @ weights + 0.64 * np.eye(3)).logpdf(x)
 
 
-def loss(model, x, seed=1):
+def loss(model, x):
     rows = np.repeat(x, model.draws, 0)
-    noise = tf.random.stateless_normal((len(rows), 2), (0, seed))
+    noise = tf.random.stateless_normal((len(rows), 2), (0, 1))
     return sum(model.nll_and_kl(rows, model(rows, noise=noise)))
 
 
 def test_the_bound_of_many_draws_is_the_likelihood_and_that_of_few_lies_between_it_and_the_elbo():
     model, x, exact = linear(DRAWS)
     assert float(loss(model, x)) == pytest.approx(-exact.mean(), abs=0.05)
-    elbo, few = (np.mean([loss(linear(draws)[0], x, seed) for seed in range(300)]) for draws in (1, 5))
+    elbo, few = (float(loss(linear(draws)[0], np.repeat(x, 1000, 0))) for draws in (1, 5))
     assert -exact.mean() + 0.05 < few < elbo - 0.05
 
 
