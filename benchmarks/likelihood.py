@@ -28,7 +28,7 @@ from harness.quiet_tensorflow import tf
 from harness.run_folder import replacing
 from media.image_files import load_images
 from mnist_dvae import flat
-from models import DVAE, keras, reparameterize
+from models import DVAE, keras
 
 MODELS = {  # name: corruption, amount
     "VAE": ("none", 0.0),
@@ -72,10 +72,8 @@ class Trained(DVAE):
 
     draws = 1
 
-    def call(self, corrupted, noise=None):
-        mean, log_var = (tf.repeat(part, self.draws, axis=0) for part in self.encode(corrupted[:: self.draws]))
-        z = reparameterize(mean, log_var, noise)
-        return self.decoder(z), z, mean, log_var
+    def encode(self, inputs):
+        return [tf.repeat(part, self.draws, axis=0) for part in super().encode(inputs[:: self.draws])]
 
     def kl(self, z, mean, log_var):
         """Its gradient goes through z alone: the same on average, less noisy near the end, but it may diverge early.
@@ -107,7 +105,7 @@ def fitted(settings, name, seed, train_images):
         with np.load(path) as saved:
             model.set_weights([saved[f"arr_{i}"] for i in range(len(model.weights))])
             return model, float(saved["minutes"])
-    corruption, amount = MODELS[name]
+    (corruption, amount), train_images = MODELS[name], tf.constant(train_images)
 
     def make_batch(batch_seed, rows):
         image_seed, pixel_seed, damage_seed = tf.unstack(tf.random.split(batch_seed, 3))
@@ -117,12 +115,12 @@ def fitted(settings, name, seed, train_images):
         return tuple(tf.repeat(flat(part), model.draws, axis=0) for part in (corrupted, clean))
 
     started = time.process_time()
-    schedule = {"iters": settings.iters, "learning_rate": settings.learning_rate, "batch_size": settings.batch_size}
-    _train(model, make_batch, seed=seed, **schedule)
+    rate = settings.learning_rate
+    _train(model, make_batch, seed=seed, iters=settings.iters, learning_rate=rate, batch_size=settings.batch_size)
     if settings.finish:
-        model.draws = DRAWS
-        schedule = {"iters": settings.finish, "learning_rate": FINISH_RATE * settings.learning_rate}
-        _train(model, make_batch, seed=seed + 1000, batch_size=FINISH_BATCH * DRAWS, **schedule)
+        model.draws, size = DRAWS, FINISH_BATCH * DRAWS
+        options = {"iters": settings.finish, "learning_rate": FINISH_RATE * rate, "batch_size": size}
+        _train(model, make_batch, seed=seed + 1000, **options)  # other batches than before
         model.draws = 1
     minutes = (time.process_time() - started) / 60
     with replacing(path) as beside, open(beside, "wb") as file:
@@ -151,7 +149,7 @@ def test_scores(model, images, samples):
 
 def scored(settings, name, seed, images):
     """The scores of one model, trained if need be, and what it is: the contents of its JSON file."""
-    model, minutes = fitted(settings, name, seed, tf.constant(images.train))
+    model, minutes = fitted(settings, name, seed, images.train)
     nll, negative_elbo = test_scores(model, images.test[: settings.digits], settings.samples)
     train_nll, _ = test_scores(model, images.train[:: len(images.train) // TRAIN_DIGITS], settings.samples)
     network = f"784-{'-'.join(map(str, settings.hidden))}-{settings.latent}{' gated' * settings.gated}"
