@@ -133,6 +133,8 @@ def train(model, make_batch, settings, run=None):
     are then obeyed once that is done, as KeyboardInterrupt. Of several workers only the chief saves and is yielded to;
     for the others the program ends here. FloatingPointError: a loss, or a weight to be saved, was not finite.
     """
+    if tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_op_determinism()  # from now on; or sums would end in other bits each time
     strategy = model.distribute_strategy
     workers, path = (run.workers, run.checkpoint) if run else (Workers(), None)
     optimizer, variables, state = _start(model, make_batch, settings, workers, path, run.rows if run else [])

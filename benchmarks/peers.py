@@ -23,10 +23,12 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-sys.modules["triton"] = None  # of PyTorch's CUDA build: its LLVM and TensorFlow's crash in one process
-
 import numpy as np
 import torch
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu":
+    sys.modules["triton"] = None  # of PyTorch's CUDA build: its LLVM and TensorFlow's crash in one process
 
 import audio_utils
 import mnist_dvae
@@ -37,6 +39,7 @@ from media import image_files
 from models import DVAE, keras
 
 torch.set_num_threads(2)
+torch.set_default_device(DEVICE)
 EVERY = 100  # iterations between two looks at the score; fewer would charge Keras for starting `fit` so often
 EXAMPLE_RATE = 1e-3  # of Adam in Keras's and PyTorch's own VAE examples
 
@@ -83,8 +86,12 @@ class Digits:
         self.make_batch = functools.partial(mnist_dvae.make_batch, self.settings, self.images)
         self.held = mnist_dvae.held_out(self.settings, images)
 
+    @functools.cached_property
+    def torch_images(self):
+        return torch.as_tensor(self.images.numpy(), device=DEVICE)
+
     def torch_batch(self):
-        images = torch.from_numpy(self.images.numpy())
+        images = self.torch_images
         count, side = self.settings.batch_size, images.shape[1]
         clean = images[torch.randint(len(images), (count,)), None] / 255
         maps = torch.eye(2, 3) + self.settings.deform * torch.randn(count, 2, 3) * torch.tensor([[0, 1, 0], [1, 0, 0]])
@@ -166,15 +173,17 @@ def pytorch(task, jit):
 
     @torch.no_grad()
     def reconstruct(corrupted):
-        decoded = decoder(encoder(torch.from_numpy(np.asarray(corrupted))).chunk(2, -1)[0])
-        return (torch.sigmoid(decoded) if task.likelihood == "bernoulli" else decoded).numpy()
+        decoded = decoder(encoder(torch.as_tensor(np.asarray(corrupted), device=DEVICE)).chunk(2, -1)[0])
+        return (torch.sigmoid(decoded) if task.likelihood == "bernoulli" else decoded).cpu().numpy()
 
     while True:
         yield reconstruct
         for _ in range(EVERY):
             optimizer.zero_grad()
-            loss_of(*task.torch_batch()).backward()
+            loss = loss_of(*task.torch_batch())
+            loss.backward()
             optimizer.step()
+        loss.item()  # a GPU may still be at it
 
 
 def contenders(task, iterations):
@@ -213,7 +222,8 @@ def matrix_products(task):
     while True:
         yield
         for _ in range(EVERY):
-            multiply()
+            products = multiply()
+        products[-1].numpy()
 
 
 def large_product(task):
@@ -223,7 +233,8 @@ def large_product(task):
     while True:
         yield
         for _ in range(round(EVERY * operations / (2 * 512**3))):
-            square @ square
+            product = square @ square
+        product.numpy()
 
 
 def step(rounds):
@@ -273,6 +284,7 @@ def main():
     flags.add_argument("--rounds", type=int, default=5, help="of 100 iterations of each, for step")
     flags.add_argument("--limit", type=int, default=90, help="seconds of training, for quality")
     arguments = flags.parse_args()
+    keras.utils.set_random_seed(0)  # which TensorFlow wants once `training` has made it deterministic, on a GPU
     step(arguments.rounds) if arguments.what == "step" else quality(arguments.limit)
 
 

@@ -60,6 +60,7 @@ def load(devices=True):
         finally:
             for name in hidden:
                 del sys.modules[name]
+        tensorflow.config.experimental.enable_tensor_float_32_execution(False)  # or a GPU keeps 10 bits
         if devices:
             tensorflow.config.list_logical_devices()
     return tensorflow

@@ -264,6 +264,20 @@ def same(ours, theirs):
     return rows[0] == rows[1] and all(np.array_equal(a, b) for a, b in zip(ours[1], theirs[1]))
 
 
+@pytest.mark.parametrize("gpus", [[], ["GPU:0"]])
+def test_on_a_gpu_training_asks_for_the_same_bits_each_time(monkeypatch, gpus):
+    """The GPU is only said to be there: with a real one, the tests below see it too."""
+    from tensorflow.python.util import _pywrap_determinism  # there is no public way back
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: {"GPU": gpus}[kind])
+    model = DVAE(16, "gaussian", hidden=(8,), latent=2)
+    try:
+        next(training.train(model, correlated, settings(iters=1)))
+        assert _pywrap_determinism.is_enabled() == bool(gpus)
+    finally:
+        _pywrap_determinism.enable(False)
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
     first, again, other = run(1), run(1), run(2)
     assert [row["iteration"] for row in first[0]] == [0, 100, 130]
