@@ -47,6 +47,8 @@ def load(devices=True):
     """TensorFlow, its devices found: both are the moments at which it talks. Other workers must be met in between."""
     # Without warnings and notes. With other workers, of whose loss we speak ourselves, without errors too.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if devices else "3")
+    # By the processor it would be used or not, in other last digits, and with errors printed that are none.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     _leave_keras_settings_out()
     hidden = [name for name in UNUSED if name not in sys.modules and "IPython" not in sys.modules]
     with stderr_held_back():
