@@ -47,7 +47,7 @@ class Settings(corrupt.Settings):
 
     experiment = "mnist"
     kl_warm_up = 0.5
-    iters: int = 4000
+    iters: int = 3200
     learning_rate: float = 3e-3
     data: str = cli.flag(
         None,
