@@ -131,10 +131,11 @@ def train(model, make_batch, settings, run=None):
 
     With a run, training goes on from the checkpoint in its folder, if there is one, and saves there. Ctrl-C and SIGTERM
     are then obeyed once that is done, as KeyboardInterrupt. Of several workers only the chief saves and is yielded to;
-    for the others the program ends here. FloatingPointError: a loss, or a weight to be saved, was not finite.
+    for the others the program ends here. On a GPU TensorFlow is deterministic from then on, and refuses random numbers
+    without a seed. FloatingPointError: a loss, or a weight to be saved, was not finite.
     """
     if tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.enable_op_determinism()  # from now on; or sums would end in other bits each time
+        tf.config.experimental.enable_op_determinism()  # for good; a GPU else adds in varying order
     strategy = model.distribute_strategy
     workers, path = (run.workers, run.checkpoint) if run else (Workers(), None)
     optimizer, variables, state = _start(model, make_batch, settings, workers, path, run.rows if run else [])

@@ -9,13 +9,15 @@ tf.data pipeline, plain and with XLA; PyTorch eagerly, and compiled by `torch.co
 peers' optimizer is the one of their own VAE examples, Adam at 1e-3. `step` adds two floors: the iteration's matrix
 products alone, and its floating-point operations at the rate of a large matrix product; its rounds are interleaved.
 `quality` trains each contender until its held-out score reaches the marks, ours also by a schedule a quarter as long;
-tracing and compiling count, scoring does not.
+tracing and compiling count, scoring does not. On a GPU TensorFlow and PyTorch need TF_FORCE_GPU_ALLOW_GROWTH=true to
+share it; all products are in full float32 there, and TensorFlow's operations deterministic, Keras's too.
 """
 
 import argparse
 import dataclasses
 import functools
 import itertools
+import os
 import sys
 import time
 from pathlib import Path
@@ -27,8 +29,11 @@ import numpy as np
 import torch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu":
-    sys.modules["triton"] = None  # of PyTorch's CUDA build: its LLVM and TensorFlow's crash in one process
+if DEVICE == "cpu":  # where torch.compile does without Triton, whose LLVM and TensorFlow's crash in one process
+    sys.modules["triton"] = None
+else:
+    torch.set_default_device(DEVICE)
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as Keras has it
 
 import audio_utils
 import mnist_dvae
@@ -39,7 +44,6 @@ from media import image_files
 from models import DVAE, keras
 
 torch.set_num_threads(2)
-torch.set_default_device(DEVICE)
 EVERY = 100  # iterations between two looks at the score; fewer would charge Keras for starting `fit` so often
 EXAMPLE_RATE = 1e-3  # of Adam in Keras's and PyTorch's own VAE examples
 

@@ -47,7 +47,7 @@ def load(devices=True):
     """TensorFlow, its devices found: both are the moments at which it talks. Other workers must be met in between."""
     # Without warnings and notes. With other workers, of whose loss we speak ourselves, without errors too.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if devices else "3")
-    # By the processor it would be used or not, in other last digits, and with errors printed that are none.
+    # oneDNN is used on some processors only, changes the last digits there, and prints an error that is none.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     _leave_keras_settings_out()
     hidden = [name for name in UNUSED if name not in sys.modules and "IPython" not in sys.modules]
@@ -62,7 +62,7 @@ def load(devices=True):
         finally:
             for name in hidden:
                 del sys.modules[name]
-        tensorflow.config.experimental.enable_tensor_float_32_execution(False)  # or a GPU keeps 10 bits
+        tensorflow.config.experimental.enable_tensor_float_32_execution(False)  # TF32 keeps 10 bits
         if devices:
             tensorflow.config.list_logical_devices()
     return tensorflow
