@@ -77,26 +77,16 @@ def blend_images(model, settings):
 
 
 def blend_sounds(model, settings):
-    rate, seconds = model.metadata["sample_rate"], blend_sound.SECONDS
-    sound, asked, reached = blend_sound.blend(model, settings.blend)
-    levels = 10 * np.log10(np.convolve(sound**2, np.full(rate // 20, 20 / rate), "valid"))  # over 50 ms
-    print(
-        f"{seconds} s from {reached[0]:.0f} to {reached[1]:.0f} Hz (asked: {asked[0]:.0f} and {asked[1]:.0f}), "
-        f"level {np.min(levels) - levels[0]:+.1f} to {np.max(levels) - levels[0]:+.1f} dB relative to the beginning"
-    )
+    rate = model.metadata["sample_rate"]
+    sound, description = blend_sound.blend(model, settings.blend)
+    print(description)
     write(settings, "blend.wav", partial(write_wav, signal=sound * note_fades(sound.size, rate), sample_rate=rate))
 
 
 def draw_map(model, settings):
     if model.latent < 2:
         raise UserError(f"{settings.model}: its --latent is 1, and a map needs 2 dimensions or more")
-    if "shape" in model.metadata:
-        images, labels = held_out.images(model, settings.model, settings.data)
-        examples, names, what = images[:MAPPED].reshape(-1, model.input_size) / np.float32(255), None, "held-out images"
-        labels = None if labels is None else labels[:MAPPED]
-    else:
-        examples, labels, names = held_out.windows(model, settings.model, settings.data, MAPPED)
-        what = "noisy notes" if names else "held-out windows"
+    examples, labels, names, what = held_out.examples(model, settings.model, settings.data, MAPPED)
     means = model.encode(examples)[0].numpy()
     if len(means) < 3 or not np.ptp(means, axis=0).any():
         raise UserError(f"{settings.model}: fewer than 3 places to map in {len(means)} {what}; give more by --data")
@@ -123,17 +113,14 @@ def new_ones(model, settings):
 
 
 def main(settings):
-    # not before the flags are known to be good: it loads TensorFlow
-    from media.model_file import knows_sounds, load_model
+    from media.model_file import knows_sounds, load_model  # not before the flags are good: it loads TensorFlow
 
     model = load_model(settings.model)
     images = not knows_sounds(settings.model, model.metadata, model.input_size)
     if settings.data and settings.blend and not images:
         raise UserError(f"{settings.model}: blends notes and sound files alone, without --data; leave it out")
-    make = draw_map if settings.map else new_ones
-    if settings.blend:
-        make = blend_images if images else blend_sounds
-    make(model, settings)
+    blend = blend_images if images else blend_sounds
+    (blend if settings.blend else draw_map if settings.map else new_ones)(model, settings)
 
 
 if __name__ == "__main__":

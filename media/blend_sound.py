@@ -14,7 +14,7 @@ LOWEST_PITCH = 20  # Hz
 
 
 def blend(model, names):
-    """From one note or sound file to another: (T,), and the two pitches asked for and reached, Hz.
+    """From one note or sound file to another: (T,), and a line on it: the pitches asked for and reached, its level.
 
     UserError for what is neither, too short or silent.
     """
@@ -23,7 +23,12 @@ def blend(model, names):
     ends = [sound_end(name, room, model) for name in names]
     sound = glide(model, ends, rate)
     parts = sound[: sound.size // 8], sound[-sound.size // 8 :]
-    return sound, [pitch(end, rate) for end in ends], [pitch(part, rate) for part in parts]
+    levels = 10 * np.log10(np.convolve(sound**2, np.full(rate // 20, 20 / rate), "valid"))  # over 50 ms
+    asked, reached = ([pitch(sound, rate) for sound in sounds] for sounds in (ends, parts))
+    return sound, (
+        f"{SECONDS} s from {reached[0]:.0f} to {reached[1]:.0f} Hz (asked: {asked[0]:.0f} and {asked[1]:.0f}), "
+        f"level {np.min(levels) - levels[0]:+.1f} to {np.max(levels) - levels[0]:+.1f} dB relative to the beginning"
+    )
 
 
 def sound_end(name, samples, model):

@@ -6,6 +6,8 @@
 import os
 import tempfile
 
+import numpy as np
+
 from audio_utils import C_MAJOR, noisy_notes
 from harness import UserError
 from media import folders, sound_files
@@ -28,6 +30,16 @@ def images(model, path, data=None):
         raise UserError(f"{data or 'MNIST'}: images of {pixels} pixels, the model knows {shape}; see --data")
     _check(model, path, data or f"digits ({found.provenance['source']})", found.provenance)
     return found.test, found.test_labels
+
+
+def examples(model, path, data, count):
+    """Up to `count` examples (M, D), their labels or notes (M,) or None, the notes' names or None, what they are."""
+    if "shape" not in model.metadata:
+        found, labels, names = windows(model, path, data, count)
+        return found, labels, names, "noisy notes" if names else "held-out windows"
+    found, labels = images(model, path, data)
+    labels = None if labels is None else labels[:count]
+    return found[:count].reshape(-1, model.input_size) / np.float32(255), labels, None, "held-out images"
 
 
 def windows(model, path, data, count):
