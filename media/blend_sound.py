@@ -24,7 +24,7 @@ def blend(model, names):
     sound = glide(model, ends, rate)
     parts = sound[: sound.size // 8], sound[-sound.size // 8 :]
     levels = 10 * np.log10(np.convolve(sound**2, np.full(rate // 20, 20 / rate), "valid"))  # over 50 ms
-    asked, reached = ([pitch(sound, rate) for sound in sounds] for sounds in (ends, parts))
+    asked, reached = ([pitch(each, rate) for each in sounds] for sounds in (ends, parts))
     return sound, (
         f"{SECONDS} s from {reached[0]:.0f} to {reached[1]:.0f} Hz (asked: {asked[0]:.0f} and {asked[1]:.0f}), "
         f"level {np.min(levels) - levels[0]:+.1f} to {np.max(levels) - levels[0]:+.1f} dB relative to the beginning"

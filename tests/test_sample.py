@@ -134,6 +134,14 @@ def test_a_glide_goes_from_one_note_to_the_other_without_holes_or_clicks(tmp_pat
     assert "from 262 to 392 Hz" in capsys.readouterr().out.replace("261", "262")
 
 
+def test_a_pitch_that_is_not_reached_is_told_from_the_one_that_was_asked(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(model_file, "load_model", lambda path: TwoNotes())
+    do(monkeypatch, tmp_path, "--blend", "C4", "A4")  # of which it makes the notes that it knows
+    words = capsys.readouterr().out.split()
+    reached, asked = (float(words[words.index(before) + 1].strip("),")) for before in ("to", "and"))
+    assert asked == pytest.approx(440, rel=0.01) and reached == pytest.approx(note_frequency("G4"), rel=0.03)
+
+
 def test_the_map_is_the_principal_components_of_the_posterior_means(monkeypatch, saved, tmp_path):
     from sklearn.decomposition import PCA
 
@@ -142,14 +150,15 @@ def test_the_map_is_the_principal_components_of_the_posterior_means(monkeypatch,
     pca = PCA(2).fit(points)
     np.testing.assert_allclose(np.abs(ours), np.abs(pca.transform(points)), atol=1e-9)
     np.testing.assert_allclose(ratio, pca.explained_variance_ratio_)
-    for experiment in ("mnist", "sound"):
+    for experiment, most in (("mnist", 25), ("sound", sample.MAPPED)):  # of 30 images
+        monkeypatch.setattr(sample, "MAPPED", most)
         flags = saved / experiment, "--map", "-o", tmp_path / experiment
         _, points, ratio, labels, names = handed_to("latent_map", monkeypatch, *flags)
         assert Image.open(tmp_path / experiment / "map.png").size == (850, 700)
         model = model_file.load_model(saved / experiment)
         if experiment == "mnist":
             _, _, images, expected, _ = image_files.load_images(saved / "images.npz")
-            examples = images.reshape(30, -1) / np.float32(255)
+            examples, expected = images[:most].reshape(most, -1) / np.float32(255), expected[:most]
         else:
             assert names == list(audio_utils.C_MAJOR)
             _, examples, expected = audio_utils.noisy_notes(names, sample.MAPPED, 1024, 16000, (0, 0))
