@@ -17,7 +17,9 @@ from harness.quiet_tensorflow import tf
 C_MAJOR = ("C4", "D4", "E4", "F4", "G4", "A4", "B4")
 TONE_AMPLITUDE = 0.5  # peak
 NOISE_STD = 0.2  # with the amplitude above: 4.95 dB SNR, a breathy flute
-RMS = math.hypot(TONE_AMPLITUDE / math.sqrt(2), NOISE_STD)  # of notes with their noise, and what others are scaled to
+RMS = math.hypot(
+    TONE_AMPLITUDE / math.sqrt(2), NOISE_STD
+)  # of notes with their noise, and what others are scaled to
 NOTE_SECONDS = 0.5  # of each note of a scale
 FADE_SECONDS = 0.002  # at both ends of each note of a scale: long enough not to click
 SPECTRUM_FLOOR_DB = -80.0
@@ -28,7 +30,9 @@ PCM_FULL_SCALE = 32767  # 16 bits
 TIMBRES = {
     "sine": [(1, 0)],
     "harmonic": [(1 / number, 0) for number in range(1, 7)],
-    "plucked": [(1 / number, 3 * number) for number in range(1, 7)],  # after half a second -13 dB, the sixth -78 dB
+    "plucked": [
+        (1 / number, 3 * number) for number in range(1, 7)
+    ],  # after half a second -13 dB, the sixth -78 dB
 }
 
 
@@ -51,7 +55,9 @@ def partials(note, timbre, sample_rate):
     """
     amplitudes, decays = np.array(TIMBRES[timbre], float).T
     amplitudes[np.arange(1, decays.size + 1) * note_frequency(note) >= sample_rate / 2] = 0
-    power = amplitudes**2 * scipy.special.exprel(-2 * NOTE_SECONDS * decays)  # the mean of exp(-2 decay time)
+    power = amplitudes**2 * scipy.special.exprel(
+        -2 * NOTE_SECONDS * decays
+    )  # the mean of exp(-2 decay time)
     return TONE_AMPLITUDE * amplitudes / np.sqrt(power.sum()), decays
 
 
@@ -77,14 +83,18 @@ def noisy_notes(notes, count, samples, sample_rate, seed, timbre="sine"):
     index = tf.random.stateless_uniform((count,), note_seed, 0, len(notes), tf.int32)
     phase = tf.random.stateless_uniform((count, 1), phase_seed, 0, 2 * np.pi)
     latest = NOTE_SECONDS - samples / sample_rate
-    age = tf.random.stateless_uniform((count, 1), tf.random.fold_in(phase_seed, 1), 0, latest)  # s, at the start
+    age = tf.random.stateless_uniform(
+        (count, 1), tf.random.fold_in(phase_seed, 1), 0, latest
+    )  # s, at the start
     # Of any phase and age, a partial is a mixture of its sine and its cosine as they decay from time 0: one product of
     # matrices for all, instead of a sine for each sample.
     amplitudes, basis = zip(*(note_basis(note, timbre, sample_rate, samples) for note in notes))
     number = np.arange(1, len(TIMBRES[timbre]) + 1, dtype=np.float32)  # (H,)
     decays = np.array(TIMBRES[timbre], np.float32)[:, 1]
     level = tf.gather(np.array(amplitudes, np.float32), index) * tf.exp(-decays * age)  # (count, H)
-    weights = tf.concat([level * tf.cos(number * phase), level * tf.sin(number * phase)], axis=1)  # (count, 2 H)
+    weights = tf.concat(
+        [level * tf.cos(number * phase), level * tf.sin(number * phase)], axis=1
+    )  # (count, 2 H)
     which = tf.one_hot(index, len(notes))  # (count, notes)
     weights = tf.reshape(which[:, :, None] * weights[:, None], (count, -1))
     tone = weights @ np.concatenate(basis).astype(np.float32)
@@ -104,7 +114,9 @@ def noisy_scale(notes, seconds, sample_rate, rng, timbre="sine"):
     amplitudes = np.array([partials(note, timbre, sample_rate)[0] for note in notes])  # (notes, H)
     tone = np.zeros(angle.size)
     for partial, (_, decay) in enumerate(TIMBRES[timbre]):
-        level = np.outer(amplitudes[:, partial], np.exp(-decay * np.arange(samples) / sample_rate)).ravel()
+        level = np.outer(
+            amplitudes[:, partial], np.exp(-decay * np.arange(samples) / sample_rate)
+        ).ravel()
         tone += level * np.sin((partial + 1) * angle)
     tone *= np.tile(note_fades(samples, sample_rate), len(notes))
     return tone, tone + NOISE_STD * rng.standard_normal(tone.size)
@@ -112,7 +124,7 @@ def noisy_scale(notes, seconds, sample_rate, rng, timbre="sine"):
 
 @dataclasses.dataclass(frozen=True)
 class Notes:
-    """The built-in sounds. Recordings (media/sound_files.py) have the same interface."""
+    """The built-in sounds. Recordings (files/sound_files.py) have the same interface."""
 
     notes: tuple = C_MAJOR
     timbre: str = "sine"
@@ -143,7 +155,9 @@ class Notes:
 
     def long(self, seed):
         """The scale: tone (T,) and clean (T,)."""
-        return noisy_scale(seconds=NOTE_SECONDS, rng=np.random.default_rng(seed), **self.note_options)
+        return noisy_scale(
+            seconds=NOTE_SECONDS, rng=np.random.default_rng(seed), **self.note_options
+        )
 
 
 def note_fades(samples, sample_rate):
@@ -206,7 +220,9 @@ def log_spectral_distance_db(reference, estimate, sample_rate):
 
     Gray and Markel 1976 (doi 10.1109/TASSP.1976.1162849). Levels below SPECTRUM_FLOOR_DB count as that.
     """
-    (_, _, ours), (_, _, theirs) = (spectrogram_db(signal, sample_rate) for signal in (reference, estimate))
+    (_, _, ours), (_, _, theirs) = (
+        spectrogram_db(signal, sample_rate) for signal in (reference, estimate)
+    )
     return np.sqrt(((ours - theirs) ** 2).mean(axis=0)).mean()
 
 
@@ -217,11 +233,15 @@ def frequency_limit(signal, sample_rate):
     """
     window = min(1024, signal.size)
     power = (_magnitudes(signal - signal.mean(), window, window // 2) ** 2).mean(0)
-    highest = np.fft.rfftfreq(window, 1 / sample_rate)[np.searchsorted(np.cumsum(power), 0.99 * power.sum())]
+    highest = np.fft.rfftfreq(window, 1 / sample_rate)[
+        np.searchsorted(np.cumsum(power), 0.99 * power.sum())
+    ]
     return min(max(2000, 1000 * math.ceil(2 * highest / 1000)), sample_rate / 2)
 
 
 def write_wav(path, signal, sample_rate):
     """Write (T,) as 16-bit mono PCM; scaled down only where it would clip."""
     peak = np.max(np.abs(signal), initial=1.0)
-    scipy.io.wavfile.write(path, sample_rate, np.round(np.asarray(signal) / peak * PCM_FULL_SCALE).astype(np.int16))
+    scipy.io.wavfile.write(
+        path, sample_rate, np.round(np.asarray(signal) / peak * PCM_FULL_SCALE).astype(np.int16)
+    )

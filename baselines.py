@@ -9,17 +9,27 @@ import scipy.linalg
 from audio_utils import note_basis, note_fades
 from harness.quiet_tensorflow import tf
 
-JANSSEN_ITERATIONS = 2  # of coefficients and samples in turn; on noisy notes more of them lower the SNR
+JANSSEN_ITERATIONS = (
+    2  # of coefficients and samples in turn; on noisy notes more of them lower the SNR
+)
 NEAREST_BLOCK = 4096  # training images compared at once
-CLASSIFIED, FOR_AXES = 10_000, 1000  # images that teach the judge of digits; of these, evenly spread, its axes
-JUDGED_AXES, SHARED = 32, 10  # the judge's dimensions; in how many examples a class is told how all of them vary
+CLASSIFIED, FOR_AXES = (
+    10_000,
+    1000,
+)  # images that teach the judge of digits; of these, evenly spread, its axes
+JUDGED_AXES, SHARED = (
+    32,
+    10,
+)  # the judge's dimensions; in how many examples a class is told how all of them vary
 
 
 def interpolate(chopped, mask):
     """Each missing sample on the straight line between its neighbours: (B, N), (B, N) -> (B, N)."""
     places = np.arange(chopped.shape[1])
     rows = zip(chopped, mask == 0)
-    return np.stack([np.interp(places, places[left], row[left]) if left.any() else row for row, left in rows])
+    return np.stack(
+        [np.interp(places, places[left], row[left]) if left.any() else row for row, left in rows]
+    )
 
 
 def autoregress(chopped, mask):
@@ -29,7 +39,9 @@ def autoregress(chopped, mask):
     samples (autocorrelation method) and the missing samples that leave it the least excitation. Order
     min(3 M + 2, N / 3) for M missing of N samples.
     """
-    return np.stack([_autoregress(row.astype(float), np.flatnonzero(gap)) for row, gap in zip(chopped, mask)])
+    return np.stack(
+        [_autoregress(row.astype(float), np.flatnonzero(gap)) for row, gap in zip(chopped, mask)]
+    )
 
 
 def _autoregress(signal, missing):
@@ -45,8 +57,12 @@ def _autoregress(signal, missing):
         energy = np.correlate(coefficients, coefficients, "full")
         matrix = np.pad(energy[order:], (0, signal.size - order - 1))
         signal[missing] = 0
-        slope = np.convolve(signal, energy, "same")  # 2 order + 1 values of energy: never longer than signal
-        factors = scipy.linalg.cho_factor(matrix[np.abs(missing[:, None] - missing)], check_finite=False)
+        slope = np.convolve(
+            signal, energy, "same"
+        )  # 2 order + 1 values of energy: never longer than signal
+        factors = scipy.linalg.cho_factor(
+            matrix[np.abs(missing[:, None] - missing)], check_finite=False
+        )
         signal[missing] = scipy.linalg.cho_solve(factors, -slope[missing], check_finite=False)
     return signal
 
@@ -66,7 +82,9 @@ def _fit_note(chopped, mask, note, sample_rate, timbre):
     amplitudes, basis = note_basis(note, timbre, sample_rate, chopped.shape[1])
     basis = basis[np.tile(amplitudes > 0, 2)]  # (2 H, N)
     normal = np.einsum("bn,in,jn->bij", observed, basis, basis, optimize=True)
-    inverse = np.linalg.pinv(normal, rcond=1e-9, hermitian=True)  # what too few samples cannot tell stays 0
+    inverse = np.linalg.pinv(
+        normal, rcond=1e-9, hermitian=True
+    )  # what too few samples cannot tell stays 0
     projected = (observed * chopped) @ basis.T
     weights = np.einsum("bij,bj->bi", inverse, projected)
     return weights, basis, (weights * projected).sum(1)
@@ -106,7 +124,9 @@ def right_scale(chopped, mask, notes, sample_rate, timbre="sine"):
     fades = note_fades(samples, sample_rate)
     outside = np.maximum(mask.reshape(len(notes), samples), fades < 1)  # the fades are not fitted
     index = np.arange(len(notes))
-    fits = right_note(chopped.reshape(len(notes), samples), outside, notes, sample_rate, index, timbre)
+    fits = right_note(
+        chopped.reshape(len(notes), samples), outside, notes, sample_rate, index, timbre
+    )
     return (fits * fades).ravel()
 
 
@@ -119,7 +139,9 @@ def effective_number(labels):
 def note_share(signals, notes, sample_rate, timbre="sine"):
     """The share of each signal's energy that a single note explains, and which: (B, N) -> (B,), (B,)."""
     nothing = np.zeros_like(signals)
-    explained = np.stack([_fit_note(signals, nothing, note, sample_rate, timbre)[2] for note in notes])  # (notes, B)
+    explained = np.stack(
+        [_fit_note(signals, nothing, note, sample_rate, timbre)[2] for note in notes]
+    )  # (notes, B)
     return explained.max(0) / np.maximum((signals**2).sum(1), 1e-12), explained.argmax(0)
 
 
@@ -128,13 +150,16 @@ def nearest_fill(damaged, mask, training_images):
 
     training_images (M, H, W), uint8; looked at block by block, in memory that does not grow with M.
     """
-    observed, flat = (np.reshape(values, (len(damaged), -1)).astype(np.float32) for values in (1 - mask, damaged))
+    observed, flat = (
+        np.reshape(values, (len(damaged), -1)).astype(np.float32) for values in (1 - mask, damaged)
+    )
     nearest, least = np.zeros(len(damaged), int), np.full(len(damaged), np.inf)
     for first in range(0, len(training_images), NEAREST_BLOCK):
         block = training_images[first : first + NEAREST_BLOCK]
         known = block.reshape(len(block), -1) / np.float32(255)
         squares, products = (
-            tf.matmul(*pair, transpose_b=True).numpy() for pair in ((observed, known**2), (observed * flat, known))
+            tf.matmul(*pair, transpose_b=True).numpy()
+            for pair in ((observed, known**2), (observed * flat, known))
         )
         distances = squares - 2 * products  # (B, M), up to a constant for each of B
         closest = distances.argmin(1)
@@ -154,17 +179,35 @@ def digit_classifier(images, labels):
     flat = images[:CLASSIFIED].reshape(-1, images[0].size) / np.float32(255)
     kinds, which = np.unique(labels[:CLASSIFIED], return_inverse=True)
     middle = flat.mean(0)
-    axes = np.linalg.svd(flat[:: -(-len(flat) // FOR_AXES)] - middle, full_matrices=False)[2][:JUDGED_AXES].T
+    axes = np.linalg.svd(flat[:: -(-len(flat) // FOR_AXES)] - middle, full_matrices=False)[2][
+        :JUDGED_AXES
+    ].T
     codes = ((flat - middle) @ axes).astype(float)
-    sizes, means = np.bincount(which), np.stack([codes[which == kind].mean(0) for kind in range(len(kinds))])
-    own = np.stack([rest.T @ rest for rest in (codes[which == kind] - means[kind] for kind in range(len(kinds)))])
-    shared = own.sum(0) / len(codes) + (1e-6 + 0.01 * codes.var(0).mean()) * np.eye(axes.shape[1])  # few tell little
+    sizes, means = (
+        np.bincount(which),
+        np.stack([codes[which == kind].mean(0) for kind in range(len(kinds))]),
+    )
+    own = np.stack(
+        [
+            rest.T @ rest
+            for rest in (codes[which == kind] - means[kind] for kind in range(len(kinds)))
+        ]
+    )
+    shared = own.sum(0) / len(codes) + (1e-6 + 0.01 * codes.var(0).mean()) * np.eye(
+        axes.shape[1]
+    )  # few tell little
     covariances = (own + SHARED * shared) / (sizes + SHARED)[:, None, None]
-    precisions, levels = np.linalg.inv(covariances), np.log(sizes) - 0.5 * np.linalg.slogdet(covariances)[1]
+    precisions, levels = (
+        np.linalg.inv(covariances),
+        np.log(sizes) - 0.5 * np.linalg.slogdet(covariances)[1],
+    )
 
     def classify(images):
         codes = (np.asarray(images) - middle) @ axes
-        apart = [(((codes - mean) @ precision) * (codes - mean)).sum(1) for mean, precision in zip(means, precisions)]
+        apart = [
+            (((codes - mean) @ precision) * (codes - mean)).sum(1)
+            for mean, precision in zip(means, precisions)
+        ]
         evidence = levels[:, None] - 0.5 * np.array(apart)
         return kinds[evidence.argmax(0)], 1 / np.exp(evidence - evidence.max(0)).sum(0)
 

@@ -36,7 +36,9 @@ def with_noise(batch, most, seed):
     if not most:
         return batch
     std_seed, noise_seed = tf.unstack(tf.random.split(seed))
-    std = tf.random.stateless_uniform((batch.shape[0], *[1] * (len(batch.shape) - 1)), std_seed, 0.0, most)
+    std = tf.random.stateless_uniform(
+        (batch.shape[0], *[1] * (len(batch.shape) - 1)), std_seed, 0.0, most
+    )
     return batch + std * normal(batch.shape, noise_seed)
 
 
@@ -79,7 +81,13 @@ def none(batch, amount, seed):
     return tf.identity(batch), tf.zeros_like(batch)
 
 
-CORRUPTIONS = {"block": block, "scatter": scatter, "salt-pepper": salt_pepper, "gaussian": gaussian, "none": none}
+CORRUPTIONS = {
+    "block": block,
+    "scatter": scatter,
+    "salt-pepper": salt_pepper,
+    "gaussian": gaussian,
+    "none": none,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,20 +96,26 @@ class Settings(cli.Settings):
 
     corruption: str = cli.flag("block", "how the input is corrupted", choices=CORRUPTIONS)
     amount: float = cli.flag(0.2, "share missing or replaced; for gaussian, the standard deviation")
-    noise: float = cli.flag(0.0, "white noise added to the input: standard deviation uniform in 0 to this", type=float)
+    noise: float = cli.flag(
+        0.0, "white noise added to the input: standard deviation uniform in 0 to this", type=float
+    )
 
     def __post_init__(self):
         super().__post_init__()
         kind, amount, noise = self.corruption, self.amount, self.noise
         if kind not in ("gaussian", "none") and amount >= 1:
-            raise UserError(f"argument --amount: {amount:g} is not a share below 1, which {kind} needs (see --help)")
+            raise UserError(
+                f"argument --amount: {amount:g} is not a share below 1, which {kind} needs (see --help)"
+            )
         if not 0 <= noise <= 10:  # full scale is 1
             raise UserError(f"argument --noise: {noise:g} is not between 0 and 10 (see --help)")
 
     @property
     def damage(self):
         """In words, for figures."""
-        return f"{self.corruption} {self.amount:g}" + f", noise up to {self.noise:g}" * bool(self.noise)
+        return f"{self.corruption} {self.amount:g}" + f", noise up to {self.noise:g}" * bool(
+            self.noise
+        )
 
     @property
     def tells_missing(self):
@@ -140,7 +154,9 @@ def _rectangle(batch, amount, seed):
     shape_seed, row_seed, column_seed = tf.unstack(tf.random.split(seed, 3))
     ratio = 2 ** tf.random.stateless_uniform(batch.shape[:1], shape_seed, -1.0, 1.0)
     rows = tf.clip_by_value(tf.round(tf.sqrt(area * ratio)), max(1.0, round(area / width)), height)
-    columns = tf.clip_by_value(tf.round(area / rows), 0, width)  # the nearest whole column to the area asked
+    columns = tf.clip_by_value(
+        tf.round(area / rows), 0, width
+    )  # the nearest whole column to the area asked
     rows, columns = tf.cast(rows, tf.int32), tf.cast(columns, tf.int32)
     vertical = _interval(_random_starts(rows, height, row_seed), rows, height)  # (B, H)
     horizontal = _interval(_random_starts(columns, width, column_seed), columns, width)  # (B, W)

@@ -54,8 +54,12 @@ def _sheared():
         seen = 0.0
         for right, down in (0, 0), (0, 1), (1, 0), (1, 1):  # the four pixels around
             weight = tf.abs(1 - right - column % 1) * tf.abs(1 - down - row % 1)
-            at = tf.minimum(row // 1 + down, height - 1) * width + tf.minimum(column // 1 + right, width - 1)
-            seen += weight * tf.gather(tf.reshape(images, (-1, height * width)), tf.cast(at, tf.int32), batch_dims=1)
+            at = tf.minimum(row // 1 + down, height - 1) * width + tf.minimum(
+                column // 1 + right, width - 1
+            )
+            seen += weight * tf.gather(
+                tf.reshape(images, (-1, height * width)), tf.cast(at, tf.int32), batch_dims=1
+            )
         return seen
 
     return tf.function(sheared, jit_compile=True, autograph=False)

@@ -7,13 +7,21 @@ from numpy.lib.stride_tricks import sliding_window_view
 from harness.quiet_tensorflow import tf
 
 DRAWS = 4  # of z in what `refiner` maximizes
-REFINING = {"bernoulli": (8, 0.1), "gaussian": (5, 0.01)}  # steps and rate; more do not help on validation data
+REFINING = {
+    "bernoulli": (8, 0.1),
+    "gaussian": (5, 0.01),
+}  # steps and rate; more do not help on validation data
 DECAY = 0.7, 0.9  # of Adam's two moments: short, as the steps are few
 HOPS_A_WINDOW = 8  # how many windows cover each sample of a long sound
 WINDOWS_A_BLOCK = 512  # restored at once: few enough for a core's cache
 LEAST_OBSERVED = 1 / 8  # of a window, for its residual to count
-NOT_EXPLAINED = np.float32(1e3)  # the residual of a window of which less is observed: far above that of any other
-EXPLAINED = (1e-8, 1e8)  # what products of two residuals are told apart: float32 holds their power -4, tapered too
+NOT_EXPLAINED = np.float32(
+    1e3
+)  # the residual of a window of which less is observed: far above that of any other
+EXPLAINED = (
+    1e-8,
+    1e8,
+)  # what products of two residuals are told apart: float32 holds their power -4, tapered too
 
 
 def observed_elbo(model, corrupted, observed, mean, log_var):
@@ -57,7 +65,10 @@ def refiner(model, steps=None, rate=None):
             elbo, slope = elbo_and_slope(place, corrupted, observed)
             best = tf.where((elbo > best_elbo)[None, :, None], place, best)
             best_elbo = tf.maximum(elbo, best_elbo)
-            moments = [d * moment + (1 - d) * slope**power for d, moment, power in zip(DECAY, moments, (1, 2))]
+            moments = [
+                d * moment + (1 - d) * slope**power
+                for d, moment, power in zip(DECAY, moments, (1, 2))
+            ]
             unbiased = [moment / (1 - decay**step) for moment, decay in zip(moments, DECAY)]
             place += rate * unbiased[0] / (tf.sqrt(unbiased[1]) + 1e-8)
         return *tf.unstack(best), best_elbo
@@ -86,11 +97,16 @@ def completions(model, refine, corrupted, observed, count, seed):
     size, latent = mean.shape
     which_seed, start_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
     starts = tf.concat([mean, model.sample_prior((count - 1) * size, start_seed)], axis=0)
-    parts = (tf.tile(part, (count, 1)) for part in (tf.cast(corrupted, tf.float32), tf.cast(observed, tf.float32)))
+    parts = (
+        tf.tile(part, (count, 1))
+        for part in (tf.cast(corrupted, tf.float32), tf.cast(observed, tf.float32))
+    )
     means, log_vars, elbo = refine(*parts, starts, tf.tile(log_var, (count, 1)))
     weights = tf.transpose(tf.reshape(elbo, (count, size)))  # (B, starts)
     which = tf.random.stateless_categorical(weights, count, which_seed)  # (B, count)
-    rows = tf.transpose(which) * size + tf.range(size, dtype=which.dtype)  # (count, B), into the starts
+    rows = tf.transpose(which) * size + tf.range(
+        size, dtype=which.dtype
+    )  # (count, B), into the starts
     noise = tf.random.stateless_normal((count, size, latent), noise_seed)
     z = tf.gather(means, rows) + tf.exp(0.5 * tf.gather(log_vars, rows)) * noise
     return tf.reshape(model.expectation(tf.reshape(z, (-1, latent))), (count, size, -1))
@@ -135,11 +151,14 @@ def restore_blocks(read, samples, reconstruct, window, hop):
         begin = starts[0]
         values, mask = read(begin, starts[-1] + window)
         corrupted, observed = (
-            sliding_window_view(np.asarray(part, np.float32), window)[starts - begin] for part in (values, 1 - mask)
+            sliding_window_view(np.asarray(part, np.float32), window)[starts - begin]
+            for part in (values, 1 - mask)
         )
         outputs = np.asarray(reconstruct(corrupted), np.float32)
         trust = taper * _trust(corrupted, observed, outputs)
-        restored = _overlap_add(trust * outputs, starts - begin, hop) / _overlap_add(trust, starts - begin, hop)
+        restored = _overlap_add(trust * outputs, starts - begin, hop) / _overlap_add(
+            trust, starts - begin, hop
+        )
         yield restored[first - begin : end - begin]
 
 
@@ -166,9 +185,15 @@ def _trust(inputs, observed, outputs):
     error = np.square(inputs - outputs) * observed
     count = observed.sum(1, keepdims=True)
     whole = np.where(
-        count >= LEAST_OBSERVED * inputs.shape[1], error.sum(1, keepdims=True) / np.maximum(count, 1), NOT_EXPLAINED
+        count >= LEAST_OBSERVED * inputs.shape[1],
+        error.sum(1, keepdims=True) / np.maximum(count, 1),
+        NOT_EXPLAINED,
     )
     width = inputs.shape[1] // 8
-    near, near_count = (scipy.ndimage.uniform_filter1d(part, width, mode="constant") for part in (error, observed))
+    near, near_count = (
+        scipy.ndimage.uniform_filter1d(part, width, mode="constant") for part in (error, observed)
+    )
     local = (near + whole / width) / (near_count + 1 / width)  # as the whole where nothing near was
-    return np.square(np.square(1 / np.clip(whole * local, *EXPLAINED)))  # many times faster than ** -4.0
+    return np.square(
+        np.square(1 / np.clip(whole * local, *EXPLAINED))
+    )  # many times faster than ** -4.0

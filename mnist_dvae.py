@@ -24,11 +24,11 @@ import corrupt
 import image_utils
 import inference
 import training
+from files import image_files
 from harness import UserError, cli
 from harness.quiet_tensorflow import tf
 from harness.run_folder import METHOD, REFINED, Run
 from image_utils import mean_squared_error
-from media import image_files
 from pages import figures, play, report
 from pages.verdict import verdict
 
@@ -38,7 +38,12 @@ NEAREST_PIXELS = 2**27  # of training images that are searched for the nearest, 
 GENERATED = 1000  # new digits scored at each checkpoint
 SHOWN, NEW_ROWS = 16, 6  # digits a row in the figures; rows of new ones
 COMPLETIONS, DOUBTED = 2, 16  # completions shown; those that doubt is computed from
-COLUMNS = "iteration", "loss", "hole_mse_over_mean_fill", "classifier_error"  # printed at each checkpoint
+COLUMNS = (
+    "iteration",
+    "loss",
+    "hole_mse_over_mean_fill",
+    "classifier_error",
+)  # printed at each checkpoint
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,9 @@ class Settings(corrupt.Settings):
         "your own images instead of MNIST: a folder of images that Pillow reads, searched recursively; or of "
         "MNIST's original files; or an .npz file with Keras's keys or one array (count, H, W)",
     )
-    size: int = cli.flag(28, "pixels per side of a folder's images, their middle square rescaled; 4 to 256")
+    size: int = cli.flag(
+        28, "pixels per side of a folder's images, their middle square rescaled; 4 to 256"
+    )
     deform: float = cli.flag(
         0.1,
         "augmentation: training images are rotated and sheared; standard deviation of the slopes, 0 for none",
@@ -65,9 +72,13 @@ class Settings(corrupt.Settings):
     def __post_init__(self):
         super().__post_init__()
         if not 0 <= self.deform < 1:
-            raise UserError(f"argument --deform: {self.deform:g} is not a number from 0 to below 1 (see --help)")
+            raise UserError(
+                f"argument --deform: {self.deform:g} is not a number from 0 to below 1 (see --help)"
+            )
         if not 4 <= self.size <= 256:
-            raise UserError(f"argument --size: {self.size} is not between 4 and 256 pixels (see --help)")
+            raise UserError(
+                f"argument --size: {self.size} is not between 4 and 256 pixels (see --help)"
+            )
 
 
 class HeldOut(NamedTuple):
@@ -77,9 +88,13 @@ class HeldOut(NamedTuple):
     clean: np.ndarray
     mask: np.ndarray
     mean_filled: np.ndarray  # the corrupted ones, holes filled with the mean training image
-    greyness: np.ndarray  # (H, W): each pixel's mean of x (1 - x) in the training images; 0 if black and white
+    greyness: (
+        np.ndarray
+    )  # (H, W): each pixel's mean of x (1 - x) in the training images; 0 if black and white
     labels: np.ndarray | None  # (M,)
-    classify: Callable | None  # the judge, which has learned from whole training images; None without labels
+    classify: (
+        Callable | None
+    )  # the judge, which has learned from whole training images; None without labels
 
 
 def flat(images):
@@ -101,7 +116,9 @@ def held_out(settings, images):
     """The held-out examples, and the classifier that judges them, which knows training images alone."""
     at_most = SCORED_PIXELS // images.train[0].size
     clean = image_utils.grey(images.test[: min(HELD_OUT, at_most)])
-    corrupted, mask = (part.numpy() for part in corrupt.apply(settings, clean, training.HELD_OUT_SEED))
+    corrupted, mask = (
+        part.numpy() for part in corrupt.apply(settings, clean, training.HELD_OUT_SEED)
+    )
     mean_filled = np.where(mask == 1, image_utils.mean_image(images.train), corrupted)
     greyness = image_utils.mean_image(images.train[:at_most], lambda x: x * (1 - x))
     labels = classify = None
@@ -116,7 +133,8 @@ def score(held, images):
     hole_error = mean_squared_error(held.clean, images, held.mask)
     scores = {
         "hole_mse": hole_error,
-        "hole_mse_over_mean_fill": hole_error / mean_squared_error(held.clean, held.mean_filled, held.mask),
+        "hole_mse_over_mean_fill": hole_error
+        / mean_squared_error(held.clean, held.mean_filled, held.mask),
         "mse": mean_squared_error(held.clean, images),
     }
     if held.classify:
@@ -148,7 +166,10 @@ def refined(model, refine, corrupted, mask, greyness):
     mean, log_var, _ = refine(flat(corrupted), flat(1 - mask), *model.encode(flat(corrupted)))
     reconstructed = model.expectation(mean).numpy()
     noise = [tf.random.stateless_normal(mean.shape, (training.PRIOR, k)) for k in range(DOUBTED)]
-    draws = [np.reshape(model.expectation(mean + tf.exp(0.5 * log_var) * each), mask.shape) for each in noise]
+    draws = [
+        np.reshape(model.expectation(mean + tf.exp(0.5 * log_var) * each), mask.shape)
+        for each in noise
+    ]
     within = np.mean([p * (1 - p) for p in draws], 0)
     share = np.sum(greyness * mask) / max(1e-9, np.sum(within * mask))
     return reconstructed.reshape(mask.shape), np.sqrt(np.var(draws, 0) + within * max(0, 1 - share))
@@ -161,7 +182,9 @@ def imagine(settings, model, refine, held):
     corrupted, mask = held.corrupted[:SHOWN], held.mask[:SHOWN]
     reconstructed, deviation = refined(model, refine, corrupted, mask, held.greyness)
     seed = settings.seed, training.PRIOR
-    drawn = inference.completions(model, refine, flat(corrupted), flat(1 - mask), COMPLETIONS, seed).numpy()
+    drawn = inference.completions(
+        model, refine, flat(corrupted), flat(1 - mask), COMPLETIONS, seed
+    ).numpy()
     ways = {f"completion {i + 1}": row.reshape(mask.shape) for i, row in enumerate(drawn)}
     return {"refined": reconstructed, **ways, "doubt": deviation}
 
@@ -170,7 +193,9 @@ def honesty(held, reconstructed, deviation):
     """Whether doubt is calibrated: error in the hole over the deviation claimed, root mean squares; nats per pixel."""
     hole = held.mask == 1
     clean, claimed = held.clean[hole], np.clip(reconstructed[hole], 1e-3, 1 - 1e-3)
-    error = np.sqrt(np.mean((clean - reconstructed[hole]) ** 2) / max(1e-12, np.mean(deviation[hole] ** 2)))
+    error = np.sqrt(
+        np.mean((clean - reconstructed[hole]) ** 2) / max(1e-12, np.mean(deviation[hole] ** 2))
+    )
     nats = -np.mean(clean * np.log(claimed) + (1 - clean) * np.log(1 - claimed))
     return {"hole_error_over_claimed": error, "hole_nats_a_pixel": nats}
 
@@ -180,9 +205,12 @@ def compared_estimates(kind, held, train_images, ours):
 
     ours: those of the model. The others are the baselines.
     """
-    nearest = baselines.nearest_fill(held.corrupted, held.mask, train_images[: NEAREST_PIXELS // held.clean[0].size])
+    nearest = baselines.nearest_fill(
+        held.corrupted, held.mask, train_images[: NEAREST_PIXELS // held.clean[0].size]
+    )
     filled = {
-        f"holes filled by the {name}": np.where(held.mask == 1, each, held.corrupted) for name, each in ours.items()
+        f"holes filled by the {name}": np.where(held.mask == 1, each, held.corrupted)
+        for name, each in ours.items()
     }
     return {
         "holes black (the input)": held.corrupted,
@@ -205,7 +233,9 @@ def render(settings, kind, held, estimates, imagined, iteration):
         {"damaged": held.mask[:SHOWN]},
     )
     new = generated[: NEW_ROWS * SHOWN].reshape(NEW_ROWS, SHOWN, *held.clean.shape[1:])
-    new = figures.digit_rows(f"New {kind}s from the prior ({what})", {str(i + 1): row for i, row in enumerate(new)})
+    new = figures.digit_rows(
+        f"New {kind}s from the prior ({what})", {str(i + 1): row for i, row in enumerate(new)}
+    )
     return {
         f"reconstruction_{iteration:06d}.png": partial(figures.save, pictures=[mended]),
         f"generated_{iteration:06d}.png": partial(figures.save, pictures=[new]),
@@ -220,28 +250,45 @@ def main(settings):
         print(images.summary)
         kind, shape = "image" if settings.data else "digit", images.train.shape[1:]
         held = held_out(settings, images)
-        train_images = images.train if isinstance(images.train, np.memmap) else tf.constant(images.train)
+        train_images = (
+            images.train if isinstance(images.train, np.memmap) else tf.constant(images.train)
+        )
 
-        from models import DVAE  # not before flags, folder and data are known to be good: it loads TensorFlow
+        from models import (
+            DVAE,  # not before flags, folder and data are known to be good: it loads TensorFlow
+        )
 
         tf.keras.utils.set_random_seed(settings.seed)  # for the weights' first values
         data = settings.data and os.path.abspath(settings.data)
-        metadata = {"experiment": "mnist", "shape": list(shape), "data": data, "sha256": provenance["sha256"]}
+        metadata = {
+            "experiment": "mnist",
+            "shape": list(shape),
+            "data": data,
+            "sha256": provenance["sha256"],
+        }
         network = settings.hidden, settings.latent, settings.components
         with run.workers.strategy.scope():
             model = DVAE(int(np.prod(shape)), "bernoulli", *network, metadata=metadata)
         refine = inference.refiner(model)
-        for iteration, train_loss in training.train(model, partial(make_batch, settings, train_images), settings, run):
+        for iteration, train_loss in training.train(
+            model, partial(make_batch, settings, train_images), settings, run
+        ):
             scores, estimates = evaluate(settings, model, held)
-            files = render(settings, kind, held, estimates, imagine(settings, model, refine, held), iteration)
+            files = render(
+                settings, kind, held, estimates, imagine(settings, model, refine, held), iteration
+            )
             run.log(iteration, {"train_loss": train_loss, **scores}, files)
         ours = {METHOD: estimates[0]}
         if settings.tells_missing:
-            ours[REFINED], deviation = refined(model, refine, held.corrupted, held.mask, held.greyness)
+            ours[REFINED], deviation = refined(
+                model, refine, held.corrupted, held.mask, held.greyness
+            )
         methods = compared_estimates(kind, held, images.train, ours)
         rows = [{"method": method, **score(held, estimate)} for method, estimate in methods.items()]
         if REFINED in ours:
-            next(row for row in rows if row["method"] == REFINED).update(honesty(held, ours[REFINED], deviation))
+            next(row for row in rows if row["method"] == REFINED).update(
+                honesty(held, ours[REFINED], deviation)
+            )
         run.save(play.files(model, held.clean, held.labels))
         run.finish(model, rows)
         print(verdict(rows))

@@ -17,11 +17,22 @@ from harness.run_folder import MODEL_FORMAT as FORMAT
 load()  # before Keras, which would load TensorFlow with all its start-up lines
 import keras
 
-NETWORK = "input_size", "likelihood", "hidden", "latent", "components"  # what makes a DVAE, besides its weights
+NETWORK = (
+    "input_size",
+    "likelihood",
+    "hidden",
+    "latent",
+    "components",
+)  # what makes a DVAE, besides its weights
 LOG_2_PI = math.log(2 * math.pi)
-SMALL_KERNEL, FOR_RELU = 0.3, math.sqrt(2)  # of Glorot's scale; the latter: He et al. 2015 (arXiv 1502.01852)
+SMALL_KERNEL, FOR_RELU = (
+    0.3,
+    math.sqrt(2),
+)  # of Glorot's scale; the latter: He et al. 2015 (arXiv 1502.01852)
 INITIAL_BIAS_STD = 0.5  # of the decoder's output: before it has learned anything, a network says noise, not nothing
-INITIAL_STD = 0.5  # about the RMS of what the Gaussian likelihood is used for: sound between -1 and 1
+INITIAL_STD = (
+    0.5  # about the RMS of what the Gaussian likelihood is used for: sound between -1 and 1
+)
 COMPONENT_STD = 0.5  # of the prior's at first, their means being standard normal
 
 
@@ -37,7 +48,9 @@ def mixture_log_density(z, logits, means, log_vars):
     """
     precisions = tf.exp(-log_vars)
     constants = tf.reduce_sum(means**2 * precisions + log_vars + LOG_2_PI, axis=-1)
-    squares = tf.matmul(z**2, precisions, transpose_b=True) - 2 * tf.matmul(z, means * precisions, transpose_b=True)
+    squares = tf.matmul(z**2, precisions, transpose_b=True) - 2 * tf.matmul(
+        z, means * precisions, transpose_b=True
+    )
     return tf.reduce_logsumexp(tf.nn.log_softmax(logits) - 0.5 * (squares + constants), axis=-1)
 
 
@@ -74,7 +87,9 @@ def importance_log_likelihood(log_joint, mean, log_var, samples, seed):
     for k in tf.range(samples):
         noise = tf.random.stateless_normal(tf.shape(mean), tf.random.fold_in(seed, k))
         z = reparameterize(mean, log_var, noise)
-        total = tf.experimental.numpy.logaddexp(total, log_joint(z) - gaussian_log_density(z, mean, log_var))
+        total = tf.experimental.numpy.logaddexp(
+            total, log_joint(z) - gaussian_log_density(z, mean, log_var)
+        )
     return total - tf.math.log(tf.cast(samples, tf.float32))
 
 
@@ -83,10 +98,14 @@ def dense_layers(name, sizes, scales):
 
     Their kernels start at these multiples of Glorot's scale.
     """
-    layers = [keras.layers.Dense(size, "relu") for size in sizes[1:-1]] + [keras.layers.Dense(sizes[-1])]
+    layers = [keras.layers.Dense(size, "relu") for size in sizes[1:-1]] + [
+        keras.layers.Dense(sizes[-1])
+    ]
     for layer, scale in zip(layers, scales):
         if scale != 1:
-            layer.kernel_initializer = keras.initializers.VarianceScaling(scale**2, "fan_avg", "uniform")
+            layer.kernel_initializer = keras.initializers.VarianceScaling(
+                scale**2, "fan_avg", "uniform"
+            )
     return keras.Sequential([keras.Input(sizes[:1]), *layers], name=name)
 
 
@@ -106,26 +125,54 @@ class DVAE(keras.Model):
     side = staticmethod(dense_layers)  # what makes encoder and decoder
 
     def __init__(
-        self, input_size, likelihood, hidden=(512, 512), latent=32, components=200, *, metadata=None, **kwargs
+        self,
+        input_size,
+        likelihood,
+        hidden=(512, 512),
+        latent=32,
+        components=200,
+        *,
+        metadata=None,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         if likelihood not in ("bernoulli", "gaussian"):
             raise ValueError(f"likelihood must be 'bernoulli' or 'gaussian', not {likelihood!r}")
-        self.input_size, self.likelihood, self.latent, self.components = input_size, likelihood, latent, components
+        self.input_size, self.likelihood, self.latent, self.components = (
+            input_size,
+            likelihood,
+            latent,
+            components,
+        )
         self.hidden, self.metadata = tuple(hidden), {"format": FORMAT, **(metadata or {})}
         # What layers that meet noisy data start with in directions of noise alone is hardly ever unlearned.
-        first, inner, last = (SMALL_KERNEL, 1, SMALL_KERNEL) if likelihood == "gaussian" else (FOR_RELU, FOR_RELU, 1)
+        first, inner, last = (
+            (SMALL_KERNEL, 1, SMALL_KERNEL) if likelihood == "gaussian" else (FOR_RELU, FOR_RELU, 1)
+        )
         depth = len(self.hidden)
-        self.encoder = self.side("encoder", (input_size, *self.hidden, 2 * latent), (first, *depth * [inner]))
-        self.decoder = self.side("decoder", (latent, *reversed(self.hidden), input_size), (*depth * [inner], last))
-        self.decoder.layers[-1].bias.assign(keras.random.normal((input_size,), stddev=INITIAL_BIAS_STD))
+        self.encoder = self.side(
+            "encoder", (input_size, *self.hidden, 2 * latent), (first, *depth * [inner])
+        )
+        self.decoder = self.side(
+            "decoder", (latent, *reversed(self.hidden), input_size), (*depth * [inner], last)
+        )
+        self.decoder.layers[-1].bias.assign(
+            keras.random.normal((input_size,), stddev=INITIAL_BIAS_STD)
+        )
         if likelihood == "gaussian":
-            self.log_std = self.add_weight((), keras.initializers.Constant(math.log(INITIAL_STD)), name="log_std")
-        constant, standard_normal = keras.initializers.Constant, keras.initializers.RandomNormal(stddev=1.0)
+            self.log_std = self.add_weight(
+                (), keras.initializers.Constant(math.log(INITIAL_STD)), name="log_std"
+            )
+        constant, standard_normal = (
+            keras.initializers.Constant,
+            keras.initializers.RandomNormal(stddev=1.0),
+        )
         size = components, latent
         self.prior_logits = self.add_weight((components,), constant(0.0), name="prior_logits")
         self.prior_means = self.add_weight(size, standard_normal, name="prior_means")
-        self.prior_log_vars = self.add_weight(size, constant(2 * math.log(COMPONENT_STD)), name="prior_log_vars")
+        self.prior_log_vars = self.add_weight(
+            size, constant(2 * math.log(COMPONENT_STD)), name="prior_log_vars"
+        )
         self.noise_seed = keras.random.SeedGenerator(0)
         self.built = True
 
@@ -195,4 +242,7 @@ class DVAE(keras.Model):
         return importance_log_likelihood(log_joint, *self.encode(inputs), samples, seed)
 
     def get_config(self):
-        return {**super().get_config(), **{name: getattr(self, name) for name in (*NETWORK, "metadata")}}
+        return {
+            **super().get_config(),
+            **{name: getattr(self, name) for name in (*NETWORK, "metadata")},
+        }

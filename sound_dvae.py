@@ -25,14 +25,15 @@ import baselines
 import corrupt
 import training
 from audio_utils import C_MAJOR, NOISE_STD, TIMBRES, Notes, note_frequency, snr_db, write_wav
+from files import sound_files
+from files.folders import print_skipped
 from harness import UserError, cli
 from harness.quiet_tensorflow import tf
 from harness.run_folder import METHOD, REFINED, Run
 from inference import HOPS_A_WINDOW, refined_reconstruct, refiner, restore
-from media import fill_gaps, noise, sound_files
-from media.folders import print_skipped
 from pages import figures, play, report
 from pages.verdict import verdict
+from signals import fill_gaps, noise
 
 ONE_NOTE = 0.9  # a generated sound is one note if one of those it learned explains this share of its energy
 HELD_OUT_WINDOWS = 2048
@@ -64,31 +65,43 @@ class Settings(corrupt.Settings):
     kl_warm_up = 0.25
     iters: int = cli.flag(800, "optimizer steps", with_data=1600)
     batch_size: int = 256
-    learning_rate: float = cli.flag(8e-3, "peak learning rate; warm-up, then cosine decay to 0", with_data=3e-3)
-    hidden: tuple = cli.flag((256, 256, 128), "widths of the encoder's layers, e.g. 256,128", with_data=(512, 512))
+    learning_rate: float = cli.flag(
+        8e-3, "peak learning rate; warm-up, then cosine decay to 0", with_data=3e-3
+    )
+    hidden: tuple = cli.flag(
+        (256, 256, 128), "widths of the encoder's layers, e.g. 256,128", with_data=(512, 512)
+    )
     latent: int = cli.flag(5, "latent dimensions", with_data=64)
     sample_rate: int = cli.flag(16000, "sample rate in Hz, at least 1000")
     window: int = cli.flag(1024, "samples per window")
     notes: tuple = cli.flag(C_MAJOR, "notes of the built-in sounds, e.g. C4,Eb4,F#4", type=notes)
     timbre: str = cli.flag("sine", "timbre of the built-in sounds", choices=TIMBRES)
-    data: str = cli.flag(None, "your own sounds instead: a WAV, FLAC, OGG or MP3 file, or a folder of them")
+    data: str = cli.flag(
+        None, "your own sounds instead: a WAV, FLAC, OGG or MP3 file, or a folder of them"
+    )
 
     def __post_init__(self):
         super().__post_init__()
         rate, longest = self.sample_rate, self.sample_rate // 4
         if rate < 1000:
-            raise UserError(f"argument --sample-rate: {rate} Hz is too low for sound; at least 1000 (see --help)")
+            raise UserError(
+                f"argument --sample-rate: {rate} Hz is too low for sound; at least 1000 (see --help)"
+            )
         if not 64 <= self.window <= longest:
             problem = f"{self.window} samples are not between 64 and {longest}, a quarter second"
             raise UserError(f"argument --window: {problem} (see --help)")
         if self.data is not None:
             if self.notes != C_MAJOR or self.timbre != "sine":
-                raise UserError("argument --data: --notes and --timbre are for the built-in sounds; leave them out")
+                raise UserError(
+                    "argument --data: --notes and --timbre are for the built-in sounds; leave them out"
+                )
             return
         least, most = rate / self.window, rate / 2  # a period a window; Nyquist
         for note in self.notes:
             if not least <= (frequency := note_frequency(note)) < most:
-                problem = f"{note}, {frequency:.5g} Hz, is not between {least:.5g} and {most:.5g} Hz"
+                problem = (
+                    f"{note}, {frequency:.5g} Hz, is not between {least:.5g} and {most:.5g} Hz"
+                )
                 raise UserError(f"argument --notes: {problem} (see --help)")
 
 
@@ -122,7 +135,12 @@ def load(settings):
     if settings.data is None:
         return Notes(settings.notes, settings.timbre, settings.sample_rate, settings.window)
     recordings = sound_files.load(
-        settings.data, settings.sample_rate, settings.window, audio_utils.RMS, LONG_SECONDS, settings.out
+        settings.data,
+        settings.sample_rate,
+        settings.window,
+        audio_utils.RMS,
+        LONG_SECONDS,
+        settings.out,
     )
     print_skipped(recordings.skipped)
     print(recordings.summary)
@@ -141,11 +159,15 @@ def held_out(settings, sounds):
     """The held-out windows and the long sound."""
     reference, clean, note = sounds.windows("held out", HELD_OUT_WINDOWS, training.HELD_OUT_SEED)
     corrupted, mask = corrupt.apply(settings, clean, tf.random.fold_in(training.HELD_OUT_SEED, 1))
-    windows = (part if part is None else part.numpy() for part in (corrupted, clean, mask, reference, note))
+    windows = (
+        part if part is None else part.numpy() for part in (corrupted, clean, mask, reference, note)
+    )
     long_seed = settings.seed, training.LONG_INPUT
     long_reference, long_clean = sounds.long(long_seed)
     cut = tf.constant(audio_utils.cut(long_clean, settings.window), tf.float32)
-    noisy = cut + settings.noise / 2 * corrupt.normal(cut.shape, tf.random.fold_in(long_seed, 1))  # steady, as noise is
+    noisy = cut + settings.noise / 2 * corrupt.normal(
+        cut.shape, tf.random.fold_in(long_seed, 1)
+    )  # steady, as noise is
     damaged = corrupt.CORRUPTIONS[settings.corruption](noisy, settings.amount, long_seed)
     long_corrupted, long_mask = (part.numpy().ravel()[: long_clean.size] for part in damaged)
     return HeldOut(*windows, long_corrupted, long_clean, long_mask, long_reference)
@@ -153,7 +175,9 @@ def held_out(settings, sounds):
 
 def restored(settings, held, reconstruct, hops=HOPS_A_WINDOW):
     """The long sound restored by `reconstruct`, which maps windows to windows."""
-    return restore(held.long_corrupted, held.long_mask, reconstruct, settings.window, settings.window // hops)
+    return restore(
+        held.long_corrupted, held.long_mask, reconstruct, settings.window, settings.window // hops
+    )
 
 
 def without_noise(settings, held, reconstruct, long):
@@ -163,7 +187,12 @@ def without_noise(settings, held, reconstruct, long):
         frames = noise.transform(rate)
         power, _ = noise.estimated(frames, sound, mask, long)
         return noise.wiener(frames, np.where(mask == 1, long, sound), long, power)
-    redraw = partial(restore, reconstruct=reconstruct, window=settings.window, hop=settings.window // HOPS_A_WINDOW)
+    redraw = partial(
+        restore,
+        reconstruct=reconstruct,
+        window=settings.window,
+        hop=settings.window // HOPS_A_WINDOW,
+    )
     power, _, weights = noise.tried(sound, mask, rate, redraw)
     return noise.restored(sound, mask, long, rate, power, weights)
 
@@ -180,7 +209,9 @@ def score(settings, held, windows, long):
         "long_snr_db": snr_db(held.long_reference, long),
         "long_gap_snr_db": snr_db(held.long_reference[gaps], long[gaps]),
         "long_si_sdr_db": audio_utils.si_sdr_db(held.long_reference, long),
-        "long_lsd_db": audio_utils.log_spectral_distance_db(held.long_reference, long, settings.sample_rate),
+        "long_lsd_db": audio_utils.log_spectral_distance_db(
+            held.long_reference, long, settings.sample_rate
+        ),
     }
 
 
@@ -205,7 +236,9 @@ def compared_estimates(settings, sounds, held, ours):
     """
     options, chopped = sounds.note_options, (held.corrupted, held.long_corrupted)
     gap, long_gap = held.corrupted * (1 - held.mask), held.long_corrupted * (1 - held.long_mask)
-    held = held._replace(corrupted=gap, long_corrupted=long_gap)  # baselines are told what salt-and-pepper has hit
+    held = held._replace(
+        corrupted=gap, long_corrupted=long_gap
+    )  # baselines are told what salt-and-pepper has hit
 
     def autoregress(windows):
         return baselines.autoregress(windows, windows == 0)
@@ -219,13 +252,19 @@ def compared_estimates(settings, sounds, held, ours):
             baselines.interpolate(held.corrupted, held.mask),
             baselines.interpolate(held.long_corrupted[None], held.long_mask[None])[0],
         ),
-        f"autoregression (windows: first {AUTOREGRESSED})": (autoregress(held.corrupted[:AUTOREGRESSED]), filled),
+        f"autoregression (windows: first {AUTOREGRESSED})": (
+            autoregress(held.corrupted[:AUTOREGRESSED]),
+            filled,
+        ),
     }
     noise_std = np.hypot(NOISE_STD if options else 0, settings.noise / 2)
     if noise_std:
         frames = noise.transform(settings.sample_rate)
         power = np.full(frames.f_pts, noise_std**2 * np.sum(frames.win**2))
-        methods["autoregression + Wiener filter, noise known"] = None, noise.classic_wiener(frames, filled, power)
+        methods["autoregression + Wiener filter, noise known"] = (
+            None,
+            noise.classic_wiener(frames, filled, power),
+        )
     if not options:
         return methods | ours
 
@@ -245,7 +284,9 @@ def compared_estimates(settings, sounds, held, ours):
 def canvas(settings, held):
     """What every checkpoint's figure of the long sound is drawn on."""
     frequency_limit = audio_utils.frequency_limit(held.long_reference, settings.sample_rate)
-    draw = figures.sounds(held.long_corrupted, held.long_mask, settings.sample_rate, frequency_limit)
+    draw = figures.sounds(
+        held.long_corrupted, held.long_mask, settings.sample_rate, frequency_limit
+    )
     peak = np.abs([held.long_clean, held.long_corrupted]).max()
     gain = min(1.0, 0.99 / peak)  # one for all WAVs: their levels compare, none clips
     return Canvas(draw, draw("", "chopped input", held.long_corrupted), gain)
@@ -269,8 +310,12 @@ def render(settings, title, on, estimates, iteration):
     return {
         f"reconstruction_{iteration:06d}.png": partial(figures.save, pictures=[mended, on.chopped]),
         f"generated_{iteration:06d}.png": partial(figures.save, pictures=[new]),
-        f"reconstruction_{iteration:06d}.wav": partial(write_wav, signal=on.gain * long, sample_rate=rate),
-        f"generated_{iteration:06d}.wav": partial(write_wav, signal=on.gain * new_sound, sample_rate=rate),
+        f"reconstruction_{iteration:06d}.wav": partial(
+            write_wav, signal=on.gain * long, sample_rate=rate
+        ),
+        f"generated_{iteration:06d}.wav": partial(
+            write_wav, signal=on.gain * new_sound, sample_rate=rate
+        ),
     }
 
 
@@ -282,14 +327,18 @@ def main(settings):
         on = canvas(settings, held)
         run.save(render_inputs(settings, sounds, held, on))
 
-        from models import DVAE  # not before flags, folder and data are known to be good: it loads TensorFlow
+        from models import (
+            DVAE,  # not before flags, folder and data are known to be good: it loads TensorFlow
+        )
 
         tf.keras.utils.set_random_seed(settings.seed)  # for the weights' first values
         metadata = {"experiment": "sound", **sounds.metadata}
         network = settings.hidden, settings.latent, settings.components
         with run.workers.strategy.scope():
             model = DVAE(settings.window, "gaussian", *network, metadata=metadata)
-        for iteration, train_loss in training.train(model, partial(make_batch, settings, sounds), settings, run):
+        for iteration, train_loss in training.train(
+            model, partial(make_batch, settings, sounds), settings, run
+        ):
             scores, estimates = evaluate(settings, model, sounds, held)
             files = render(settings, sounds.title, on, estimates, iteration)
             run.log(iteration, {"train_loss": train_loss, **scores}, files)
@@ -304,10 +353,17 @@ def main(settings):
             title = f"{sounds.title}: gaps filled, noise taken out ({settings.damage})"
             mended = on.draw(title, "restored sound", best)
             sound = partial(write_wav, signal=on.gain * best, sample_rate=settings.sample_rate)
-            run.save({"restored.png": partial(figures.save, pictures=[mended, on.chopped]), "restored.wav": sound})
+            run.save(
+                {
+                    "restored.png": partial(figures.save, pictures=[mended, on.chopped]),
+                    "restored.wav": sound,
+                }
+            )
         methods = compared_estimates(settings, sounds, held, ours)
         run.save(play.files(model, held.clean, held.note, held.long_clean))
-        rows = [{"method": method, **score(settings, held, *both)} for method, both in methods.items()]
+        rows = [
+            {"method": method, **score(settings, held, *both)} for method, both in methods.items()
+        ]
         run.finish(model, rows)
         print(verdict(rows))
     if settings.data:

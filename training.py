@@ -18,11 +18,16 @@ from harness.workers import Workers, broadcast_state
 
 # One home for the seeds: a run's streams of random numbers are (seed, stream), and never meet.
 TRAINING, LONG_INPUT, PRIOR = 0, 1, 2
-HELD_OUT_SEED = (20261123, 3)  # the same held-out examples whatever the run's seed, so that runs can be compared
+HELD_OUT_SEED = (
+    20261123,
+    3,
+)  # the same held-out examples whatever the run's seed, so that runs can be compared
 
 WARM_UP = 50  # iterations until the learning rate is at its peak
 WEIGHT_DECAY = 0.1  # times the learning rate, an iteration
-ITERATIONS_A_CALL = 20  # in one call of the compiled loop; the bar moves, and the losses are read, once a call
+ITERATIONS_A_CALL = (
+    20  # in one call of the compiled loop; the bar moves, and the losses are read, once a call
+)
 
 
 def checkpoint_iterations(iterations):
@@ -58,7 +63,9 @@ def kl_weight(i, warm_up):
 
 def draw_batch(make_batch, latent, settings, i, number=0, replicas=1):
     """Replica `number`'s part of iteration i's batch: corrupted, clean (B, D), and the posterior's noise (B, L)."""
-    count = settings.batch_size * (number + 1) // replicas - settings.batch_size * number // replicas
+    count = (
+        settings.batch_size * (number + 1) // replicas - settings.batch_size * number // replicas
+    )
     seed = tf.random.fold_in((settings.seed, TRAINING), i * replicas + number)
     batch_seed, noise_seed = tf.unstack(tf.random.split(seed))
     return *make_batch(batch_seed, count), corrupt.normal((count, latent), noise_seed)
@@ -72,15 +79,23 @@ def build_step(model, optimizer, make_batch, settings):
     replicas = model.distribute_strategy.num_replicas_in_sync
 
     def gradients(corrupted, clean, noise, weight):
-        share = clean.shape[0] / settings.batch_size  # the sum over all replicas is the mean over the batch
+        share = (
+            clean.shape[0] / settings.batch_size
+        )  # the sum over all replicas is the mean over the batch
         with tf.GradientTape() as tape:
-            nll, kl = (share * part for part in model.nll_and_kl(clean, model(corrupted, noise=noise)))
+            nll, kl = (
+                share * part for part in model.nll_and_kl(clean, model(corrupted, noise=noise))
+            )
             loss = nll + weight * kl
-        return tf.stack([nll + kl, nll, kl]), tape.gradient(loss, [v.value for v in model.trainable_variables])
+        return tf.stack([nll + kl, nll, kl]), tape.gradient(
+            loss, [v.value for v in model.trainable_variables]
+        )
 
     def update(*batch):
         losses, own_gradients = gradients(*batch)
-        optimizer.apply_gradients(zip(own_gradients, model.trainable_variables))  # sums them over the replicas
+        optimizer.apply_gradients(
+            zip(own_gradients, model.trainable_variables)
+        )  # sums them over the replicas
         return losses
 
     # The update is compiled by XLA, which fuses Adam with the gradients; not so where replicas meet in between. The
@@ -94,7 +109,9 @@ def build_step(model, optimizer, make_batch, settings):
     def step(i, interrupted, before):
         replica = tf.distribute.get_replica_context()
         number = int(tf.get_static_value(replica.replica_id_in_sync_group))
-        batch = draw_batch(make_batch, model.latent, settings, i, number, replicas)  # while `before` is under way
+        batch = draw_batch(
+            make_batch, model.latent, settings, i, number, replicas
+        )  # while `before` is under way
         with tf.control_dependencies([before]):  # for which nothing else would wait
             losses = update(*batch, kl_weight(i, settings.kl_warm_up * settings.iters))
         return replica.all_reduce("SUM", tf.concat([losses, [interrupted]], 0))
@@ -116,7 +133,9 @@ def build_advance(strategy, step):
             tf.autograph.experimental.set_loop_options(
                 parallel_iterations=10 if strategy.num_replicas_in_sync == 1 else 1
             )
-            total += strategy.experimental_local_results(strategy.run(step, (i, interrupted, total)))[0]
+            total += strategy.experimental_local_results(
+                strategy.run(step, (i, interrupted, total))
+            )[0]
             finite_until += tf.cast(tf.math.is_finite(total[0]), tf.int32)
         return total, finite_until
 
@@ -138,30 +157,52 @@ def train(model, make_batch, settings, run=None):
         tf.config.experimental.enable_op_determinism()  # for good; a GPU else adds in varying order
     strategy = model.distribute_strategy
     workers, path = (run.workers, run.checkpoint) if run else (Workers(), None)
-    optimizer, variables, state = _start(model, make_batch, settings, workers, path, run.rows if run else [])
+    optimizer, variables, state = _start(
+        model, make_batch, settings, workers, path, run.rows if run else []
+    )
     advance = build_advance(strategy, build_step(model, optimizer, make_batch, settings))
-    done, since, total_loss = int(optimizer.iterations.numpy()), state["since"], np.float32(state["loss"])
-    ahead = [done] * state["checkpoint"] + [i for i in checkpoint_iterations(settings.iters) if i > done]
+    done, since, total_loss = (
+        int(optimizer.iterations.numpy()),
+        state["since"],
+        np.float32(state["loss"]),
+    )
+    ahead = [done] * state["checkpoint"] + [
+        i for i in checkpoint_iterations(settings.iters) if i > done
+    ]
     saver, alone = Saver(path, variables, done), not workers.several
     noting = contextlib.nullcontext([]) if alone and not path else cli.interruptions_noted()
     silent = None if workers.is_chief else True
-    with noting as noted, tqdm(total=settings.iters, initial=done, unit="it", disable=silent) as bar:
+    with (
+        noting as noted,
+        tqdm(total=settings.iters, initial=done, unit="it", disable=silent) as bar,
+    ):
         for checkpoint in ahead:
             while done < checkpoint:
                 count = min(ITERATIONS_A_CALL, checkpoint - done)
-                sums, finite_until = advance(tf.constant(done), tf.constant(count), tf.constant(float(bool(noted))))
+                sums, finite_until = advance(
+                    tf.constant(done), tf.constant(count), tf.constant(float(bool(noted)))
+                )
                 *losses, interrupted = sums.numpy()
                 loss, nll, kl = np.stack(losses) / count
                 done, total_loss = done + count, total_loss + loss * count
                 bar.set_postfix(loss=f"{loss:.1f}", nll=f"{nll:.1f}", kl=f"{kl:.1f}", refresh=False)
                 bar.update(count)
-                stop = noted if alone else interrupted  # by whichever worker: all stop after the same iteration
+                stop = (
+                    noted if alone else interrupted
+                )  # by whichever worker: all stop after the same iteration
                 due = stop or done == checkpoint or saver.due(done)
                 # A gradient that is not finite makes the next loss so; what is to be saved is looked at itself.
-                if finite_until < done or (due and not all(np.isfinite(variable).all() for variable in variables)):
+                if finite_until < done or (
+                    due and not all(np.isfinite(variable).all() for variable in variables)
+                ):
                     raise _diverged(optimizer, min(int(finite_until), done - 1), saver)
                 if due:
-                    state.update(iteration=done, since=since, loss=float(total_loss), checkpoint=done == checkpoint)
+                    state.update(
+                        iteration=done,
+                        since=since,
+                        loss=float(total_loss),
+                        checkpoint=done == checkpoint,
+                    )
                     saver.save(state)
                 if stop:
                     raise KeyboardInterrupt(*noted)
@@ -206,7 +247,11 @@ def _start(model, make_batch, settings, workers, path, rows):
 def _diverged(optimizer, iteration, saver):
     """What to raise when the loss of this iteration, or a weight after it, is not finite."""
     optimizer.iterations.assign(iteration)  # where its learning rate was that of this iteration
-    kept = f" with --overwrite; iteration {saver.iteration} is kept in {saver.path.parent}" if saver.iteration else ""
+    kept = (
+        f" with --overwrite; iteration {saver.iteration} is kept in {saver.path.parent}"
+        if saver.iteration
+        else ""
+    )
     return FloatingPointError(
         f"iteration {iteration + 1}: NaN or Inf in the loss or a weight at learning rate "
         f"{float(optimizer.learning_rate):.3g}; try a lower --learning-rate{kept}"

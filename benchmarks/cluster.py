@@ -35,9 +35,18 @@ def start(count, script, *flags, only=None, cwd=ROOT, **environment):
     processes = []
     for index in range(count) if only is None else only:
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        env = {**os.environ, **environment, **({"TF_CONFIG": json.dumps(config)} if count > 1 else {})}
+        env = {
+            **os.environ,
+            **environment,
+            **({"TF_CONFIG": json.dumps(config)} if count > 1 else {}),
+        }
         command = [sys.executable, ROOT / script, *map(str, flags)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True}
+        pipes = {
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "stdin": subprocess.DEVNULL,
+            "text": True,
+        }
         processes.append(subprocess.Popen(command, cwd=cwd, env=env, **pipes))
     return processes
 
@@ -57,8 +66,14 @@ def finish_well(processes):
 
 def last_scores(folder):
     with open(folder / "scores.csv") as file:
-        *_, last = (row for row in csv.DictReader(file) if row["method"] == "DVAE" and row["iteration"])
-    return {name: float(value) for name, value in last.items() if name not in ("method", "iteration", "train_loss")}
+        *_, last = (
+            row for row in csv.DictReader(file) if row["method"] == "DVAE" and row["iteration"]
+        )
+    return {
+        name: float(value)
+        for name, value in last.items()
+        if name not in ("method", "iteration", "train_loss")
+    }
 
 
 def compare_scores(runs, folder):
@@ -79,15 +94,32 @@ def begin(folder, *more, count=2, **options):
     folder.mkdir(exist_ok=True)
     sizes = "--iters", LAST, "--batch-size", 32, "--hidden", 32, "--latent", 4
     return start(
-        count, "mnist_dvae.py", *sizes, "--data", "../digits.npz", "--out", "run", *more, cwd=folder, **options
+        count,
+        "mnist_dvae.py",
+        *sizes,
+        "--data",
+        "../digits.npz",
+        "--out",
+        "run",
+        *more,
+        cwd=folder,
+        **options,
     )
 
 
 def never_came(wait, processes):
     begun = time.monotonic()
     ((status, out, err),) = finish(processes)
-    print(f"the other never came: after {time.monotonic() - begun:.1f} s in all: {err.strip()}", flush=True)
-    assert status == 2 and not out and len(err.splitlines()) == 1 and f"did not come within {wait} s" in err, err
+    print(
+        f"the other never came: after {time.monotonic() - begun:.1f} s in all: {err.strip()}",
+        flush=True,
+    )
+    assert (
+        status == 2
+        and not out
+        and len(err.splitlines()) == 1
+        and f"did not come within {wait} s" in err
+    ), err
 
 
 def strike(folder, number, worker):
@@ -99,7 +131,9 @@ def strike(folder, number, worker):
         begun = time.monotonic()
         processes[1 - worker].wait(100)
         seconds = time.monotonic() - begun
-        processes[worker].send_signal(signal.SIGCONT)  # one that had fallen silent wakes up when all is over
+        processes[worker].send_signal(
+            signal.SIGCONT
+        )  # one that had fallen silent wakes up when all is over
         return finish(processes), seconds
     finally:
         for process in processes:
@@ -121,21 +155,31 @@ def struck(folder, number, worker, statuses, words, resumed_on):
             assert lines[:2] == ["", "finishing what is under way; once more stops at once"], ends
             lines = lines[2:]
         if status != -signal.SIGKILL:
-            assert len(lines) == 1 and words in lines[0] and ("--resume" in lines[0]) == (index == 0), ends
+            assert (
+                len(lines) == 1 and words in lines[0] and ("--resume" in lines[0]) == (index == 0)
+            ), ends
     # Nothing but a checkpoint would be saved in so short a run, had they not been told to end.
     assert STRUCK_AT < saved < LAST if number in ENDING else saved >= STRUCK_AT, saved
 
     finish_well(begin(folder / name, "--resume", count=resumed_on))
     ours, theirs = contents(out), contents(whole)
     different = differences(ours, theirs)
-    if resumed_on == 1:  # other random numbers from there on; nothing else in what was written before
-        early = ["config.json", *(each for each in theirs if f"_{STRUCK_AT:06d}" in each or "_000000" in each)]
+    if (
+        resumed_on == 1
+    ):  # other random numbers from there on; nothing else in what was written before
+        early = [
+            "config.json",
+            *(each for each in theirs if f"_{STRUCK_AT:06d}" in each or "_000000" in each),
+        ]
         assert len(early) == 5 and not set(early) & set(different) and ours.keys() == theirs.keys()
         one, two = (last_scores(each)["loss"] for each in (out, whole))
         print(f"    resumed on one: loss {one}, on two, never stopped: {two}", flush=True)
         assert abs(one / two - 1) < 0.05
     else:
-        print(f"    resumed on two: {different or 'every file as that of a run never stopped'}", flush=True)
+        print(
+            f"    resumed on two: {different or 'every file as that of a run never stopped'}",
+            flush=True,
+        )
         assert not different
 
 
@@ -156,6 +200,8 @@ if __name__ == "__main__":
     parts = sys.argv[1:] or ["scores", "faults"]
     with tempfile.TemporaryDirectory() as temporary:
         if "scores" in parts:
-            compare_scores({"sound_dvae.py": (), "mnist_dvae.py": ("--iters", 800)}, Path(temporary))
+            compare_scores(
+                {"sound_dvae.py": (), "mnist_dvae.py": ("--iters", 800)}, Path(temporary)
+            )
         if "faults" in parts:
             faults(Path(temporary))

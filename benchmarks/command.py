@@ -29,7 +29,9 @@ def phase(frame):
     """What the main thread is at, told by its innermost telling frame."""
     while frame:
         file, function = os.path.basename(frame.f_code.co_filename), frame.f_code.co_name
-        if file.startswith("<frozen importlib") or (function == "load" and file == "quiet_tensorflow.py"):
+        if file.startswith("<frozen importlib") or (
+            function == "load" and file == "quiet_tensorflow.py"
+        ):
             return "importing"
         if file in WRITING:
             return "drawing, writing"
@@ -62,7 +64,9 @@ def inside(command):
 def timed(command):
     """Wall and CPU seconds and peak memory in MB of a process, and the last line it printed."""
     started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     printed = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -78,7 +82,11 @@ def main():
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("--rounds", type=int, default=3)
     flags.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-    flags.add_argument("command", nargs=argparse.REMAINDER, help="a script and its flags; by default both experiments")
+    flags.add_argument(
+        "command",
+        nargs=argparse.REMAINDER,
+        help="a script and its flags; by default both experiments",
+    )
     settings = flags.parse_args()
     if settings.inside:
         inside(settings.command)
@@ -105,8 +113,13 @@ def main():
     ]
     print(f"| [s] | {' | '.join(names)} |\n{'|---' * (len(names) + 1)}|")
     for command, measured in rows.items():
-        medians = [statistics.median(row[name] for row in measured) if name in measured[0] else "" for name in names]
-        print(f"| `{command}` | {' | '.join(f'{value:.4g}' if value else '' for value in medians)} |")
+        medians = [
+            statistics.median(row[name] for row in measured) if name in measured[0] else ""
+            for name in names
+        ]
+        print(
+            f"| `{command}` | {' | '.join(f'{value:.4g}' if value else '' for value in medians)} |"
+        )
 
 
 if __name__ == "__main__":

@@ -41,7 +41,11 @@ SAVING_OFTEN = (
     "harness.checkpoint.ITERATIONS = 40; runpy.run_path(sys.argv[0], run_name='__main__')"
 )
 # Root may read and write everything, but for this.
-AS_OTHERS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
+AS_OTHERS = (
+    "setpriv",
+    "--bounding-set=-dac_override,-dac_read_search",
+    "--inh-caps=-dac_override,-dac_read_search",
+)
 
 
 def make_digits(path, count=600, side=12):
@@ -52,11 +56,18 @@ def make_digits(path, count=600, side=12):
     for image, row in zip(images, rows):
         image[row : row + 4, 3:8] = 230
     half = count // 2
-    np.savez(path, x_train=images[:half], y_train=rows[:half], x_test=images[half:], y_test=rows[half:])
+    np.savez(
+        path, x_train=images[:half], y_train=rows[:half], x_test=images[half:], y_test=rows[half:]
+    )
 
 
 def command(script, *flags, often=False):
-    return [sys.executable, *(("-c", SAVING_OFTEN) if often else ()), str(ROOT / script), *map(str, flags)]
+    return [
+        sys.executable,
+        *(("-c", SAVING_OFTEN) if often else ()),
+        str(ROOT / script),
+        *map(str, flags),
+    ]
 
 
 def start(script, *flags, often=False, before=(), **options):
@@ -64,8 +75,15 @@ def start(script, *flags, often=False, before=(), **options):
 
     Runs that are to be compared are given the same --out, in different folders: it is on the page they write.
     """
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True}
-    return subprocess.Popen([*before, *command(script, *flags, often=often)], **{"cwd": ROOT, **pipes, **options})
+    pipes = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "stdin": subprocess.DEVNULL,
+        "text": True,
+    }
+    return subprocess.Popen(
+        [*before, *command(script, *flags, often=often)], **{"cwd": ROOT, **pipes, **options}
+    )
 
 
 def finish(process):
@@ -87,7 +105,9 @@ def contents(folder):
 
 
 def differences(ours, theirs):
-    return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    return sorted(
+        name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)
+    )
 
 
 def wait_for(path, process):
@@ -141,8 +161,17 @@ def kills(count, seed):
             "sound_dvae.py": (*SMALL, "--sample-rate", 4000, "--window", 128, "--out", "run"),
             "mnist_dvae.py": (*SMALL, "--data", temporary / "digits.npz", "--out", "run"),
         }
-        lasted = {script: never_stopped(script, flags, temporary / script / "run") for script, flags in runs.items()}
-        files = ["checkpoint.npz", "reconstruction_000100.png", "generated_000200.png", "scores.csv", "model.keras"]
+        lasted = {
+            script: never_stopped(script, flags, temporary / script / "run")
+            for script, flags in runs.items()
+        }
+        files = [
+            "checkpoint.npz",
+            "reconstruction_000100.png",
+            "generated_000200.png",
+            "scores.csv",
+            "model.keras",
+        ]
         for number in range(1, count + 1):
             script, flags = list(runs.items())[number % 2]
             folder = temporary / f"killed {number}" / "run"
@@ -156,10 +185,17 @@ def kills(count, seed):
             moment = f"writing {writing}" if writing else f"{seconds:.2f} s after its first scores"
             saved = saved_at(folder)
             status, _, err = finish(start(script, *flags, "--resume", **here))
-            differ = differences(contents(folder), contents(temporary / script / "run")) if status == 0 else [err]
+            differ = (
+                differences(contents(folder), contents(temporary / script / "run"))
+                if status == 0
+                else [err]
+            )
             survived += not differ
             result = f"DIFFERENT: {', '.join(differ)}" if differ else "identical"
-            print(f"{number:3d} {script} killed {moment}, saved at {saved}; resumed: {result}", flush=True)
+            print(
+                f"{number:3d} {script} killed {moment}, saved at {saved}; resumed: {result}",
+                flush=True,
+            )
             shutil.rmtree(folder)
     return survived
 
@@ -186,7 +222,9 @@ class Cases:
         status, _, err = ended
         lines = [line for line in err.splitlines() if line and "it/s" not in line]
         said = lines[-1] if lines else ""
-        wrong = self.wrong[name] = [] if status == expected else [f"status {status}, not {expected}"]
+        wrong = self.wrong[name] = (
+            [] if status == expected else [f"status {status}, not {expected}"]
+        )
         if len(lines) != 1 + ("interrupted" in said):
             wrong.append(f"{len(lines)} lines: {err[-2000:]}")
         wrong += [f"does not say {word!r}" for word in words if str(word) not in said]
@@ -196,7 +234,11 @@ class Cases:
         """The run of that case must end, once resumed, as the one that was never stopped."""
         self.wrong[name] += [path.name for path in (self.folder / out).glob(".unfinished-*")]
         status, _, err = self.run(out, "--resume")
-        differ = differences(*(contents(self.folder / each) for each in (out, "whole"))) if status == 0 else [err]
+        differ = (
+            differences(*(contents(self.folder / each) for each in (out, "whole")))
+            if status == 0
+            else [err]
+        )
         self.wrong[name] += set(differ) - {"config.json", "index.html"}  # these two name the folder
 
 
@@ -211,7 +253,9 @@ def full_disks(cases):
             left = contents(disk / "run")
             print(f"    left: {', '.join(sorted(left))}")
             different = differences(left, contents(cases.folder / "whole"))
-            cases.wrong[name] += [each for each in different if each.endswith(".png") and each in left]
+            cases.wrong[name] += [
+                each for each in different if each.endswith(".png") and each in left
+            ]
             subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
             cases.goes_on(name, "disk/run")
         finally:
@@ -232,7 +276,13 @@ def several_runs(cases):
     cases.case("Ctrl-C", finish(process), "--resume", expected=130)
     cases.goes_on("Ctrl-C", "two")
     killed(cases.start("killed"), cases.folder / "killed", 0)
-    cases.case("a new run where one was killed", cases.run("killed"), "unfinished run", "--resume", "--overwrite")
+    cases.case(
+        "a new run where one was killed",
+        cases.run("killed"),
+        "unfinished run",
+        "--resume",
+        "--overwrite",
+    )
     cases.case("a finished run", cases.run("whole"), "a finished run", "--overwrite")
     ended = cases.run("killed", "--latent", 5, "--resume")
     cases.case("resumed with other settings", ended, "--latent is 4 there, 5 here")
@@ -247,7 +297,9 @@ def wrong_places(cases):
     (folder / "file").write_text("in the way")
     cases.case("a file where a folder should be", cases.run("file/run"), "file")
     (folder / "read-only").mkdir(mode=0o555)
-    cases.case("a read-only folder", cases.run("read-only/run", before=cases.others), "Permission denied")
+    cases.case(
+        "a read-only folder", cases.run("read-only/run", before=cases.others), "Permission denied"
+    )
 
 
 def wrong_data(cases):
@@ -258,7 +310,9 @@ def wrong_data(cases):
     cases.case(name, ended, "secret.npz", "Permission denied")
     cases.wrong[name] += ["leaves a folder"] * (cases.folder / "none").exists()
     ended = cases.run("diverged", "--learning-rate", 1e30)
-    cases.case("a learning rate that leads to NaN", ended, "iteration", "learning rate", "--learning-rate")
+    cases.case(
+        "a learning rate that leads to NaN", ended, "iteration", "learning rate", "--learning-rate"
+    )
 
 
 def try_cases():
@@ -276,7 +330,11 @@ def mutated(content, rng):
     content = bytearray(content)
     for _ in range(rng.choice((1, 1, 1, 2, 5, 20))):
         # Headers are short and matter most.
-        first = rng.randrange(min(len(content), rng.choice((16, 100, 1000, len(content)))) or 1) if content else 0
+        first = (
+            rng.randrange(min(len(content), rng.choice((16, 100, 1000, len(content)))) or 1)
+            if content
+            else 0
+        )
         size = rng.choice((1, 1, 2, 4, 8, rng.randrange(1, 300)))
         kind = rng.randrange(7)
         if kind == 0:
@@ -299,36 +357,46 @@ def mutated(content, rng):
 def sound_readers():
     import soundfile
 
+    from files import restore_sound, sound_files
     from harness.quiet_tensorflow import stderr_held_back
-    from media import restore_sound, sound_files
 
     def make(path):
         soundfile.write(path, 0.5 * np.sin(np.arange(4000) / 10), 8000)
 
     def load(path):
-        with stderr_held_back():  # as the scripts do: the MP3 decoder has its own lines on what it meets
+        with (
+            stderr_held_back()
+        ):  # as the scripts do: the MP3 decoder has its own lines on what it meets
             return list(sound_files.decode(path, 16000))
 
     def make_labels(path):
-        path.write_text("# start, end\n" + "".join(f"{second}.25\t{second}.5\n" for second in range(9)))
+        path.write_text(
+            "# start, end\n" + "".join(f"{second}.25\t{second}.5\n" for second in range(9))
+        )
 
     files = {"WAV": "sound.wav", "FLAC": "sound.flac", "OGG": "sound.ogg", "MP3": "sound.mp3"}
     return {name: (file, make, load) for name, file in files.items()} | {
-        "labels": ("gaps.txt", make_labels, lambda path: [restore_sound.read_gaps(path, 8000, 80000)])
+        "labels": (
+            "gaps.txt",
+            make_labels,
+            lambda path: [restore_sound.read_gaps(path, 8000, 80000)],
+        )
     }
 
 
 def image_readers():
     from PIL import Image
 
-    from media import image_files
-    from media.model_file import Restorer
-    from media.restore_image import restore_image
+    from files import image_files
+    from files.model_file import Restorer
+    from files.restore_image import restore_image
 
     pixels = np.random.default_rng(0).integers(0, 255, (30, 20, 3), np.uint8)
 
     def make_idx(path):
-        path.write_bytes(bytes([0, 0, 8, 3, 0, 0, 0, 9, 0, 0, 0, 10, 0, 0, 0, 12]) + bytes(range(90)) * 12)
+        path.write_bytes(
+            bytes([0, 0, 8, 3, 0, 0, 0, 9, 0, 0, 0, 10, 0, 0, 0, 12]) + bytes(range(90)) * 12
+        )
 
     def make_picture(path):
         Image.fromarray(pixels).save(path)
@@ -345,7 +413,9 @@ def image_readers():
     def load_mask(path):
         torn, whole = path.with_name("torn.bmp"), path.with_name("whole.bmp")
         make_picture(torn)
-        restore_image(Restorer(lambda corrupted: 1 - corrupted, 600, {"shape": [30, 20]}), torn, whole, path)
+        restore_image(
+            Restorer(lambda corrupted: 1 - corrupted, 600, {"shape": [30, 20]}), torn, whole, path
+        )
         return [np.asarray(Image.open(whole))]
 
     return {
@@ -359,16 +429,18 @@ def image_readers():
 
 def readers():
     """{name: (the name of its file, make(path), load(path))}; `load` raises UserError, or returns arrays of numbers."""
+    from files.model_file import load_model
     from harness import checkpoint
     from harness.quiet_tensorflow import tf
-    from media.model_file import load_model
     from models import DVAE
 
     variables = [tf.Variable(np.ones((9, 9), np.float32)), tf.Variable(3)]
     state = {"first_batch": [0.5], "iteration": 20, "rows": []}
 
     def make_model(path):
-        DVAE(12, "gaussian", (7,), 3, metadata={"experiment": "sound", "sample_rate": 8000}).save(path)
+        DVAE(12, "gaussian", (7,), 3, metadata={"experiment": "sound", "sample_rate": 8000}).save(
+            path
+        )
 
     def load_checkpoint(path):
         iteration = checkpoint.restore(path, variables, state)["iteration"]
@@ -378,7 +450,11 @@ def readers():
         **sound_readers(),
         **image_readers(),
         "model": ("model.keras", make_model, lambda path: load_model(path).get_weights()),
-        "checkpoint": ("checkpoint.npz", lambda path: checkpoint.save(path, variables, state), load_checkpoint),
+        "checkpoint": (
+            "checkpoint.npz",
+            lambda path: checkpoint.save(path, variables, state),
+            load_checkpoint,
+        ),
     }
 
 
@@ -424,7 +500,9 @@ def files(count, seed):
     with tempfile.TemporaryDirectory() as temporary:
         for name, reader in table.items():
             loaded, refused, failed = try_mutated(name, reader, each, rng, Path(temporary))
-            print(f"{name}: {each} mutated files tried, {loaded} loaded, {refused} refused, {len(failed)} tracebacks")
+            print(
+                f"{name}: {each} mutated files tried, {loaded} loaded, {refused} refused, {len(failed)} tracebacks"
+            )
             tried, wrong = tried + each, wrong + len(failed)
     print(f"all: {tried} mutated files tried, {wrong} tracebacks")
     return wrong
@@ -432,7 +510,9 @@ def files(count, seed):
 
 def main():
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    flags.add_argument("part", nargs="?", choices=("kills", "cases", "files"), help="by default, all three")
+    flags.add_argument(
+        "part", nargs="?", choices=("kills", "cases", "files"), help="by default, all three"
+    )
     flags.add_argument("--kills", type=int, default=20, help="runs to kill")
     flags.add_argument("--files", type=int, default=2000, help="mutated files to try, at least")
     flags.add_argument("--seed", type=int, default=0)
@@ -447,7 +527,9 @@ def main():
         for name, what in result.items():
             if what:
                 print(f"WRONG, {name}: {'; '.join(what)}")
-        print(f"cases as they should be: {sum(not what for what in result.values())} of {len(result)}")
+        print(
+            f"cases as they should be: {sum(not what for what in result.values())} of {len(result)}"
+        )
         wrong += sum(bool(what) for what in result.values())
     if settings.part in (None, "files"):
         wrong += files(settings.files, settings.seed)

@@ -20,11 +20,12 @@ import soundfile
 
 from audio_utils import snr_db
 from baselines import autoregress
+from files import sound_files
+from files.gaps import inside
+from files.model_file import load_restorer
+from files.restore_sound import restore_sound
 from inference import restore
-from media import fill_gaps, sound_files
-from media.gaps import inside
-from media.model_file import load_restorer
-from media.restore_sound import restore_sound
+from signals import fill_gaps
 
 LENGTHS = (5, 10, 20, 30, 40, 50)  # ms
 PUBLISHED = {  # recomputed from the WAVs of Mokry and Rajmic 2020, github.com/ondrejmokry/InpaintingRevisited
@@ -35,7 +36,12 @@ PUBLISHED = {  # recomputed from the WAVs of Mokry and Rajmic 2020, github.com/o
 }
 OURS = "**a gap at a time**"
 RATE, GAP, MOST_SECONDS = 16000, 320, 30  # of the sets
-BLOCKS = (1024, 2048, 4096, 8192)  # of plain autoregression: all gaps of one unknown at once, order 3 M + 2 at most
+BLOCKS = (
+    1024,
+    2048,
+    4096,
+    8192,
+)  # of plain autoregression: all gaps of one unknown at once, order 3 M + 2 at most
 AUDIBLE = 1e-4  # RMS: a gap in silence does not count
 
 
@@ -79,7 +85,9 @@ def published_rows(folder, model):
             signal, rate = soundfile.read(path)
             gaps = np.array(named[f"{path.stem.split('_')[0]}_{length}"])
             for way, filled in estimates(signal, gaps, rate, (), model)[0].items():
-                found.setdefault(way, []).append(np.mean([snr_db(signal[a:b], filled[a:b]) for a, b in gaps]))
+                found.setdefault(way, []).append(
+                    np.mean([snr_db(signal[a:b], filled[a:b]) for a, b in gaps])
+                )
         for way, values in found.items():
             rows.setdefault(way, []).append(np.mean(values))
     return rows | PUBLISHED
@@ -89,20 +97,32 @@ def set_scores(folder, model):
     """{way: (SNR over all gaps of a set, mean over its gaps), dB}, and ms a gap."""
     energies, took = {}, []
     for path in sorted(path for path in folder.rglob("*") if path.suffix in sound_files.SUFFIXES):
-        signal = np.concatenate(list(sound_files.decode(path, RATE)))[: MOST_SECONDS * RATE].astype(float)
+        signal = np.concatenate(list(sound_files.decode(path, RATE)))[: MOST_SECONDS * RATE].astype(
+            float
+        )
         starts = np.arange(0, signal.size - RATE, RATE)
         starts = starts + np.random.default_rng(0).integers(0, RATE - GAP, starts.size)
-        gaps = np.array([(first, first + GAP) for first in starts if signal[first : first + GAP].std() > AUDIBLE])
+        gaps = np.array(
+            [
+                (first, first + GAP)
+                for first in starts
+                if signal[first : first + GAP].std() > AUDIBLE
+            ]
+        )
         if len(gaps):
             ways, milliseconds = estimates(signal, gaps, RATE, BLOCKS, model)
             took.append(milliseconds)
             for way, filled in ways.items():
-                pairs = [(np.sum(signal[a:b] ** 2), np.sum((signal - filled)[a:b] ** 2)) for a, b in gaps]
+                pairs = [
+                    (np.sum(signal[a:b] ** 2), np.sum((signal - filled)[a:b] ** 2)) for a, b in gaps
+                ]
                 energies.setdefault(way, []).extend(pairs)
     scores = {}
     for way, pairs in energies.items():
         power, error = np.array([pair for pair in pairs if np.isfinite(pair[1])]).reshape(-1, 2).T
-        scores[way] = 10 * np.log10([power.sum() / error.sum(), np.exp(np.mean(np.log(power / error)))])
+        scores[way] = 10 * np.log10(
+            [power.sum() / error.sum(), np.exp(np.mean(np.log(power / error)))]
+        )
     return scores, np.mean(took)
 
 
@@ -128,9 +148,13 @@ def main():
             sets[folder.name], took = set_scores(folder, model)
             print(f"{folder.name}: {took:.1f} ms a gap", file=sys.stderr)
     if sets:
-        table = {way: [scores[way] for scores in sets.values()] for way in next(iter(sets.values()))}
+        table = {
+            way: [scores[way] for scores in sets.values()] for way in next(iter(sets.values()))
+        }
         rows = {
-            way: [f"{pooled:.1f} / {mean:.1f}" for pooled, mean in [*values, np.mean(values, axis=0)]]
+            way: [
+                f"{pooled:.1f} / {mean:.1f}" for pooled, mean in [*values, np.mean(values, axis=0)]
+            ]
             for way, values in table.items()
         }
         print("\nOver all gaps of a set / mean over its gaps:\n")

@@ -23,10 +23,10 @@ import numpy as np
 import image_utils
 import training
 from corrupt import CORRUPTIONS
+from files.image_files import load_images
 from harness import UserError, cli
 from harness.quiet_tensorflow import tf
 from harness.run_folder import replacing
-from media.image_files import load_images
 from mnist_dvae import flat
 from models import DVAE, keras
 
@@ -36,10 +36,21 @@ MODELS = {  # name: corruption, amount
     "DVAE, salt-and-pepper 10 %": ("salt-pepper", 0.10),
     "DVAE, block 20 %": ("block", 0.20),
 }
-DRAWS, FINISH_BATCH, FINISH_RATE = 5, 64, 0.25  # the last iterations': draws of z, digits, share of the learning rate
+DRAWS, FINISH_BATCH, FINISH_RATE = (
+    5,
+    64,
+    0.25,
+)  # the last iterations': draws of z, digits, share of the learning rate
 KL_WARM_UP = 0.2  # of the iterations
 TRAIN_DIGITS = 2000  # scored beside the test digits
-SETTINGS = "iters", "finish", "batch_size", "learning_rate", "samples", "digits"  # flags that a result depends on
+SETTINGS = (
+    "iters",
+    "finish",
+    "batch_size",
+    "learning_rate",
+    "samples",
+    "digits",
+)  # flags that a result depends on
 GROUPED = "network", *SETTINGS, "model"  # a row of the table is of results alike in these
 PUBLISHED = {  # test NLL in nats, dynamic binarization, 5,000 importance samples: arXiv 1509.00519, table 1
     "VAE, one stochastic layer (Burda et al. 2016)": 86.76,
@@ -73,7 +84,9 @@ class Trained(DVAE):
     draws = 1
 
     def encode(self, inputs):
-        return [tf.repeat(part, self.draws, axis=0) for part in super().encode(inputs[:: self.draws])]
+        return [
+            tf.repeat(part, self.draws, axis=0) for part in super().encode(inputs[:: self.draws])
+        ]
 
     def kl(self, z, mean, log_var):
         """Its gradient goes through z alone: the same on average, less noisy near the end, but it may diverge early.
@@ -86,9 +99,15 @@ class Trained(DVAE):
         """The two parts of the negative ELBO, or the negative bound and 0."""
         if self.draws == 1:
             return super().nll_and_kl(clean, outputs)
-        decoded, *posterior = outputs  # with the whole gradient: without a part of it, the bound's would be biased
-        log_weights = tf.reshape(-self.nll(clean, decoded) - super().kl(*posterior), (-1, self.draws))
-        return tf.reduce_mean(np.log(self.draws) - tf.reduce_logsumexp(log_weights, axis=1)), tf.constant(0.0)
+        decoded, *posterior = (
+            outputs  # with the whole gradient: without a part of it, the bound's would be biased
+        )
+        log_weights = tf.reshape(
+            -self.nll(clean, decoded) - super().kl(*posterior), (-1, self.draws)
+        )
+        return tf.reduce_mean(
+            np.log(self.draws) - tf.reduce_logsumexp(log_weights, axis=1)
+        ), tf.constant(0.0)
 
 
 class Gated(Trained):
@@ -116,10 +135,21 @@ def fitted(settings, name, seed, train_images):
 
     started = time.process_time()
     rate = settings.learning_rate
-    _train(model, make_batch, seed=seed, iters=settings.iters, learning_rate=rate, batch_size=settings.batch_size)
+    _train(
+        model,
+        make_batch,
+        seed=seed,
+        iters=settings.iters,
+        learning_rate=rate,
+        batch_size=settings.batch_size,
+    )
     if settings.finish:
         model.draws, size = DRAWS, FINISH_BATCH * DRAWS
-        options = {"iters": settings.finish, "learning_rate": FINISH_RATE * rate, "batch_size": size}
+        options = {
+            "iters": settings.finish,
+            "learning_rate": FINISH_RATE * rate,
+            "batch_size": size,
+        }
         _train(model, make_batch, seed=seed + 1000, **options)  # other batches than before
         model.draws = 1
     minutes = (time.process_time() - started) / 60
@@ -129,7 +159,9 @@ def fitted(settings, name, seed, train_images):
 
 
 def _train(model, make_batch, **settings):
-    for _ in training.train(model, make_batch, argparse.Namespace(kl_warm_up=KL_WARM_UP, **settings)):
+    for _ in training.train(
+        model, make_batch, argparse.Namespace(kl_warm_up=KL_WARM_UP, **settings)
+    ):
         pass
 
 
@@ -140,10 +172,15 @@ def test_scores(model, images, samples):
     def score(clean, seed):
         noise = tf.random.stateless_normal((len(clean), model.latent), seed)
         decoded, *posterior = model(clean, noise=noise)
-        return -model.log_likelihood(clean, clean, samples, seed), model.nll(clean, decoded) + model.kl(*posterior)
+        return -model.log_likelihood(clean, clean, samples, seed), model.nll(
+            clean, decoded
+        ) + model.kl(*posterior)
 
     clean = flat(binarized(image_utils.grey(images), training.HELD_OUT_SEED))
-    parts = [score(part, tf.constant((7, k))) for k, part in enumerate(tf.split(clean, max(1, len(images) // 1000)))]
+    parts = [
+        score(part, tf.constant((7, k)))
+        for k, part in enumerate(tf.split(clean, max(1, len(images) // 1000)))
+    ]
     return (np.concatenate(values) for values in zip(*parts))
 
 
@@ -151,10 +188,19 @@ def scored(settings, name, seed, images):
     """The scores of one model, trained if need be, and what it is: the contents of its JSON file."""
     model, minutes = fitted(settings, name, seed, images.train)
     nll, negative_elbo = test_scores(model, images.test[: settings.digits], settings.samples)
-    train_nll, _ = test_scores(model, images.train[:: len(images.train) // TRAIN_DIGITS], settings.samples)
-    network = f"784-{'-'.join(map(str, settings.hidden))}-{settings.latent}{' gated' * settings.gated}"
+    train_nll, _ = test_scores(
+        model, images.train[:: len(images.train) // TRAIN_DIGITS], settings.samples
+    )
+    network = (
+        f"784-{'-'.join(map(str, settings.hidden))}-{settings.latent}{' gated' * settings.gated}"
+    )
     return {
-        **{"model": name, "network": f"{network}, {settings.components}", "seed": seed, "minutes": minutes},
+        **{
+            "model": name,
+            "network": f"{network}, {settings.components}",
+            "seed": seed,
+            "minutes": minutes,
+        },
         **{flag: getattr(settings, flag) for flag in SETTINGS},
         **{"nll": float(nll.mean()), "nll_standard_error": float(nll.std() / len(nll) ** 0.5)},
         **{"train_nll": float(train_nll.mean()), "negative_elbo": float(negative_elbo.mean())},
@@ -163,8 +209,18 @@ def scored(settings, name, seed, images):
 
 def stem(settings, name, seed):
     """The name of a model's files: all flags that make it what it is."""
-    what = "-".join(map(str, settings.hidden)), "gated" if settings.gated else "ReLU", settings.latent
-    what = name, *what, settings.components, f"{settings.iters}+{settings.finish}", settings.batch_size
+    what = (
+        "-".join(map(str, settings.hidden)),
+        "gated" if settings.gated else "ReLU",
+        settings.latent,
+    )
+    what = (
+        name,
+        *what,
+        settings.components,
+        f"{settings.iters}+{settings.finish}",
+        settings.batch_size,
+    )
     return " ".join(map(str, (*what, f"{settings.learning_rate:g} seed", seed))).replace(" %", "%")
 
 
@@ -181,26 +237,44 @@ def table(results):
     for group, runs in sorted(groups.items()):
         what = dict(zip(GROUPED, group))
         nll = np.array([one["nll"] for one in runs])
-        others = (np.mean([one[name] for one in runs]) for name in ("train_nll", "negative_elbo", "minutes"))
+        others = (
+            np.mean([one[name] for one in runs])
+            for name in ("train_nll", "negative_elbo", "minutes")
+        )
         spread = f" ± {nll.std(ddof=1) / np.sqrt(len(nll)):.2f}" if len(nll) > 1 else ""
-        cells = f"{what['model']} ({what['samples']} samples, {what['digits']} digits)", what["network"]
-        cells = *cells, f"{what['iters']} + {what['finish']} of {what['batch_size']} at {what['learning_rate']:g}"
+        cells = (
+            f"{what['model']} ({what['samples']} samples, {what['digits']} digits)",
+            what["network"],
+        )
+        cells = (
+            *cells,
+            f"{what['iters']} + {what['finish']} of {what['batch_size']} at {what['learning_rate']:g}",
+        )
         cells = *cells, f"{nll.mean():.2f}{spread}", *(f"{other:.2f}" for other in others)
         lines.append(f"| {' | '.join(cells)} | {', '.join(f'{one:.2f}' for one in nll)} |")
-    lines += [f"| {name} | 784-200-200-50, 1 | | {nll:.2f} | | | | |" for name, nll in PUBLISHED.items()]
+    lines += [
+        f"| {name} | 784-200-200-50, 1 | | {nll:.2f} | | | | |" for name, nll in PUBLISHED.items()
+    ]
     return "\n".join(lines)
 
 
 def main():
     flags = cli.Parser(__doc__)
     flags.add_argument("--iters", type=int, default=20000)
-    flags.add_argument("--finish", type=int, default=0, help="further iterations, on the importance-weighted bound")
+    flags.add_argument(
+        "--finish", type=int, default=0, help="further iterations, on the importance-weighted bound"
+    )
     flags.add_argument("--seeds", type=int, default=2)
     flags.add_argument("--hidden", type=cli.layer_widths, default=(512, 512))
-    flags.add_argument("--gated", action="store_true", help="hidden layers of gated linear units instead of ReLU")
+    flags.add_argument(
+        "--gated", action="store_true", help="hidden layers of gated linear units instead of ReLU"
+    )
     flags.add_argument("--latent", type=int, default=50)
     flags.add_argument(
-        "--components", type=int, default=500, help="of the prior; 1 is the plain autoencoder's Gaussian"
+        "--components",
+        type=int,
+        default=500,
+        help="of the prior; 1 is the plain autoencoder's Gaussian",
     )
     flags.add_argument("--batch-size", type=int, default=128)
     flags.add_argument("--learning-rate", type=float, default=2e-3)
@@ -208,7 +282,9 @@ def main():
     flags.add_argument("--digits", type=int, default=10000, help="test digits scored")
     flags.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     flags.add_argument("--results", type=Path, default=Path("plots/likelihood"))
-    flags.add_argument("--data", help="an .npz file with Keras's keys, or a folder of MNIST's original files")
+    flags.add_argument(
+        "--data", help="an .npz file with Keras's keys, or a folder of MNIST's original files"
+    )
     flags.add_argument("--table", action="store_true", help="only print the table of what is saved")
     settings = flags.parse_args()
 
@@ -218,7 +294,10 @@ def main():
         if len(images.train) != 60000:
             raise UserError(f"{images.source}. The published figures are for all of them.")
         for seed, name in itertools.product(range(settings.seeds), settings.models):
-            path = settings.results / f"{stem(settings, name, seed)} {settings.samples}x{settings.digits}.json"
+            path = (
+                settings.results
+                / f"{stem(settings, name, seed)} {settings.samples}x{settings.digits}.json"
+            )
             if not path.exists():
                 print(path.stem, flush=True)
                 result = scored(settings, name, seed, images)

@@ -28,8 +28,8 @@ def measure(folder, seconds):
     # isort: split
     import soundfile
 
-    from media.model_file import load_restorer
-    from media.restore_sound import restore_sound
+    from files.model_file import load_restorer
+    from files.restore_sound import restore_sound
 
     model = load_restorer(folder)
     scale, rate = soundfile.read(folder / "chopped.wav", dtype="int16")
@@ -54,18 +54,25 @@ def measure(folder, seconds):
 
 def main():
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    flags.add_argument("folder", type=Path, nargs="?", default=Path("plots/sound"), help="a finished run")
+    flags.add_argument(
+        "folder", type=Path, nargs="?", default=Path("plots/sound"), help="a finished run"
+    )
     flags.add_argument("--seconds", type=int, help="measure this length only, in this process")
     settings = flags.parse_args()
     if settings.seconds:
         print(json.dumps(measure(settings.folder, settings.seconds)))
         return
-    print("| sound [s] | took [s] | times faster than it plays | peak memory above imports [MB] |\n|---|---|---|---|")
+    print(
+        "| sound [s] | took [s] | times faster than it plays | peak memory above imports [MB] |\n|---|---|---|---|"
+    )
     for seconds in SECONDS:
         command = [sys.executable, __file__, str(settings.folder), "--seconds", str(seconds)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         row = json.loads(done.stdout.splitlines()[-1])
-        print(f"| {seconds} | {row['took']:.2f} | {seconds / row['took']:.0f} | {row['megabytes']:.0f} |", flush=True)
+        print(
+            f"| {seconds} | {row['took']:.2f} | {seconds / row['took']:.0f} | {row['megabytes']:.0f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

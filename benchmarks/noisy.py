@@ -23,11 +23,12 @@ import audio_utils
 import corrupt
 from audio_utils import snr_db
 from baselines import autoregress, interpolate
+from files import sound_files
+from files.model_file import load_restorer
+from files.restore_sound import restore_sound
 from harness.quiet_tensorflow import tf
 from inference import restore
-from media import fill_gaps, noise, sound_files
-from media.model_file import load_restorer
-from media.restore_sound import restore_sound
+from signals import fill_gaps, noise
 
 LEVELS_DB, SECONDS, PEAK = (20, 15, 10, 5), 8.0, 0.7
 BLOCKS = (1024, 2048, 4096)
@@ -41,7 +42,9 @@ def coloured(kind, samples, rate, hiss):
     white = np.random.default_rng(1).standard_normal(samples)
     if kind == "pink":
         spectrum, frequency = np.fft.rfft(white), np.fft.rfftfreq(samples, 1 / rate)
-        white = np.fft.irfft(spectrum * np.where(frequency > 20, np.maximum(frequency, 20) ** -0.5, 0), samples)
+        white = np.fft.irfft(
+            spectrum * np.where(frequency > 20, np.maximum(frequency, 20) ** -0.5, 0), samples
+        )
     return white / white.std()
 
 
@@ -51,25 +54,34 @@ def by_model(model, chopped, mask, rate):
         source, result, labels = (Path(folder) / name for name in ("a.wav", "b.wav", "gaps"))
         gain = PEAK / np.abs(chopped).max()
         soundfile.write(source, gain * chopped, rate, subtype="DOUBLE")
-        labels.write_text("".join(f"{first / rate:.7f} {end / rate:.7f}\n" for first, end in noise.edges(mask)))
+        labels.write_text(
+            "".join(f"{first / rate:.7f} {end / rate:.7f}\n" for first, end in noise.edges(mask))
+        )
         restore_sound(model, source, result, labels)
         return soundfile.read(result)[0] / gain
 
 
 def in_blocks(chopped, mask, block):
-    return restore(chopped, mask, lambda windows: autoregress(windows, windows == 0), block, block // 2)
+    return restore(
+        chopped, mask, lambda windows: autoregress(windows, windows == 0), block, block // 2
+    )
 
 
 def estimates(model, clean, noisy, chopped, mask, rate):
     """{method: (T,)}; those in a tuple count as one, the best."""
     frames = noise.transform(rate)
-    power = np.median(np.abs(frames.stft(noisy - clean)) ** 2, axis=1) / np.log(2)  # of exponentially distributed ones
+    power = np.median(np.abs(frames.stft(noisy - clean)) ** 2, axis=1) / np.log(
+        2
+    )  # of exponentially distributed ones
     filled = tuple(in_blocks(chopped, mask, block) for block in BLOCKS)
     gap_by_gap = fill_gaps.fill(chopped, noise.edges(mask), rate)
     yield "chopped", chopped
     yield "linear interpolation", interpolate(chopped[None], mask[None])[0]
     yield "**denoise.py**", by_model(model, chopped, mask, rate)
-    yield "autoregression + Wiener, noise known", tuple(noise.classic_wiener(frames, each, power) for each in filled)
+    yield (
+        "autoregression + Wiener, noise known",
+        tuple(noise.classic_wiener(frames, each, power) for each in filled),
+    )
     yield "a gap at a time + Wiener, noise known", noise.classic_wiener(frames, gap_by_gap, power)
     try:
         import noisereduce
@@ -84,7 +96,10 @@ def row(model, clean, noisy, rate):
     chopped, mask = (part.numpy().ravel()[: clean.size] for part in corrupt.block(cut, 0.2, (0, 1)))
     missing, scores = mask == 1, {}
     for method, found in estimates(model, clean, noisy, chopped, mask, rate):
-        each = [(snr_db(clean, one), snr_db(clean[missing], one[missing])) for one in np.atleast_2d(found)]
+        each = [
+            (snr_db(clean, one), snr_db(clean[missing], one[missing]))
+            for one in np.atleast_2d(found)
+        ]
         scores[method] = "{:.1f} / {:.1f}".format(*np.max(each, axis=0))
     return scores
 
@@ -116,7 +131,10 @@ def main():
         noisy = {f"{name}, its own noise": own} if own is not None else {}
         for kind in kinds if own is None else ():
             found = coloured(kind, clean.size, rate, settings.hiss)
-            noisy |= {f"{name}, {kind} {level} dB": clean + rms * 10 ** (-level / 20) * found for level in LEVELS_DB}
+            noisy |= {
+                f"{name}, {kind} {level} dB": clean + rms * 10 ** (-level / 20) * found
+                for level in LEVELS_DB
+            }
         for what, sound in noisy.items():
             scores = row(model, clean, sound, rate)
             if head is None:

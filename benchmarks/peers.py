@@ -29,7 +29,9 @@ import numpy as np
 import torch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu":  # where torch.compile does without Triton, whose LLVM and TensorFlow's crash in one process
+if (
+    DEVICE == "cpu"
+):  # where torch.compile does without Triton, whose LLVM and TensorFlow's crash in one process
     sys.modules["triton"] = None
 else:
     torch.set_default_device(DEVICE)
@@ -39,8 +41,8 @@ import audio_utils
 import mnist_dvae
 import sound_dvae
 import training
+from files import image_files
 from harness.quiet_tensorflow import tf
-from media import image_files
 from models import DVAE, keras
 
 torch.set_num_threads(2)
@@ -65,23 +67,34 @@ class Sound:
 
     def torch_batch(self):
         count, window = self.settings.batch_size, self.settings.window
-        frequencies = torch.tensor([audio_utils.note_frequency(note) for note in audio_utils.C_MAJOR])
+        frequencies = torch.tensor(
+            [audio_utils.note_frequency(note) for note in audio_utils.C_MAJOR]
+        )
         angle = 2 * torch.pi * frequencies[torch.randint(7, (count, 1))] * torch.arange(window)
         tone = torch.sin(angle / self.settings.sample_rate + 2 * torch.pi * torch.rand(count, 1))
-        clean = audio_utils.TONE_AMPLITUDE * tone + audio_utils.NOISE_STD * torch.randn(count, window)
+        clean = audio_utils.TONE_AMPLITUDE * tone + audio_utils.NOISE_STD * torch.randn(
+            count, window
+        )
         gap = round(self.settings.amount * window)
         place = torch.arange(window) - torch.randint(window - gap + 1, (count, 1))
         return clean * ((place < 0) | (place >= gap)), clean
 
     def score(self, reconstruct):
         windows = np.asarray(reconstruct(self.held.corrupted))
-        return sound_dvae.score(self.settings, self.held, windows, self.held.long_corrupted)["snr_db"]
+        return sound_dvae.score(self.settings, self.held, windows, self.held.long_corrupted)[
+            "snr_db"
+        ]
 
 
 class Digits:
     """As above: minus the error inside the hole, relative to that of the mean digit."""
 
-    name, size, likelihood, marks = "digits", 784, "bernoulli", {f"{x} of the mean fill": -x for x in (0.6, 0.5)}
+    name, size, likelihood, marks = (
+        "digits",
+        784,
+        "bernoulli",
+        {f"{x} of the mean fill": -x for x in (0.6, 0.5)},
+    )
 
     def __init__(self):
         self.settings = mnist_dvae.Settings()
@@ -98,10 +111,16 @@ class Digits:
         images = self.torch_images
         count, side = self.settings.batch_size, images.shape[1]
         clean = images[torch.randint(len(images), (count,)), None] / 255
-        maps = torch.eye(2, 3) + self.settings.deform * torch.randn(count, 2, 3) * torch.tensor([[0, 1, 0], [1, 0, 0]])
+        maps = torch.eye(2, 3) + self.settings.deform * torch.randn(count, 2, 3) * torch.tensor(
+            [[0, 1, 0], [1, 0, 0]]
+        )
         places = torch.nn.functional.affine_grid(maps, list(clean.shape), align_corners=False)
-        clean = torch.nn.functional.grid_sample(clean, places, padding_mode="reflection", align_corners=False)[:, 0]
-        rows = torch.round(torch.sqrt(self.settings.amount * side**2 * 2 ** (2 * torch.rand(count, 1) - 1)))
+        clean = torch.nn.functional.grid_sample(
+            clean, places, padding_mode="reflection", align_corners=False
+        )[:, 0]
+        rows = torch.round(
+            torch.sqrt(self.settings.amount * side**2 * 2 ** (2 * torch.rand(count, 1) - 1))
+        )
         columns = torch.round(self.settings.amount * side**2 / rows)
 
         def interval(lengths):
@@ -112,7 +131,9 @@ class Digits:
         return (clean * (1 - hole)).reshape(count, -1), clean.reshape(count, -1)
 
     def score(self, reconstruct):
-        reconstructed = np.reshape(reconstruct(mnist_dvae.flat(self.held.corrupted)), self.held.clean.shape)
+        reconstructed = np.reshape(
+            reconstruct(mnist_dvae.flat(self.held.corrupted)), self.held.clean.shape
+        )
         return -mnist_dvae.score(self.held, reconstructed)["hole_mse_over_mean_fill"]
 
 
@@ -123,7 +144,9 @@ def ours(task, iterations):
     settings = dataclasses.replace(task.settings, iters=iterations)
     model = DVAE(task.size, task.likelihood, settings.hidden, settings.latent, settings.components)
     checkpoints = training.train(model, task.make_batch, settings)
-    with mock.patch.object(training, "checkpoint_iterations", lambda last: range(0, last + 1, EVERY)):
+    with mock.patch.object(
+        training, "checkpoint_iterations", lambda last: range(0, last + 1, EVERY)
+    ):
         next(checkpoints)  # the only time that it asks for them
     yield model.reconstruct
     for _ in checkpoints:
@@ -131,7 +154,13 @@ def ours(task, iterations):
 
 
 def keras_fit(task, jit):
-    model = DVAE(task.size, task.likelihood, task.settings.hidden, task.settings.latent, task.settings.components)
+    model = DVAE(
+        task.size,
+        task.likelihood,
+        task.settings.hidden,
+        task.settings.latent,
+        task.settings.components,
+    )
     model.compile(keras.optimizers.Adam(EXAMPLE_RATE), jit_compile=jit)
     seeds = tf.data.Dataset.random(rerandomize_each_iteration=True)
     count = task.settings.batch_size
@@ -143,7 +172,11 @@ def keras_fit(task, jit):
 
 def pytorch(task, jit):
     def layers(sizes):
-        parts = [part for i, o in itertools.pairwise(sizes) for part in (torch.nn.Linear(i, o), torch.nn.ReLU())]
+        parts = [
+            part
+            for i, o in itertools.pairwise(sizes)
+            for part in (torch.nn.Linear(i, o), torch.nn.ReLU())
+        ]
         return torch.nn.Sequential(*parts[:-1])
 
     settings = task.settings
@@ -151,14 +184,21 @@ def pytorch(task, jit):
     decoder = layers((settings.latent, *reversed(settings.hidden), task.size))
     log_std = torch.nn.Parameter(torch.tensor(-0.7))
     size = settings.components, settings.latent
-    prior = [torch.nn.Parameter(part) for part in (torch.zeros(size[0]), torch.randn(size), torch.full(size, -1.4))]
+    prior = [
+        torch.nn.Parameter(part)
+        for part in (torch.zeros(size[0]), torch.randn(size), torch.full(size, -1.4))
+    ]
     parameters = [*encoder.parameters(), *decoder.parameters(), log_std, *prior]
     optimizer = torch.optim.Adam(parameters, EXAMPLE_RATE, fused=True)
 
     def log_prior(z):
         logits, means, log_vars = prior
         precisions = torch.exp(-log_vars)
-        squares = z**2 @ precisions.T - 2 * z @ (means * precisions).T + (means**2 * precisions + log_vars).sum(-1)
+        squares = (
+            z**2 @ precisions.T
+            - 2 * z @ (means * precisions).T
+            + (means**2 * precisions + log_vars).sum(-1)
+        )
         return torch.logsumexp(torch.log_softmax(logits, -1) - 0.5 * squares, -1)
 
     def loss_of(corrupted, clean):
@@ -167,7 +207,9 @@ def pytorch(task, jit):
         z = mean + torch.exp(0.5 * log_var) * noise
         decoded = decoder(z)
         if task.likelihood == "bernoulli":
-            nll = torch.nn.functional.binary_cross_entropy_with_logits(decoded, clean, reduction="none").sum(-1)
+            nll = torch.nn.functional.binary_cross_entropy_with_logits(
+                decoded, clean, reduction="none"
+            ).sum(-1)
         else:
             nll = (0.5 * ((clean - decoded) * torch.exp(-log_std)) ** 2 + log_std + 0.919).sum(-1)
         return (nll - 0.5 * (noise**2 + log_var).sum(-1) - log_prior(z)).mean()
@@ -177,7 +219,9 @@ def pytorch(task, jit):
 
     @torch.no_grad()
     def reconstruct(corrupted):
-        decoded = decoder(encoder(torch.as_tensor(np.asarray(corrupted), device=DEVICE)).chunk(2, -1)[0])
+        decoded = decoder(
+            encoder(torch.as_tensor(np.asarray(corrupted), device=DEVICE)).chunk(2, -1)[0]
+        )
         return (torch.sigmoid(decoded) if task.likelihood == "bernoulli" else decoded).cpu().numpy()
 
     while True:
@@ -212,7 +256,11 @@ def shapes(task):
             if sizes is decoder or layer > 0:  # nothing needs the gradient of the data
                 products.append((batch, o, i))
     latent, components = settings.latent, settings.components  # the prior's: of z and of its square
-    products += 2 * [(batch, latent, components), (latent, batch, components), (batch, components, latent)]
+    products += 2 * [
+        (batch, latent, components),
+        (latent, batch, components),
+        (batch, components, latent),
+    ]
     return products
 
 
@@ -255,15 +303,21 @@ def step(rounds):
                 started = time.perf_counter()
                 next(contender)
                 times[name].append(1000 * (time.perf_counter() - started) / EVERY)
-        print(f"\n| {task.name} | ms an iteration: median | least to most | ratio to ours |\n|---|---|---|---|")
+        print(
+            f"\n| {task.name} | ms an iteration: median | least to most | ratio to ours |\n|---|---|---|---|"
+        )
         for name, values in times.items():
             ratio = np.median(np.array(values) / np.array(times["ours"]))
-            print(f"| {name} | {np.median(values):.2f} | {min(values):.2f} to {max(values):.2f} | {ratio:.2f} |")
+            print(
+                f"| {name} | {np.median(values):.2f} | {min(values):.2f} to {max(values):.2f} | {ratio:.2f} |"
+            )
 
 
 def quality(limit):
     for task in (Sound(), Digits()):
-        print(f"\n| {task.name}: seconds of training until | {' | '.join(task.marks)} | best within {limit} s |")
+        print(
+            f"\n| {task.name}: seconds of training until | {' | '.join(task.marks)} | best within {limit} s |"
+        )
         print("|---" * (len(task.marks) + 2) + "|")
         shorter = {"ours, a quarter as long": ours(task, task.settings.iters // 4)}
         for name, contender in (shorter | contenders(task, task.settings.iters)).items():
@@ -278,7 +332,10 @@ def quality(limit):
                 if trained > limit:
                     break
                 started = time.perf_counter()
-            cells = [f"{reached[mark]:.1f}" if mark in reached else f"not in {limit} s" for mark in task.marks]
+            cells = [
+                f"{reached[mark]:.1f}" if mark in reached else f"not in {limit} s"
+                for mark in task.marks
+            ]
             print(f"| {name} | {' | '.join(cells)} | {abs(best):.2f} |", flush=True)
 
 
@@ -288,7 +345,9 @@ def main():
     flags.add_argument("--rounds", type=int, default=5, help="of 100 iterations of each, for step")
     flags.add_argument("--limit", type=int, default=90, help="seconds of training, for quality")
     arguments = flags.parse_args()
-    keras.utils.set_random_seed(0)  # which TensorFlow wants once `training` has made it deterministic, on a GPU
+    keras.utils.set_random_seed(
+        0
+    )  # which TensorFlow wants once `training` has made it deterministic, on a GPU
     step(arguments.rounds) if arguments.what == "step" else quality(arguments.limit)
 
 

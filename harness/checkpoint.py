@@ -50,11 +50,17 @@ def restore(path, variables, expected):
                 state = {name: type(value)(state[name]) for name, value in expected.items()}
                 ours, theirs = (np.array(each["first_batch"], float) for each in (expected, state))
                 values = [file[f"variable_{i}"] for i in range(len(variables))]
-    except Exception as error:  # a broken file makes NumPy and what it calls raise nearly everything
-        raise UserError(f"{path}: not a whole checkpoint ({type(error).__name__}); {REMEDY}") from error
+    except (
+        Exception
+    ) as error:  # a broken file makes NumPy and what it calls raise nearly everything
+        raise UserError(
+            f"{path}: not a whole checkpoint ({type(error).__name__}); {REMEDY}"
+        ) from error
     if written != FORMAT:
         raise UserError(f"{path}: written by another version of these scripts; {REMEDY}")
-    if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=1e-3, atol=1e-6):  # as another machine rounds
+    if ours.shape != theirs.shape or not np.allclose(
+        ours, theirs, rtol=1e-3, atol=1e-6
+    ):  # as another machine rounds
         raise UserError(f"{path}: of other data; {REMEDY}")
     if [(value.shape, value.dtype) for value in values] != [(v.shape, v.dtype) for v in variables]:
         raise UserError(f"{path}: weights of another network; {REMEDY}")

@@ -18,7 +18,9 @@ from harness import UserError
 def whole_number(text):
     """A flag's value: an integer of at least 1."""
     if not text.isdecimal() or not 1 <= int(text) < 2**31:  # TensorFlow counts no further
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1 and below {2**31}")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a whole number of at least 1 and below {2**31}"
+        )
     return int(text)
 
 
@@ -78,7 +80,9 @@ class Settings:
     """
 
     experiment: ClassVar[str]
-    kl_warm_up: ClassVar[float]  # the share of all iterations until the KL divergence counts in full
+    kl_warm_up: ClassVar[
+        float
+    ]  # the share of all iterations until the KL divergence counts in full
     iters: int = flag(1000, "optimizer steps")
     batch_size: int = flag(128, "examples per iteration")
     learning_rate: float = flag(1e-3, "peak learning rate; linear warm-up, then cosine decay to 0")
@@ -97,14 +101,18 @@ class Settings:
         if self.resume and self.overwrite:
             raise UserError("argument --overwrite: not with --resume; give one of the two")
         if self.tensorboard and not importlib.util.find_spec("tensorboard"):
-            raise UserError("argument --tensorboard: the package tensorboard is missing; pip install tensorboard")
+            raise UserError(
+                "argument --tensorboard: the package tensorboard is missing; pip install tensorboard"
+            )
 
 
 class Parser(argparse.ArgumentParser):
     """argparse's parser, whose description is a docstring's first line, and whose errors are one line."""
 
     def __init__(self, description, **options):
-        super().__init__(description=(description or "").partition("\n")[0], **options)  # python -OO leaves none
+        super().__init__(
+            description=(description or "").partition("\n")[0], **options
+        )  # python -OO leaves none
 
     def error(self, message):
         raise UserError(f"{message} (see --help)")
@@ -121,7 +129,9 @@ def parse(settings, description, arguments=None):
         default = Path("plots", settings.experiment) if field.name == "out" else field.default
         kind = {"action": "store_true"} if field.type is bool else {"type": VALUES[field.type]}
         options["help"] += _defaults(default, with_data.get(field.name))
-        parser.add_argument(f"--{field.name.replace('_', '-')}", **{**kind, "default": default, **options})
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}", **{**kind, "default": default, **options}
+        )
     found = parser.parse_args(arguments)
     if found.data is not None:
         parser.set_defaults(**with_data)
@@ -132,13 +142,19 @@ def parse(settings, description, arguments=None):
 def _defaults(*values):
     """What --help says of a flag's default, and of that with --data; nothing of None and False."""
     values = [value for value in values if value is not None and value is not False]
-    shown = [",".join(map(str, value)) if isinstance(value, tuple) else f"{value}" for value in values]
+    shown = [
+        ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}" for value in values
+    ]
     return f" ({'; with --data '.join(shown)})" if shown else ""
 
 
 def _options(settings, name):
     """What `flag` was told of a field, in the class itself or in the first one above it that says so."""
-    fields = (above.__dataclass_fields__.get(name) for above in settings.__mro__ if dataclasses.is_dataclass(above))
+    fields = (
+        above.__dataclass_fields__.get(name)
+        for above in settings.__mro__
+        if dataclasses.is_dataclass(above)
+    )
     return next(field.metadata for field in fields if field and field.metadata)
 
 
@@ -175,8 +191,12 @@ def known(error):
     if isinstance(error, UserError | FloatingPointError):
         message = error
     elif isinstance(error, OSError):
-        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error
-    elif isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's
+        message = (
+            f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error
+        )
+    elif (
+        isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+    ):  # TensorFlow's
         message = "not enough memory; try a smaller --hidden or --batch-size"
     else:
         return None
@@ -214,7 +234,9 @@ def interruptions_noted():
         os.write(2, b"\nfinishing what is under way; press again to stop at once\n")
 
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    previous = {number: handler for number, handler in previous.items() if handler != signal.SIG_IGN}
+    previous = {
+        number: handler for number, handler in previous.items() if handler != signal.SIG_IGN
+    }
     for number in previous:
         signal.signal(number, note)
     try:

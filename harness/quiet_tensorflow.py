@@ -77,7 +77,9 @@ def _leave_keras_settings_out():
     for name in ("TF_USE_LEGACY_KERAS", "KERAS_NNX_ENABLED"):
         os.environ.pop(name, None)
     home = os.path.expanduser("~")  # where Keras looks, and in this order
-    home = os.environ.get("KERAS_HOME", os.path.join(home if os.access(home, os.W_OK) else "/tmp", ".keras"))
+    home = os.environ.get(
+        "KERAS_HOME", os.path.join(home if os.access(home, os.W_OK) else "/tmp", ".keras")
+    )
     path = os.path.expanduser(os.path.join(home, "keras.json"))
     try:
         with open(path) as file:
@@ -87,10 +89,14 @@ def _leave_keras_settings_out():
     remedy = "fix it or remove it, and Keras writes a new one"
     if not isinstance(own, dict):
         raise UserError(f"{path}: not Keras's settings; {remedy}")
-    wrong = [name for name, values in KERAS_SETTINGS.items() if own.get(name, values[0]) not in values]
+    wrong = [
+        name for name, values in KERAS_SETTINGS.items() if own.get(name, values[0]) not in values
+    ]
     wrong += ["epsilon"] if not isinstance(own.get("epsilon", 1e-7), float) else []
     if wrong:
-        raise UserError(f"{path}: {wrong[0]} is {json.dumps(own[wrong[0]])}, which Keras does not take; {remedy}")
+        raise UserError(
+            f"{path}: {wrong[0]} is {json.dumps(own[wrong[0]])}, which Keras does not take; {remedy}"
+        )
 
 
 class _LateTensorFlow:

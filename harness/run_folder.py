@@ -19,7 +19,14 @@ CONFIG, SCORES, MODEL, CHECKPOINT = "config.json", "scores.csv", "model.keras", 
 MODEL_FORMAT = 2  # raised when older scripts could no longer use a model, or newer ones an older
 METHOD = "DVAE"  # the model's name among the methods of a table
 REFINED = f"{METHOD}, refined"  # its posteriors, refined for each example
-NOT_COMPARED = {"out", "tensorboard", "command", "finished", "iters", "provenance"}  # when a run is resumed
+NOT_COMPARED = {
+    "out",
+    "tensorboard",
+    "command",
+    "finished",
+    "iters",
+    "provenance",
+}  # when a run is resumed
 VERSIONS = "tensorflow", "keras", "numpy"
 
 
@@ -36,7 +43,9 @@ def replacing(path):
             try:
                 yield unfinished
             except Exception as error:
-                if not getattr(error, "errno", None):  # libraries that write may not tell that the disk was full
+                if not getattr(
+                    error, "errno", None
+                ):  # libraries that write may not tell that the disk was full
                     _write_more(unfinished)
                 raise
             with open(unfinished, "rb+") as file:
@@ -129,13 +138,17 @@ class Run:
         return self
 
     def __exit__(self, kind, error, traceback):
-        if error is None or isinstance(error, KeyboardInterrupt):  # that comes when training has saved
+        if error is None or isinstance(
+            error, KeyboardInterrupt
+        ):  # that comes when training has saved
             self._begin()
         lost = error and self.workers.lost(error)
         ended = UserError(lost) if lost else error
         if self.command and (lost or isinstance(ended, OSError | KeyboardInterrupt)):
             again = "--resume" in sys.argv[1:]
-            ended.add_note(f"to go on: {'the same command again' if again else shlex.join(self.command)}")
+            ended.add_note(
+                f"to go on: {'the same command again' if again else shlex.join(self.command)}"
+            )
         self._close()
         if lost:
             raise ended from error
@@ -170,7 +183,9 @@ class Run:
         if config is None:
             return
         if self.settings.overwrite:
-            for path in (path for pattern in self.written for path in sorted(self.folder.glob(pattern))):
+            for path in (
+                path for pattern in self.written for path in sorted(self.folder.glob(pattern))
+            ):
                 path.unlink()
         for path in self.folder.glob(".unfinished-*"):  # what a killed run left
             path.unlink()
@@ -204,7 +219,10 @@ class Run:
         """
         self.save({MODEL: model.save})
         print_table(baseline_rows)
-        write_scores(self.folder / SCORES, self.rows + [row for row in baseline_rows if row["method"] != METHOD])
+        write_scores(
+            self.folder / SCORES,
+            self.rows + [row for row in baseline_rows if row["method"] != METHOD],
+        )
         self.write_page(self.folder)
         self._write_config({**json.loads((self.folder / CONFIG).read_text()), "finished": True})
 
@@ -220,13 +238,21 @@ class Run:
         elif settings.resume:
             ours = self._config()
             # What the version that wrote the run did not know yet was as it is by default.
-            defaults = {field.name: field.default for field in dataclasses.fields(settings) if field.name in ours}
-            defaults = json.loads(json.dumps(defaults, default=str))  # as they come back from a file
+            defaults = {
+                field.name: field.default
+                for field in dataclasses.fields(settings)
+                if field.name in ours
+            }
+            defaults = json.loads(
+                json.dumps(defaults, default=str)
+            )  # as they come back from a file
             _check_that_it_goes_on(out, self.previous and defaults | self.previous, ours)
         elif self.previous is not None and not settings.overwrite:
             state = "a finished" if self.previous.get("finished") else "an unfinished"
             goes_on = "--resume goes on with it, " if self.previous else ""
-            raise UserError(f"{out}: holds {state} run; {goes_on}--overwrite replaces it, or choose another --out")
+            raise UserError(
+                f"{out}: holds {state} run; {goes_on}--overwrite replaces it, or choose another --out"
+            )
 
     def _close(self):
         if self.lock is not None:
@@ -241,7 +267,9 @@ class Run:
         """The settings as they will come back from config.json."""
         settings = dataclasses.asdict(self.settings)
         del settings["resume"], settings["overwrite"]
-        return json.loads(json.dumps({"experiment": self.settings.experiment, **settings}, default=str))
+        return json.loads(
+            json.dumps({"experiment": self.settings.experiment, **settings}, default=str)
+        )
 
     def _write_config(self, config):
         with replacing(self.folder / CONFIG) as path:
@@ -254,7 +282,9 @@ def versions():
     for name in VERSIONS:
         try:
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # TensorFlow comes as tensorflow-cpu and others, too
+        except (
+            importlib.metadata.PackageNotFoundError
+        ):  # TensorFlow comes as tensorflow-cpu and others, too
             (package, *_) = importlib.metadata.packages_distributions().get(name, [None])
             found[name] = package and f"{package} {importlib.metadata.version(package)}"
     return found
@@ -285,7 +315,11 @@ def _previous(out):
     path = out / CONFIG
     try:
         config = json.loads(path.read_text())
-        config["experiment"], config["iters"] + 1, config.get("provenance", {}).get("versions", {}).items()
+        (
+            config["experiment"],
+            config["iters"] + 1,
+            config.get("provenance", {}).get("versions", {}).items(),
+        )
     except FileNotFoundError:
         lost = [name for name in (MODEL, CHECKPOINT) if (out / name).exists()]
         return {} if lost else None
@@ -297,15 +331,28 @@ def _previous(out):
 def _check_that_it_goes_on(out, previous, ours):
     """UserError unless a run with the previous settings can go on under ours; SystemExit if it is finished."""
     if not previous:
-        raise UserError(f"{out}: a run whose config.json is missing cannot be resumed; --overwrite replaces it")
+        raise UserError(
+            f"{out}: a run whose config.json is missing cannot be resumed; --overwrite replaces it"
+        )
     iterations = previous["iters"]
-    not_compared = NOT_COMPARED | ({"data"} if "sha256" in previous.get("provenance", {}) else set())
+    not_compared = NOT_COMPARED | (
+        {"data"} if "sha256" in previous.get("provenance", {}) else set()
+    )
     both = sorted((previous.keys() | ours.keys()) - not_compared)
-    others = [name for name in both if _compared(name, previous.get(name)) != _compared(name, ours.get(name))]
+    others = [
+        name
+        for name in both
+        if _compared(name, previous.get(name)) != _compared(name, ours.get(name))
+    ]
     others += ["iters"] if ours["iters"] < iterations else []
     if others:
-        said = [f"--{name.replace('_', '-')} is {previous.get(name)} there, {ours.get(name)} here" for name in others]
-        raise UserError(f"{out}: holds a run with other settings ({'; '.join(said)}); resume with the same")
+        said = [
+            f"--{name.replace('_', '-')} is {previous.get(name)} there, {ours.get(name)} here"
+            for name in others
+        ]
+        raise UserError(
+            f"{out}: holds a run with other settings ({'; '.join(said)}); resume with the same"
+        )
     if ours["iters"] > iterations:
         print(
             f"{ours['iters']} iterations instead of {iterations}: from here on the learning rate is that of the longer"
@@ -324,11 +371,20 @@ def _compared(name, value):
 def _compare_provenance(out, previous, ours):
     """UserError if a run to be resumed was given other data; a line on stderr if by other versions of its libraries."""
     if previous.get("sha256", ours.get("sha256")) != ours.get("sha256"):
-        raise UserError(f"{out}: holds a run with other data ({previous.get('source')}); resume with the same files")
+        raise UserError(
+            f"{out}: holds a run with other data ({previous.get('source')}); resume with the same files"
+        )
     before = previous.get("versions", ours["versions"])
-    others = [f"{name} {before.get(name)}" for name, version in ours["versions"].items() if before.get(name) != version]
+    others = [
+        f"{name} {before.get(name)}"
+        for name, version in ours["versions"].items()
+        if before.get(name) != version
+    ]
     if others:
-        print(f"{out}: begun with {', '.join(others)}; the last digits may differ from here on", file=sys.stderr)
+        print(
+            f"{out}: begun with {', '.join(others)}; the last digits may differ from here on",
+            file=sys.stderr,
+        )
 
 
 def write_scores(path, rows):
@@ -352,7 +408,11 @@ def print_table(rows):
     lines = [columns] + [[str(_rounded(row.get(name, ""))) for name in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines)]
     for name, *values in lines:
-        print(name.ljust(widths[0]), *(value.rjust(width) for value, width in zip(values, widths[1:])), sep="  ")
+        print(
+            name.ljust(widths[0]),
+            *(value.rjust(width) for value, width in zip(values, widths[1:])),
+            sep="  ",
+        )
 
 
 def score_line(row, columns):

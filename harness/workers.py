@@ -52,7 +52,9 @@ class Workers:
         """One line if this is what TensorFlow raises for want of another worker, else None."""
         if self.several:
             errors = load().errors
-            if isinstance(error, errors.UnavailableError | errors.AbortedError | errors.DeadlineExceededError):
+            if isinstance(
+                error, errors.UnavailableError | errors.AbortedError | errors.DeadlineExceededError
+            ):
                 which = f"worker {self.number} of {len(self.addresses)}"
                 return f"{which} has lost another ({type(error).__name__}) and ends too"
 
@@ -74,7 +76,9 @@ def join():
     # should one be lost at this very moment, this ends it.
     faulthandler.dump_traceback_later(max(10, wait), exit=True, file=os.dup(2))
     cluster = {"worker": [f"{host}:{port}" for host, port in workers.addresses]}
-    os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": workers.number}})
+    os.environ["TF_CONFIG"] = json.dumps(
+        {"cluster": cluster, "task": {"type": "worker", "index": workers.number}}
+    )
     _ = workers.strategy  # made now
     faulthandler.cancel_dump_traceback_later()
     return workers
@@ -121,8 +125,12 @@ def _slurm():
     )
     workers = resolver.cluster_spec().as_dict()["worker"]
     number, node = int(os.environ["SLURM_PROCID"]), os.environ.get("SLURMD_NODENAME")
-    if node and workers[number].rsplit(":", 1)[0] != node:  # it sorts node10 before node9, Slurm does not
-        raise UserError(f"Slurm: TensorFlow takes worker {number} for {workers[number]}, not {node}; set TF_CONFIG")
+    if (
+        node and workers[number].rsplit(":", 1)[0] != node
+    ):  # it sorts node10 before node9, Slurm does not
+        raise UserError(
+            f"Slurm: TensorFlow takes worker {number} for {workers[number]}, not {node}; set TF_CONFIG"
+        )
     return json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": number}})
 
 
@@ -133,7 +141,9 @@ def _meet(number, addresses, wait):
     try:
         door = socket.create_server(("", port))
     except OSError as error:
-        raise UserError(f"{host}:{port}, this worker's address: {error.strerror}; give another in TF_CONFIG") from error
+        raise UserError(
+            f"{host}:{port}, this worker's address: {error.strerror}; give another in TF_CONFIG"
+        ) from error
     with door:
         missing = [i for i in range(len(addresses)) if i != number]
         while missing:
@@ -155,8 +165,12 @@ def broadcast_state(strategy, variables, settings, example):
 
     settings: numbers; example: the mean of the first one, which may be rounded otherwise there.
     """
-    *values, theirs, other = _from_chief(strategy, [*variables, load().constant(settings, "float64"), example])
-    if not np.array_equal(theirs, np.float64(settings)) or not np.isclose(other, example, rtol=1e-3, atol=1e-6):
+    *values, theirs, other = _from_chief(
+        strategy, [*variables, load().constant(settings, "float64"), example]
+    )
+    if not np.array_equal(theirs, np.float64(settings)) or not np.isclose(
+        other, example, rtol=1e-3, atol=1e-6
+    ):
         raise UserError("this worker's flags or data are not the chief's; start all with the same")
     for variable, value in zip(variables, values):
         variable.assign(value)
@@ -169,7 +183,9 @@ def _from_chief(strategy, values):
     def share():
         replica = tf.distribute.get_replica_context()
         chief = tf.get_static_value(replica.replica_id_in_sync_group) == 0
-        return replica.all_reduce("SUM", [tf.cast(value, tf.float64) * float(chief) for value in values])
+        return replica.all_reduce(
+            "SUM", [tf.cast(value, tf.float64) * float(chief) for value in values]
+        )
 
     shared = tf.function(lambda: strategy.run(share))()
     return [strategy.experimental_local_results(value)[0] for value in shared]

@@ -27,7 +27,9 @@ class Backdrop:
         self.figure, self.canvas = figure, FigureCanvasAgg(figure)
         self.on_top = [own for ax in figure.axes for own in (*ax.spines.values(), ax.title)]
         for own in self.on_top:
-            own.set_animated(True)  # left out by `draw`: what is drawn later would cover half of a frame
+            own.set_animated(
+                True
+            )  # left out by `draw`: what is drawn later would cover half of a frame
         self.canvas.draw()
         self.empty = self.canvas.copy_from_bbox(figure.bbox)
 
@@ -45,7 +47,9 @@ class Backdrop:
 def save(path, pictures):
     """Write pictures, one below the other, as PNG."""
     stacked = np.concatenate(pictures)
-    Image.fromarray(stacked).save(path, "png", compress_level=1)  # a fifth larger than usual, much faster
+    Image.fromarray(stacked).save(
+        path, "png", compress_level=1
+    )  # a fifth larger than usual, much faster
 
 
 def digit_rows(title, rows, holes=None):
@@ -97,7 +101,15 @@ def sounds(chopped, mask, sample_rate, frequency_limit):
     figure = Figure(figsize=(13, 4.8), dpi=100)
     widths = (5, 0.1, 0.8, 2.4)  # spectrogram and waveform; colour bar; room for labels; close-up
     grid = figure.add_gridspec(
-        2, 4, width_ratios=widths, left=0.06, right=0.98, top=0.86, bottom=0.11, wspace=0.04, hspace=0.55
+        2,
+        4,
+        width_ratios=widths,
+        left=0.06,
+        right=0.98,
+        top=0.86,
+        bottom=0.11,
+        wspace=0.04,
+        hspace=0.55,
     )
     gaps = _runs(mask) / sample_rate  # (G, 2), s
     seconds = chopped.size / sample_rate
@@ -110,12 +122,19 @@ def sounds(chopped, mask, sample_rate, frequency_limit):
     def levels(signal):
         frequencies, times, levels = spectrogram_db(signal, sample_rate)
         return spectrogram.pcolorfast(
-            _edges(times), _edges(frequencies), levels[:-1, :-1], cmap="magma", vmin=SPECTRUM_FLOOR_DB, vmax=0
+            _edges(times),
+            _edges(frequencies),
+            levels[:-1, :-1],
+            cmap="magma",
+            vmin=SPECTRUM_FLOOR_DB,
+            vmax=0,
         )
 
     spectrogram = figure.add_subplot(grid[0, 0])
     figure.colorbar(
-        levels(np.zeros_like(chopped)), cax=figure.add_subplot(grid[0, 1]), label="level [dB re full scale]"
+        levels(np.zeros_like(chopped)),
+        cax=figure.add_subplot(grid[0, 1]),
+        label="level [dB re full scale]",
     )
     spectrogram.set(xlim=(0, seconds), ylim=(0, frequency_limit), ylabel="frequency [Hz]")
     waveform = figure.add_subplot(grid[1, 0], sharex=spectrogram)
@@ -130,15 +149,25 @@ def sounds(chopped, mask, sample_rate, frequency_limit):
         drawn = [
             figure.text(0.005, 0.985, title, va="top", size="large", weight="bold"),
             levels(signal),
-            waveform.fill_between(at, [c.min() for c in columns], [c.max() for c in columns], lw=0, facecolor=COLOUR),
+            waveform.fill_between(
+                at, [c.min() for c in columns], [c.max() for c in columns], lw=0, facecolor=COLOUR
+            ),
             *(
-                ax.broken_barh(shades, (-limit, 2 * limit), color=GAP_COLOUR, alpha=0.2, lw=0, label="gap")
+                ax.broken_barh(
+                    shades, (-limit, 2 * limit), color=GAP_COLOUR, alpha=0.2, lw=0, label="gap"
+                )
                 for ax in (waveform, close_up)
             ),
-            *close_up.plot(np.arange(signal.size)[part] / sample_rate, signal[part], lw=1, color=COLOUR),
+            *close_up.plot(
+                np.arange(signal.size)[part] / sample_rate, signal[part], lw=1, color=COLOUR
+            ),
             close_up.legend(loc="upper right"),
         ]
-        for ax, what in ((spectrogram, "Spectrogram"), (waveform, "Waveform"), (close_up, "Close-up")):
+        for ax, what in (
+            (spectrogram, "Spectrogram"),
+            (waveform, "Waveform"),
+            (close_up, "Close-up"),
+        ):
             ax.set_title(f"{what} of the {name}")
         return backdrop.pixels(*drawn)
 
@@ -203,7 +232,9 @@ def strip(title, images, labels):
     widths = [1.0] * len(images)
     widths[1:1], widths[-1:-1] = [0.3], [0.3]
     columns = [0, *range(2, len(images)), len(images) + 1]
-    grid = figure.add_gridspec(1, len(widths), width_ratios=widths, left=0.01, right=0.99, top=0.8, wspace=0.05)
+    grid = figure.add_gridspec(
+        1, len(widths), width_ratios=widths, left=0.01, right=0.99, top=0.8, wspace=0.05
+    )
     for column, image, label in zip(columns, images, labels):
         ax = figure.add_subplot(grid[0, column])
         ax.imshow(image, **GREY)
@@ -224,7 +255,9 @@ def latent_map(title, points, shares, labels=None, names=None):
     ax = figure.subplots()
     kinds, index = np.unique(labels, return_inverse=True) if labels is not None else ([], None)
     if 1 < len(kinds) <= MOST_KINDS:
-        colours = matplotlib.colormaps["tab10" if len(kinds) <= 10 else "turbo"].resampled(len(kinds))
+        colours = matplotlib.colormaps["tab10" if len(kinds) <= 10 else "turbo"].resampled(
+            len(kinds)
+        )
         drawn = ax.scatter(*points.T, c=index, s=8, cmap=colours, vmin=-0.5, vmax=len(kinds) - 0.5)
         bar = figure.colorbar(drawn, ticks=range(len(kinds)), label="note" if names else "label")
         bar.set_ticklabels([names[kind] if names else kind for kind in kinds])

@@ -29,7 +29,9 @@ def files(model, clean, labels=None, long_sound=None):
     """
     numbers = _numbers(model)
     if numbers.size > MOST_WEIGHTS:
-        print(f"{PLAY} is not written: {numbers.size:,} weights, more than the {MOST_WEIGHTS:,} that suit a browser")
+        print(
+            f"{PLAY} is not written: {numbers.size:,} weights, more than the {MOST_WEIGHTS:,} that suit a browser"
+        )
         return {}
     if not np.abs(numbers).max() < MOST_HALF:  # nor if one is nan
         print(f"{PLAY} is not written: the weights have gone astray")
@@ -40,11 +42,15 @@ def files(model, clean, labels=None, long_sound=None):
 def write(path, model, clean, labels=None, long_sound=None):
     """Write the page to `path`; the other arguments are those of `files`."""
     images = "shape" in model.metadata
-    size = model.input_size if images else 0 if "notes" in model.metadata else 2 * model.input_size  # bytes of each
+    size = (
+        model.input_size if images else 0 if "notes" in model.metadata else 2 * model.input_size
+    )  # bytes of each
     clean = np.reshape(clean, (len(clean), -1))[: min(EXAMPLES, EXAMPLE_BYTES // max(1, size))]
     content = _of_images(model, clean) if images else _of_sounds(model, clean, long_sound)
     content |= {"network": _network(model), "map": _latent_map(model, clean, labels)}
-    text = json.dumps(content, allow_nan=False).replace("<", "\\u003c")  # nothing in it ends its element
+    text = json.dumps(content, allow_nan=False).replace(
+        "<", "\\u003c"
+    )  # nothing in it ends its element
     page = PAGE.get_template("play.html.j2").render(
         content=content, data=Markup(text), images=images, held_out=len(clean)
     )
@@ -58,7 +64,12 @@ def _halves(values):
 
 def _numbers(model):
     """The layers' kernels and biases, then the prior, as one block of numbers."""
-    parts = [weight for half in (model.encoder, model.decoder) for layer in half.layers for weight in layer.weights]
+    parts = [
+        weight
+        for half in (model.encoder, model.decoder)
+        for layer in half.layers
+        for weight in layer.weights
+    ]
     parts += [model.prior_logits, model.prior_means, model.prior_log_vars]
     return np.concatenate([np.ravel(part.numpy()) for part in parts])
 
@@ -68,7 +79,10 @@ def _network(model):
     widths = [model.input_size, *model.hidden], [model.latent, *reversed(model.hidden)]
     return {
         "weights": _halves(_numbers(model)),
-        "sizes": {"encoder": [*widths[0], 2 * model.latent], "decoder": [*widths[1], model.input_size]},
+        "sizes": {
+            "encoder": [*widths[0], 2 * model.latent],
+            "decoder": [*widths[1], model.input_size],
+        },
         "components": model.components,
         "likelihood": model.likelihood,
         "rate": model.metadata.get("sample_rate"),

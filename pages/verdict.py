@@ -7,7 +7,9 @@ from harness.run_folder import METHOD
 
 def verdict(rows):
     """The line on a run's table: dicts of a method and its scores, from the input to the best there can be."""
-    return (_sounds if "long_snr_db" in rows[0] else _images)({row["method"]: row for row in rows}, rows)
+    return (_sounds if "long_snr_db" in rows[0] else _images)(
+        {row["method"]: row for row in rows}, rows
+    )
 
 
 def _sounds(named, rows):
@@ -30,7 +32,8 @@ def _sounds(named, rows):
 def _images(named, rows):
     (nearest,) = (row for row in rows if "nearest" in row["method"])
     ours = min(
-        (row for row in rows if row["method"].startswith(METHOD)), key=lambda row: row["hole_mse_over_mean_fill"]
+        (row for row in rows if row["method"].startswith(METHOD)),
+        key=lambda row: row["hole_mse_over_mean_fill"],
     )
     error, nearest_error = (row["hole_mse_over_mean_fill"] for row in (ours, nearest))
     if not math.isfinite(error):

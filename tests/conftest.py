@@ -38,16 +38,26 @@ def digits(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory):
-    program, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+    program, driver = (
+        shutil.which("chromium") or shutil.which("google-chrome"),
+        shutil.which("chromedriver"),
+    )
     if not program or not driver:
-        pytest.skip("no Chromium with chromedriver on this machine: apt-get install chromium chromium-driver")
+        pytest.skip(
+            "no Chromium with chromedriver on this machine: apt-get install chromium chromium-driver"
+        )
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
     options.binary_location = program
     quiet = "no-first-run disable-background-networking disable-component-update disable-sync disable-quic disable-gpu"
-    for flag in ("headless=new", "no-sandbox", *quiet.split(), f"user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+    for flag in (
+        "headless=new",
+        "no-sandbox",
+        *quiet.split(),
+        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ):
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     browser = webdriver.Chrome(options=options, service=Service(driver))

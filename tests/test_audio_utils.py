@@ -27,16 +27,25 @@ def test_notes_are_equally_tempered():
 
 
 def test_noisy_notes_have_the_pitch_level_noise_and_random_phase_promised():
-    tone, clean, index = (part.numpy() for part in audio_utils.noisy_notes(C_MAJOR, 2000, 1024, RATE, (1, 2)))
+    tone, clean, index = (
+        part.numpy() for part in audio_utils.noisy_notes(C_MAJOR, 2000, 1024, RATE, (1, 2))
+    )
     frequencies = np.array([note_frequency(note) for note in C_MAJOR])
     time = np.arange(1024) / RATE
     # Least squares of each window on the sine and cosine of its note leaves nothing, and gives amplitude and phase.
     for note, frequency in enumerate(frequencies):
-        basis = np.stack([np.sin(2 * np.pi * frequency * time), np.cos(2 * np.pi * frequency * time)], 1)
+        basis = np.stack(
+            [np.sin(2 * np.pi * frequency * time), np.cos(2 * np.pi * frequency * time)], 1
+        )
         weights, left, *_ = np.linalg.lstsq(basis, tone[index == note].T, rcond=None)
         assert left.max() < 1e-5
         np.testing.assert_allclose(np.hypot(*weights), 0.5, rtol=1e-4)
-        assert scipy.stats.kstest(np.arctan2(weights[1], weights[0]) / (2 * np.pi) + 0.5, "uniform").pvalue > 1e-3
+        assert (
+            scipy.stats.kstest(
+                np.arctan2(weights[1], weights[0]) / (2 * np.pi) + 0.5, "uniform"
+            ).pvalue
+            > 1e-3
+        )
     assert scipy.stats.chisquare(np.bincount(index)).pvalue > 1e-3
     assert scipy.stats.kstest(((clean - tone) / 0.2).ravel()[::10], "norm").pvalue > 1e-3
     assert snr_db(tone, clean) == pytest.approx(10 * np.log10(0.125 / 0.04), abs=0.05)  # 4.95 dB
@@ -69,11 +78,20 @@ def test_every_timbre_has_its_partials_at_the_same_level():
         assert np.std(tone) == pytest.approx(0.5 / np.sqrt(2), rel=0.02)
     tone, _ = audio_utils.noisy_scale(("A4",), 0.5, RATE, np.random.default_rng(0), "harmonic")
     amplitudes, left = lines(tone[100:-100], 440 * np.arange(1, 8))
-    np.testing.assert_allclose(amplitudes / amplitudes[0], [1, 1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 6, 0], atol=1e-6)
+    np.testing.assert_allclose(
+        amplitudes / amplitudes[0], [1, 1 / 2, 1 / 3, 1 / 4, 1 / 5, 1 / 6, 0], atol=1e-6
+    )
     assert left < 1e-6
     low, _ = audio_utils.noisy_scale(("A4",), 0.5, 3000, np.random.default_rng(0), "harmonic")
-    spectrum = np.abs(np.fft.rfft(low))  # bins of 2 Hz; nothing folds back from 4, 5, 6 times 440 Hz
-    assert spectrum[[220, 440, 660]].min() > 50 > 10 > spectrum[[(3000 - 1760) // 2, (3000 - 2200) // 2]].max()
+    spectrum = np.abs(
+        np.fft.rfft(low)
+    )  # bins of 2 Hz; nothing folds back from 4, 5, 6 times 440 Hz
+    assert (
+        spectrum[[220, 440, 660]].min()
+        > 50
+        > 10
+        > spectrum[[(3000 - 1760) // 2, (3000 - 2200) // 2]].max()
+    )
 
 
 @pytest.mark.parametrize("timbre", audio_utils.TIMBRES)
@@ -86,7 +104,8 @@ def test_a_model_is_told_the_level_its_notes_have(timbre):
 
 def test_windows_of_plucked_notes_decay_as_of_one_moment_anywhere_in_the_note():
     tone, clean, _ = (
-        part.numpy() for part in audio_utils.noisy_notes(("A4",), 500, 1024, RATE, (1, 2), timbre="plucked")
+        part.numpy()
+        for part in audio_utils.noisy_notes(("A4",), 500, 1024, RATE, (1, 2), timbre="plucked")
     )
     assert np.std(clean - tone) == pytest.approx(0.2, rel=0.01)
     time, number = np.arange(1024) / RATE, np.arange(1, 7)
@@ -95,7 +114,9 @@ def test_windows_of_plucked_notes_decay_as_of_one_moment_anywhere_in_the_note():
     basis = np.concatenate([decay * np.sin(angle), decay * np.cos(angle)], axis=1)
     weights, *_ = np.linalg.lstsq(basis, tone.T.astype(float), rcond=None)
     assert np.abs(tone.T - basis @ weights).max() < 1e-4
-    levels = np.hypot(*weights.reshape(2, 6, -1)) * number[:, None]  # without the 1, 1/2, 1/3, ... of the pluck
+    levels = (
+        np.hypot(*weights.reshape(2, 6, -1)) * number[:, None]
+    )  # without the 1, 1/2, 1/3, ... of the pluck
     ages = np.log(levels[0] / levels[1]) / 3
     assert scipy.stats.kstest(ages, "uniform", (0, 0.5 - 1024 / RATE)).pvalue > 1e-3
     np.testing.assert_allclose(np.log(levels[1] / levels[2]) / 3, ages, atol=2e-3)
@@ -117,7 +138,9 @@ def test_cut_keeps_every_sample():
 
 def test_spectrogram_levels_are_relative_to_a_full_scale_sine():
     time = np.arange(RATE) / RATE
-    frequencies, times, levels = audio_utils.spectrogram_db(0.5 * np.sin(2 * np.pi * 1000 * time), RATE)
+    frequencies, times, levels = audio_utils.spectrogram_db(
+        0.5 * np.sin(2 * np.pi * 1000 * time), RATE
+    )
     assert levels.shape == (frequencies.size, times.size)
     np.testing.assert_allclose(levels.max(0), 20 * np.log10(0.5), atol=0.01)
     np.testing.assert_allclose(frequencies[levels.argmax(0)], 1000)
@@ -137,7 +160,9 @@ def test_wav_round_trip(tmp_path):
     audio_utils.write_wav(tmp_path / "a.wav", signal, 8000)
     again, rate = soundfile.read(tmp_path / "a.wav")
     assert rate == 8000
-    np.testing.assert_allclose(again * 32768 / 32767, signal, atol=0.501 / 32767)  # full scale is the largest number
+    np.testing.assert_allclose(
+        again * 32768 / 32767, signal, atol=0.501 / 32767
+    )  # full scale is the largest number
     with wave.open(str(tmp_path / "a.wav")) as file:
         assert (file.getnchannels(), file.getsampwidth(), file.getnframes()) == (1, 2, 5000)
 
@@ -165,4 +190,6 @@ def test_windows_one_after_the_other_start_and_end_softly():
 def test_log_spectral_distance_is_that_of_a_gain_and_zero_for_the_same():
     noise = np.random.default_rng(0).standard_normal(8000)
     assert audio_utils.log_spectral_distance_db(noise, noise, RATE) == 0
-    assert audio_utils.log_spectral_distance_db(noise, 0.5 * noise, RATE) == pytest.approx(6.0206, abs=1e-3)
+    assert audio_utils.log_spectral_distance_db(noise, 0.5 * noise, RATE) == pytest.approx(
+        6.0206, abs=1e-3
+    )

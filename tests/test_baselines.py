@@ -15,7 +15,9 @@ RATE = 16000
 
 @pytest.fixture(scope="module")
 def chopped_notes():
-    tone, clean, index = (part.numpy() for part in audio_utils.noisy_notes(C_MAJOR, 600, 1024, RATE, (5, 6)))
+    tone, clean, index = (
+        part.numpy() for part in audio_utils.noisy_notes(C_MAJOR, 600, 1024, RATE, (5, 6))
+    )
     chopped, mask = (part.numpy() for part in CORRUPTIONS["block"](clean, 0.2, (7, 8)))
     return tone, chopped, mask, index
 
@@ -50,7 +52,9 @@ def test_autoregression_comes_near_the_best_linear_estimate_of_a_known_process()
     mask[:, 480:540] = 1
     gap = mask[0] == 1
     response = scipy.signal.lfilter([1], coefficients, np.eye(1, 20_000)[0])
-    covariance = scipy.linalg.toeplitz(np.correlate(response, response, "full")[19_999 : 19_999 + 1024])
+    covariance = scipy.linalg.toeplitz(
+        np.correlate(response, response, "full")[19_999 : 19_999 + 1024]
+    )
     weights = np.linalg.solve(covariance[np.ix_(~gap, ~gap)], covariance[np.ix_(~gap, gap)])
     best = snr_db(signals[:, gap], signals[:, ~gap] @ weights)
     reached = snr_db(signals[:, gap], baselines.autoregress(signals * ~gap, mask)[:, gap])
@@ -73,13 +77,17 @@ def test_the_oracle_is_where_theory_puts_it(chopped_notes):
     # Error power 2 s^2 / N_left over the 2 * 600 degrees of freedom here: a standard error of 0.18 dB.
     expected = 10 * np.log10(0.125 / (2 * 0.04 / (1024 - 205)))
     assert reached == pytest.approx(expected, abs=0.6)
-    assert snr_db(tone, baselines.best_note(chopped, mask, C_MAJOR, RATE)) == pytest.approx(reached, abs=0.2)
+    assert snr_db(tone, baselines.best_note(chopped, mask, C_MAJOR, RATE)) == pytest.approx(
+        reached, abs=0.2
+    )
 
 
 @pytest.mark.parametrize("timbre, roughly", [("sine", 0.04), ("harmonic", 0.04), ("plucked", 0.08)])
 def test_the_oracles_error_is_that_of_all_unknowns_of_a_timbre(timbre, roughly):
     # Windows of one note, so that the basis is one; 2 H unknowns in each of 3,000.
-    tone, clean, index = (part.numpy() for part in audio_utils.noisy_notes(("A4",), 3000, 1024, RATE, (1, 2), timbre))
+    tone, clean, index = (
+        part.numpy() for part in audio_utils.noisy_notes(("A4",), 3000, 1024, RATE, (1, 2), timbre)
+    )
     chopped, mask = (part.numpy() for part in CORRUPTIONS["block"](clean, 0.2, (3, 4)))
     fits = baselines.right_note(chopped, mask, ("A4",), RATE, index, timbre)
     error = np.mean((fits - tone) ** 2)
@@ -88,7 +96,9 @@ def test_the_oracles_error_is_that_of_all_unknowns_of_a_timbre(timbre, roughly):
     wave = np.exp(1j * 2 * np.pi * 440 * number * time - rate * number * time)
     basis = np.concatenate([wave.real, wave.imag])
     shown = [basis[:, row == 0] for row in mask[:300]]
-    exact = np.mean([0.04 * np.trace(np.linalg.inv(part @ part.T) @ basis @ basis.T) / 1024 for part in shown])
+    exact = np.mean(
+        [0.04 * np.trace(np.linalg.inv(part @ part.T) @ basis @ basis.T) / 1024 for part in shown]
+    )
     assert error == pytest.approx(exact, rel=0.04)  # a standard error of 1 to 2 %
     assert error == pytest.approx(2 * count * 0.04 / (1024 - 205), rel=roughly)
     assert np.mean(fits - tone) == pytest.approx(0, abs=1e-3)
@@ -99,9 +109,13 @@ def test_the_oracles_error_is_that_of_all_unknowns_of_a_timbre(timbre, roughly):
 def test_the_oracle_of_a_plucked_scale_follows_its_decay():
     tone, clean = audio_utils.noisy_scale(C_MAJOR, 0.5, RATE, np.random.default_rng(0), "plucked")
     nothing = np.zeros(tone.size)
-    np.testing.assert_allclose(baselines.right_scale(tone, nothing, C_MAJOR, RATE, "plucked"), tone, atol=1e-7)
+    np.testing.assert_allclose(
+        baselines.right_scale(tone, nothing, C_MAJOR, RATE, "plucked"), tone, atol=1e-7
+    )
     reached = snr_db(tone, baselines.right_scale(clean, nothing, C_MAJOR, RATE, "plucked"))
-    assert reached == pytest.approx(10 * np.log10(0.125 / (12 * 0.04 / 8000)), abs=1.5)  # 84 degrees of freedom
+    assert reached == pytest.approx(
+        10 * np.log10(0.125 / (12 * 0.04 / 8000)), abs=1.5
+    )  # 84 degrees of freedom
 
 
 def test_too_few_samples_for_a_fit_are_no_error():
@@ -115,7 +129,9 @@ def test_the_oracle_of_the_scale_uses_whole_notes():
     tone, clean = audio_utils.noisy_scale(C_MAJOR, 0.5, RATE, np.random.default_rng(0))
     mask = (np.random.default_rng(1).random(tone.size) < 0.2).astype(float)
     reached = snr_db(tone, baselines.right_scale(clean * (1 - mask), mask, C_MAJOR, RATE))
-    assert reached == pytest.approx(10 * np.log10(0.125 / (2 * 0.04 / 6400)), abs=3)  # 14 degrees of freedom
+    assert reached == pytest.approx(
+        10 * np.log10(0.125 / (2 * 0.04 / 6400)), abs=3
+    )  # 14 degrees of freedom
 
 
 def test_note_share_tells_single_notes_from_mixtures():
@@ -126,7 +142,10 @@ def test_note_share_tells_single_notes_from_mixtures():
     assert list(index[:2]) == [0, 5]
     assert share[2] == pytest.approx(0.5, abs=0.05)
     for timbre in audio_utils.TIMBRES:
-        tone, _, played = (part.numpy() for part in audio_utils.noisy_notes(C_MAJOR, 50, 1024, RATE, (1, 2), timbre))
+        tone, _, played = (
+            part.numpy()
+            for part in audio_utils.noisy_notes(C_MAJOR, 50, 1024, RATE, (1, 2), timbre)
+        )
         share, index = baselines.note_share(tone, C_MAJOR, RATE, timbre)
         np.testing.assert_allclose(share, 1, atol=1e-5)
         np.testing.assert_array_equal(index, played)
@@ -142,7 +161,9 @@ def test_the_nearest_fill_looks_outside_the_hole_only():
     training = np.array([[[0, 0], [0, 0]], [[255, 51], [204, 153]]], np.uint8)
     mask = np.array([[[0.0, 1.0], [0.0, 1.0]]])
     damaged = np.array([[[0.9, 0.0], [0.8, 0.0]]])  # by all four pixels the first would be nearer
-    np.testing.assert_allclose(baselines.nearest_fill(damaged, mask, training), [[[0.9, 0.2], [0.8, 0.6]]])
+    np.testing.assert_allclose(
+        baselines.nearest_fill(damaged, mask, training), [[[0.9, 0.2], [0.8, 0.6]]]
+    )
 
 
 def test_the_judge_of_digits_gives_the_posterior_of_gaussian_classes():
@@ -153,9 +174,14 @@ def test_the_judge_of_digits_gives_the_posterior_of_gaussian_classes():
     codes = np.stack([middles[kind] + spreads[kind] @ rng.standard_normal(3) for kind in labels])
     basis = np.linalg.qr(rng.standard_normal((16, 3)))[0].T
     images = np.round(128 + 10 * codes @ basis).clip(0, 255).astype(np.uint8).reshape(-1, 4, 4)
-    kinds, confidence = baselines.digit_classifier(images[:9000], labels[:9000])(images[9000:].reshape(-1, 16) / 255)
+    kinds, confidence = baselines.digit_classifier(images[:9000], labels[:9000])(
+        images[9000:].reshape(-1, 16) / 255
+    )
     density = [
-        share * scipy.stats.multivariate_normal(middles[kind], spreads[kind] @ spreads[kind].T).pdf(codes[9000:])
+        share
+        * scipy.stats.multivariate_normal(middles[kind], spreads[kind] @ spreads[kind].T).pdf(
+            codes[9000:]
+        )
         for share, kind in ((0.2, 2), (0.8, 7))
     ]
     posterior = density[1] / np.sum(density, axis=0)
@@ -178,10 +204,14 @@ def test_the_judge_of_digits_knows_few_images_and_sorted_ones():
         assert np.mean(kinds == labels[~learned]) > 0.95
 
 
-@pytest.mark.parametrize("images", [np.zeros((3, 4, 4)), 80 * np.arange(48).reshape(3, 4, 4) % 251, np.eye(4)[None, :]])
+@pytest.mark.parametrize(
+    "images", [np.zeros((3, 4, 4)), 80 * np.arange(48).reshape(3, 4, 4) % 251, np.eye(4)[None, :]]
+)
 def test_the_judge_of_digits_needs_no_more_than_one_image_of_each(images):
     images = images.astype(np.uint8)
-    kinds, confidence = baselines.digit_classifier(images, np.arange(len(images)))(images.reshape(-1, 16) / 255)
+    kinds, confidence = baselines.digit_classifier(images, np.arange(len(images)))(
+        images.reshape(-1, 16) / 255
+    )
     assert np.isfinite(confidence).all()
     if np.ptp(images, axis=0).any():
         assert list(kinds) == [0, 1, 2] and (confidence > 0.9).all()

@@ -32,16 +32,24 @@ def parse(*arguments):
 
 def test_flags_become_settings_of_their_type():
     assert parse() == Settings() == Settings(out=Path("plots/weather"))
-    given = parse(*"--iters 7 --learning-rate 1e-2 --hidden 3,2 --seed 0 --out a/b --kind snow --amount 3".split())
+    given = parse(
+        *"--iters 7 --learning-rate 1e-2 --hidden 3,2 --seed 0 --out a/b --kind snow --amount 3".split()
+    )
     assert given == Settings(
         iters=7, learning_rate=0.01, hidden=(3, 2), seed=0, out=Path("a/b"), kind="snow", amount=3.0
     )
-    assert [type(value) for value in (given.iters, given.amount, given.hidden)] == [int, float, tuple]
+    assert [type(value) for value in (given.iters, given.amount, given.hidden)] == [
+        int,
+        float,
+        tuple,
+    ]
     for name in ("--out", "--data"):
         with pytest.raises(UserError, match=f"{name}: is empty"):
             parse(name, "")
     assert parse("--resume").resume and not parse("--resume").overwrite
-    assert parse("--data", "x").amount == 2 and parse("--data", "x", "--amount", "0.3").amount == 0.3
+    assert (
+        parse("--data", "x").amount == 2 and parse("--data", "x", "--amount", "0.3").amount == 0.3
+    )
     with pytest.raises(dataclasses.FrozenInstanceError):
         given.iters = 8
 
@@ -51,7 +59,12 @@ def test_help_says_what_the_defaults_are(capsys):
         parse("--help")
     said = " ".join(capsys.readouterr().out.split())
     assert end.value.code == 0 and said.count("Weather.") == 1
-    for line in ("optimizer steps (30)", "what falls (rain)", "(plots/weather)", "how much (0.5; with --data 2.0)"):
+    for line in (
+        "optimizer steps (30)",
+        "what falls (rain)",
+        "(plots/weather)",
+        "how much (0.5; with --data 2.0)",
+    ):
         assert line in said
 
 
@@ -86,7 +99,9 @@ def ended(capsys, error):
 
 
 def test_errors_end_the_program_in_one_line(capsys):
-    line, status = ended(capsys, FileNotFoundError(errno.ENOENT, "No such file or directory", "/no/such/file"))
+    line, status = ended(
+        capsys, FileNotFoundError(errno.ENOENT, "No such file or directory", "/no/such/file")
+    )
     assert line.endswith("/no/such/file: No such file or directory") and status == 2
     line, status = ended(capsys, UserError("a\nb.wav: not a sound"))
     assert line.endswith(": a b.wav: not a sound") and status == 2
@@ -99,7 +114,10 @@ def test_errors_end_the_program_in_one_line(capsys):
     noted = OSError("no room")
     noted.add_note("to go on: --resume")
     assert ended(capsys, noted)[0].endswith(": no room; to go on: --resume")
-    with pytest.raises(ZeroDivisionError), cli.one_line_errors():  # a fault of ours keeps its traceback
+    with (
+        pytest.raises(ZeroDivisionError),
+        cli.one_line_errors(),
+    ):  # a fault of ours keeps its traceback
         raise ZeroDivisionError
 
 
@@ -108,9 +126,15 @@ def test_the_second_interruption_is_left_to_the_system(interruptible, capfd):
         with cli.interruptions_noted() as noted:
             os.kill(os.getpid(), number)
             assert noted == [number]
-            assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+            assert (
+                signal.getsignal(signal.SIGTERM)
+                == signal.getsignal(signal.SIGINT)
+                == signal.SIG_DFL
+            )
         assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
-        assert capfd.readouterr().err == "\nfinishing what is under way; press again to stop at once\n"
+        assert (
+            capfd.readouterr().err == "\nfinishing what is under way; press again to stop at once\n"
+        )
 
 
 def test_what_is_ignored_when_a_script_starts_stays_ignored(interruptible):
@@ -126,4 +150,9 @@ def test_help_shows_lists_as_they_are_typed_and_no_default_of_switches(capsys):
     with pytest.raises(SystemExit):
         parse("--help")
     said = " ".join(capsys.readouterr().out.split())
-    assert "(8,4)" in said and "the whole run (0)" in said and "None" not in said and "False" not in said
+    assert (
+        "(8,4)" in said
+        and "the whole run (0)" in said
+        and "None" not in said
+        and "False" not in said
+    )

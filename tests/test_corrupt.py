@@ -63,7 +63,9 @@ def test_a_block_of_image_is_one_rectangle_of_about_its_share(amount):
     shares = mask.mean((1, 2))
     assert shares.mean() == pytest.approx(amount, rel=0.03)
     assert np.abs(shares - amount).max() <= 14 / (28 * 20)  # half a column of the highest rectangle
-    assert mask.mean((0, 2)).min() > 0 and mask.mean((0, 1)).min() > 0  # it reaches all four borders
+    assert (
+        mask.mean((0, 2)).min() > 0 and mask.mean((0, 1)).min() > 0
+    )  # it reaches all four borders
 
 
 @pytest.mark.parametrize("name", ["scatter", "salt-pepper"])
@@ -77,7 +79,8 @@ def test_scattered_damage_has_its_share_and_is_independent(name):
 def test_salt_and_pepper_are_each_examples_extremes_in_equal_parts():
     corrupted, mask = damage("salt-pepper", IMAGES, 0.2)
     least, greatest = (
-        np.broadcast_to(extreme(IMAGES.numpy(), axis=(1, 2), keepdims=True), mask.shape) for extreme in (np.min, np.max)
+        np.broadcast_to(extreme(IMAGES.numpy(), axis=(1, 2), keepdims=True), mask.shape)
+        for extreme in (np.min, np.max)
     )
     hit = mask == 1
     salt = corrupted[hit] == greatest[hit]
@@ -125,7 +128,10 @@ def test_salt_and_pepper_do_not_depend_on_what_they_hit():
     """Of the values replaced at a small amount as many are salt as at a large one."""
     for amount in (0.05, 0.9):
         corrupted, mask = damage("salt-pepper", SOUNDS, amount)
-        salt = corrupted[mask == 1] >= np.broadcast_to(SOUNDS.numpy().max(1, keepdims=True), mask.shape)[mask == 1]
+        salt = (
+            corrupted[mask == 1]
+            >= np.broadcast_to(SOUNDS.numpy().max(1, keepdims=True), mask.shape)[mask == 1]
+        )
         assert salt.mean() == pytest.approx(0.5, abs=5 * np.sqrt(0.25 / salt.size))
 
 
@@ -133,8 +139,12 @@ def test_normal_draws_are_normal_and_independent():
     noise = corrupt.normal((256, 1024), (5, 7)).numpy()
     assert scipy.stats.kstest(noise.ravel(), "norm").pvalue > 1e-3
     assert np.isfinite(noise).all() and 4 < np.abs(noise).max() < 5.4
-    lags = np.fft.ifft2(np.abs(np.fft.fft2(noise)) ** 2).real / noise.size  # the correlation at every shift
-    assert lags[0, 0] == pytest.approx(1, abs=0.01) and np.abs(lags.ravel()[1:]).max() < 6 / np.sqrt(noise.size)
+    lags = (
+        np.fft.ifft2(np.abs(np.fft.fft2(noise)) ** 2).real / noise.size
+    )  # the correlation at every shift
+    assert lags[0, 0] == pytest.approx(1, abs=0.01) and np.abs(
+        lags.ravel()[1:]
+    ).max() < 6 / np.sqrt(noise.size)
     edges = corrupt._quantiles()(tf.constant([0, 1 - 2.0**-23], tf.float32)).numpy()
     np.testing.assert_allclose(edges, scipy.stats.norm.ppf([2.0**-24, 1 - 2.0**-24]), rtol=1e-5)
 
@@ -143,18 +153,25 @@ def test_normal_draws_are_normal_and_independent():
 def test_a_notes_pitch_phase_age_and_noise_are_drawn_apart(timbre):
     count, samples = 2000, 1024
     tone, clean, index = (
-        part.numpy() for part in audio_utils.noisy_notes(("A3", "A4"), count, samples, 16000, (1, 2), timbre)
+        part.numpy()
+        for part in audio_utils.noisy_notes(("A3", "A4"), count, samples, 16000, (1, 2), timbre)
     )
     noise = (clean - tone) / 0.2
     level = np.sqrt(np.mean(tone**2, 1))
     phase = np.angle(
-        np.sum(tone * np.exp(-2j * np.pi * np.where(index, 440, 220)[:, None] * np.arange(samples) / 16000), 1)
+        np.sum(
+            tone
+            * np.exp(-2j * np.pi * np.where(index, 440, 220)[:, None] * np.arange(samples) / 16000),
+            1,
+        )
     )
     drawn = [index - index.mean(), np.sin(phase), np.cos(phase)] + [level] * (timbre == "plucked")
     # A stream shared by two of them would show in the order in which their numbers are drawn: row by row.
     drawn += [noise.ravel()[:count], noise[:, 0], scipy.stats.norm.cdf(noise.ravel()[:count]) % 0.5]
     together = np.abs(np.corrcoef(drawn) - np.eye(len(drawn)))
-    together[0, 3:4] = together[3:4, 0] = 0 if timbre == "plucked" else together[0, 3:4]  # partials fall beyond Nyquist
+    together[0, 3:4] = together[3:4, 0] = (
+        0 if timbre == "plucked" else together[0, 3:4]
+    )  # partials fall beyond Nyquist
     together[-1, -3] = together[-3, -1] = 0  # of one thing
     assert together.max() < 5 / np.sqrt(count)
     angles = (phase / (2 * np.pi)) % 1
@@ -189,7 +206,9 @@ def test_noise_comes_before_the_gap_at_a_level_of_its_own_for_each_example(batch
     added = np.where(mask == 1, np.nan, noisy - quiet).reshape(len(batch), -1)
     levels = np.nanstd(added, axis=1)
     assert scipy.stats.kstest(levels / 0.5, "uniform").pvalue > 1e-3
-    assert scipy.stats.kstest((added / levels[:, None])[~np.isnan(added)][::7], "norm").pvalue > 1e-3
+    assert (
+        scipy.stats.kstest((added / levels[:, None])[~np.isnan(added)][::7], "norm").pvalue > 1e-3
+    )
     assert np.all(np.abs(np.nanmean(added, axis=1)) < 5 * levels / np.sqrt(100))
     again = corrupt.apply(Settings(noise=0.5), batch, seed)[0].numpy()
     np.testing.assert_array_equal(again, noisy)
@@ -197,7 +216,9 @@ def test_noise_comes_before_the_gap_at_a_level_of_its_own_for_each_example(batch
 
 def test_only_what_is_missing_without_noise_is_told():
     assert Settings(corruption="scatter").tells_missing
-    assert not any(Settings(corruption=name).tells_missing for name in ("salt-pepper", "gaussian", "none"))
+    assert not any(
+        Settings(corruption=name).tells_missing for name in ("salt-pepper", "gaussian", "none")
+    )
     assert not Settings(noise=0.1).tells_missing
 
 

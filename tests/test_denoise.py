@@ -15,9 +15,9 @@ from PIL import Image
 
 import denoise
 from audio_utils import snr_db
+from files.batch import plan, restore_each
 from harness import UserError, cli
 from harness.run_folder import claimed, replacing
-from media.batch import plan, restore_each
 
 RATE = 16000
 
@@ -26,13 +26,22 @@ def test_results_go_where_they_belong_and_never_over_an_input(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     Path("in/deep er").mkdir(parents=True)
     Path("other").mkdir()
-    for name in ("in/ä.wav", "in/deep er/b.FLAC", "in/note.txt", "in/.hidden.wav", "other/ä.wav", "-c.wav"):
+    for name in (
+        "in/ä.wav",
+        "in/deep er/b.FLAC",
+        "in/note.txt",
+        "in/.hidden.wav",
+        "other/ä.wav",
+        "-c.wav",
+    ):
         Path(name).write_bytes(b"")
     os.symlink("ä.wav", "in/link.wav")
     os.link("-c.wav", "hard.wav")
 
     def pairs(*inputs, out):
-        return [tuple(map(str, pair)) for pair in plan([Path(path) for path in inputs], Path(out), [])]
+        return [
+            tuple(map(str, pair)) for pair in plan([Path(path) for path in inputs], Path(out), [])
+        ]
 
     tree = [
         ("in/deep er/b.FLAC", "new/x/deep er/b.FLAC"),
@@ -42,7 +51,10 @@ def test_results_go_where_they_belong_and_never_over_an_input(tmp_path, monkeypa
     assert pairs("in", out="new/x") == tree
     assert pairs("-c.wav", out="d.wav") == [("-c.wav", "d.wav")]
     assert pairs("-c.wav", out="other") == [("-c.wav", "other/-c.wav")]
-    assert pairs("-c.wav", "in/ä.wav", out="new") == [("-c.wav", "new/-c.wav"), ("in/ä.wav", "new/ä.wav")]
+    assert pairs("-c.wav", "in/ä.wav", out="new") == [
+        ("-c.wav", "new/-c.wav"),
+        ("in/ä.wav", "new/ä.wav"),
+    ]
     Path("in/mended").mkdir()
     Path("in/mended/ä.wav").write_bytes(b"an earlier result")
     assert len(pairs("in", out="in/mended")) == 3
@@ -116,24 +128,43 @@ def test_whatever_a_file_raises_the_others_are_done(tmp_path, capsys):
     for source in sources:
         source.write_text(source.name[0])
     pairs = [(source, tmp_path / "out/deep" / source.name) for source in sources]
-    faults = {sources[0]: ZeroDivisionError("no\nfault of theirs"), sources[3]: OSError(errno.ENOSPC, "No space")}
+    faults = {
+        sources[0]: ZeroDivisionError("no\nfault of theirs"),
+        sources[3]: OSError(errno.ENOSPC, "No space"),
+    }
     status, out, err = batch(pairs, capsys, faulty=faults)
     assert status == 1 and err[:2] == [
         f"denoise.py: {sources[0]}: ZeroDivisionError, a bug in these scripts; please report it",
         f"denoise.py: {tmp_path}/out/deep: No space",
     ]
-    assert err[2].startswith("Traceback") and err[-2:] == ["ZeroDivisionError: no", "fault of theirs"]
-    assert out[-1] == "3 of 5 files restored, 2 could not be" and "b\\udce9.wav: copied" in out[0] and len(out) == 4
-    assert {path.name for path in (tmp_path / "out/deep").iterdir()} == {sources[i].name for i in (1, 2, 4)}
+    assert err[2].startswith("Traceback") and err[-2:] == [
+        "ZeroDivisionError: no",
+        "fault of theirs",
+    ]
+    assert (
+        out[-1] == "3 of 5 files restored, 2 could not be"
+        and "b\\udce9.wav: copied" in out[0]
+        and len(out) == 4
+    )
+    assert {path.name for path in (tmp_path / "out/deep").iterdir()} == {
+        sources[i].name for i in (1, 2, 4)
+    }
 
     (tmp_path / "out/deep/e.wav").write_text("by hand")
     faults = {sources[3]: UserError("d.wav: bad"), sources[1]: MemoryError("not reached")}
     status, out, err = batch(pairs, capsys, faulty=faults)
     assert status == 2 and err == ["denoise.py: d.wav: bad"]
-    assert out[-1] == "1 of 5 files restored, 3 were there already and --overwrite replaces them, 1 could not be"
+    assert (
+        out[-1]
+        == "1 of 5 files restored, 3 were there already and --overwrite replaces them, 1 could not be"
+    )
     assert (tmp_path / "out/deep/e.wav").read_text() == "by hand"
     status, out, _ = batch(pairs[2:], capsys, overwrite=True)
-    assert status == 0 and out[-1] == "3 of 3 files restored" and (tmp_path / "out/deep/e.wav").read_text() == "e"
+    assert (
+        status == 0
+        and out[-1] == "3 of 3 files restored"
+        and (tmp_path / "out/deep/e.wav").read_text() == "e"
+    )
     assert not list(tmp_path.rglob(".unfinished*"))
 
 
@@ -142,14 +173,16 @@ def test_a_result_that_another_process_writes_is_left_to_it(tmp_path, capsys):
     source.write_text("a")
     with claimed(result):
         status, _, (line,) = batch([(source, result)], capsys)
-    assert status == 2 and f"{result}: another process is writing it" in line and not result.exists()
+    assert (
+        status == 2 and f"{result}: another process is writing it" in line and not result.exists()
+    )
 
     def meanwhile(path):  # the other ends between this one's look at the results and its turn
         result.write_text("the other's")
         return claimed(path)
 
     with pytest.MonkeyPatch.context() as changed:
-        changed.setattr("media.batch.claimed", meanwhile)
+        changed.setattr("files.batch.claimed", meanwhile)
         status, _, (line,) = batch([(source, result)], capsys)
     assert status == 2 and "has just written it" in line and result.read_text() == "the other's"
 
@@ -163,16 +196,22 @@ def test_one_result_that_is_there_is_replaced_only_if_asked(tmp_path, sound):
     assert (tmp_path / "b.wav").read_text() == "by hand"
     done = run(*arguments, "--overwrite")
     assert done.returncode == 0, done.stderr
-    np.testing.assert_array_equal(soundfile.read(tmp_path / "b.wav")[0], soundfile.read(tmp_path / "a.wav")[0])
+    np.testing.assert_array_equal(
+        soundfile.read(tmp_path / "b.wav")[0], soundfile.read(tmp_path / "a.wav")[0]
+    )
 
 
-@pytest.mark.parametrize("redirected, status", [("2>&-", 0), (">&- 2>&- <&-", 0), ("2>&1 | true", 141)])
+@pytest.mark.parametrize(
+    "redirected, status", [("2>&-", 0), (">&- 2>&- <&-", 0), ("2>&1 | true", 141)]
+)
 def test_closed_streams_do_not_keep_it_from_its_work(tmp_path, sound, redirected, status):
     soundfile.write(tmp_path / "a.wav", np.ones(RATE), RATE)
     line = f"set -o pipefail; {sys.executable} {ROOT}/denoise.py '{sound[0]}' a.wav --keep -o b.wav {redirected}"
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == status and not done.stderr, done.stderr
-    np.testing.assert_array_equal(soundfile.read(tmp_path / "b.wav")[0], soundfile.read(tmp_path / "a.wav")[0])
+    np.testing.assert_array_equal(
+        soundfile.read(tmp_path / "b.wav")[0], soundfile.read(tmp_path / "a.wav")[0]
+    )
 
 
 def test_the_users_own_settings_make_no_difference_or_one_line(tmp_path, sound, digits):
@@ -180,12 +219,26 @@ def test_the_users_own_settings_make_no_difference_or_one_line(tmp_path, sound, 
     torn = np.full((28, 28, 2), 255, np.uint8)
     torn[5:20, 9:18, 0], torn[8:14, 8:14, 1] = 0, 0  # ink, hole
     Image.fromarray(torn).save(tmp_path / "a.png")
-    own = {"floatx": "float16", "epsilon": 0.5, "backend": "torch", "image_data_format": "channels_first"}
+    own = {
+        "floatx": "float16",
+        "epsilon": 0.5,
+        "backend": "torch",
+        "image_data_format": "channels_first",
+    }
     for name, content in (("own", json.dumps(own)), ("broken", '{"floatx": "bfloat16"}')):
         (tmp_path / name).mkdir()
         (tmp_path / name / "keras.json").write_text(content)
-    settings = {"KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "1", "OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "2"}
-    settings |= {"KERAS_HOME": str(tmp_path / "own"), "HOME": str(tmp_path / "none"), "MPLBACKEND": "qtagg"}
+    settings = {
+        "KERAS_BACKEND": "jax",
+        "TF_USE_LEGACY_KERAS": "1",
+        "OMP_NUM_THREADS": "3",
+        "OPENBLAS_NUM_THREADS": "2",
+    }
+    settings |= {
+        "KERAS_HOME": str(tmp_path / "own"),
+        "HOME": str(tmp_path / "none"),
+        "MPLBACKEND": "qtagg",
+    }
     settings |= {"PYTHONOPTIMIZE": "2"}  # no docstrings
     for model, kind in ((sound[0], "wav"), (digits[0], "png")):
         arguments = "denoise.py", model, tmp_path / f"a.{kind}", "-o"
@@ -217,7 +270,11 @@ def test_what_a_model_has_not_learned_is_refused(tmp_path, sound, digits, monkey
 
 def test_mistakes_and_sounds_do_not_wait_for_tensorflow(tmp_path, sound):
     Image.new("L", (28, 28)).save(tmp_path / "a.png")
-    soundfile.write(tmp_path / "a.wav", 0.5 * np.sin(np.arange(RATE)) * (abs(np.arange(RATE) % 800 - 400) > 40), RATE)
+    soundfile.write(
+        tmp_path / "a.wav",
+        0.5 * np.sin(np.arange(RATE)) * (abs(np.arange(RATE) % 800 - 400) > 40),
+        RATE,
+    )
     (tmp_path / "model.keras").touch()
     for name in ("tensorflow.py", "keras.py"):
         (tmp_path / name).write_text("raise SystemExit('TensorFlow was loaded')")
@@ -231,5 +288,7 @@ def test_mistakes_and_sounds_do_not_wait_for_tensorflow(tmp_path, sound):
     ):
         refused(run("denoise.py", *arguments, **blocked), word)
     for flags in (("b.wav",), ("c.wav", "--keep")):
-        done = run("denoise.py", sound[0], tmp_path / "a.wav", "-o", *flags, cwd=tmp_path, **blocked)
+        done = run(
+            "denoise.py", sound[0], tmp_path / "a.wav", "-o", *flags, cwd=tmp_path, **blocked
+        )
         assert done.returncode == 0 and not done.stderr and "20 gaps" in done.stdout, done.stderr

@@ -8,10 +8,10 @@ import pytest
 import soundfile
 
 from audio_utils import snr_db
-from media import denoise_sound
-from media import restore_sound as restore_sound_module
-from media.model_file import Restorer
-from media.restore_sound import restore_sound
+from files import restore_sound as restore_sound_module
+from files.model_file import Restorer
+from files.restore_sound import restore_sound
+from signals import denoise_sound
 
 RATE, KNOWN = 16000, (220.0, 330.0, 987.0)  # Hz
 
@@ -51,7 +51,9 @@ def test_gaps_are_filled_and_noise_is_taken_out_at_any_rate_and_level(tmp_path, 
     clean = tone[:, None] * [1, 0.3]
     result, gaps, said = restored(tmp_path, clean + hiss * [1, 0.3], rate)
     for channel in range(2):
-        assert snr_db(clean[:, channel], result[:, channel]) > 22  # 12 of the input without its gaps
+        assert (
+            snr_db(clean[:, channel], result[:, channel]) > 22
+        )  # 12 of the input without its gaps
         assert snr_db(clean[gaps, channel], result[gaps, channel]) > 18
     assert "noise 12 dB below the sound taken out" in said or "noise 13 dB" in said
 
@@ -83,7 +85,9 @@ def test_a_file_shorter_than_a_frame_is_restored(tmp_path, seconds):
 def test_what_the_network_is_shown_of_a_part_is_of_that_place(monkeypatch):
     monkeypatch.setattr(denoise_sound, "PILOT_SECONDS", 1)
     monkeypatch.setattr(
-        denoise_sound.noise, "tried", lambda sound, mask, rate, redraw: (redraw(sound, mask).size, -99.0, None)
+        denoise_sound.noise,
+        "tried",
+        lambda sound, mask, rate, redraw: (redraw(sound, mask).size, -99.0, None),
     )
     sound, seen = np.random.default_rng(0).standard_normal(4 * 32000), []
     gaps, hidden = np.array([[80_000, 80_641]]), np.array([[82_000, 83_000]])
@@ -93,10 +97,14 @@ def test_what_the_network_is_shown_of_a_part_is_of_that_place(monkeypatch):
         seen.append((low, unseen, first))
         return low
 
-    denoise_sound.Denoiser(lambda first, end: sound[first:end], gaps, hidden, sound.size, (32000, RATE), draw)
+    denoise_sound.Denoiser(
+        lambda first, end: sound[first:end], gaps, hidden, sound.size, (32000, RATE), draw
+    )
     ((low, unseen, first),) = seen
     assert first < 40_000 < 41_500 < first + low.size and not low[unseen].any()
-    np.testing.assert_array_equal(np.flatnonzero(np.diff(unseen)) + 1 + first, [40_000, 40_321, 41_000, 41_500])
+    np.testing.assert_array_equal(
+        np.flatnonzero(np.diff(unseen)) + 1 + first, [40_000, 40_321, 41_000, 41_500]
+    )
 
 
 def test_a_part_has_the_levels_of_its_place_and_what_is_added_to_it_is_missing(monkeypatch):
@@ -109,10 +117,17 @@ def test_a_part_has_the_levels_of_its_place_and_what_is_added_to_it_is_missing(m
     model = types.SimpleNamespace(input_size=1024, metadata={"sample_rate": RATE})
     channel, none = types.SimpleNamespace(model=model, restored=restored), np.zeros((0, 2), int)
     monkeypatch.setattr(denoise_sound.noise, "tried", lambda *given: (None, -99.0, None))
-    denoiser = restore_sound_module._denoiser(channel, io.BytesIO(bytes(4 * 9999)), none, none, 9999, RATE)
+    denoiser = restore_sound_module._denoiser(
+        channel, io.BytesIO(bytes(4 * 9999)), none, none, 9999, RATE
+    )
     assert denoiser.draw(np.ones(300), np.zeros(300, bool), 777).tolist() == [1] * 300
     ((start, values, mask),) = seen
-    assert start == 777 and values.size == mask.size == 1024 and mask[300:].all() and not mask[:300].any()
+    assert (
+        start == 777
+        and values.size == mask.size == 1024
+        and mask[300:].all()
+        and not mask[:300].any()
+    )
 
 
 def test_the_noisiest_channels_noise_is_told(tmp_path):

@@ -14,10 +14,10 @@ import corrupt
 import inference
 import mnist_dvae
 import sound_dvae
+from files.image_files import Images
 from harness import UserError
 from harness.quiet_tensorflow import tf
 from harness.run_folder import Run
-from media.image_files import Images
 from models import DVAE
 from pages import figures
 
@@ -67,7 +67,9 @@ class Known:
         return self.reconstruct(corrupted)
 
     def nll_and_kl(self, clean, outputs):
-        return tf.reduce_mean(tf.reduce_sum((tf.cast(clean, tf.float32) - outputs) ** 2, -1)), tf.constant(0.5)
+        return tf.reduce_mean(
+            tf.reduce_sum((tf.cast(clean, tf.float32) - outputs) ** 2, -1)
+        ), tf.constant(0.5)
 
     def generate(self, count, seed):
         return tf.constant(np.resize(self.generated, (count, self.generated.shape[1])), tf.float32)
@@ -85,7 +87,9 @@ def batch(script, settings, data, seed=(3, 4), count=64):
 
 @pytest.mark.parametrize("name", corrupt.CORRUPTIONS)
 @pytest.mark.parametrize("script", [mnist_dvae, sound_dvae])
-def test_the_network_is_blind_where_something_is_missing_and_never_shown_the_clean_batch(script, name):
+def test_the_network_is_blind_where_something_is_missing_and_never_shown_the_clean_batch(
+    script, name
+):
     base, data = (DIGITS, tf.constant(IMAGES.train)) if script is mnist_dvae else (SOUNDS, NOTES)
     corrupted, clean = batch(script, dataclasses.replace(base, corruption=name, amount=0.25), data)
     assert corrupted.shape == clean.shape and np.all(clean != 0)
@@ -114,7 +118,9 @@ def test_noise_is_on_the_input_alone_and_steady_on_the_long_sound():
     pieces = left[: left.size // 20 * 20].reshape(20, -1)
     np.testing.assert_allclose(pieces.std(1), 0.2, rtol=0.1)
     _, digits = batch(mnist_dvae, DIGITS, tf.constant(IMAGES.train))
-    noisy, still = batch(mnist_dvae, dataclasses.replace(DIGITS, noise=0.4), tf.constant(IMAGES.train))
+    noisy, still = batch(
+        mnist_dvae, dataclasses.replace(DIGITS, noise=0.4), tf.constant(IMAGES.train)
+    )
     np.testing.assert_array_equal(still, digits)
     assert np.std((noisy - still)[noisy != 0]) == pytest.approx(0.4 / np.sqrt(3), rel=0.2)
 
@@ -136,8 +142,12 @@ def test_digits_learned_from_are_whole_training_images_slanted_anew_each_time():
     one = tf.constant(IMAGES.train[:1])
     _, slanted = batch(mnist_dvae, dataclasses.replace(DIGITS, deform=0.1), one)
     smooth = scipy.ndimage.gaussian_filter(flat[0].reshape(SIDE, SIDE), 2).ravel()
-    assert len(np.unique(slanted, axis=0)) == 64 and not np.any(np.abs(slanted - flat[0]).max(1) < 1e-3)
-    assert np.mean((slanted.mean(0) - smooth) ** 2) < 0.3 * np.var(flat[0])  # about the image it was
+    assert len(np.unique(slanted, axis=0)) == 64 and not np.any(
+        np.abs(slanted - flat[0]).max(1) < 1e-3
+    )
+    assert np.mean((slanted.mean(0) - smooth) ** 2) < 0.3 * np.var(
+        flat[0]
+    )  # about the image it was
 
 
 def test_the_sounds_target_is_the_noisy_window_and_not_the_tone():
@@ -148,14 +158,23 @@ def test_the_sounds_target_is_the_noisy_window_and_not_the_tone():
         fits = []
         for note in audio_utils.C_MAJOR:
             angle = 2 * np.pi * audio_utils.note_frequency(note) * time
-            fits.append(np.linalg.lstsq(np.stack([np.sin(angle), np.cos(angle)], 1), window, rcond=None)[1][0])
+            fits.append(
+                np.linalg.lstsq(np.stack([np.sin(angle), np.cos(angle)], 1), window, rcond=None)[1][
+                    0
+                ]
+            )
         left.append(min(fits) / (512 - 2))
     assert np.mean(left) == pytest.approx(0.2**2, rel=0.02)
 
 
 def test_each_seed_gives_a_batch_of_its_own_and_the_same_again():
-    for script, settings, data in ((mnist_dvae, DIGITS, tf.constant(IMAGES.train)), (sound_dvae, SOUNDS, NOTES)):
-        first, again, other = (batch(script, settings, data, seed) for seed in ((1, 2), (1, 2), (1, 3)))
+    for script, settings, data in (
+        (mnist_dvae, DIGITS, tf.constant(IMAGES.train)),
+        (sound_dvae, SOUNDS, NOTES),
+    ):
+        first, again, other = (
+            batch(script, settings, data, seed) for seed in ((1, 2), (1, 2), (1, 3))
+        )
         for ours, same, theirs in zip(first, again, other):
             np.testing.assert_array_equal(ours, same)
             assert not np.array_equal(ours, theirs)
@@ -171,14 +190,19 @@ def test_what_is_held_out_is_corrupted_and_scored_against_what_was_there(digits,
         assert 0.18 < mask.mean() < 0.22
         assert not corrupted[mask == 1].any()
         np.testing.assert_allclose(corrupted[mask == 0], clean[mask == 0], atol=1e-6)
-    for clean, reference in ((sounds.clean, sounds.reference), (sounds.long_clean, sounds.long_reference)):
+    for clean, reference in (
+        (sounds.clean, sounds.reference),
+        (sounds.long_clean, sounds.long_reference),
+    ):
         assert np.std(clean - reference) == pytest.approx(0.2, rel=0.02)
         assert np.std(reference) == pytest.approx(0.5 / np.sqrt(2), rel=0.02)
     again = sound_dvae.held_out(dataclasses.replace(SOUNDS, seed=1), NOTES)
     np.testing.assert_array_equal(again.corrupted, sounds.corrupted)
     assert not np.array_equal(again.long_clean, sounds.long_clean)
     mean = IMAGES.train.mean(0) / 255
-    np.testing.assert_allclose(digits.mean_filled, np.where(digits.mask == 1, mean, digits.corrupted), atol=1e-5)
+    np.testing.assert_allclose(
+        digits.mean_filled, np.where(digits.mask == 1, mean, digits.corrupted), atol=1e-5
+    )
 
 
 def test_each_score_of_a_known_model_of_digits_is_what_it_must_be(digits):
@@ -190,7 +214,11 @@ def test_each_score_of_a_known_model_of_digits_is_what_it_must_be(digits):
         (Known(lambda x: x, flat), in_hole, in_hole * hole.mean()),  # returns its input
         (Known(np.zeros_like, flat), in_hole, np.mean(digits.clean**2)),
         (Known(looked_up(flat, digits.clean.reshape(flat.shape)), flat), 0, 0),
-        (Known(looked_up(flat, digits.mean_filled.reshape(flat.shape)), flat), by_mean, by_mean * hole.mean()),
+        (
+            Known(looked_up(flat, digits.mean_filled.reshape(flat.shape)), flat),
+            by_mean,
+            by_mean * hole.mean(),
+        ),
     ):
         scores, (reconstructed, generated) = mnist_dvae.evaluate(DIGITS, model, digits)
         assert scores["hole_mse"] == pytest.approx(hole_mse, rel=1e-4)
@@ -217,7 +245,9 @@ def test_the_judge_of_digits_has_seen_training_images_alone(digits):
 
 
 def snr(reference, estimate):
-    return 10 * np.log10(np.sum(np.square(reference, dtype=float)) / np.sum((reference - estimate) ** 2.0))
+    return 10 * np.log10(
+        np.sum(np.square(reference, dtype=float)) / np.sum((reference - estimate) ** 2.0)
+    )
 
 
 def test_each_score_of_a_known_model_of_sounds_is_what_it_must_be(sounds):
@@ -229,19 +259,23 @@ def test_each_score_of_a_known_model_of_sounds_is_what_it_must_be(sounds):
         np.testing.assert_allclose(windows, reconstruct(sounds.corrupted), atol=1e-6)
         np.testing.assert_allclose(long, reconstruct(sounds.long_corrupted), atol=1e-5)
         assert scores["snr_db"] == pytest.approx(snr(sounds.reference, windows), abs=1e-3)
-        assert scores["gap_snr_db"] == pytest.approx(snr(sounds.reference[gaps], windows[gaps]), abs=1e-3)
+        assert scores["gap_snr_db"] == pytest.approx(
+            snr(sounds.reference[gaps], windows[gaps]), abs=1e-3
+        )
         assert scores["long_snr_db"] == pytest.approx(snr(sounds.long_reference, long), abs=1e-3)
         long_gap_snr = snr(sounds.long_reference[long_gaps], long[long_gaps])
         assert scores["long_gap_snr_db"] == pytest.approx(long_gap_snr, abs=1e-3)
-        assert scores["nll"] == pytest.approx(np.mean(np.sum((sounds.clean - windows) ** 2, 1)), rel=1e-4)
+        assert scores["nll"] == pytest.approx(
+            np.mean(np.sum((sounds.clean - windows) ** 2, 1)), rel=1e-4
+        )
         assert scores["generated_one_note"] == 1 and 6 < scores["generated_notes"] <= 7
         for given in model.given[:1] + model.given[-1:]:
             np.testing.assert_array_equal(given, sounds.corrupted)
         assert all(np.mean(given == 0) > 0.15 for given in model.given)
     right = Known(looked_up(sounds.corrupted, 0.999 * sounds.reference), generated)
-    assert sound_dvae.score(SOUNDS, sounds, right.reconstruct(sounds.corrupted).numpy(), long)["snr_db"] == (
-        pytest.approx(60, abs=0.01)
-    )
+    assert sound_dvae.score(SOUNDS, sounds, right.reconstruct(sounds.corrupted).numpy(), long)[
+        "snr_db"
+    ] == (pytest.approx(60, abs=0.01))
     noise = Known(lambda x: x, RNG.standard_normal((64, 512)))
     assert sound_dvae.evaluate(SOUNDS, noise, NOTES, sounds)[0]["generated_one_note"] == 0
 
@@ -249,7 +283,10 @@ def test_each_score_of_a_known_model_of_sounds_is_what_it_must_be(sounds):
 def test_each_baseline_of_digits_fills_the_holes_and_nothing_else(digits):
     reconstructed = RNG.random(digits.clean.shape)
     methods = mnist_dvae.compared_estimates("digit", digits, IMAGES.train, {"DVAE": reconstructed})
-    assert (next(iter(methods)), [*methods][-1]) == ("holes black (the input)", "originals")  # as the page takes them
+    assert (next(iter(methods)), [*methods][-1]) == (
+        "holes black (the input)",
+        "originals",
+    )  # as the page takes them
     hole = digits.mask == 1
     np.testing.assert_array_equal(methods["DVAE"], reconstructed)
     np.testing.assert_array_equal(methods["originals"], digits.clean)
@@ -262,11 +299,16 @@ def test_each_baseline_of_digits_fills_the_holes_and_nothing_else(digits):
     for row in range(20):
         seen = ~hole[row]
         distance = ((IMAGES.train / 255.0 - digits.corrupted[row])[:, seen] ** 2).sum(1)
-        np.testing.assert_allclose(nearest[row][hole[row]], IMAGES.train[distance.argmin()][hole[row]] / 255, atol=1e-6)
+        np.testing.assert_allclose(
+            nearest[row][hole[row]], IMAGES.train[distance.argmin()][hole[row]] / 255, atol=1e-6
+        )
 
 
 def test_each_baseline_of_sounds_is_what_its_name_says(sounds):
-    windows, long = RNG.standard_normal(sounds.clean.shape), RNG.standard_normal(sounds.long_clean.size)
+    windows, long = (
+        RNG.standard_normal(sounds.clean.shape),
+        RNG.standard_normal(sounds.long_clean.size),
+    )
     methods = sound_dvae.compared_estimates(SOUNDS, NOTES, sounds, {"DVAE": (windows, long)})
     assert (next(iter(methods)), [*methods][-1]) == (
         "chopped input",
@@ -277,7 +319,9 @@ def test_each_baseline_of_sounds_is_what_its_name_says(sounds):
     assert scores["chopped input"]["gap_snr_db"] == scores["chopped input"]["long_gap_snr_db"] == 0
     oracle = 10 * np.log10(0.125 / (2 * 0.04 / (512 - 102)))  # least squares on the right note
     assert scores["oracle: the right note"]["snr_db"] == pytest.approx(oracle, abs=0.3)
-    assert scores["oracle: the right note"]["long_gap_snr_db"] > oracle + 5  # told when notes change
+    assert (
+        scores["oracle: the right note"]["long_gap_snr_db"] > oracle + 5
+    )  # told when notes change
     assert scores["best of the notes"]["snr_db"] == pytest.approx(oracle, abs=1)
     classic = "autoregression (windows: first 128)"
     assert scores[classic]["gap_snr_db"] > 3 > scores["linear interpolation"]["gap_snr_db"]
@@ -288,15 +332,23 @@ def test_each_baseline_of_sounds_is_what_its_name_says(sounds):
         gaps = sounds.mask[: len(some)] == 1
         np.testing.assert_array_equal(some[~gaps], sounds.corrupted[: len(some)][~gaps])
         assert some[gaps].all()
-        np.testing.assert_array_equal(whole[sounds.long_mask == 0], sounds.long_corrupted[sounds.long_mask == 0])
+        np.testing.assert_array_equal(
+            whole[sounds.long_mask == 0], sounds.long_corrupted[sounds.long_mask == 0]
+        )
     recordings = dataclasses.make_dataclass("Recordings", ["note_options"])(None)
     own = sound_dvae.compared_estimates(SOUNDS, recordings, sounds, {"DVAE": (windows, long)})
-    assert next(iter(own)) == "chopped input" and [*own][-1] == "DVAE" and not any("note" in name for name in own)
+    assert (
+        next(iter(own)) == "chopped input"
+        and [*own][-1] == "DVAE"
+        and not any("note" in name for name in own)
+    )
 
 
 def test_the_figures_show_what_was_scored(digits, sounds, monkeypatch, tmp_path):
     drawn = []
-    monkeypatch.setattr(figures, "digit_rows", lambda title, rows, holes=None: drawn.append((title, rows, holes)))
+    monkeypatch.setattr(
+        figures, "digit_rows", lambda title, rows, holes=None: drawn.append((title, rows, holes))
+    )
     reconstructed, generated = RNG.random(digits.clean.shape), RNG.random((200, SIDE**2))
     imagined = {"refined": RNG.random((16, SIDE, SIDE))}
     files = mnist_dvae.render(DIGITS, "digit", digits, (reconstructed, generated), imagined, 100)
@@ -311,7 +363,9 @@ def test_the_figures_show_what_was_scored(digits, sounds, monkeypatch, tmp_path)
         np.testing.assert_array_equal(rows[label], images[:16])
     np.testing.assert_array_equal(holes["damaged"], digits.mask[:16])
     np.testing.assert_array_equal(rows["refined"], imagined["refined"])
-    np.testing.assert_array_equal(np.concatenate([*new.values()]).reshape(-1, SIDE**2), generated[:96])
+    np.testing.assert_array_equal(
+        np.concatenate([*new.values()]).reshape(-1, SIDE**2), generated[:96]
+    )
 
     on = sound_dvae.canvas(SOUNDS, sounds)
     long = 0.1 * RNG.standard_normal(sounds.long_clean.size)
@@ -331,7 +385,13 @@ def test_the_figures_show_what_was_scored(digits, sounds, monkeypatch, tmp_path)
 
 def changed(field, value):
     """Another value that this setting may have."""
-    others = {"corruption": "scatter", "timbre": "plucked", "notes": ("C4",), "hidden": (16, 8), "size": 30}
+    others = {
+        "corruption": "scatter",
+        "timbre": "plucked",
+        "notes": ("C4",),
+        "hidden": (16, 8),
+        "size": 30,
+    }
     others |= {"sample_rate": 17000, "window": 900, "noise": 0.5}
     return others[field] if field in others else value + 1 if isinstance(value, int) else value / 2
 
@@ -381,23 +441,36 @@ def test_refined_digits_see_what_is_observed_and_doubt_is_what_it_says(digits):
     drawn = digits._replace(clean=(RNG.random(digits.clean.shape) < 0.25).astype(np.float32))
     told = mnist_dvae.honesty(drawn, reconstructed, deviation)
     assert told["hole_error_over_claimed"] == pytest.approx(1, abs=0.03)
-    assert told["hole_nats_a_pixel"] == pytest.approx(scipy.stats.bernoulli(0.25).entropy(), abs=0.02)
+    assert told["hole_nats_a_pixel"] == pytest.approx(
+        scipy.stats.bernoulli(0.25).entropy(), abs=0.02
+    )
     assert mnist_dvae.honesty(drawn, 1 - reconstructed, deviation)["hole_error_over_claimed"] > 1.4
-    grey = drawn._replace(clean=0.5 * (RNG.random(drawn.clean.shape) < 0.5))  # of the same mean, x (1 - x) 1 / 8
-    _, deviation = mnist_dvae.refined(model, refine, digits.corrupted, digits.mask, np.full((SIDE, SIDE), 1 / 8))
-    assert mnist_dvae.honesty(grey, reconstructed, deviation)["hole_error_over_claimed"] == pytest.approx(1, abs=0.03)
+    grey = drawn._replace(
+        clean=0.5 * (RNG.random(drawn.clean.shape) < 0.5)
+    )  # of the same mean, x (1 - x) 1 / 8
+    _, deviation = mnist_dvae.refined(
+        model, refine, digits.corrupted, digits.mask, np.full((SIDE, SIDE), 1 / 8)
+    )
+    assert mnist_dvae.honesty(grey, reconstructed, deviation)[
+        "hole_error_over_claimed"
+    ] == pytest.approx(1, abs=0.03)
     expected = np.mean(IMAGES.train / 255 * (1 - IMAGES.train / 255), axis=0)
     np.testing.assert_allclose(digits.greyness, expected, rtol=1e-4)
     given.clear()
     rows = mnist_dvae.imagine(DIGITS, model, refine, digits)
-    for seen, expected in zip(given, 2 * [digits.corrupted[:16], 1 - digits.mask[:16]]):  # refined, then completions
+    for seen, expected in zip(
+        given, 2 * [digits.corrupted[:16], 1 - digits.mask[:16]]
+    ):  # refined, then completions
         assert len(seen) in (16, 32)
         for part in seen.reshape(-1, *expected.shape):
             np.testing.assert_array_equal(part, expected)
     rows = mnist_dvae.imagine(DIGITS, model, inference.refiner(model, 2, 0.1), digits)
     assert list(rows) == ["refined", "completion 1", "completion 2", "doubt"]
     assert {row.shape for row in rows.values()} == {(16, SIDE, SIDE)}
-    assert mnist_dvae.imagine(dataclasses.replace(DIGITS, corruption="gaussian"), model, None, digits) == {}
+    assert (
+        mnist_dvae.imagine(dataclasses.replace(DIGITS, corruption="gaussian"), model, None, digits)
+        == {}
+    )
 
 
 def test_doubt_is_that_of_draws_from_the_posterior():
@@ -408,7 +481,9 @@ def test_doubt_is_that_of_draws_from_the_posterior():
     def refine(corrupted, observed, mean, log_var):
         return tf.fill(mean.shape, 2.0), tf.fill(mean.shape, np.float32(np.log(9))), None
 
-    reconstructed, deviation = mnist_dvae.refined(model, refine, images, 0 * images, np.zeros((2, 2)))
+    reconstructed, deviation = mnist_dvae.refined(
+        model, refine, images, 0 * images, np.zeros((2, 2))
+    )
     np.testing.assert_allclose(reconstructed, scipy.special.expit(2), rtol=1e-5)
     drawn = scipy.special.expit(2 + 3 * np.random.default_rng(0).standard_normal(100_000))
     expected = drawn.mean() * (1 - drawn.mean()) - drawn.var() / mnist_dvae.DOUBTED
@@ -425,19 +500,25 @@ def test_greyness_and_honesty_are_of_the_hole_alone():
         return mean, log_var, None
 
     images = np.zeros_like(hole, np.float32)
-    reconstructed, deviation = mnist_dvae.refined(model, refine, images, hole, np.full((4, 4), 1 / 8))
+    reconstructed, deviation = mnist_dvae.refined(
+        model, refine, images, hole, np.full((4, 4), 1 / 8)
+    )
     np.testing.assert_allclose(deviation[hole == 1] ** 2, 3 / 16 - 1 / 8, rtol=1e-4)
     held = mnist_dvae.HeldOut(images, images + np.float32(0.5), hole, images, None, None, None)
     told = mnist_dvae.honesty(held, reconstructed, deviation)
     assert told["hole_error_over_claimed"] == pytest.approx(1, rel=1e-3)
-    assert told == pytest.approx(mnist_dvae.honesty(held, reconstructed, np.where(hole == 1, deviation, 9)))
+    assert told == pytest.approx(
+        mnist_dvae.honesty(held, reconstructed, np.where(hole == 1, deviation, 9))
+    )
 
 
 def test_a_checkpoints_doubt_allows_for_grey_pixels(digits):
     model = DVAE(SIDE**2, "bernoulli", hidden=(4,), latent=2)
     model.decoder.layers[-1].set_weights([np.zeros((4, SIDE**2)), np.full(SIDE**2, np.log(1 / 3))])
     refine = inference.refiner(model, 0, 0.1)
-    rows = mnist_dvae.imagine(DIGITS, model, refine, digits._replace(greyness=np.full((SIDE, SIDE), 1 / 8)))
+    rows = mnist_dvae.imagine(
+        DIGITS, model, refine, digits._replace(greyness=np.full((SIDE, SIDE), 1 / 8))
+    )
     np.testing.assert_allclose(rows["doubt"] ** 2, 3 / 16 - 1 / 8, rtol=1e-3)
 
 
@@ -488,17 +569,26 @@ def test_a_run_of_before_a_setting_goes_on_whatever_its_type(tmp_path, script, n
         run.record({})
 
 
-def test_the_filtered_long_sound_follows_the_network_in_the_gaps_and_what_is_observed_elsewhere(sounds):
+def test_the_filtered_long_sound_follows_the_network_in_the_gaps_and_what_is_observed_elsewhere(
+    sounds,
+):
     def reconstruct(windows):
         return baselines.best_note(windows, np.equal(windows, 0), **NOTES.note_options)
 
     reference, gaps = sounds.long_reference, sounds.long_mask == 1
     long = sound_dvae.restored(SOUNDS, sounds, reconstruct)
     for data in ("recordings", None):  # of which continuations are tried too, or not
-        filtered = sound_dvae.without_noise(dataclasses.replace(SOUNDS, data=data), sounds, reconstruct, long)
+        filtered = sound_dvae.without_noise(
+            dataclasses.replace(SOUNDS, data=data), sounds, reconstruct, long
+        )
         assert audio_utils.snr_db(reference, filtered) > 18  # 3 of the input
         assert audio_utils.snr_db(reference[gaps], filtered[gaps]) > 15
     unheard = sound_dvae.without_noise(SOUNDS, sounds, reconstruct, 0 * long)
-    assert audio_utils.snr_db(reference[gaps], unheard[gaps]) < audio_utils.snr_db(reference[gaps], filtered[gaps]) - 1
-    noisy = sounds._replace(long_corrupted=0 * sounds.long_corrupted)  # without what is observed, nothing
+    assert (
+        audio_utils.snr_db(reference[gaps], unheard[gaps])
+        < audio_utils.snr_db(reference[gaps], filtered[gaps]) - 1
+    )
+    noisy = sounds._replace(
+        long_corrupted=0 * sounds.long_corrupted
+    )  # without what is observed, nothing
     assert np.abs(sound_dvae.without_noise(SOUNDS, noisy, reconstruct, long)[~gaps]).max() < 0.1

@@ -25,7 +25,19 @@ def test_a_run_interrupted_and_killed_writes_what_one_never_stopped_does(tmp_pat
     for name in ("whole", "a folder", "a földer elsewhere"):
         (tmp_path / name).mkdir()
     (tmp_path / "a folder/-run").symlink_to("../a földer elsewhere")
-    flags = ("--iters", 60, "--batch-size", 8, "--hidden", 8, "--latent", 2, "--data", "../dïgits.npz", "--out=-run")
+    flags = (
+        "--iters",
+        60,
+        "--batch-size",
+        8,
+        "--hidden",
+        8,
+        "--latent",
+        2,
+        "--data",
+        "../dïgits.npz",
+        "--out=-run",
+    )
     whole = faults.start("mnist_dvae.py", *flags, cwd=tmp_path / "whole")
 
     folder = tmp_path / "a földer elsewhere"
@@ -35,26 +47,34 @@ def test_a_run_interrupted_and_killed_writes_what_one_never_stopped_does(tmp_pat
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     status, _, err = faults.finish(process)
-    assert status == 130 and err.splitlines()[-1].endswith("--data '../dïgits.npz' --out=-run --resume")
+    assert status == 130 and err.splitlines()[-1].endswith(
+        "--data '../dïgits.npz' --out=-run --resume"
+    )
 
     process = faults.start(*flags, "--resume", often=True, cwd=tmp_path / "a folder")
     assert faults.killed(process, folder, writing="checkpoint.npz")
     status, _, err = faults.finish(faults.start(*flags, "--resume", cwd=tmp_path / "a folder"))
     assert status == 0, err
     assert faults.finish(whole)[0] == 0
-    assert faults.differences(faults.contents(folder), faults.contents(tmp_path / "whole/-run")) == []
+    assert (
+        faults.differences(faults.contents(folder), faults.contents(tmp_path / "whole/-run")) == []
+    )
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("name", READERS)
 def test_mutated_files_load_as_something_sound_or_are_refused_in_one_line(tmp_path, name):
-    loaded, refused, failed = faults.try_mutated(name, READERS[name], 40, random.Random(1), tmp_path)
+    loaded, refused, failed = faults.try_mutated(
+        name, READERS[name], 40, random.Random(1), tmp_path
+    )
     assert failed == [] and refused > 0 and loaded + refused == 40
 
 
 def test_a_reader_that_lets_mistakes_through_would_be_seen(tmp_path):
     def try_careless(name, load):
-        return faults.try_mutated(name, (*READERS[name][:2], load), 20, random.Random(1), tmp_path)[2]
+        return faults.try_mutated(name, (*READERS[name][:2], load), 20, random.Random(1), tmp_path)[
+            2
+        ]
 
     assert try_careless("WAV", scipy.io.wavfile.read)
     assert try_careless("npz", lambda path: [np.fromfile(path, np.uint8)])
@@ -64,7 +84,9 @@ def test_a_reader_that_lets_mistakes_through_would_be_seen(tmp_path):
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_what_is_no_file_of_any_kind_is_refused_by_every_reader(tmp_path_factory, content):
     folder = tmp_path_factory.getbasetemp()
-    for name in sorted(READERS.keys() - {"labels"}):  # text without a line names no gap, which is no fault
+    for name in sorted(
+        READERS.keys() - {"labels"}
+    ):  # text without a line names no gap, which is no fault
         file_name, _, load = READERS[name]
         (folder / file_name).write_bytes(content)
         with pytest.raises(UserError, match=file_name) as refused:
@@ -78,7 +100,9 @@ VALUES = st.one_of(
     st.integers().map(str),
     st.floats().map(str),
     st.lists(st.integers(-1, 2000).map(str), max_size=4).map(",".join),
-    st.sampled_from(["block", "none", "9" * 5000, "٣", "1e400", "-1", "--", "-", "", "a\nb", "\udce4"]),
+    st.sampled_from(
+        ["block", "none", "9" * 5000, "٣", "1e400", "-1", "--", "-", "", "a\nb", "\udce4"]
+    ),
 )
 FLAGS = st.sampled_from(
     "--iters --batch-size --learning-rate --hidden --latent --components --corruption --amount --seed --out --resume "
@@ -97,4 +121,8 @@ def test_flags_are_read_or_refused_in_one_line(script, flags):
     except SystemExit as end:
         assert end.code == 2 and len(said.getvalue().splitlines()) == 1
     else:
-        assert said.getvalue() == "" and 1 <= read.iters < 2**31 and all(width >= 1 for width in read.hidden)
+        assert (
+            said.getvalue() == ""
+            and 1 <= read.iters < 2**31
+            and all(width >= 1 for width in read.hidden)
+        )

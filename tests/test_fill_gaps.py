@@ -5,18 +5,22 @@ import pytest
 import scipy
 
 from audio_utils import snr_db
-from media import fill_gaps
-from media.fill_gaps import fill, fills
-from media.gaps import inside
+from files.gaps import inside
+from signals import fill_gaps
+from signals.fill_gaps import fill, fills
 
 RATE = 16000
-RESONANCES = np.poly(np.concatenate([[0.97 * np.exp(0.4j), 0.97 * np.exp(-0.4j)], 0.9 * np.exp([1.5j, -1.5j])])).real
+RESONANCES = np.poly(
+    np.concatenate([[0.97 * np.exp(0.4j), 0.97 * np.exp(-0.4j)], 0.9 * np.exp([1.5j, -1.5j])])
+).real
 
 
 def filled(signal, gaps):
     """The signal filled from what is outside the gaps alone, and where they are; nothing else is changed."""
     missing = inside(np.array(gaps).reshape(-1, 2), 0, len(signal))
-    result = fill(np.where(missing, 12345.0, signal), np.array(gaps), RATE)  # whatever is there must not matter
+    result = fill(
+        np.where(missing, 12345.0, signal), np.array(gaps), RATE
+    )  # whatever is there must not matter
     np.testing.assert_array_equal(result[~missing], np.asarray(signal)[~missing])
     return result, missing
 
@@ -28,7 +32,9 @@ def tones(samples, frequencies=(300, 700, 1900)):
 def test_with_known_coefficients_it_is_scipys_least_squares():
     signal = scipy.signal.lfilter([1], RESONANCES, np.random.default_rng(0).standard_normal(600))
     gap = np.arange(300, 330)
-    rows = scipy.linalg.toeplitz(np.append(RESONANCES, np.zeros(595)), np.eye(1, 600)[0])[4:]  # the excitation's
+    rows = scipy.linalg.toeplitz(np.append(RESONANCES, np.zeros(595)), np.eye(1, 600)[0])[
+        4:
+    ]  # the excitation's
     known = np.setdiff1d(np.arange(600), gap)
     best = scipy.linalg.lstsq(rows[:, gap], -rows[:, known] @ signal[known])[0]
     np.testing.assert_allclose(fill_gaps.interpolate(signal, 300, 330, RESONANCES), best, atol=1e-9)
@@ -43,7 +49,9 @@ def test_at_the_ends_it_is_the_processs_continuation(first, end):
         line.append(-RESONANCES[1:] @ line[: -RESONANCES.size : -1])
     ahead = np.array(line[-30:])
     expected = ahead[::-1] if first == 0 else ahead
-    np.testing.assert_allclose(fill_gaps.interpolate(signal, first, end, RESONANCES), expected, atol=1e-9)
+    np.testing.assert_allclose(
+        fill_gaps.interpolate(signal, first, end, RESONANCES), expected, atol=1e-9
+    )
 
 
 def test_the_coefficients_of_a_known_process_are_found():
@@ -76,7 +84,9 @@ def test_a_sum_of_sinusoids_is_restored(gap):
 @pytest.mark.parametrize("milliseconds", [2, 5, 20, 60])
 def test_white_noise_is_not_continued(milliseconds):
     noise = np.random.default_rng(2).standard_normal(200_000)
-    result, missing = filled(noise, np.arange(5000, 195_000, 6000)[:, None] + [0, 16 * milliseconds])
+    result, missing = filled(
+        noise, np.arange(5000, 195_000, 6000)[:, None] + [0, 16 * milliseconds]
+    )
     assert np.mean(result[missing] ** 2) < 0.05
     assert snr_db(noise[missing], result[missing]) > -0.3
 
@@ -114,7 +124,10 @@ def test_long_context_for_what_hardly_changes_and_short_for_what_does(monkeypatc
             result, missing = filled(noisy, np.arange(8000, 32_000, 8000)[:, None] + [0, 320])
             reached[name].append(snr_db(noisy[missing], result[missing]))
     print(reached)
-    assert reached["close"][1] > reached["close"][2] + 3 and reached["chirp"][2] > reached["chirp"][1] + 3
+    assert (
+        reached["close"][1] > reached["close"][2] + 3
+        and reached["chirp"][2] > reached["chirp"][1] + 3
+    )
     for all_ways, *single in reached.values():
         assert all_ways > max(single) - 1.5
 
@@ -149,9 +162,15 @@ def test_it_reads_only_what_is_near(monkeypatch):
 
 def test_too_long_and_crowded_gaps_are_left():
     signal = tones(40_000)
-    for gaps in ([[10_000, 15_000]], [[0, 40_000]], [[first, first + 8] for first in range(9000, 20_000, 40)]):
+    for gaps in (
+        [[10_000, 15_000]],
+        [[0, 40_000]],
+        [[first, first + 8] for first in range(9000, 20_000, 40)],
+    ):
         known = np.where(inside(np.array(gaps), 0, signal.size), 0, signal)
-        found = list(fills(lambda first, end, known=known: known[first:end], gaps, signal.size, RATE))
+        found = list(
+            fills(lambda first, end, known=known: known[first:end], gaps, signal.size, RATE)
+        )
         middle = found[len(found) // 2]
         assert middle[2] is None and np.isfinite(filled(signal, gaps)[0]).all()
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 import image_utils
+from files import image_files
 from harness import UserError
 from harness.quiet_tensorflow import tf
-from media import image_files
 
 RNG = np.random.default_rng(0)
 
@@ -22,11 +22,22 @@ RNG = np.random.default_rng(0)
 def png_header(width, height):
     """The beginning of a PNG file of that size: all that tells a decoder how much room to make."""
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body)) + b"\0\0\1\0IDAT"
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I", 13)
+        + body
+        + struct.pack(">I", zlib.crc32(body))
+        + b"\0\0\1\0IDAT"
+    )
 
 
 def npy_header(shape, dtype="|u1", fortran=False):
-    text = f"{{'descr': '{dtype}', 'fortran_order': {fortran}, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
+    text = (
+        f"{{'descr': '{dtype}', 'fortran_order': {fortran}, 'shape': {shape}, }}".encode().ljust(
+            117
+        )
+        + b"\n"
+    )
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
 
 
@@ -76,7 +87,9 @@ def test_sets_are_read_as_torchvision_emnist_and_qmnist_lay_them_out(tmp_path):
     train, test = RNG.integers(0, 256, (2, 9, 8, 8), np.uint8)
     labels = np.arange(9, dtype=np.uint8)
     sets = train, labels, test, labels
-    mnist = [f"{name}-ubyte" for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3")]
+    mnist = [
+        f"{name}-ubyte" for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3")
+    ]
     mnist += ["t10k-labels-idx1-ubyte"]
     write_set(tmp_path / "torch/MNIST/raw", mnist, sets)
     write_set(tmp_path / "torch/MNIST/raw", [f"{name}.gz" for name in mnist], sets)
@@ -86,10 +99,17 @@ def test_sets_are_read_as_torchvision_emnist_and_qmnist_lay_them_out(tmp_path):
     ints[:, 0] = labels
     qmnist = [f"qmnist-{name}".replace("idx1-ubyte", "idx2-int") for name in emnist]
     write_set(tmp_path / "qmnist", qmnist, (train, ints, test, ints))
-    for folder, turned in (("torch", False), ("torch/MNIST", False), ("emnist", True), ("qmnist", False)):
+    for folder, turned in (
+        ("torch", False),
+        ("torch/MNIST", False),
+        ("emnist", True),
+        ("qmnist", False),
+    ):
         loaded = image_files.load_images(tmp_path / folder)
         for ours, theirs in zip(loaded, sets):
-            expected = np.array([image.T for image in theirs]) if turned and theirs.ndim == 3 else theirs
+            expected = (
+                np.array([image.T for image in theirs]) if turned and theirs.ndim == 3 else theirs
+            )
             np.testing.assert_array_equal(ours, expected, folder)
 
     write_set(tmp_path / "torch/FashionMNIST/raw", mnist, sets)
@@ -126,9 +146,17 @@ def test_no_copy_of_a_held_out_image_is_learned_from(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, np.concatenate([images, images]))
     loaded = image_files.load_images(path)
-    trained, held_out = ([image.tobytes() for image in part] for part in (loaded.train, loaded.test))
-    assert not {*trained} & {*held_out} and {*trained} | {*held_out} == {image.tobytes() for image in images}
-    assert len(trained) == 48 and len(held_out) == 6 and ", 6 copies of held-out images left out: " in loaded.summary
+    trained, held_out = (
+        [image.tobytes() for image in part] for part in (loaded.train, loaded.test)
+    )
+    assert not {*trained} & {*held_out} and {*trained} | {*held_out} == {
+        image.tobytes() for image in images
+    }
+    assert (
+        len(trained) == 48
+        and len(held_out) == 6
+        and ", 6 copies of held-out images left out: " in loaded.summary
+    )
     np.savez(path, x_train=images, y_train=labels, x_test=images[20:25], y_test=labels[20:25])
     loaded = image_files.load_images(path)
     np.testing.assert_array_equal(loaded.train_labels, [*range(20), *range(25, 30)])
@@ -155,7 +183,11 @@ def test_the_hash_tells_images_and_labels_not_the_kind_of_file(tmp_path, monkeyp
 
     first = provenance()
     assert first["source"] == "a.npz" and str(tmp_path) not in str(first)
-    assert first == provenance(labels=labels.astype(">u2")[:, None]) == provenance(images.astype(float) / 255)
+    assert (
+        first
+        == provenance(labels=labels.astype(">u2")[:, None])
+        == provenance(images.astype(float) / 255)
+    )
     others = [provenance(images[::-1]), provenance(labels=labels[::-1]), provenance(labels=None)]
     others += [provenance(test=images[:3] ^ 2)]
     assert len({first["sha256"], *(other["sha256"] for other in others)}) == 5
@@ -169,7 +201,11 @@ def test_levels_of_another_scale_are_stretched_and_said_or_refused(tmp_path):
     levels[0, 0, 0] = 16
     path = tmp_path / "a.npz"
     expected = np.sort(np.round(levels * 255 / 16).astype(np.uint8), axis=None)
-    for values, said in ((levels.astype(np.uint8), "0 to 16"), (levels / 255, "0 to 0.062"), (levels * 4, "0 to 64")):
+    for values, said in (
+        (levels.astype(np.uint8), "0 to 16"),
+        (levels / 255, "0 to 0.062"),
+        (levels * 4, "0 to 64"),
+    ):
         np.savez(path, values)
         loaded = image_files.load_images(path)
         ours = np.sort(np.concatenate([loaded.train, loaded.test]), axis=None)
@@ -179,7 +215,11 @@ def test_levels_of_another_scale_are_stretched_and_said_or_refused(tmp_path):
     loaded = image_files.load_images(path)
     assert (loaded.train.max(), loaded.test.max()) == (239, 255)
     full = RNG.integers(0, 256, (9, 8, 8))
-    for sets in ({"x_train": levels, "x_test": full}, {"x_train": levels, "x_test": full / 255}, {"a": levels / 1.0}):
+    for sets in (
+        {"x_train": levels, "x_test": full},
+        {"x_train": levels, "x_test": full / 255},
+        {"a": levels / 1.0},
+    ):
         np.savez(path, **sets)
         with pytest.raises(UserError, match=r"a\.npz: .*scale"):
             image_files.load_images(path)
@@ -218,20 +258,40 @@ def test_a_single_array_is_split_the_same_way_whatever_its_type(tmp_path):
     path = tmp_path / "own 画像.npz"
     first = None
     colour, clear = np.repeat(levels[..., None], 3, 3), np.full((*levels.shape, 1), 255, np.uint8)
-    arrays = [levels, levels == 255, levels / 255, (levels / 255).astype(np.float16), levels.astype(np.int64)]
-    arrays += [levels // 255, levels[..., None], colour, np.concatenate([colour, clear], 3), colour / 255]
+    arrays = [
+        levels,
+        levels == 255,
+        levels / 255,
+        (levels / 255).astype(np.float16),
+        levels.astype(np.int64),
+    ]
+    arrays += [
+        levels // 255,
+        levels[..., None],
+        colour,
+        np.concatenate([colour, clear], 3),
+        colour / 255,
+    ]
     for values in arrays:
         np.savez_compressed(path, images=values)
         loaded = image_files.load_images(path)
         train, train_labels, test, test_labels, source = loaded
-        assert train_labels is None and test_labels is None and train.dtype == test.dtype == np.uint8
+        assert (
+            train_labels is None and test_labels is None and train.dtype == test.dtype == np.uint8
+        )
         first = first or (train, test)
         np.testing.assert_array_equal(train, first[0])
         np.testing.assert_array_equal(test, first[1])
     assert source == "own 画像.npz" and "32 images to learn from, 8 held out" in loaded.summary
     provenance = loaded.provenance
-    assert len(provenance.pop("sha256")) == 64 and provenance == {"source": source, "training": 32, "held_out": 8}
-    ours, theirs = (sorted(image.tobytes() for image in images) for images in ([*train, *test], levels))
+    assert len(provenance.pop("sha256")) == 64 and provenance == {
+        "source": source,
+        "training": 32,
+        "held_out": 8,
+    }
+    ours, theirs = (
+        sorted(image.tobytes() for image in images) for images in ([*train, *test], levels)
+    )
     assert ours == theirs
     clear[1:] = 0  # all but one transparent: black
     np.savez(path, np.concatenate([colour, clear], 3))
@@ -245,7 +305,9 @@ def test_colours_turn_as_grey_as_pillow_makes_them(tmp_path):
     np.savez(tmp_path / "c.npz", colours)
     train, _, test, _, _ = image_files.load_images(tmp_path / "c.npz")
     ours = np.array(sorted([*train.tolist(), *test.tolist()]))
-    theirs = np.array(sorted(np.asarray(Image.fromarray(image).convert("L")).tolist() for image in colours))
+    theirs = np.array(
+        sorted(np.asarray(Image.fromarray(image).convert("L")).tolist() for image in colours)
+    )
     assert np.abs(ours - theirs).max() <= 1
 
 
@@ -254,7 +316,9 @@ def test_arrays_with_keras_keys_need_no_labels(tmp_path):
     labels = np.arange(12)[:, None]  # as Keras's colour sets have them
     np.savez(tmp_path / "a.npz", x_train=images, x_test=images[:3])
     assert image_files.load_images(tmp_path / "a.npz")[1::2][:2] == (None, None)
-    np.savez(tmp_path / "a.npz", x_train=images, x_test=images[:3], y_train=labels, y_test=labels[:3])
+    np.savez(
+        tmp_path / "a.npz", x_train=images, x_test=images[:3], y_train=labels, y_test=labels[:3]
+    )
     np.testing.assert_array_equal(image_files.load_images(tmp_path / "a.npz")[3], [0, 1, 2])
 
 
@@ -282,7 +346,12 @@ GOOD = np.zeros((4, 8, 8), np.uint8)
         {"x_train": GOOD, "x_test": GOOD[:, :7]},
         {"x_train": GOOD, "x_test": GOOD, "y_train": np.zeros(3, int), "y_test": np.zeros(4, int)},
         {"x_train": GOOD, "x_test": GOOD, "y_train": np.zeros(4), "y_test": np.zeros(4)},
-        {"x_train": GOOD, "x_test": GOOD, "y_train": np.array([{}] * 4), "y_test": np.zeros(4, int)},
+        {
+            "x_train": GOOD,
+            "x_test": GOOD,
+            "y_train": np.array([{}] * 4),
+            "y_test": np.zeros(4, int),
+        },
         {},
     ],
 )
@@ -295,7 +364,9 @@ def test_arrays_that_are_no_images_are_refused_by_name(tmp_path, arrays):
 
 def test_headers_that_promise_too_much_are_not_believed(tmp_path):
     path = tmp_path / "trap.npz"
-    bodies = [npy_header(shape) + bytes(999) for shape in ((10**9, 28, 28), (-1, 28, 28), (200, 28, 28))]
+    bodies = [
+        npy_header(shape) + bytes(999) for shape in ((10**9, 28, 28), (-1, 28, 28), (200, 28, 28))
+    ]
     bodies += [npy_header((4, 8, 8), dtype) + bytes(999) for dtype in ("|V8", "|O", "nonsense")]
     bodies += [b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + bytes(10**6), b"", b"hello"]
     for body in bodies:
@@ -326,7 +397,14 @@ def gradient(mode, size=(40, 40)):
 @pytest.mark.parametrize(
     "mode, end",
     [(mode, "png") for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")]
-    + [("RGB", "jpg"), ("CMYK", "jpg"), ("CMYK", "tif"), ("I;16", "tif"), ("F", "tif"), ("P", "gif")]
+    + [
+        ("RGB", "jpg"),
+        ("CMYK", "jpg"),
+        ("CMYK", "tif"),
+        ("I;16", "tif"),
+        ("F", "tif"),
+        ("P", "gif"),
+    ]
     + [("RGB", "webp"), ("RGB", "bmp"), ("L", "ppm")],
 )
 def test_every_mode_of_image_turns_grey(tmp_path, mode, end):
@@ -369,7 +447,9 @@ def test_a_folder_is_searched_and_what_cannot_be_used_is_named(tmp_path, capsys)
     (folder / "b/deep").mkdir(parents=True)
     levels = [17 * number for number in range(12)]
     for number, level in enumerate(levels):
-        Image.new("L", (9 + number, 30), level).save(folder / ("b/deep" if number % 2 else "b") / f"{number:02d}.png")
+        Image.new("L", (9 + number, 30), level).save(
+            folder / ("b/deep" if number % 2 else "b") / f"{number:02d}.png"
+        )
     (folder / "b/again").symlink_to(folder / "b")  # a circle
     (folder / ".hidden.png").write_text("not looked at")
     images = image_files.load_images(folder, 16)
@@ -381,7 +461,12 @@ def test_a_folder_is_searched_and_what_cannot_be_used_is_named(tmp_path, capsys)
 
     noise = tmp_path / "noise.png"
     Image.fromarray(RNG.integers(0, 256, (50, 50), np.uint8)).save(noise)
-    bad = {"text.png": b"hello", "empty.jpg": b"", "bomb.png": png_header(60_000, 60_000), "notes.txt": b"x"}
+    bad = {
+        "text.png": b"hello",
+        "empty.jpg": b"",
+        "bomb.png": png_header(60_000, 60_000),
+        "notes.txt": b"x",
+    }
     bad |= {"large.png": png_header(10_000, 9_000), "cut.png": noise.read_bytes()[:500]}
     Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(folder / "nan.tif")
     for name, content in bad.items():
@@ -398,7 +483,9 @@ def test_a_folder_with_nothing_usable_is_refused(tmp_path, capsys):
     with pytest.raises(UserError, match=f"^{tmp_path}: no files; give"):
         image_files.load_images(tmp_path)
     (tmp_path / "a.png").write_text("hello")
-    with pytest.raises(UserError, match=rf"^{tmp_path}: none of 1 files .* {tmp_path}/a\.png: not an image.*; "):
+    with pytest.raises(
+        UserError, match=rf"^{tmp_path}: none of 1 files .* {tmp_path}/a\.png: not an image.*; "
+    ):
         image_files.load_images(tmp_path)
     gradient("L").save(tmp_path / "b.png")
     with pytest.raises(UserError, match="single image"):

@@ -18,7 +18,9 @@ def test_random_images_come_from_the_set_as_grey_levels():
 
 @pytest.mark.parametrize("shape, amount", [((28, 28), 0.1), ((12, 17), 0.1), ((5, 9), 0.9)])
 def test_deformed_images_are_scipys_of_the_same_maps(shape, amount):
-    images = scipy.ndimage.gaussian_filter(np.random.default_rng(0).random((200, *shape), np.float32), (0, 1, 1))
+    images = scipy.ndimage.gaussian_filter(
+        np.random.default_rng(0).random((200, *shape), np.float32), (0, 1, 1)
+    )
     deformed = image_utils.deformed(images, amount, (1, 2)).numpy()
     np.testing.assert_allclose(image_utils.deformed(images, 0.0, (1, 2)), images, atol=1e-6)
     middle = (np.array(shape) - 1) / 2
@@ -32,7 +34,9 @@ def test_deformed_images_are_scipys_of_the_same_maps(shape, amount):
 def test_mean_squared_error_over_all_and_inside_a_mask():
     clean, estimate = np.zeros((1, 2, 2)), np.array([[[1, 2], [3, 4]]])
     assert image_utils.mean_squared_error(clean, estimate) == pytest.approx(30 / 4)
-    assert image_utils.mean_squared_error(clean, estimate, np.array([[[0, 1], [0, 1]]])) == pytest.approx(10)
+    assert image_utils.mean_squared_error(
+        clean, estimate, np.array([[[0, 1], [0, 1]]])
+    ) == pytest.approx(10)
     assert np.isnan(image_utils.mean_squared_error(clean, estimate, np.zeros((1, 2, 2))))
 
 

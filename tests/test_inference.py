@@ -38,7 +38,9 @@ def test_restoring_block_after_block_is_restoring_at_once(monkeypatch):
 
     whole = restore(signal, mask, smooth, 256, 32)
     monkeypatch.setattr(inference, "WINDOWS_A_BLOCK", 7)
-    np.testing.assert_allclose(restore(signal, mask, smooth, 256, 32), whole, atol=1e-6)  # float32, summed elsewhere
+    np.testing.assert_allclose(
+        restore(signal, mask, smooth, 256, 32), whole, atol=1e-6
+    )  # float32, summed elsewhere
 
 
 def test_restoring_needs_a_whole_window():

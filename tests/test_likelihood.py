@@ -17,12 +17,20 @@ def linear(draws):
     rng = np.random.default_rng(0)
     weights, model.draws = rng.standard_normal((2, 3)).astype(np.float32), draws
     model.decoder.layers[-1].set_weights([weights, np.zeros(3, np.float32)])
-    model.encoder.layers[-1].set_weights([np.zeros((3, 4), np.float32), np.array([0.3, -0.2, 0, 0], np.float32)])
+    model.encoder.layers[-1].set_weights(
+        [np.zeros((3, 4), np.float32), np.array([0.3, -0.2, 0, 0], np.float32)]
+    )
     model.prior_means.assign(np.zeros((1, 2)))
     model.prior_log_vars.assign(np.zeros((1, 2)))
     model.log_std.assign(np.log(0.8))
     x = rng.standard_normal((4, 3)).astype(np.float32)
-    return model, x, scipy.stats.multivariate_normal(np.zeros(3), weights.T @ weights + 0.64 * np.eye(3)).logpdf(x)
+    return (
+        model,
+        x,
+        scipy.stats.multivariate_normal(np.zeros(3), weights.T @ weights + 0.64 * np.eye(3)).logpdf(
+            x
+        ),
+    )
 
 
 def loss(model, x):
@@ -57,7 +65,9 @@ def test_the_encoders_gradient_is_that_of_the_loss_on_average(draws):
 def test_gated_layers_are_products_with_a_sigmoid():
     model = likelihood.gated_layers("side", (3, 4, 2), None)
     inner, outer = (layer for layer in model.layers if layer.weights)
-    kernel, last = (np.random.default_rng(k).standard_normal(s) for k, s in enumerate([(3, 8), (4, 2)]))
+    kernel, last = (
+        np.random.default_rng(k).standard_normal(s) for k, s in enumerate([(3, 8), (4, 2)])
+    )
     inner.set_weights([kernel, np.arange(8)])
     outer.set_weights([last, np.ones(2)])
     x = np.random.default_rng(2).standard_normal((5, 3))

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
+from files.model_file import knows_sounds, load_model, load_restorer
 from harness import UserError
-from media.model_file import knows_sounds, load_model, load_restorer
 from models import DVAE
 
 SOUNDS = {"experiment": "sound", "sample_rate": 16000}
@@ -91,16 +91,23 @@ def test_sounds_are_restored_with_the_same_numbers_as_by_keras(tmp_path, shape):
     assert restorer.metadata == model.metadata and restorer.input_size == 24
     for count in (0, 1, 700):
         windows = np.random.default_rng(count).standard_normal((count, 24)).astype(np.float32)
-        expected, found = model.reconstruct(windows).numpy(), np.asarray(restorer.reconstruct(windows))
+        expected, found = (
+            model.reconstruct(windows).numpy(),
+            np.asarray(restorer.reconstruct(windows)),
+        )
         assert found.dtype == np.float32 and found.shape == expected.shape
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max(initial=0))
+        np.testing.assert_allclose(
+            found, expected, rtol=0, atol=1e-5 * np.abs(expected).max(initial=0)
+        )
 
 
 def test_a_trained_model_of_sounds_restores_without_keras_as_with_it(sound):
     windows = np.random.default_rng(0).standard_normal((600, 1024)).astype(np.float32)
     expected, restorer = load_model(sound[0]).reconstruct(windows).numpy(), load_restorer(sound[0])
     assert restorer.refined is None
-    np.testing.assert_allclose(restorer.reconstruct(windows), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        restorer.reconstruct(windows), expected, rtol=0, atol=1e-5 * np.abs(expected).max()
+    )
 
 
 def other(name, value, **settings):
@@ -123,7 +130,11 @@ KERNEL, BIAS = "encoder/layers/dense_1/vars/0", "decoder/layers/dense/vars/1"
     [
         ({}, other(BIAS, None), True),
         ({}, other(BIAS, np.full(5, np.nan, "f4")), True),
-        ({}, other("vars/2", np.full((2, 3), np.inf, "f4")), True),  # of the prior, which restoring does not need
+        (
+            {},
+            other("vars/2", np.full((2, 3), np.inf, "f4")),
+            True,
+        ),  # of the prior, which restoring does not need
         ({}, other("vars/3", None), True),
         ({}, other("vars/4", np.zeros(3, "f4")), True),
         ({}, other(KERNEL, np.zeros((5, 7), "f4")), True),  # transposed
@@ -133,7 +144,11 @@ KERNEL, BIAS = "encoder/layers/dense_1/vars/0", "decoder/layers/dense/vars/1"
         ({}, lambda file: file.move("encoder/layers/dense_1", "encoder/layers/dense_9"), True),
         ({}, lambda file: file.create_dataset("vast", (10**12,), "f4", chunks=(1024,)), True),
         ({}, other(BIAS, None, shape=(5,), dtype="f4", external=[("/etc/passwd", 0, 20)]), True),
-        ({}, lambda file: file.create_virtual_dataset("theirs", h5py.VirtualLayout((9,), "f4")), True),
+        (
+            {},
+            lambda file: file.create_virtual_dataset("theirs", h5py.VirtualLayout((9,), "f4")),
+            True,
+        ),
         ({}, lambda file: file.__setitem__("theirs", h5py.ExternalLink("/etc/passwd", "x")), True),
         ({}, lambda file: file.__setitem__("theirs", h5py.SoftLink("/encoder")), True),
         ({"hidden": [7, 6]}, None, True),
@@ -148,7 +163,10 @@ KERNEL, BIAS = "encoder/layers/dense_1/vars/0", "decoder/layers/dense/vars/1"
     ],
 )
 def test_what_keras_refuses_is_refused_without_it_in_the_same_words(tmp_path, own, change, refused):
-    path, windows = tmp_path / "model.keras", np.random.default_rng(0).standard_normal((3, 24)).astype(np.float32)
+    path, windows = (
+        tmp_path / "model.keras",
+        np.random.default_rng(0).standard_normal((3, 24)).astype(np.float32),
+    )
     randomized(path, hidden=(7, 5), latent=3, components=2)
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}

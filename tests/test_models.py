@@ -12,9 +12,9 @@ import pytest
 import scipy.stats
 
 import models
+from files import model_file
 from harness import UserError
 from harness.quiet_tensorflow import tf
-from media import model_file
 from models import DVAE, keras
 
 
@@ -27,9 +27,13 @@ def test_log_densities_are_scipys():
     expected = scipy.stats.norm.logpdf(z.astype(float), mean, np.exp(log_var / 2)).sum(1)
     np.testing.assert_allclose(models.gaussian_log_density(z, mean, log_var), expected, rtol=1e-5)
     logits, means, log_vars = normal(5, seed=3), normal(5, 3, seed=4), normal(5, 3, seed=5)
-    each = scipy.stats.norm.logpdf(z[:, None].astype(float), means, np.exp(log_vars / 2)).sum(2)  # (7, 5)
+    each = scipy.stats.norm.logpdf(z[:, None].astype(float), means, np.exp(log_vars / 2)).sum(
+        2
+    )  # (7, 5)
     expected = scipy.special.logsumexp(each + scipy.special.log_softmax(logits), axis=1)
-    np.testing.assert_allclose(models.mixture_log_density(z, logits, means, log_vars), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        models.mixture_log_density(z, logits, means, log_vars), expected, rtol=1e-5
+    )
 
 
 def test_the_mean_of_kl_is_the_closed_form_for_a_single_gaussian():
@@ -40,40 +44,58 @@ def test_the_mean_of_kl_is_the_closed_form_for_a_single_gaussian():
     mean, log_var = np.array([[0.7, -1.2]], np.float32), np.array([[-1.0, 0.5]], np.float32)
     kl = model.kl(models.reparameterize(mean, log_var, normal(400_000, 2)), mean, log_var).numpy()
     ratio = np.exp(log_var - prior_log_var)
-    expected = 0.5 * (ratio + (mean - prior_mean) ** 2 / np.exp(prior_log_var) - 1 - np.log(ratio)).sum()
+    expected = (
+        0.5 * (ratio + (mean - prior_mean) ** 2 / np.exp(prior_log_var) - 1 - np.log(ratio)).sum()
+    )
     assert kl.mean() == pytest.approx(expected, abs=5 * kl.std() / np.sqrt(len(kl)))
 
 
 def test_the_mean_of_kls_gradient_is_the_closed_forms_for_a_single_gaussian():
     model = DVAE(4, "gaussian", hidden=(), latent=2, components=1)
-    prior_mean, prior_log_var = np.array([[0.3, -0.5]], np.float32), np.array([[0.4, -0.2]], np.float32)
+    prior_mean, prior_log_var = (
+        np.array([[0.3, -0.5]], np.float32),
+        np.array([[0.4, -0.2]], np.float32),
+    )
     model.prior_means.assign(prior_mean)
     model.prior_log_vars.assign(prior_log_var)
     mean, log_var, noise = np.array([[0.7, -1.2]]), np.array([[-1.0, 0.5]]), normal(100_000, 2)
-    posterior = [tf.constant(np.repeat(part, len(noise), 0), tf.float32) for part in (mean, log_var)]
+    posterior = [
+        tf.constant(np.repeat(part, len(noise), 0), tf.float32) for part in (mean, log_var)
+    ]
     with tf.GradientTape() as tape:
         tape.watch(posterior)
         kl = model.kl(models.reparameterize(*posterior, noise), *posterior)
-    closed = (mean - prior_mean) / np.exp(prior_log_var), 0.5 * (np.exp(log_var - prior_log_var) - 1)
+    closed = (
+        (mean - prior_mean) / np.exp(prior_log_var),
+        0.5 * (np.exp(log_var - prior_log_var) - 1),
+    )
     for slope, expected in zip(tape.gradient(kl, posterior), closed):
         slope = slope.numpy()
-        np.testing.assert_array_less(np.abs(slope.mean(0) - expected[0]), 5 * slope.std(0) / np.sqrt(len(noise)))
+        np.testing.assert_array_less(
+            np.abs(slope.mean(0) - expected[0]), 5 * slope.std(0) / np.sqrt(len(noise))
+        )
 
 
 def test_bernoulli_nll_is_scipys_for_binary_pixels_and_the_mean_of_it_for_grey_ones():
     logits = 3 * normal(4, 6)
     binary = (normal(4, 6, seed=1) > 0).astype(np.float32)
-    expected = -scipy.stats.bernoulli.logpmf(binary, scipy.special.expit(logits.astype(float))).sum(1)
+    expected = -scipy.stats.bernoulli.logpmf(binary, scipy.special.expit(logits.astype(float))).sum(
+        1
+    )
     np.testing.assert_allclose(models.bernoulli_nll(binary, logits), expected, rtol=1e-5)
     grey = np.full((4, 6), 0.3, np.float32)
     white, black = (models.bernoulli_nll(np.full_like(grey, level), logits) for level in (1, 0))
-    np.testing.assert_allclose(models.bernoulli_nll(grey, logits), 0.3 * white + 0.7 * black, rtol=1e-5)
+    np.testing.assert_allclose(
+        models.bernoulli_nll(grey, logits), 0.3 * white + 0.7 * black, rtol=1e-5
+    )
 
 
 def test_gaussian_nll_is_scipys():
     clean, decoded = normal(3, 50), normal(3, 50, seed=1)
     expected = -scipy.stats.norm.logpdf(clean.astype(float), decoded, 0.2).sum(1)
-    np.testing.assert_allclose(models.gaussian_nll(clean, decoded, np.float32(np.log(0.2))), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        models.gaussian_nll(clean, decoded, np.float32(np.log(0.2))), expected, rtol=1e-5
+    )
 
 
 def test_reparameterized_noise_has_the_mean_and_variance_asked_for():
@@ -85,7 +107,9 @@ def test_importance_log_likelihood_reaches_the_closed_form_of_a_linear_gaussian_
     # x = W z + noise, z ~ N(0, 1): x ~ N(0, W W' + s^2 I). The proposal is off on purpose.
     rng = np.random.default_rng(0)
     weights, std, x = rng.standard_normal((2, 5)), 0.7, rng.standard_normal((3, 5))
-    expected = scipy.stats.multivariate_normal(np.zeros(5), weights.T @ weights + std**2 * np.eye(5)).logpdf(x)
+    expected = scipy.stats.multivariate_normal(
+        np.zeros(5), weights.T @ weights + std**2 * np.eye(5)
+    ).logpdf(x)
     precision = np.eye(2) + weights @ weights.T / std**2
     mean = x @ weights.T / std**2 @ np.linalg.inv(precision) + 0.05
     log_var = np.log(2 * np.diag(np.linalg.inv(precision))) * np.ones((3, 1))
@@ -110,7 +134,13 @@ def linear_gaussian(size=5, latent=2, std=0.7):
     model.prior_means.assign(np.zeros((1, latent)))
     model.prior_log_vars.assign(np.zeros((1, latent)))
     model.log_std.assign(np.log(std))
-    return model, scipy.stats.multivariate_normal(np.zeros(size), weights.T @ weights + std**2 * np.eye(size)), weights
+    return (
+        model,
+        scipy.stats.multivariate_normal(
+            np.zeros(size), weights.T @ weights + std**2 * np.eye(size)
+        ),
+        weights,
+    )
 
 
 def test_the_likelihood_of_a_linear_model_is_the_closed_form_whatever_the_encoder_is_shown():
@@ -119,15 +149,21 @@ def test_the_likelihood_of_a_linear_model_is_the_closed_form_whatever_the_encode
     # Orthogonal rows make the posterior's covariance diagonal, so that the encoder can be right, shown -2 x for x.
     weights = np.linalg.qr(weights.T)[0].T.astype(np.float32) * [[1.5], [0.6]]
     model.decoder.layers[-1].set_weights([weights.astype(np.float32), np.zeros(5, np.float32)])
-    marginal = scipy.stats.multivariate_normal(np.zeros(5), weights.T @ weights + std**2 * np.eye(5))
+    marginal = scipy.stats.multivariate_normal(
+        np.zeros(5), weights.T @ weights + std**2 * np.eye(5)
+    )
     variance = 1 / (1 + (weights**2).sum(1) / std**2)
-    kernel = np.concatenate([(weights / std**2 * variance[:, None]).T / -2, np.zeros((5, 2))], axis=1)
+    kernel = np.concatenate(
+        [(weights / std**2 * variance[:, None]).T / -2, np.zeros((5, 2))], axis=1
+    )
     model.encoder.layers[-1].set_weights([kernel, np.concatenate([np.zeros(2), np.log(variance)])])
     clean = normal(6, 5, seed=9)
     exact = marginal.logpdf(clean)
     # One draw from the exact posterior already gives it: p(x | z) p(z) / q(z) is p(x) for every z.
     np.testing.assert_allclose(model.log_likelihood(-2 * clean, clean, 1, (1, 2)), exact, atol=1e-3)
-    off = model.log_likelihood(clean, clean, 1, (1, 2)).numpy()  # from the wrong place it is far below
+    off = model.log_likelihood(
+        clean, clean, 1, (1, 2)
+    ).numpy()  # from the wrong place it is far below
     assert np.mean(off) < np.mean(exact) - 1
     many = tf.function(lambda: model.log_likelihood(-1.5 * clean, clean, 20_000, (1, 2)))()
     np.testing.assert_allclose(many, exact, atol=0.1)
@@ -139,7 +175,9 @@ def test_a_new_model_of_sound_passes_little_noise_and_its_prior_is_about_where_c
         model = DVAE(200, likelihood, hidden=(100,), latent=4)
         z = normal(4000, 4, seed=1) * np.float32(np.sqrt(1.25))
         # A mixture of 200 of standard deviation 0.5, their centres standard normal: nearly N(0, 1.25).
-        difference = scipy.stats.norm.logpdf(z, 0, np.sqrt(1.25)).sum(1) - model.log_prior(z).numpy()
+        difference = (
+            scipy.stats.norm.logpdf(z, 0, np.sqrt(1.25)).sum(1) - model.log_prior(z).numpy()
+        )
         assert abs(np.mean(difference)) < 1  # nats; a spread of 5 would be 4 nats off
     model = DVAE(200, "gaussian", hidden=(100,), latent=4)
     passed = np.std(normal(500, 200) @ model.encoder.layers[0].kernel.numpy())
@@ -172,8 +210,12 @@ def test_the_loss_is_the_negative_elbo():
     std = float(tf.exp(model.log_std))
     nll = -scipy.stats.norm.logpdf(clean, decoded, std).sum(1)
     means, log_vars = model.prior_means.numpy(), model.prior_log_vars.numpy()
-    each = scipy.stats.norm.logpdf(z[:, None], means, np.exp(log_vars / 2)).sum(2) - np.log(len(means))
-    kl = scipy.stats.norm.logpdf(z, mean, np.exp(log_var / 2)).sum(1) - scipy.special.logsumexp(each, axis=1)
+    each = scipy.stats.norm.logpdf(z[:, None], means, np.exp(log_vars / 2)).sum(2) - np.log(
+        len(means)
+    )
+    kl = scipy.stats.norm.logpdf(z, mean, np.exp(log_var / 2)).sum(1) - scipy.special.logsumexp(
+        each, axis=1
+    )
     loss = model.compute_loss(x=clean, y=clean, y_pred=model(clean, noise=noise))
     assert float(loss) == pytest.approx((nll + kl).mean(), rel=1e-5)
 
@@ -182,7 +224,12 @@ def test_the_loss_is_the_negative_elbo():
 def test_a_model_comes_back_from_its_file(tmp_path, likelihood):
     keras.utils.set_random_seed(3)
     model = DVAE(
-        12, likelihood, hidden=(7, 5), latent=3, components=9, metadata={"experiment": "test", "shape": [3, 4]}
+        12,
+        likelihood,
+        hidden=(7, 5),
+        latent=3,
+        components=9,
+        metadata={"experiment": "test", "shape": [3, 4]},
     )
     model.prior_logits.assign(normal(9))
     if likelihood == "gaussian":
@@ -211,20 +258,47 @@ def test_what_is_no_model_of_ours_is_refused_in_one_line(tmp_path):
 
 
 def test_a_strangers_model_runs_no_code(tmp_path, monkeypatch):
-    (tmp_path / "strangers.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass DVAE: pass\n")
+    (tmp_path / "strangers.py").write_text(
+        f"open({str(tmp_path / 'ran')!r}, 'w')\nclass DVAE: pass\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     path = tmp_path / "model.keras"
-    code = marshal.dumps(compile(f"(lambda x: open({str(tmp_path / 'ran')!r}, 'w'))", "", "eval").co_consts[0])
+    code = marshal.dumps(
+        compile(f"(lambda x: open({str(tmp_path / 'ran')!r}, 'w'))", "", "eval").co_consts[0]
+    )
     code = {"class_name": "__lambda__", "config": {"code": base64.b64encode(code).decode()}}
-    model = {"class_name": "Lambda", "module": "keras.layers", "registered_name": None, "config": {"function": code}}
-    imported = {"class_name": "DVAE", "module": "strangers", "registered_name": "denoising_vae>DVAE", "config": {}}
+    model = {
+        "class_name": "Lambda",
+        "module": "keras.layers",
+        "registered_name": None,
+        "config": {"function": code},
+    }
+    imported = {
+        "class_name": "DVAE",
+        "module": "strangers",
+        "registered_name": "denoising_vae>DVAE",
+        "config": {},
+    }
     metadata = {"experiment": "sound", "layer": model}
     for config in (
         model,
-        {"class_name": "Sequential", "module": "keras", "registered_name": None, "config": {"layers": [model]}},
+        {
+            "class_name": "Sequential",
+            "module": "keras",
+            "registered_name": None,
+            "config": {"layers": [model]},
+        },
         imported,
         {**imported, "registered_name": "strangers>DVAE", "config": {"metadata": metadata}},
-        {**imported, "config": {"metadata": metadata, "input_size": imported, "hidden": [model], "latent": 2}},
+        {
+            **imported,
+            "config": {
+                "metadata": metadata,
+                "input_size": imported,
+                "hidden": [model],
+                "latent": 2,
+            },
+        },
     ):
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("metadata.json", '{"keras_version": "3.15.0"}')
@@ -239,7 +313,9 @@ def test_a_strangers_model_runs_no_code(tmp_path, monkeypatch):
 def kept(tmp_path_factory):
     """A small model's file: its members."""
     path = tmp_path_factory.mktemp("kept") / "model.keras"
-    DVAE(12, "gaussian", hidden=(7, 5), latent=3, components=2, metadata={"experiment": "sound"}).save(path)
+    DVAE(
+        12, "gaussian", hidden=(7, 5), latent=3, components=2, metadata={"experiment": "sound"}
+    ).save(path)
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -256,7 +332,9 @@ def weights(**values):
     with h5py.File(content, "w") as file:
         for name, value in values.items():
             file[name] = value
-        file.create_dataset("vast", shape=(10**12,), chunks=(1024,), dtype="f4") if not values else None
+        file.create_dataset(
+            "vast", shape=(10**12,), chunks=(1024,), dtype="f4"
+        ) if not values else None
     return content.getvalue()
 
 
@@ -272,16 +350,37 @@ def weights(**values):
         (lambda kept: changed(kept, hidden="75"), "layers of"),
         (lambda kept: changed(kept, likelihood="poisson"), "likelihood"),
         (lambda kept: changed(kept, components=10**9), "layers of"),
-        (lambda kept: changed(kept, metadata={"experiment": "sound", "format": 3}), "newer version"),
-        (lambda kept: changed(kept, metadata={"experiment": "sound", "format": 1}), "older version"),
-        (lambda kept: changed(kept, metadata={"experiment": "sound", "format": "two"}), "not a model"),
+        (
+            lambda kept: changed(kept, metadata={"experiment": "sound", "format": 3}),
+            "newer version",
+        ),
+        (
+            lambda kept: changed(kept, metadata={"experiment": "sound", "format": 1}),
+            "older version",
+        ),
+        (
+            lambda kept: changed(kept, metadata={"experiment": "sound", "format": "two"}),
+            "not a model",
+        ),
         (lambda kept: changed(kept, metadata={"shape": [3, 4]}), "not one that these scripts"),
         (lambda kept: {**kept, "model.weights.h5": weights()}, "vast is not in the file"),
-        (lambda kept: {**kept, "model.weights.h5": weights(vars=h5py.ExternalLink("/etc/hosts", "x"))}, "not in the"),
-        (lambda kept: {**kept, "model.weights.h5": weights(vars=h5py.SoftLink("/encoder"))}, "not in the file"),
+        (
+            lambda kept: {
+                **kept,
+                "model.weights.h5": weights(vars=h5py.ExternalLink("/etc/hosts", "x")),
+            },
+            "not in the",
+        ),
+        (
+            lambda kept: {**kept, "model.weights.h5": weights(vars=h5py.SoftLink("/encoder"))},
+            "not in the file",
+        ),
         (lambda kept: {**kept, "model.weights.h5": weights(vars=np.zeros(3))}, "not a model"),
         (lambda kept: {**kept, "config.json": "[" * 10**5}, "not a model"),
-        (lambda kept: {name: kept[name] for name in ("metadata.json", "config.json")}, "not a model"),
+        (
+            lambda kept: {name: kept[name] for name in ("metadata.json", "config.json")},
+            "not a model",
+        ),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused_in_one_line(tmp_path, kept, change, words):
@@ -322,10 +421,14 @@ def test_generated_pixels_are_probabilities_from_z_of_the_prior():
     assert pixels.min() > 0 and pixels.max() < 1
     z = scipy.special.logit(pixels.astype(float))
     for axis, (first, second) in enumerate([((-2, 1), (2, 0.5)), ((1, 2), (0, 1))]):
-        cdf = lambda x: 0.3 * scipy.stats.norm.cdf(x, *first) + 0.7 * scipy.stats.norm.cdf(x, *second)  # noqa: E731, B023
+        cdf = lambda x: (
+            0.3 * scipy.stats.norm.cdf(x, *first) + 0.7 * scipy.stats.norm.cdf(x, *second)
+        )  # noqa: E731, B023
         assert scipy.stats.kstest(z[:, axis], cdf).pvalue > 1e-3
     left = z[:, 0] < 0  # nearly all of the first Gaussian, which is the higher one
-    assert left.mean() == pytest.approx(0.3, abs=0.02) and z[left, 1].mean() == pytest.approx(1, abs=0.1)
+    assert left.mean() == pytest.approx(0.3, abs=0.02) and z[left, 1].mean() == pytest.approx(
+        1, abs=0.1
+    )
 
 
 def test_it_learns_with_keras_own_fit():

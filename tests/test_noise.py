@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 
 from audio_utils import snr_db
-from media import noise
+from signals import noise
 
 RATE = 8000
 TIME = np.arange(4 * RATE) / RATE
 RNG = np.random.default_rng(0)
 WHITE = RNG.standard_normal(TIME.size)
-TONES = sum(np.sin(2 * np.pi * f * TIME) * np.exp(-3 * (TIME % d)) for f, d in ((220, 0.5), (440, 0.5), (1318, 0.7)))
+TONES = sum(
+    np.sin(2 * np.pi * f * TIME) * np.exp(-3 * (TIME % d))
+    for f, d in ((220, 0.5), (440, 0.5), (1318, 0.7))
+)
 TONES *= 0.4 / np.sqrt(np.mean(TONES**2))
 FRAMES = noise.transform(RATE)
 
@@ -45,7 +48,9 @@ def test_the_power_of_noise_is_found_under_tones_drawn_roughly_and_chopped(colou
 
 def test_a_tone_that_never_rests_is_no_noise_though_nobody_draws_it():
     steady = np.sin(2 * np.pi * 1000 * TIME)
-    found = noise.noise_power(noise.quiet_power(FRAMES, steady + 0.01 * WHITE, np.zeros_like(steady), chopped() * 0))
+    found = noise.noise_power(
+        noise.quiet_power(FRAMES, steady + 0.01 * WHITE, np.zeros_like(steady), chopped() * 0)
+    )
     assert 10 * np.log10(found.max() / (1e-4 * np.sum(FRAMES.win**2))) < 2
 
 
@@ -61,14 +66,20 @@ def test_wieners_gain_is_that_of_each_frequencys_powers():
     power = np.full(FRAMES.f_pts, 3e4)
     passed = noise.wiener(FRAMES, 2 * tone, tone, power, sure=np.inf)
     middle = slice(4 * size, 5 * size)
-    heard, drawn, after = (np.fft.rfft(part[middle] * FRAMES.win) for part in (2 * tone, tone, passed))
+    heard, drawn, after = (
+        np.fft.rfft(part[middle] * FRAMES.win) for part in (2 * tone, tone, passed)
+    )
     gain = abs(drawn[64]) ** 2 / (abs(drawn[64]) ** 2 + 3e4)
     assert 0.3 < gain < 0.9
     # Of the three frequencies that a Hann frame spreads a tone over, the outer two have a quarter of its power.
     side = abs(drawn[63]) ** 2 / (abs(drawn[63]) ** 2 + 3e4)
     assert abs(after[64] / heard[64]) == pytest.approx((2 * gain + side) / 3, abs=0.05)
-    sure = noise.wiener(FRAMES, 2 * tone, 0 * tone, power, sure=1)  # nobody draws it, but it is surely no noise
-    assert snr_db(2 * tone[middle], sure[middle]) > 3 and not np.any(noise.wiener(FRAMES, tone, 0 * tone, power, 1e9))
+    sure = noise.wiener(
+        FRAMES, 2 * tone, 0 * tone, power, sure=1
+    )  # nobody draws it, but it is surely no noise
+    assert snr_db(2 * tone[middle], sure[middle]) > 3 and not np.any(
+        noise.wiener(FRAMES, tone, 0 * tone, power, 1e9)
+    )
 
 
 def test_shares_are_those_of_the_inverse_errors():
@@ -83,7 +94,9 @@ def test_trial_gaps_lie_between_the_gaps_and_are_as_long(every):
     mask = chopped(every=every)
     trials = noise.trial_gaps(mask)
     assert not (trials & mask).any() and 10 <= len(noise.edges(trials)) <= noise.TRIALS
-    assert set(np.ptp(noise.edges(trials), axis=1)[1:-1]) == {160}  # the rooms at the ends may be small
+    assert set(np.ptp(noise.edges(trials), axis=1)[1:-1]) == {
+        160
+    }  # the rooms at the ends may be small
     assert np.ptp(noise.edges(trials)) > 0.8 * TIME.size
     assert not noise.trial_gaps(mask * 0).any()
 
@@ -97,8 +110,12 @@ def test_a_noisy_chopped_sound_comes_out_better_than_what_is_drawn_and_than_the_
     restored, found_db = mended(observed, mask, drawn)
     power = np.full(FRAMES.f_pts, level**2 * np.sum(FRAMES.win**2))
     classic = noise.classic_wiener(FRAMES, np.where(mask == 1, drawn, observed), power)
-    assert snr_db(TONES, restored) > max(snr_db(TONES, drawn) + 1, snr_db(TONES, classic) + 0.5 * (level_db > -20))
-    assert found_db == pytest.approx(level_db, abs=2 if level_db > -20 else 5)  # more hides what is not drawn
+    assert snr_db(TONES, restored) > max(
+        snr_db(TONES, drawn) + 1, snr_db(TONES, classic) + 0.5 * (level_db > -20)
+    )
+    assert found_db == pytest.approx(
+        level_db, abs=2 if level_db > -20 else 5
+    )  # more hides what is not drawn
 
 
 def test_a_sound_without_noise_keeps_all_that_is_observed():
@@ -140,7 +157,10 @@ def test_gaps_too_long_for_autoregression_are_filled_with_what_is_drawn():
 
 def test_gaps_are_filled_with_what_is_drawn_before_the_noise_is_taken_out_around_them():
     mask = chopped()
-    observed, power = (TONES + 0.1 * WHITE) * (1 - mask), np.full(FRAMES.f_pts, 0.1**2 * np.sum(FRAMES.win**2))
+    observed, power = (
+        (TONES + 0.1 * WHITE) * (1 - mask),
+        np.full(FRAMES.f_pts, 0.1**2 * np.sum(FRAMES.win**2)),
+    )
     alone, *_ = noise.continuations(FRAMES, observed, mask, TONES, power)
     assert snr_db(TONES[mask == 1], alone) > 12  # 28; 6 with zeros in the gaps
 
@@ -151,7 +171,9 @@ def test_trial_gaps_leave_something_observed_on_both_sides():
     assert len(noise.edges(mask | trials)) == len(noise.edges(mask)) + len(noise.edges(trials))
 
 
-@pytest.mark.parametrize("redraw", [lambda sound, missing: sound, lambda sound, missing: TONES * (1 - missing)])
+@pytest.mark.parametrize(
+    "redraw", [lambda sound, missing: sound, lambda sound, missing: TONES * (1 - missing)]
+)
 def test_a_network_that_only_repeats_what_it_hears_has_no_share(redraw):
     mask = chopped()
     *_, weights = noise.tried(TONES * (1 - mask), mask, RATE, redraw)
@@ -162,7 +184,9 @@ def test_the_level_of_noise_does_not_depend_on_how_much_is_missing():
     levels = []
     for gap in (160, 800):
         mask = chopped(gap=gap)
-        _, level_db, _ = noise.tried((TONES + 0.1 * WHITE) * (1 - mask), mask, RATE, lambda sound, missing: TONES)
+        _, level_db, _ = noise.tried(
+            (TONES + 0.1 * WHITE) * (1 - mask), mask, RATE, lambda sound, missing: TONES
+        )
         levels.append(level_db)
     assert levels[1] == pytest.approx(levels[0], abs=1.5)
 
@@ -170,7 +194,12 @@ def test_the_level_of_noise_does_not_depend_on_how_much_is_missing():
 def test_noise_is_taken_out_best_at_the_power_it_has():
     observed, power = TONES + 0.1 * WHITE, np.full(FRAMES.f_pts, 0.1**2 * np.sum(FRAMES.win**2))
     found = [
-        snr_db(TONES, noise.restored(observed, np.zeros(TIME.size, int), TONES, RATE, share * power, np.zeros(3)))
+        snr_db(
+            TONES,
+            noise.restored(
+                observed, np.zeros(TIME.size, int), TONES, RATE, share * power, np.zeros(3)
+            ),
+        )
         for share in (0.4, 1, 2.5)
     ]
     assert found[1] == max(found)

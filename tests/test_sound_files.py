@@ -10,9 +10,9 @@ import pytest
 import scipy.stats
 import soundfile
 
+from files import sound_files
 from harness import UserError
 from harness.quiet_tensorflow import tf
-from media import sound_files
 
 RATE, WINDOW, RMS = 16000, 1024, 0.4
 FORMATS = [
@@ -80,7 +80,14 @@ def test_quiet_and_loud_files_get_one_level_and_leave_no_file(tmp_path):
 
 
 def test_silence_is_never_drawn_and_sound_always_may_be(tmp_path):
-    pieces = [np.zeros(5000), noise(1), np.zeros(40_000), noise(0.5, 1), 1e-5 * noise(2, 2), noise(0.4, 3)]
+    pieces = [
+        np.zeros(5000),
+        noise(1),
+        np.zeros(40_000),
+        noise(0.5, 1),
+        1e-5 * noise(2, 2),
+        noise(0.4, 3),
+    ]
     soundfile.write(tmp_path / "a.wav", np.concatenate([*pieces, noise(3, 4)]), RATE, "FLOAT")
     sounds = load(tmp_path / "a.wav")
     samples = np.array(sounds.samples)
@@ -114,7 +121,9 @@ def test_training_and_held_out_share_no_sample(tmp_path, files):
     edges = np.cumsum(list(lengths.values()))
     for places in sounds.places.values():
         first = starts(places)
-        file_of_first, file_of_last = (np.searchsorted(edges, at, "right") for at in (first, first + WINDOW - 1))
+        file_of_first, file_of_last = (
+            np.searchsorted(edges, at, "right") for at in (first, first + WINDOW - 1)
+        )
         np.testing.assert_array_equal(file_of_first, file_of_last)
     if files >= 5:  # whole files
         named = [name for name in lengths if name in sounds.summary]
@@ -122,7 +131,9 @@ def test_training_and_held_out_share_no_sample(tmp_path, files):
         assert len(named) == max(1, round(files / 10))
         assert edges[list(lengths).index(named[0])] - lengths[named[0]] == of_file[0]
     seconds = sounds.provenance["training_seconds"], sounds.provenance["held_out_seconds"]
-    assert sounds.provenance["files"] == files and sum(seconds) == pytest.approx(sounds.samples.size / RATE)
+    assert sounds.provenance["files"] == files and sum(seconds) == pytest.approx(
+        sounds.samples.size / RATE
+    )
     # The long input is held out.
     every = np.lib.stride_tricks.sliding_window_view(sounds.samples, 64)
     (found,) = np.flatnonzero((every == sounds.long_sound[:64].astype(np.float32)).all(axis=1))
@@ -234,7 +245,9 @@ def test_bad_files_in_a_folder_are_skipped_as_long_as_something_is_usable(bad, t
         soundfile.write(tmp_path / f"good {number}.wav", noise(2, number), RATE)
     sounds = load(tmp_path)
     assert sounds.samples.size == 4 * RATE
-    assert sorted(line.split(": ")[0] for line in sounds.skipped) == sorted(str(tmp_path / name) for name in WORDS)
+    assert sorted(line.split(": ")[0] for line in sounds.skipped) == sorted(
+        str(tmp_path / name) for name in WORDS
+    )
 
 
 def test_nothing_there_or_nothing_left_to_hold_out_is_refused(tmp_path):
@@ -257,7 +270,11 @@ def test_a_compressed_bomb_does_not_fill_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(sound_files, "MOST_HOURS", 10 / 3600)
     sounds = load(tmp_path)
     assert sounds.samples.size == 3 * RATE
-    assert len(sounds.skipped) == 1 and "bomb.flac" in sounds.skipped[0] and "hours" in sounds.skipped[0]
+    assert (
+        len(sounds.skipped) == 1
+        and "bomb.flac" in sounds.skipped[0]
+        and "hours" in sounds.skipped[0]
+    )
 
 
 def mp3(path, signal, mode="VARIABLE"):
@@ -274,7 +291,9 @@ def without_xing(content):
 
 
 def test_an_mp3_that_tells_no_length_or_a_wrong_one_is_read_to_its_end(tmp_path):
-    quiet_then_loud = np.concatenate([noise(4, level=1e-4), noise(6, 1, 0.2)])  # few bytes, then many
+    quiet_then_loud = np.concatenate(
+        [noise(4, level=1e-4), noise(6, 1, 0.2)]
+    )  # few bytes, then many
     whole = mp3(tmp_path / "whole.mp3", quiet_then_loud)
     pictures = b"ID3\x03\0\0" + bytes([0, 6, 0, 0]) + b"APIC" + bytes(6 * 128 * 128 - 4)
     contents = {
@@ -295,7 +314,9 @@ def test_an_mp3_that_tells_no_length_or_a_wrong_one_is_read_to_its_end(tmp_path)
 @pytest.mark.parametrize("order", ["RIFF", "RIFX"])
 def test_a_wav_whose_recorder_crashed_is_read_to_its_end(tmp_path, order, told):
     signal = noise(10)
-    soundfile.write(tmp_path / "a.wav", signal, RATE, "PCM_16", endian="BIG" if order == "RIFX" else "FILE")
+    soundfile.write(
+        tmp_path / "a.wav", signal, RATE, "PCM_16", endian="BIG" if order == "RIFX" else "FILE"
+    )
     content = bytearray((tmp_path / "a.wav").read_bytes())
     at = content.index(b"data") + 4
     content[at : at + 4] = told.to_bytes(4, "big" if order == "RIFX" else "little")
@@ -337,7 +358,9 @@ def test_channels_that_cancel_leave_the_one_that_sounds(tmp_path):
         heard = np.concatenate(list(sound_files.decode(tmp_path / "a.wav", RATE)))
         loudest = max(factors, key=abs)
         np.testing.assert_allclose(heard, (tone * loudest + offset), atol=1e-6)
-    soundfile.write(tmp_path / "a.wav", np.outer(tone, (1, 0, 0, 0, 0, 0)), RATE, "FLOAT")  # one sounds: the mean stays
+    soundfile.write(
+        tmp_path / "a.wav", np.outer(tone, (1, 0, 0, 0, 0, 0)), RATE, "FLOAT"
+    )  # one sounds: the mean stays
     heard = np.concatenate(list(sound_files.decode(tmp_path / "a.wav", RATE)))
     np.testing.assert_allclose(heard, tone / 6, atol=1e-6)
 
@@ -345,7 +368,9 @@ def test_channels_that_cancel_leave_the_one_that_sounds(tmp_path):
 @pytest.mark.parametrize("while_sounding", [0.0, 0.05])
 def test_silence_with_an_offset_is_silence(tmp_path, while_sounding):
     tone = sine(440, 1.5, RATE)[:, 0] + while_sounding
-    soundfile.write(tmp_path / "a.wav", np.concatenate([tone, np.full(3 * RATE, 0.05), tone]), RATE, "FLOAT")
+    soundfile.write(
+        tmp_path / "a.wav", np.concatenate([tone, np.full(3 * RATE, 0.05), tone]), RATE, "FLOAT"
+    )
     sounds = load(tmp_path / "a.wav")
     for places in sounds.places.values():
         first = starts(places)

@@ -42,7 +42,9 @@ def test_the_learning_rate_warms_up_and_falls_to_zero_as_a_cosine():
     assert float(rate) == 0
     rates = np.array([float(schedule(i)) for i in range(451)])
     np.testing.assert_allclose(rates[:50], 0.01 * np.arange(50) / 50, atol=1e-8)
-    np.testing.assert_allclose(rates[50:], 0.005 * (1 + np.cos(np.pi * np.arange(401) / 400)), atol=1e-7)
+    np.testing.assert_allclose(
+        rates[50:], 0.005 * (1 + np.cos(np.pi * np.arange(401) / 400)), atol=1e-7
+    )
 
 
 def test_only_kernels_decay_by_a_tenth_of_the_learning_rate():
@@ -55,14 +57,25 @@ def test_only_kernels_decay_by_a_tenth_of_the_learning_rate():
     kept = 1.0
     for _ in range(20):
         kept *= 1 - 0.1 * float(optimizer.learning_rate)
-        optimizer.apply([tf.zeros_like(weight) for weight in model.trainable_variables], model.trainable_variables)
+        optimizer.apply(
+            [tf.zeros_like(weight) for weight in model.trainable_variables],
+            model.trainable_variables,
+        )
     assert kept < 0.2
     for weight, old in zip(model.trainable_variables, before):
-        np.testing.assert_allclose(weight, old * (kept if "kernel" in weight.name else 1), rtol=1e-3)
+        np.testing.assert_allclose(
+            weight, old * (kept if "kernel" in weight.name else 1), rtol=1e-3
+        )
 
 
 def settings(**changed):
-    defaults = {"batch_size": 32, "iters": 130, "kl_warm_up": 0.25, "learning_rate": 0.01, "seed": 1}
+    defaults = {
+        "batch_size": 32,
+        "iters": 130,
+        "kl_warm_up": 0.25,
+        "learning_rate": 0.01,
+        "seed": 1,
+    }
     return types.SimpleNamespace(**defaults | changed)
 
 
@@ -85,15 +98,21 @@ def least_loss(seen):
     learned, so the scale is free); the decoder is the regression of the whole example on z.
     """
     observed = COVARIANCE[seen, seen]
-    direction = np.linalg.solve(observed, FACTOR[seen])  # E[factor | observed] = direction . observed
+    direction = np.linalg.solve(
+        observed, FACTOR[seen]
+    )  # E[factor | observed] = direction . observed
     direction = direction / np.sqrt(direction @ observed @ direction)
     shared = COVARIANCE[:, seen] @ direction  # covariance of the example with the unit estimate
 
     def loss(v):
         residual = np.trace(COVARIANCE) - (1 - v) * shared @ shared
-        return 0.5 * FACTOR.size * np.log(2 * np.pi * np.e * residual / FACTOR.size) - 0.5 * np.log(v)
+        return 0.5 * FACTOR.size * np.log(2 * np.pi * np.e * residual / FACTOR.size) - 0.5 * np.log(
+            v
+        )
 
-    return scipy.optimize.minimize_scalar(loss, bounds=(1e-6, 1), method="bounded").fun, np.outer(shared, direction)
+    return scipy.optimize.minimize_scalar(loss, bounds=(1e-6, 1), method="bounded").fun, np.outer(
+        shared, direction
+    )
 
 
 def test_the_compiled_loop_arrives_at_the_optimum_of_a_linear_gaussian_problem():
@@ -105,7 +124,9 @@ def test_the_compiled_loop_arrives_at_the_optimum_of_a_linear_gaussian_problem()
     copying, _ = least_loss(slice(None))
     assert copying < denoising - 0.4  # what a network would reach that is shown what it shall find
     corrupted, clean = half_hidden((5, 6), 100_000)
-    reached = np.mean([training.held_out_losses(model, *half_hidden((5, k), 20_000))["loss"] for k in range(5)])
+    reached = np.mean(
+        [training.held_out_losses(model, *half_hidden((5, k), 20_000))["loss"] for k in range(5)]
+    )
     assert reached == pytest.approx(denoising, abs=0.02)
     assert losses[1000] == pytest.approx(denoising, abs=0.05)
     # And there it makes of its input what the best linear estimate is, up to the shrinkage of a noisy z.
@@ -119,13 +140,17 @@ def test_the_compiled_loop_arrives_at_the_optimum_of_a_linear_gaussian_problem()
 def test_the_loss_of_a_checkpoint_is_the_mean_since_the_one_before():
     keras.utils.set_random_seed(1)
     model = DVAE(16, "gaussian", hidden=(8,), latent=2)
-    how = settings(iters=130, learning_rate=1e-30)  # so that every iteration's loss is that of the first weights
+    how = settings(
+        iters=130, learning_rate=1e-30
+    )  # so that every iteration's loss is that of the first weights
     told = dict(training.train(model, correlated, how))
     assert np.isnan(told[0])
     each = []
     for i in range(130):
         corrupted, clean, noise = training.draw_batch(correlated, 2, how, i)
-        each.append(sum(float(part) for part in model.nll_and_kl(clean, model(corrupted, noise=noise))))
+        each.append(
+            sum(float(part) for part in model.nll_and_kl(clean, model(corrupted, noise=noise)))
+        )
     assert told[100] == pytest.approx(np.mean(each[:100]), rel=1e-5)
     assert told[130] == pytest.approx(np.mean(each[100:]), rel=1e-5)
 
@@ -144,11 +169,15 @@ def test_the_posteriors_noise_is_normal_and_of_each_iteration_and_replica_alone(
     draws = [noise.numpy() for *_, noise in whole + parts]
     for noise in draws:
         assert scipy.stats.kstest(noise.ravel(), "norm").pvalue > 1e-3
-    draws += [corrupt.normal((500, 40), seed).numpy() for seed in seeds[:3]]  # what a batch may be made of
+    draws += [
+        corrupt.normal((500, 40), seed).numpy() for seed in seeds[:3]
+    ]  # what a batch may be made of
     for i, noise in enumerate(draws):
         for other in draws[:i]:
             size = min(noise.size, other.size)
-            assert abs(np.corrcoef(noise.ravel()[:size], other.ravel()[:size])[0, 1]) < 5 / np.sqrt(size)
+            assert abs(np.corrcoef(noise.ravel()[:size], other.ravel()[:size])[0, 1]) < 5 / np.sqrt(
+                size
+            )
     examples = [clean.numpy()[:, 0].tolist() for _, clean, _ in whole + parts]
     assert len({value for values in examples for value in values}) == 3 * 500 + 500
 
@@ -171,7 +200,11 @@ def test_an_update_waits_for_the_one_before_and_its_batch_does_not():
             return operation is before or any([needs(each, seen) for each in earlier])
 
     least = len(model.trainable_variables)  # it takes them all
-    (update,) = [op for op in graph.get_operations() if "PartitionedCall" in op.type and len(op.inputs) > least]
+    (update,) = [
+        op
+        for op in graph.get_operations()
+        if "PartitionedCall" in op.type and len(op.inputs) > least
+    ]
     assert needs(update, set())
     examples = [tensor.op for tensor in update.inputs if tensor.shape.rank == 2]
     assert len(examples) == 3 and not any(needs(op, set()) for op in examples)
@@ -182,10 +215,15 @@ def test_the_kl_divergence_counts_from_nothing_to_all():
     np.testing.assert_allclose(weights, np.minimum(1, np.arange(401) / 100), atol=1e-6)
     keras.utils.set_random_seed(1)
     first = DVAE(16, "gaussian", hidden=(8,), latent=2)
-    for iterations, moves in ((1, False), (2, True)):  # the first update is without it, and only it meets the prior
+    for iterations, moves in (
+        (1, False),
+        (2, True),
+    ):  # the first update is without it, and only it meets the prior
         _, weights = run(1, iterations)
         moved = [not np.array_equal(new, old) for new, old in zip(weights, first.weights)]
-        assert [move for move, old in zip(moved, first.weights) if "prior" in old.name] == [moves] * 3
+        assert [move for move, old in zip(moved, first.weights) if "prior" in old.name] == [
+            moves
+        ] * 3
         assert all(move for move, old in zip(moved, first.weights) if "kernel" in old.name)
 
 
@@ -196,7 +234,10 @@ def test_a_fifth_through_a_run_the_kl_divergence_counts_as_its_script_has_it(scr
         return clean, clean
 
     keras.utils.set_random_seed(1)
-    model, how = DVAE(16, "gaussian", hidden=(8,), latent=2), script.Settings(iters=100, batch_size=32)
+    model, how = (
+        DVAE(16, "gaussian", hidden=(8,), latent=2),
+        script.Settings(iters=100, batch_size=32),
+    )
     optimizer = keras.optimizers.SGD(1.0)  # so that a step is the gradient
     optimizer.build(model.trainable_variables)
     corrupted, clean, noise = training.draw_batch(both, 2, how, 20)
@@ -204,7 +245,9 @@ def test_a_fifth_through_a_run_the_kl_divergence_counts_as_its_script_has_it(scr
         kl = model.nll_and_kl(clean, model(corrupted, noise=noise))[1]
     slope, before = tape.gradient(kl, model.prior_means.value).numpy(), model.prior_means.numpy()
     training.build_step(model, optimizer, both, how)(tf.constant(20), tf.constant(0.0), tf.zeros(4))
-    np.testing.assert_allclose(before - model.prior_means.numpy(), counts * slope, atol=1e-3 * np.abs(slope).max())
+    np.testing.assert_allclose(
+        before - model.prior_means.numpy(), counts * slope, atol=1e-3 * np.abs(slope).max()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +282,12 @@ def without_xla():
     """Compiling takes longer than all else in short runs; what is compiled is tested above and with the scripts."""
     traced = tf.function
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tf, "function", lambda *function, **_: traced(*function) if function else traced, raising=False)
+        patch.setattr(
+            tf,
+            "function",
+            lambda *function, **_: traced(*function) if function else traced,
+            raising=False,
+        )
         yield
 
 
@@ -250,7 +298,9 @@ def run(seed, iterations=130, make_batch=correlated, folder=None, stop_at=None):
     path = folder and folder / "checkpoint.npz"
     stand_in = types.SimpleNamespace(workers=Workers(), checkpoint=path, rows=[])
     with without_xla():
-        for iteration, loss in training.train(model, make_batch, settings(iters=iterations, seed=seed), stand_in):
+        for iteration, loss in training.train(
+            model, make_batch, settings(iters=iterations, seed=seed), stand_in
+        ):
             if iteration == stop_at:
                 break
             scores = training.held_out_losses(model, *correlated((1, 1)))
@@ -269,7 +319,9 @@ def test_on_a_gpu_training_asks_for_the_same_bits_each_time(monkeypatch, gpus):
     """TensorFlow is only told of one; where there is one, the tests below look at the bits."""
     from tensorflow.python.util import _pywrap_determinism  # there is no public way back
 
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: gpus if kind == "GPU" else [])
+    monkeypatch.setattr(
+        tf.config, "list_physical_devices", lambda kind=None: gpus if kind == "GPU" else []
+    )
     model = DVAE(16, "gaussian", hidden=(8,), latent=2)
     before = _pywrap_determinism.is_enabled()
     _pywrap_determinism.enable(False)
@@ -307,7 +359,9 @@ def test_a_run_stopped_before_it_has_drawn_goes_on_to_the_same_end(tmp_path, who
     assert same(run(1, folder=tmp_path), whole)
 
 
-def test_an_interrupted_run_saves_where_it_is_and_goes_on_to_the_same_end(tmp_path, whole, interruptible):
+def test_an_interrupted_run_saves_where_it_is_and_goes_on_to_the_same_end(
+    tmp_path, whole, interruptible
+):
     for number, at in ((signal.SIGINT, 50), (signal.SIGTERM, 30)):
         calls = []
 
@@ -345,12 +399,16 @@ def test_a_finished_run_goes_on_for_more_iterations_at_the_longer_runs_learning_
 def test_saving_in_between_changes_nothing(tmp_path, monkeypatch, whole):
     monkeypatch.setattr(checkpoint, "SECONDS", 0)
     saved = []
-    monkeypatch.setattr(checkpoint, "save", lambda path, variables, state: saved.append(state["iteration"]))
+    monkeypatch.setattr(
+        checkpoint, "save", lambda path, variables, state: saved.append(state["iteration"])
+    )
     assert same(run(1, folder=tmp_path), whole)
     assert saved == [20, 40, 60, 80, 100, 120, 130]
 
 
-@pytest.mark.parametrize("bad, at, told", [("loss", 116, 117), ("gradient", 116, 118), ("gradient", 129, 130)])
+@pytest.mark.parametrize(
+    "bad, at, told", [("loss", 116, 117), ("gradient", 116, 118), ("gradient", 129, 130)]
+)
 def test_numbers_that_are_not_finite_stop_the_run(tmp_path, monkeypatch, bad, at, told):
     the_seed = tf.random.split(tf.random.fold_in((1, training.TRAINING), at))[0]
 
@@ -359,13 +417,20 @@ def test_numbers_that_are_not_finite_stop_the_run(tmp_path, monkeypatch, bad, at
         poison = tf.reduce_all(seed == the_seed)
         return corrupted, tf.where(poison, np.float32("nan" if bad == "loss" else 0), clean)
 
-    def nll_with_a_root(model, clean, decoded):  # its derivative at 0, where only the poisoned batch is, is infinite
-        return whole_nll(model, clean, decoded) + tf.sqrt(model.log_std**2 * tf.reduce_sum(clean**2))
+    def nll_with_a_root(
+        model, clean, decoded
+    ):  # its derivative at 0, where only the poisoned batch is, is infinite
+        return whole_nll(model, clean, decoded) + tf.sqrt(
+            model.log_std**2 * tf.reduce_sum(clean**2)
+        )
 
     whole_nll = DVAE.nll
     if bad == "gradient":
         monkeypatch.setattr(DVAE, "nll", nll_with_a_root)
-    with pytest.raises(FloatingPointError, match=rf"iteration {told}: .* learning rate \S+; .* iteration 100 is kept"):
+    with pytest.raises(
+        FloatingPointError,
+        match=rf"iteration {told}: .* learning rate \S+; .* iteration 100 is kept",
+    ):
         run(1, make_batch=poisoned, folder=tmp_path)
     with np.load(tmp_path / "checkpoint.npz") as file:
         assert json.loads(str(file["state"]))["iteration"] == 100
@@ -398,7 +463,9 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, saved):
     with np.load(path) as file:
         arrays = dict(file)
     refused("other data", seed=2)
-    refused("other data", make_batch=lambda seed, count: [2 * part for part in correlated(seed, count)])
+    refused(
+        "other data", make_batch=lambda seed, count: [2 * part for part in correlated(seed, count)]
+    )
     for cut in (0, 10, len(saved) - 30):
         path.write_bytes(saved[:cut])
         refused("not a whole checkpoint")
@@ -414,6 +481,8 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, saved):
     for bad in ({**state, "rows": 3}, {**state, "first_batch": ["x"]}, {}, []):
         np.savez(path, **{**arrays, "state": json.dumps(bad)})
         refused("not a whole checkpoint")
-    state["first_batch"] = [value * (1 + 1e-6) for value in state["first_batch"]]  # another machine's rounding
+    state["first_batch"] = [
+        value * (1 + 1e-6) for value in state["first_batch"]
+    ]  # another machine's rounding
     np.savez(path, **{**arrays, "state": json.dumps(state)})
     assert run(1, folder=tmp_path)[0][-1]["iteration"] == 130

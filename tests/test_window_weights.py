@@ -25,7 +25,9 @@ def by_the_rule(corrupted, mask, reconstruct):
         whole = error.sum() / observed.sum() if observed.sum() >= WINDOW / 8 else 1e3
         for n in range(WINDOW):
             around = slice(max(0, n - near // 2), n - near // 2 + near)
-            local = (error[around].sum() / near + whole / near) / (observed[around].sum() / near + 1 / near)
+            local = (error[around].sum() / near + whole / near) / (
+                observed[around].sum() / near + 1 / near
+            )
             taper = np.sin(np.pi * (n + 1) / (WINDOW + 1)) ** 2
             weight = taper * np.clip(whole * local, 1e-8, 1e8) ** -4
             total[start + n] += weight * made[n]
@@ -46,7 +48,9 @@ def test_windows_are_weighted_as_the_rule_says(samples):
         return (windows @ mixing + 0.1).astype(np.float32)
 
     restored = inference.restore(corrupted, mask, reconstruct, WINDOW, HOP)
-    np.testing.assert_allclose(restored, by_the_rule(corrupted, mask, reconstruct), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        restored, by_the_rule(corrupted, mask, reconstruct), rtol=1e-3, atol=1e-4
+    )
 
 
 def test_a_window_that_sees_next_to_nothing_and_one_that_is_wrong_here_do_not_count():

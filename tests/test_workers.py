@@ -59,7 +59,13 @@ def test_tf_config_says_who_this_is(environment):
 
 
 def test_a_step_of_a_slurm_job_says_who_this_is(environment):
-    values = {"STEP_NUM_TASKS": 3, "STEP_NODELIST": "n[1-2]", "STEP_TASKS_PER_NODE": "2,1", "PROCID": 2, "JOB_ID": 7}
+    values = {
+        "STEP_NUM_TASKS": 3,
+        "STEP_NODELIST": "n[1-2]",
+        "STEP_TASKS_PER_NODE": "2,1",
+        "PROCID": 2,
+        "JOB_ID": 7,
+    }
     for name, value in values.items():
         environment.setenv(f"SLURM_{name}", str(value))
     environment.setenv("SLURMD_NODENAME", "n2")
@@ -84,9 +90,14 @@ def free_ports(count):
 def test_a_worker_that_does_not_come_is_named():
     addresses = [("127.0.0.1", port) for port in free_ports(3)]
     with socket.create_server(addresses[1]):
-        with pytest.raises(UserError, match=rf"worker 2 of 3 at 127.0.0.1:{addresses[2][1]} did not come .* DVAE_WAIT"):
+        with pytest.raises(
+            UserError,
+            match=rf"worker 2 of 3 at 127.0.0.1:{addresses[2][1]} did not come .* DVAE_WAIT",
+        ):
             workers._meet(0, addresses, 0.5)
-        with pytest.raises(UserError, match=rf"127.0.0.1:{addresses[1][1]}, this worker's address: .*in use"):
+        with pytest.raises(
+            UserError, match=rf"127.0.0.1:{addresses[1][1]}, this worker's address: .*in use"
+        ):
             workers._meet(1, addresses, 0.5)
 
 
@@ -134,14 +145,21 @@ def losses(folder=None, number=None, made_before=None, resume=False):
         return make_batch(seed, count)
 
     settings = Settings(
-        iters=ITERATIONS, batch_size=25, learning_rate=0.01, seed=1, out=Path(folder or "none"), resume=resume
+        iters=ITERATIONS,
+        batch_size=25,
+        learning_rate=0.01,
+        seed=1,
+        out=Path(folder or "none"),
+        resume=resume,
     )
     with Run(settings) as run, pytest.MonkeyPatch.context() as patch:
         run.record({})
         keras.utils.set_random_seed(1)
         with run.workers.strategy.scope():
             model = DVAE(16, "gaussian", hidden=(8,), latent=2)
-        patch.setattr(training, "checkpoint_iterations", lambda iterations: list(range(iterations + 1)))
+        patch.setattr(
+            training, "checkpoint_iterations", lambda iterations: list(range(iterations + 1))
+        )
         for iteration, _ in training.train(model, counted, settings, run):
             yield iteration, training.held_out_losses(model, *make_batch((5, 5), 1000))["loss"]
 
@@ -188,18 +206,37 @@ def gradients_of_two_replicas():
         nll, kl = model.nll_and_kl(clean, model(corrupted, noise=noise))
         loss = nll + training.kl_weight(i, settings.kl_warm_up * settings.iters) * kl
     expected = tape.gradient(loss, [variable.value for variable in model.trainable_variables])
-    advance = training.build_advance(strategy, training.build_step(model, optimizer, make_batch, settings))
+    advance = training.build_advance(
+        strategy, training.build_step(model, optimizer, make_batch, settings)
+    )
     sums, _ = advance(i, tf.constant(1), tf.constant(0.0))
     moved = [old - new.numpy() for old, new in zip(before, model.trainable_variables)]
-    worst = max(np.abs(ours - theirs).max() / np.abs(theirs).max() for ours, theirs in zip(moved, expected))
-    print(json.dumps({"sizes": sizes, "worst": float(worst), "loss": float(sums[0]), "expected": float(nll + kl)}))
+    worst = max(
+        np.abs(ours - theirs).max() / np.abs(theirs).max() for ours, theirs in zip(moved, expected)
+    )
+    print(
+        json.dumps(
+            {
+                "sizes": sizes,
+                "worst": float(worst),
+                "loss": float(sums[0]),
+                "expected": float(nll + kl),
+            }
+        )
+    )
 
 
 def start(call, **environment):
-    inherited = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    inherited = {
+        name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"
+    }
     return subprocess.Popen(
         [sys.executable, "-c", f"import test_workers; test_workers.{call}"],
-        env={**inherited, "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parent))), **environment},
+        env={
+            **inherited,
+            "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parent))),
+            **environment,
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -219,8 +256,13 @@ def test_two_workers_learn_what_one_does_and_end_together(tmp_path):
     out = tmp_path / "two"
     # One batch is made before the first iteration, to tell the data by.
     strikes = [(int(signal.SIGTERM), TOLD_AT - 1), (int(signal.SIGKILL), KILLED_AT - TOLD_AT)]
-    chief = start(f"as_process({str(out)!r}, (), ())", TF_CONFIG=told(cluster, type="worker", index=0))
-    other = start(f"as_process({str(tmp_path / 'no')!r}, *{strikes})", TF_CONFIG=told(cluster, type="worker", index=1))
+    chief = start(
+        f"as_process({str(out)!r}, (), ())", TF_CONFIG=told(cluster, type="worker", index=0)
+    )
+    other = start(
+        f"as_process({str(tmp_path / 'no')!r}, *{strikes})",
+        TF_CONFIG=told(cluster, type="worker", index=1),
+    )
     alone = dict(losses(tmp_path / "alone"))
 
     said, error = other.communicate(timeout=200)
@@ -229,7 +271,11 @@ def test_two_workers_learn_what_one_does_and_end_together(tmp_path):
     assert error == "\nfinishing what is under way; press again to stop at once\n"
     said, error = chief.communicate(timeout=60)
     assert time.monotonic() - killed < 60
-    assert chief.returncode == 2 and "worker 0 of 2 has lost another" in error and error.count("\n") == 1
+    assert (
+        chief.returncode == 2
+        and "worker 0 of 2 has lost another" in error
+        and error.count("\n") == 1
+    )
     assert "to go on: python -c" in error or "--resume" in error
     together = dict(map(json.loads, said.splitlines()))
     assert list(together) == [*range(TOLD_AT), "interrupted", *range(TOLD_AT, KILLED_AT)]

@@ -2,12 +2,15 @@
 
 import numpy as np
 
-from media import noise
-from media.gaps import inside
-from media.sound_files import resample
+from files.gaps import inside
+from files.sound_files import resample
+from signals import noise
 
 PILOT_SECONDS = 20  # of the sound, in which its noise and what fills gaps best are told
-PIECE_SECONDS, MARGIN_SECONDS = 8, 0.6  # restored at once; looked at on both sides, as far as a gap's filling looks
+PIECE_SECONDS, MARGIN_SECONDS = (
+    8,
+    0.6,
+)  # restored at once; looked at on both sides, as far as a gap's filling looks
 
 
 class Denoiser:
@@ -32,7 +35,9 @@ class Denoiser:
 
     def pieces(self):
         """The restored channel, piece by piece: (n,)."""
-        piece, margin = (round(s * self.rate / self.hop) * self.hop for s in (PIECE_SECONDS, MARGIN_SECONDS))
+        piece, margin = (
+            round(s * self.rate / self.hop) * self.hop for s in (PIECE_SECONDS, MARGIN_SECONDS)
+        )
         for first in range(0, self.samples, piece):
             start, end = max(first - margin, 0), min(first + piece, self.samples)
             observed, mask = self._part(start, min(end + margin, self.samples))
@@ -50,11 +55,17 @@ class Denoiser:
         ratio = self.model_rate / self.rate
         low = self._resampled(np.where(mask == 1, 0, sound), self.rate, self.model_rate)
         unseen = np.zeros(low.size, bool)
-        for start, end in noise.edges(mask | inside(self.hidden, first, first + sound.size)) * ratio:
+        for start, end in (
+            noise.edges(mask | inside(self.hidden, first, first + sound.size)) * ratio
+        ):
             unseen[int(start) : int(np.ceil(end))] = True
-        drawn = self._resampled(self.draw(low * ~unseen, unseen, round(first * ratio)), self.model_rate, self.rate)
+        drawn = self._resampled(
+            self.draw(low * ~unseen, unseen, round(first * ratio)), self.model_rate, self.rate
+        )
         return np.pad(drawn, (0, max(0, sound.size - drawn.size)))[: sound.size]
 
     @staticmethod
     def _resampled(sound, old_rate, new_rate):
-        return np.concatenate(list(resample([np.float32(sound)[:, None]], 1, old_rate, new_rate)))[:, 0]
+        return np.concatenate(list(resample([np.float32(sound)[:, None]], 1, old_rate, new_rate)))[
+            :, 0
+        ]

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audio_utils import TIMBRES, note_frequency
+from files.dense_network import dense_reconstruct
+from files.sound_files import SAMPLE_RATES
 from harness import UserError
 from harness.quiet_tensorflow import tf
 from harness.run_folder import MODEL_FORMAT as FORMAT
 from inference import compiled_reconstruct, completions, refined_reconstruct, refiner
-from media.dense_network import dense_reconstruct
-from media.sound_files import SAMPLE_RATES
 
 KIND = "denoising_vae>DVAE"  # the name under which `models.DVAE` is registered with Keras
 LARGEST_FILE = 2**30  # bytes, unpacked
@@ -30,8 +30,12 @@ class Restorer:
     reconstruct: Callable  # corrupted (B, input_size) -> (B, input_size)
     input_size: int
     metadata: dict
-    refined: Callable | None = None  # corrupted, observed (B, input_size) -> (B, input_size), better and slower
-    complete: Callable | None = None  # corrupted, observed (1, input_size), count -> (count, input_size)
+    refined: Callable | None = (
+        None  # corrupted, observed (B, input_size) -> (B, input_size), better and slower
+    )
+    complete: Callable | None = (
+        None  # corrupted, observed (1, input_size), count -> (count, input_size)
+    )
 
 
 def load_restorer(path):
@@ -52,7 +56,9 @@ def load_restorer(path):
         return completions(model, refine, corrupted, observed, count, COMPLETION_SEED)[:, 0]
 
     refined = refined_reconstruct(model, refine)
-    return Restorer(compiled_reconstruct(model), model.input_size, model.metadata, refined, complete)
+    return Restorer(
+        compiled_reconstruct(model), model.input_size, model.metadata, refined, complete
+    )
 
 
 def knows_sounds(path, metadata, input_size):
@@ -69,7 +75,9 @@ def knows_sounds(path, metadata, input_size):
         level_known = rms is None or (isinstance(rms, int | float) and 0 < rms < math.inf)
         if level_known and (notes is None or _are_notes(notes)) and timbre in (None, *TIMBRES):
             return True
-    raise UserError(f"{path}: a model of neither sounds nor images; train one with sound_dvae.py or mnist_dvae.py")
+    raise UserError(
+        f"{path}: a model of neither sounds nor images; train one with sound_dvae.py or mnist_dvae.py"
+    )
 
 
 def _are_notes(names):
@@ -112,9 +120,13 @@ def _refused_in_one_line(path):
         yield
     except UserError:
         raise
-    except Exception as error:  # zipfile, json, h5py and Keras raise nearly everything for a broken file
+    except (
+        Exception
+    ) as error:  # zipfile, json, h5py and Keras raise nearly everything for a broken file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: not a model that these scripts have trained ({reason})") from error
+        raise UserError(
+            f"{path}: not a model that these scripts have trained ({reason})"
+        ) from error
 
 
 def _checked(path):
@@ -132,7 +144,9 @@ def _unpacked(path):
     with zipfile.ZipFile(path) as archive:
         if sum(member.file_size for member in archive.infolist()) > LARGEST_FILE:
             raise ValueError(f"more than {LARGEST_FILE >> 30} GiB unpacked")
-        return json.loads(archive.read("config.json")), archive.read("model.weights.h5")  # against their checksums
+        return json.loads(archive.read("config.json")), archive.read(
+            "model.weights.h5"
+        )  # against their checksums
 
 
 def _check_origin(path, kind, metadata):
@@ -141,16 +155,25 @@ def _check_origin(path, kind, metadata):
         raise UserError(f"{path}: a Keras model, but not one that these scripts have trained")
     written = int(metadata.get("format", FORMAT))
     if written > FORMAT:
-        raise UserError(f"{path}: written by a newer version of these scripts (format {written}); update them")
+        raise UserError(
+            f"{path}: written by a newer version of these scripts (format {written}); update them"
+        )
     if written < FORMAT:
-        raise UserError(f"{path}: written by an older version of these scripts (format {written}); train it anew")
+        raise UserError(
+            f"{path}: written by an older version of these scripts (format {written}); train it anew"
+        )
 
 
 def _check_sizes(input_size, hidden, latent, components, weights):
     """ValueError if a file's network, or what its weights (HDF5, bytes) unfold to, is larger than those bytes."""
     import h5py
 
-    widths = [input_size, *hidden, latent, components]  # the prior's means are as many as a layer between would have
+    widths = [
+        input_size,
+        *hidden,
+        latent,
+        components,
+    ]  # the prior's means are as many as a layer between would have
     if not all(isinstance(width, int) and width > 0 for width in widths) or len(widths) > 100:
         raise ValueError(f"layers of {widths[:5]} values")
     if 4 * sum(before * after for before, after in itertools.pairwise(widths)) > len(weights):
@@ -158,7 +181,9 @@ def _check_sizes(input_size, hidden, latent, components, weights):
 
     def unfit(name, link):
         item = file[name] if isinstance(link, h5py.HardLink) else None
-        if isinstance(item, h5py.Dataset) and not (item.is_virtual or item.external or item.nbytes > len(weights)):
+        if isinstance(item, h5py.Dataset) and not (
+            item.is_virtual or item.external or item.nbytes > len(weights)
+        ):
             return None
         return None if isinstance(item, h5py.Group) else name  # a name ends the visit
 

@@ -16,9 +16,9 @@ import soundfile
 import soxr
 from tqdm import tqdm
 
+from files import folders
 from harness import UserError
 from harness.quiet_tensorflow import stderr_held_back, tf
-from media import folders
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff")  # looked for in a folder
 SAMPLE_RATES = (1000, 768_000)  # Hz; a file outside has a broken header
@@ -108,7 +108,11 @@ def _piped(file, before, start, after):
     quiet = getattr(socket, "MSG_NOSIGNAL", 0)
 
     def pump():
-        with file, there, contextlib.suppress(OSError):  # the reader has had enough, or the file cannot be read on
+        with (
+            file,
+            there,
+            contextlib.suppress(OSError),
+        ):  # the reader has had enough, or the file cannot be read on
             there.sendall(before, quiet)
             file.seek(start)
             while block := file.read(FRAMES_A_BLOCK):
@@ -126,7 +130,11 @@ def _mp3_without_count(file):
     that frame is left out. None for other files.
     """
     tag = file.read(10)
-    at = 10 + sum((byte & 127) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0))) if tag[:3] == b"ID3" else 0
+    at = (
+        10 + sum((byte & 127) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0)))
+        if tag[:3] == b"ID3"
+        else 0
+    )
     file.seek(at)
     head = file.read(HEAD)
     padding = len(head) - len(head.lstrip(b"\0"))
@@ -135,9 +143,16 @@ def _mp3_without_count(file):
         return None
     count = re.search(b"Xing|Info", head[:64])
     if count:
-        flags, told = head[count.end() + 3], int.from_bytes(head[count.end() + 8 : count.end() + 12], "big")
+        flags, told = (
+            head[count.end() + 3],
+            int.from_bytes(head[count.end() + 8 : count.end() + 12], "big"),
+        )
         second = head.find(head[:2], count.end() + 116)
-        if flags & 3 != 3 or second < 0 or told >= 0.98 * (os.fstat(file.fileno()).st_size - at) - 4096:
+        if (
+            flags & 3 != 3
+            or second < 0
+            or told >= 0.98 * (os.fstat(file.fileno()).st_size - at) - 4096
+        ):
             return None
         at += second
     return b"", at, EMPTY_ID3
@@ -160,11 +175,17 @@ def _with_data_size(file):
             file.seek(begin + length)
             behind, rest = file.read(PADDING + 1), size - begin - length
             if length:  # behind odd lengths there is a byte more, but not of all programs
-                right = rest < HEAD or any(_no_samples(behind[skip:], rest - skip, order) for skip in (0, 1))
+                right = rest < HEAD or any(
+                    _no_samples(behind[skip:], rest - skip, order) for skip in (0, 1)
+                )
             else:
                 next_end = begin + 8 + int.from_bytes(behind[4:8], order)
                 right = begin >= size or next_end == size  # truly empty, perhaps with tags behind
-            return None if right else (head[: at + 4] + min(size - begin, 2**32 - 1).to_bytes(4, order), begin, b"")
+            return (
+                None
+                if right
+                else (head[: at + 4] + min(size - begin, 2**32 - 1).to_bytes(4, order), begin, b"")
+            )
         at += 8 + length + length % 2
     return None
 
@@ -172,7 +193,10 @@ def _with_data_size(file):
 def _no_samples(head, size, order):
     """Whether bytes of a WAV, as many as `size`, that begin like this are tags, padding, or a chunk that fits."""
     fits = 8 + int.from_bytes(head[4:8], order) <= size
-    return bool(re.match(rb"ID3|\0{%d}" % PADDING, head) or (fits and re.match(rb"[A-Za-z_][A-Za-z0-9_ ]{3}", head)))
+    return bool(
+        re.match(rb"ID3|\0{%d}" % PADDING, head)
+        or (fits and re.match(rb"[A-Za-z_][A-Za-z0-9_ ]{3}", head))
+    )
 
 
 def read_on(sound, dtype="float64"):
@@ -193,7 +217,9 @@ def check_header(sound):
     """UserError if an open sound file's header tells nonsense."""
     if not SAMPLE_RATES[0] <= sound.samplerate <= SAMPLE_RATES[1] or sound.channels > MOST_CHANNELS:
         header = f"{sound.samplerate} Hz and {sound.channels} channels"
-        raise UserError(f"{sound.path}: its header says {header}, which no recording has; convert it anew")
+        raise UserError(
+            f"{sound.path}: its header says {header}, which no recording has; convert it anew"
+        )
 
 
 def remedy(path):
@@ -228,10 +254,14 @@ def decode(path, sample_rate):
             mono = ((block @ weights)[:, None] for block in read_on(sound, "float32"))
             for block in resample(mono, 1, sound.samplerate, sample_rate):
                 if not np.isfinite(block).all():
-                    raise UserError(f"{path}: has NaN or Inf among its samples; repair it or leave it out")
+                    raise UserError(
+                        f"{path}: has NaN or Inf among its samples; repair it or leave it out"
+                    )
                 yield block[:, 0]
     except soundfile.SoundFileError as error:
-        raise UserError(f"{path}: not a sound file, or damaged ({reason(error)}); {remedy(path)}") from error
+        raise UserError(
+            f"{path}: not a sound file, or damaged ({reason(error)}); {remedy(path)}"
+        ) from error
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
 
@@ -245,8 +275,14 @@ def _mix(path):
         if channels > 1:
             for block in read_on(sound):
                 block = np.column_stack([block, block.mean(1)])
-                frames, total, squares = frames + len(block), total + block.sum(0), squares + (block**2).sum(0)
-    *power, mixed = squares / max(frames, 1) - (total / max(frames, 1)) ** 2  # of the sound, without offset
+                frames, total, squares = (
+                    frames + len(block),
+                    total + block.sum(0),
+                    squares + (block**2).sum(0),
+                )
+    *power, mixed = (
+        squares / max(frames, 1) - (total / max(frames, 1)) ** 2
+    )  # of the sound, without offset
     # Were only one to sound, the mix would have this share of its power.
     if mixed < CANCELS * max(power) / channels**2:
         return np.eye(channels, dtype=np.float32)[np.argmax(power)]
@@ -268,14 +304,26 @@ def load(path, sample_rate, window, rms, seconds, folder):
         for name, part in parts.items()
     }
     if not all(map(len, places.values())):
-        raise UserError(f"{path}: not enough sound to learn from one part and hold out another; give more")
-    long_sound = _long_sound(samples, parts["held out"], places["held out"][:, 0], round(seconds * sample_rate))
-    training, held_out = (float(sum(end - first for first, end in part) / sample_rate) for part in parts.values())
+        raise UserError(
+            f"{path}: not enough sound to learn from one part and hold out another; give more"
+        )
+    long_sound = _long_sound(
+        samples, parts["held out"], places["held out"][:, 0], round(seconds * sample_rate)
+    )
+    training, held_out = (
+        float(sum(end - first for first, end in part) / sample_rate) for part in parts.values()
+    )
     summary = f"{training:.1f} s of sound to learn from, {held_out:.1f} s held out ({what})"
     provenance = {"source": folders.printable(path), "files": len(clips)}
-    provenance |= {"training_seconds": training, "held_out_seconds": held_out, "sha256": folders.sha256(clips)}
+    provenance |= {
+        "training_seconds": training,
+        "held_out_seconds": held_out,
+        "sha256": folders.sha256(clips),
+    }
     metadata = {"sample_rate": sample_rate, "rms": rms, "sha256": provenance["sha256"]}
-    return Recordings(samples, places, long_sound, summary, skipped, window, sample_rate, metadata, provenance)
+    return Recordings(
+        samples, places, long_sound, summary, skipped, window, sample_rate, metadata, provenance
+    )
 
 
 def random_windows(samples, places, count, window, seed):
@@ -287,7 +335,9 @@ def random_windows(samples, places, count, window, seed):
     number = tf.random.stateless_uniform((count,), seed, 0, int(total[-1]), tf.int64)
     start = number + tf.gather(places[:, 1] - total, tf.searchsorted(total, number, "right"))
     every = np.lib.stride_tricks.sliding_window_view(samples, window)
-    return tf.ensure_shape(tf.numpy_function(lambda start: every[start], [start], tf.float32), (count, window))
+    return tf.ensure_shape(
+        tf.numpy_function(lambda start: every[start], [start], tf.float32), (count, window)
+    )
 
 
 def _find(path):
@@ -308,7 +358,12 @@ def _read(path, sample_rate, window, rms, folder):
         with stderr_held_back():  # the MP3 decoder has its own lines on what it meets
             try:
                 end = _append(store, first, file, sample_rate, max(window, SHORTEST))
-                _scale(np.memmap(store, np.float32, "r+", 4 * first, (end - first,)), window // 4, rms, file)
+                _scale(
+                    np.memmap(store, np.float32, "r+", 4 * first, (end - first,)),
+                    window // 4,
+                    rms,
+                    file,
+                )
             except UserError as error:
                 skipped.append(str(error))
                 continue
@@ -316,7 +371,11 @@ def _read(path, sample_rate, window, rms, folder):
     if not clips:
         if len(files) == len(skipped) == 1:
             raise UserError(skipped[0])
-        problem = f"none of {len(skipped)} can be used; the first: {skipped[0]}" if skipped else "no sound files"
+        problem = (
+            f"none of {len(skipped)} can be used; the first: {skipped[0]}"
+            if skipped
+            else "no sound files"
+        )
         raise UserError(f"{path}: {problem}; looked for {' '.join(SUFFIXES)}")
     store.truncate(4 * first)
     return np.memmap(store, np.float32, "r"), clips, skipped
@@ -331,9 +390,15 @@ def _divided(samples, clips, window, least_power):
         held_out = [ends[i] for i in chosen]
         training = [clip for clip in ends if clip not in held_out]
         names = [folders.printable(list(clips)[i].name) for i in chosen[:3]]
-        return {"training": training, "held out": held_out}, ", ".join(names) + ", ..." * (count > 3)
-    middles = [_middle(_places(samples, *clip, window, least_power), *clip, window) for clip in ends]
-    training, held_out = zip(*(((first, middle), (middle, end)) for (first, end), middle in zip(ends, middles)))
+        return {"training": training, "held out": held_out}, ", ".join(names) + ", ..." * (
+            count > 3
+        )
+    middles = [
+        _middle(_places(samples, *clip, window, least_power), *clip, window) for clip in ends
+    ]
+    training, held_out = zip(
+        *(((first, middle), (middle, end)) for (first, end), middle in zip(ends, middles))
+    )
     return {"training": training, "held out": held_out}, "the end of each file"
 
 
@@ -354,14 +419,20 @@ def _append(store, first, file, sample_rate, least):
         block[block == 0] = NEARLY_ZERO
         end += block.size
         if end > MOST_HOURS * 3600 * sample_rate:
-            raise UserError(f"{file}: would make more than {MOST_HOURS} hours of sound; give less, or cut it shorter")
+            raise UserError(
+                f"{file}: would make more than {MOST_HOURS} hours of sound; give less, or cut it shorter"
+            )
         try:
             store.write(block)
         except OSError as error:
-            raise OSError(f"no room on the disk for the decoded {file} ({error.strerror}); give less sound") from error
+            raise OSError(
+                f"no room on the disk for the decoded {file} ({error.strerror}); give less sound"
+            ) from error
     if end - first < least:
         problem = f"{(end - first) / sample_rate:.3g} s" if end > first else "no samples"
-        raise UserError(f"{file}: {problem}, too short; at least {least / sample_rate:.3g} s are needed")
+        raise UserError(
+            f"{file}: {problem}, too short; at least {least / sample_rate:.3g} s are needed"
+        )
     store.flush()
     return end
 
@@ -373,7 +444,9 @@ def _energies(samples, size):
     """
     pieces = samples[: samples.size // size * size].reshape(-1, size)
     means = pieces.mean(1, dtype=np.float64)
-    return np.maximum(np.einsum("ns,ns->n", pieces, pieces, dtype=np.float64) - size * means**2, 0), means
+    return np.maximum(
+        np.einsum("ns,ns->n", pieces, pieces, dtype=np.float64) - size * means**2, 0
+    ), means
 
 
 def _scale(samples, size, rms, file):

@@ -7,23 +7,32 @@ the bottleneck loses. Together they are ahead of both.
 import numpy as np
 import scipy  # its parts load when first used: --help needs none of them
 
-from media import fill_gaps
+from signals import fill_gaps
 
 FRAME_SECONDS, FRAMES_A_SAMPLE = 0.128, 4  # of the spectra; as many lie over each sample
 QUIET = 0.1  # of the frames: in as many a frequency holds noise alone
 NEIGHBOURS = 31  # frequencies of which the median counts: fewer than these belong to partials that never rest
 LEAST_OBSERVED = 0.3  # of a frame, for it to tell of the noise
 SURELY_SOUND = 12  # times the noise's power: noise itself is as strong once in exp(12)
-SOUND_ENOUGH = 3  # the same for what a gap is continued from: rather noise than partials that are lacking
-NO_NOISE_DB = -30.0  # below the sound: less is not told from what a network does not draw of a clean recording
-TRIALS, TRIAL_ROOM = 16, 16  # gaps in which ways to fill others are compared; so many times their length apart
+SOUND_ENOUGH = (
+    3  # the same for what a gap is continued from: rather noise than partials that are lacking
+)
+NO_NOISE_DB = (
+    -30.0
+)  # below the sound: less is not told from what a network does not draw of a clean recording
+TRIALS, TRIAL_ROOM = (
+    16,
+    16,
+)  # gaps in which ways to fill others are compared; so many times their length apart
 SHARPNESS = 2  # the power of their errors that shares are the inverse of
 
 
 def transform(rate):
     """The short-time Fourier transform, Hann frames of FRAME_SECONDS at `rate` Hz: a scipy.signal.ShortTimeFFT."""
     hop = max(1, round(FRAME_SECONDS * rate / FRAMES_A_SAMPLE))
-    return scipy.signal.ShortTimeFFT(scipy.signal.windows.hann(hop * FRAMES_A_SAMPLE, sym=False), hop, rate)
+    return scipy.signal.ShortTimeFFT(
+        scipy.signal.windows.hann(hop * FRAMES_A_SAMPLE, sym=False), hop, rate
+    )
 
 
 def quiet_power(frames, observed, drawn, mask):
@@ -34,9 +43,13 @@ def quiet_power(frames, observed, drawn, mask):
     """
     square = frames.win**2 / np.sum(frames.win**2)
     weights = scipy.signal.ShortTimeFFT(square, frames.hop, frames.fs)
-    share = weights.stft(1.0 - mask)[0].real  # the zero frequency: the observed part of each frame's energy
+    share = weights.stft(1.0 - mask)[
+        0
+    ].real  # the zero frequency: the observed part of each frame's energy
     whole = (mask == 0) * observed
-    power = np.minimum(*(np.abs(frames.stft(part)) ** 2 for part in (whole, whole - (mask == 0) * drawn)))
+    power = np.minimum(
+        *(np.abs(frames.stft(part)) ** 2 for part in (whole, whole - (mask == 0) * drawn))
+    )
     return np.where(share >= LEAST_OBSERVED, power / np.maximum(share, LEAST_OBSERVED), np.nan)
 
 
@@ -56,7 +69,9 @@ def noise_power(quiet):
 def below_db(noise, sound, frames):
     """Level of noise of this power (F,) in a frame of `transform`, relative to that of the sound (T,), dB."""
     power = noise[0] + noise[-1] + 2 * noise[1:-1].sum()
-    return 10 * np.log10(max(power, 1e-20) / (frames.m_num * np.sum(frames.win**2) * max(np.mean(sound**2), 1e-20)))
+    return 10 * np.log10(
+        max(power, 1e-20) / (frames.m_num * np.sum(frames.win**2) * max(np.mean(sound**2), 1e-20))
+    )
 
 
 def estimated(frames, observed, mask, drawn):
@@ -100,7 +115,9 @@ def continuations(frames, observed, mask, drawn, noise):
         sound = wiener(frames, sound, drawn, noise, SOUND_ENOUGH)
     rate, gaps = round(frames.fs), edges(mask)
     alone, rest = (fill_gaps.fill(part, gaps, rate)[missing] for part in (sound, sound - drawn))
-    alone = np.where(alone == 0, drawn[missing], alone)  # gaps too long or too many for it are left at 0
+    alone = np.where(
+        alone == 0, drawn[missing], alone
+    )  # gaps too long or too many for it are left at 0
     return np.stack([alone, drawn[missing], drawn[missing] + rest])
 
 

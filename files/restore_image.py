@@ -7,18 +7,39 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, JpegImagePlugin
 
+from files import image_files
 from harness import UserError
 from harness.run_folder import replacing
-from media import image_files
 
 AS_SAVED = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True, "exact": True}}  # Pillow's options
-KEPT = ("BMP", "GIF", "JPEG", "MPO", "PCX", "PNG", "PPM", "TGA", "TIFF", "WEBP")  # formats whose depth Pillow tells
+KEPT = (
+    "BMP",
+    "GIF",
+    "JPEG",
+    "MPO",
+    "PCX",
+    "PNG",
+    "PPM",
+    "TGA",
+    "TIFF",
+    "WEBP",
+)  # formats whose depth Pillow tells
 # Of TIFF files, those that lose nothing and that a picture of any other mode than theirs need not have.
-TIFF_COMPRESSIONS = ("group3", "group4", "packbits", "tiff_adobe_deflate", "tiff_ccitt", "tiff_deflate", "tiff_lzw")
+TIFF_COMPRESSIONS = (
+    "group3",
+    "group4",
+    "packbits",
+    "tiff_adobe_deflate",
+    "tiff_ccitt",
+    "tiff_deflate",
+    "tiff_lzw",
+)
 AS_PNG = "save it anew as PNG"
 DEPTHS = {"I": 65535, "F": 1}  # white, by the first letter of a mode
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
-MOST_MISSING = 2 / 3  # of a picture; more is a mask that is the wrong way round, or a drawing on nothing
+MOST_MISSING = (
+    2 / 3
+)  # of a picture; more is a mask that is the wrong way round, or a drawing on nothing
 NOISES = 2, 4  # standard deviations: what is taken for background; the least contrast beyond that
 FULL_CONTRAST = 0.9  # of the range: no need to change it
 PALETTE_ERROR = 8  # of 255: a hole's grey levels in a palette that has no room for them, at most
@@ -47,17 +68,27 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
     image, image_format, frames = _read(source, keep)
     size = image.size  # Pillow's sizes are (width, height)
     if abs(size[0] * height - size[1] * width) > max(width, height):
-        problem = f"{size[0]} x {size[1]} pixels; crop it to the shape of the model's {width} x {height}"
+        problem = (
+            f"{size[0]} x {size[1]} pixels; crop it to the shape of the model's {width} x {height}"
+        )
         raise UserError(f"{source}: {problem}")
     levels, alpha = _levels(image)
     hole = _read_mask(mask_file, source, size) if mask_file else alpha == 0
     if hole.mean() > MOST_MISSING:
         problem = f"{hole.mean():.0%} of the image would be missing, which is too much"
-        remedy = "white marks the hole, so invert the mask" if mask_file else "make only the hole transparent"
+        remedy = (
+            "white marks the hole, so invert the mask"
+            if mask_file
+            else "make only the hole transparent"
+        )
         raise UserError(f"{mask_file or source}: {problem}; {remedy}")
-    made, background = _reconstructed(model, levels * alpha, hole, (height, width), count if hole.any() else 0)
+    made, background = _reconstructed(
+        model, levels * alpha, hole, (height, width), count if hole.any() else 0
+    )
     for restored, path in zip(made, [destination, *completion_paths(destination, count)]):
-        result = _filled(image, image_format, hole, restored, source) if keep else _in_grey(restored)
+        result = (
+            _filled(image, image_format, hole, restored, source) if keep else _in_grey(restored)
+        )
         content, changed = _encoded(source, image, result, image_format, hole, keep)
         with replacing(path) as unfinished:
             unfinished.write_bytes(content)
@@ -93,7 +124,9 @@ def _read(path, keep=False):
         frames = getattr(image, "n_frames", 1)
         if image.format not in Image.SAVE:
             raise ValueError(f"Pillow reads {image.format}, but cannot write it")
-        if frames > 1 and image.format != "MPO":  # a phone's, whose others are for depth or brightness
+        if (
+            frames > 1 and image.format != "MPO"
+        ):  # a phone's, whose others are for depth or brightness
             raise ValueError(f"{frames} frames, where a single image is needed")
         if image.mode not in MODES and image.mode[0] not in DEPTHS:
             raise ValueError(f"colours of the kind {image.mode}, not red, green and blue")
@@ -134,7 +167,9 @@ def _read_mask(path, source, size):
     mask = _read(path)[0]
     if mask.size != size:
         given = f"{mask.size[0]} x {mask.size[1]}"
-        raise UserError(f"{source}: {size[0]} x {size[1]} pixels, but {path} has {given}; give a mask of its size")
+        raise UserError(
+            f"{source}: {size[0]} x {size[1]} pixels, but {path} has {given}; give a mask of its size"
+        )
     levels, alpha = _levels(mask)
     if mask.mode[0] not in DEPTHS:
         levels = np.asarray(mask.convert("RGBA").convert("RGB"), np.float32)
@@ -154,7 +189,9 @@ def _read_mask(path, source, size):
         problem = "more than one colour on black"
     else:
         return hole
-    raise UserError(f"{path}: {problem}, so the hole cannot be told; make the mask white in the hole, black elsewhere")
+    raise UserError(
+        f"{path}: {problem}, so the hole cannot be told; make the mask white in the hole, black elsewhere"
+    )
 
 
 def _reconstructed(model, grey, hole, shape, count):
@@ -173,7 +210,11 @@ def _reconstructed(model, grey, hole, shape, count):
     if background and error(background) >= error(None):
         background = None
     corrupted, observed = _shown(grey, hole, shape, background)
-    made = [model.refined(corrupted, observed) if hole.any() and model.refined else model.reconstruct(corrupted)]
+    made = [
+        model.refined(corrupted, observed)
+        if hole.any() and model.refined
+        else model.reconstruct(corrupted)
+    ]
     made += list(model.complete(corrupted, observed, count)) if count else []
     return [_put_back(each, grey, shape, background) for each in made], background
 
@@ -182,7 +223,11 @@ def _shown(grey, hole, shape, background):
     """What the network is shown of a picture, in the size it knows, and what of it is observed: (1, D), (1, D)."""
     level, noise, sign, contrast = background or PLAIN
     size = shape[::-1]
-    lifted = np.clip(sign * (grey - level) - NOISES[0] * noise, 0, None) / (contrast - NOISES[0] * noise) * ~hole
+    lifted = (
+        np.clip(sign * (grey - level) - NOISES[0] * noise, 0, None)
+        / (contrast - NOISES[0] * noise)
+        * ~hole
+    )
     # Black where a pixel's own area is missing, if only in part. To leave out all that bicubic resampling mixes with
     # the hole as well would cost more than it gives (as with sounds).
     observed = _rescaled(hole, size, Image.Resampling.BOX) == 0
@@ -193,7 +238,9 @@ def _shown(grey, hole, shape, background):
 def _put_back(made, grey, shape, background):
     """What the network has made, (D,), in the size, and on the background, of the picture: (H, W)."""
     level, _, sign, contrast = background or PLAIN
-    return np.clip(level + sign * contrast * _rescaled(np.reshape(made, shape), grey.shape[::-1]), 0, 1)
+    return np.clip(
+        level + sign * contrast * _rescaled(np.reshape(made, shape), grey.shape[::-1]), 0, 1
+    )
 
 
 def _background(observed):
@@ -275,7 +322,9 @@ def _filled_palette(image, hole, levels, clear, source):
     usable = np.setdiff1d(np.concatenate([used, free[: len(new)]]), [key] if clear else [])
     errors = np.abs(colours[usable] - wanted[:, None, None]).max(2)  # (wanted, usable)
     if errors.size and errors.min(1).max() > PALETTE_ERROR:
-        raise UserError(f"{source}: no room for grey levels among its {len(used)} colours; {AS_PNG}")
+        raise UserError(
+            f"{source}: no room for grey levels among its {len(used)} colours; {AS_PNG}"
+        )
     indices[hole] = usable[errors.argmin(1)][np.searchsorted(wanted, levels[hole])]
     result = Image.fromarray(indices).convert("P")
     result.putpalette(colours.astype(np.uint8).tobytes())
@@ -291,9 +340,16 @@ def _encoded(source, image, result, image_format, hole, keep):
     """
     options = dict(AS_SAVED.get(image_format, {}))
     if keep:
-        options |= {name: image.info[name] for name in ("icc_profile", "exif", "dpi") if name in image.info}
-        if getattr(image, "quantization", None):  # a JPEG image: its own tables, which `quality` makes ten times finer
-            options |= {"qtables": image.quantization, "subsampling": JpegImagePlugin.get_sampling(image)}
+        options |= {
+            name: image.info[name] for name in ("icc_profile", "exif", "dpi") if name in image.info
+        }
+        if getattr(
+            image, "quantization", None
+        ):  # a JPEG image: its own tables, which `quality` makes ten times finer
+            options |= {
+                "qtables": image.quantization,
+                "subsampling": JpegImagePlugin.get_sampling(image),
+            }
         if image_format == "TIFF":
             compression = image.info.get("compression")
             options["compression"] = compression if compression in TIFF_COMPRESSIONS else None
@@ -303,16 +359,25 @@ def _encoded(source, image, result, image_format, hole, keep):
         changed = 0
         if keep:
             with Image.open(file) as again:
-                changed, filled_otherwise = _change(again, image, ~hole), _change(again, result, hole)
+                changed, filled_otherwise = (
+                    _change(again, image, ~hole),
+                    _change(again, result, hole),
+                )
         if image_format != "JPEG" and keep and (changed or filled_otherwise):
-            raise ValueError(f"{image_format} files do not hold all of its pixels, so that --keep would lose some")
+            raise ValueError(
+                f"{image_format} files do not hold all of its pixels, so that --keep would lose some"
+            )
     return file.getvalue(), changed
 
 
 def _change(image, other, where):
     """The most by which two images differ in a place, (H, W), in levels; under what is transparent there may be any."""
-    same_numbers = (image.mode[0] in DEPTHS and image.mode[0] == other.mode[0]) or image.mode == other.mode == "CMYK"
-    first, second = (np.asarray(one if same_numbers else one.convert("RGBA"), float) for one in (image, other))
+    same_numbers = (
+        image.mode[0] in DEPTHS and image.mode[0] == other.mode[0]
+    ) or image.mode == other.mode == "CMYK"
+    first, second = (
+        np.asarray(one if same_numbers else one.convert("RGBA"), float) for one in (image, other)
+    )
     difference = np.abs(first - second)
     if not same_numbers:
         difference[..., :3] *= first[..., 3:] + second[..., 3:] > 0

@@ -5,8 +5,8 @@ import os
 import numpy as np
 
 from audio_utils import TONE_AMPLITUDE, noisy_notes, note_frequency
+from files import sound_files
 from harness import UserError
-from media import sound_files
 
 SECONDS = 4  # the first quarter and the last stay at the ends
 HOPS_A_WINDOW = 64  # many, so that what the phases of two notes make of each other averages out
@@ -23,7 +23,9 @@ def blend(model, names):
     ends = [sound_end(name, room, model) for name in names]
     sound = glide(model, ends, rate)
     parts = sound[: sound.size // 8], sound[-sound.size // 8 :]
-    levels = 10 * np.log10(np.convolve(sound**2, np.full(rate // 20, 20 / rate), "valid"))  # over 50 ms
+    levels = 10 * np.log10(
+        np.convolve(sound**2, np.full(rate // 20, 20 / rate), "valid")
+    )  # over 50 ms
     asked, reached = ([pitch(each, rate) for each in sounds] for sounds in (ends, parts))
     return sound, (
         f"{SECONDS} s from {reached[0]:.0f} to {reached[1]:.0f} Hz (asked: {asked[0]:.0f} and {asked[1]:.0f}), "
@@ -36,13 +38,17 @@ def sound_end(name, samples, model):
     rate = model.metadata["sample_rate"]
     try:
         note_frequency(name)
-        signal = noisy_notes((name,), 1, samples, rate, (0, 0), model.metadata.get("timbre", "sine"))[0].numpy()[0]
+        signal = noisy_notes(
+            (name,), 1, samples, rate, (0, 0), model.metadata.get("timbre", "sine")
+        )[0].numpy()[0]
     except ValueError:
         if not os.path.isfile(name):
             raise UserError(f"{name}: neither a note such as C4 nor a sound file") from None
         values = np.concatenate([np.zeros(0), *sound_files.decode(name, rate)])
         if values.size < samples:
-            raise UserError(f"{name}: shorter than {samples / rate:.2g} s; give another sound") from None
+            raise UserError(
+                f"{name}: shorter than {samples / rate:.2g} s; give another sound"
+            ) from None
         energy = np.cumsum(np.pad((values - values.mean()) ** 2, (1, 0)))
         loudest = np.argmax(energy[samples:] - energy[:-samples])
         signal = values[loudest : loudest + samples] - values.mean()
@@ -68,14 +74,20 @@ def glide(model, ends, rate):
     """
     window, samples = model.input_size, SECONDS * rate
     taper, level = np.hanning(window + 2)[1:-1], np.sqrt(np.mean(ends[0] ** 2))
-    places = np.arange(0, samples + window, max(1, window // HOPS_A_WINDOW))  # begins and ends a window outside
+    places = np.arange(
+        0, samples + window, max(1, window // HOPS_A_WINDOW)
+    )  # begins and ends a window outside
     codes = []
     for end in ends:
         period = rate / pitch(end, rate)
         starts = np.round(places % period).astype(int)
-        codes.append(model.encode(end[starts[:, None] + np.arange(window)].astype(np.float32))[0].numpy())
+        codes.append(
+            model.encode(end[starts[:, None] + np.arange(window)].astype(np.float32))[0].numpy()
+        )
     shares = np.clip(2 * (places - window / 2) / samples - 0.5, 0, 1)[:, None]
-    decoded = model.expectation(((1 - shares) * codes[0] + shares * codes[1]).astype(np.float32)).numpy()
+    decoded = model.expectation(
+        ((1 - shares) * codes[0] + shares * codes[1]).astype(np.float32)
+    ).numpy()
     decoded *= taper / np.sqrt(np.mean(decoded**2, axis=1, keepdims=True))
     sound = np.zeros(samples + 3 * window)
     for place, values in zip(places, decoded):

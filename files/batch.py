@@ -7,11 +7,11 @@ import traceback
 
 from tqdm import tqdm
 
+from files import folders
+from files.image_files import SUFFIXES as IMAGES
+from files.sound_files import SUFFIXES as SOUNDS
 from harness import UserError, cli
 from harness.run_folder import claimed
-from media import folders
-from media.image_files import SUFFIXES as IMAGES
-from media.sound_files import SUFFIXES as SOUNDS
 
 DISK_FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
@@ -31,17 +31,29 @@ def plan(inputs, out, protected):
             path.stat()  # raises what the system has to say
             pairs.append((path, out if single else out / path.name))
     if single and out.suffix.lower() != inputs[0].suffix.lower():
-        problem = f"the result has the input's format; give it a name that ends in {inputs[0].suffix}"
+        problem = (
+            f"the result has the input's format; give it a name that ends in {inputs[0].suffix}"
+        )
         raise UserError(f"{out}: {problem}")
     taken = {}
     for source, destination in pairs:
         if destination in taken:
-            raise UserError(f"{source}: would become {destination}, as would {taken[destination]}; do one at a time")
+            raise UserError(
+                f"{source}: would become {destination}, as would {taken[destination]}; do one at a time"
+            )
         taken[destination] = source
-    originals = {(s.st_dev, s.st_ino): path for path in [*taken.values(), *protected] for s in [path.stat()]}
+    originals = {
+        (s.st_dev, s.st_ino): path for path in [*taken.values(), *protected] for s in [path.stat()]
+    }
     for destination in taken:
-        if destination.exists() and (here := destination.stat()) and (here.st_dev, here.st_ino) in originals:
-            raise UserError(f"{destination}: is the input {originals[here.st_dev, here.st_ino]}; give another --out")
+        if (
+            destination.exists()
+            and (here := destination.stat())
+            and (here.st_dev, here.st_ino) in originals
+        ):
+            raise UserError(
+                f"{destination}: is the input {originals[here.st_dev, here.st_ino]}; give another --out"
+            )
     return pairs
 
 
@@ -49,13 +61,17 @@ def files_below(folder, out):
     """The sounds and images in a folder and below it, without the results of an earlier run."""
     files, skipped = folders.walk(folder)
     files = [file for file in files if file.suffix.lower() in SOUNDS + IMAGES]
-    folders.print_skipped(skipped + [f"{file}: not a file, or a broken link" for file in files if not file.is_file()])
+    folders.print_skipped(
+        skipped + [f"{file}: not a file, or a broken link" for file in files if not file.is_file()]
+    )
     files = [file for file in files if file.is_file()]
     results, own = out.resolve(), folder.resolve()
     if results not in (own, *own.parents):
         files = [file for file in files if results not in file.resolve().parents]
     if not files:
-        raise UserError(f"{folder}: no sounds or images in this folder; looked for {' '.join(SOUNDS + IMAGES)}")
+        raise UserError(
+            f"{folder}: no sounds or images in this folder; looked for {' '.join(SOUNDS + IMAGES)}"
+        )
     return files
 
 
@@ -66,7 +82,9 @@ def restore_each(pairs, restore, overwrite):
     tracebacks at the end if that is a fault of ours.
     """
     done, there, failed, faults = 0, 0, 0, {}
-    for source, destination in tqdm(pairs, unit=" files", leave=False, disable=len(pairs) == 1 or None):
+    for source, destination in tqdm(
+        pairs, unit=" files", leave=False, disable=len(pairs) == 1 or None
+    ):
         try:
             if is_there(destination) and not overwrite:
                 there += 1
@@ -74,7 +92,9 @@ def restore_each(pairs, restore, overwrite):
             destination.parent.mkdir(parents=True, exist_ok=True)
             with claimed(destination):
                 if is_there(destination) and not overwrite:
-                    raise UserError(f"{destination}: another process has just written it; --overwrite replaces it")
+                    raise UserError(
+                        f"{destination}: another process has just written it; --overwrite replaces it"
+                    )
                 said = restore(source, destination)
         except Exception as error:
             failed += 1
@@ -89,7 +109,10 @@ def restore_each(pairs, restore, overwrite):
             tqdm.write(" ".join(f"{source}: {said}; now {destination}".splitlines()))
     if len(pairs) > 1 or there:
         were_there = f", {there} were there already and --overwrite replaces them" if there else ""
-        print(f"{done} of {len(pairs)} files restored{were_there}" + (f", {failed} could not be" if failed else ""))
+        print(
+            f"{done} of {len(pairs)} files restored{were_there}"
+            + (f", {failed} could not be" if failed else "")
+        )
     if failed:
         sys.stderr.write("".join(faults))
         raise SystemExit(1 if faults else 2)

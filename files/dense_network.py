@@ -17,8 +17,12 @@ def dense_reconstruct(own, weights):
     if found is None or not all(np.isfinite(value).all() for value in found.values()):
         return None
     depth, latent = len(own["hidden"]) + 1, own["latent"]  # layers of encoder and decoder each
-    layers = [(found[kernel], found[bias]) for kernel, bias in zip(names[: 4 * depth : 2], names[1::2])]
-    layers[depth - 1] = tuple(value[..., :latent] for value in layers[depth - 1])  # mean without log_var
+    layers = [
+        (found[kernel], found[bias]) for kernel, bias in zip(names[: 4 * depth : 2], names[1::2])
+    ]
+    layers[depth - 1] = tuple(
+        value[..., :latent] for value in layers[depth - 1]
+    )  # mean without log_var
 
     def reconstruct(corrupted):
         values = np.asarray(corrupted, np.float32)
@@ -34,12 +38,23 @@ def dense_reconstruct(own, weights):
 
 def _weights_of(own):
     """Names and shapes of a model's weights in its file: kernel, bias of each layer of both sides, and all others."""
-    size, latent, components, hidden = own["input_size"], own["latent"], own["components"], list(own["hidden"])
+    size, latent, components, hidden = (
+        own["input_size"],
+        own["latent"],
+        own["components"],
+        list(own["hidden"]),
+    )
     names, shapes = [], []
-    for side, widths in ("encoder", [size, *hidden, 2 * latent]), ("decoder", [latent, *reversed(hidden), size]):
+    for side, widths in (
+        ("encoder", [size, *hidden, 2 * latent]),
+        ("decoder", [latent, *reversed(hidden), size]),
+    ):
         for number, (before, after) in enumerate(itertools.pairwise(widths)):
             layer = f"{side}/layers/dense{f'_{number}' if number else ''}/vars"
-            names, shapes = [*names, f"{layer}/0", f"{layer}/1"], [*shapes, (before, after), (after,)]
+            names, shapes = (
+                [*names, f"{layer}/0", f"{layer}/1"],
+                [*shapes, (before, after), (after,)],
+            )
     others = [(), (components,), (components, latent), (components, latent)]
     return names + [f"vars/{number}" for number in range(len(others))], shapes + others
 
@@ -50,7 +65,9 @@ def _read(weights, shapes):
 
     found = {}
     with h5py.File(io.BytesIO(weights)) as file:
-        file.visititems(lambda name, item: found.update({name: item} if isinstance(item, h5py.Dataset) else {}))
+        file.visititems(
+            lambda name, item: found.update({name: item} if isinstance(item, h5py.Dataset) else {})
+        )
         fits = {name: item.shape for name, item in found.items()} == shapes
         fits = fits and all(item.dtype == np.float32 for item in found.values())
         return {name: item[()] for name, item in found.items()} if fits else None

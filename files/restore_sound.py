@@ -13,15 +13,15 @@ import soundfile
 from tqdm import tqdm
 
 import audio_utils
+from files.gaps import find_gaps, inside, keeps_zeros, read_gaps
+from files.sound_files import ReadForward, check_header, read_on, reason, remedy, resample
 from harness import UserError
 from harness.run_folder import replacing
 from inference import HOPS_A_WINDOW, restore_blocks
-from media import sound_levels
-from media.denoise_sound import Denoiser
-from media.fill_gaps import fill, fills
-from media.gaps import find_gaps, inside, keeps_zeros, read_gaps
-from media.noise import NO_NOISE_DB, edges
-from media.sound_files import ReadForward, check_header, read_on, reason, remedy, resample
+from signals import levels as sound_levels
+from signals.denoise_sound import Denoiser
+from signals.fill_gaps import fill, fills
+from signals.noise import NO_NOISE_DB, edges
 
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24}  # what libsndfile would round down to
 BEST = {  # the highest bit rate: the input's is not told, and less would spoil what is kept
@@ -43,9 +43,15 @@ def restore_sound(model, source, destination, gap_file=None, keep=False):
     with contextlib.ExitStack() as opened:
         try:
             # Once to look for gaps, once to be restored, once to be compared.
-            first_look, sound, beside = (opened.enter_context(ReadForward(source)) for _ in range(3))
+            first_look, sound, beside = (
+                opened.enter_context(ReadForward(source)) for _ in range(3)
+            )
             check_header(sound)
-            rate, channels, model_rate = sound.samplerate, sound.channels, model.metadata["sample_rate"]
+            rate, channels, model_rate = (
+                sound.samplerate,
+                sound.channels,
+                model.metadata["sample_rate"],
+            )
             gaps, silences, frames = find_gaps(first_look, model.input_size / model_rate * rate)
             if not frames:
                 raise UserError(f"{source}: holds no samples; leave it out")
@@ -56,18 +62,28 @@ def restore_sound(model, source, destination, gap_file=None, keep=False):
             # On the disk the result goes to, files without a name for each channel, at its own rate and the model's.
             fitting = (keep or denoises) and rate != model_rate, True
             files = [
-                [opened.enter_context(tempfile.TemporaryFile(dir=destination.parent)) for _ in range(channels * kind)]
+                [
+                    opened.enter_context(tempfile.TemporaryFile(dir=destination.parent))
+                    for _ in range(channels * kind)
+                ]
                 for kind in fitting
             ]
             parts = list(_channels(model, sound, files, gaps, silences, frames, destination))
             own = list(zip(parts, files[0] or files[1], gaps, silences))
-            ways, denoisers = collections.Counter(), [_denoiser(*each, frames, rate) for each in own if denoises]
+            ways, denoisers = (
+                collections.Counter(),
+                [_denoiser(*each, frames, rate) for each in own if denoises],
+            )
             if denoises:
                 restored = _side_by_side(denoiser.pieces() for denoiser in denoisers)
             else:
-                restored = resample(_side_by_side(part.restored() for part in parts), channels, model_rate, rate)
+                restored = resample(
+                    _side_by_side(part.restored() for part in parts), channels, model_rate, rate
+                )
                 for number, (part, file, stretches, _) in enumerate(own if keep else ()):
-                    restored = _filled(restored, number, _filling(part, file, stretches, frames, rate), ways)
+                    restored = _filled(
+                        restored, number, _filling(part, file, stretches, frames, rate), ways
+                    )
             remarks = _write(restored, beside, destination, gaps, silences, frames, keep)
             if keep and not keeps_zeros(sound):
                 remarks += _how_well_kept(source, destination, gaps)
@@ -93,9 +109,7 @@ def _found(sound, gaps, frames, named):
     count = sum(map(len, gaps))
     if not named and not keeps_zeros(sound):
         found = f"{count} gaps found" if count else "no gaps found"
-        return (
-            f"{found}, but {_code(sound)} does not preserve exact zeros: name the gaps with --gaps, if there are more"
-        )
+        return f"{found}, but {_code(sound)} does not preserve exact zeros: name the gaps with --gaps, if there are more"
     share = sum(np.ptp(stretches, axis=1).sum() for stretches in gaps) / frames / len(gaps)
     return f"{count} gaps, {share:.1%} missing" if count else "nothing missing"
 
@@ -137,7 +151,7 @@ def _stored(blocks, files, destination):
 class _Channel:
     """A channel of a sound at the model's rate, float32 in a file."""
 
-    model: object  # a `media.model_file.Restorer`
+    model: object  # a `files.model_file.Restorer`
     file: BinaryIO
     hidden: np.ndarray  # (n, 2), sorted: what the network is not to see
     samples: int
@@ -150,7 +164,9 @@ class _Channel:
     @functools.cached_property
     def levels(self):
         rms = self.model.metadata.get("rms", audio_utils.RMS)
-        return sound_levels.measure(self.read, self.samples, self.model.reconstruct, self.model.input_size, rms)
+        return sound_levels.measure(
+            self.read, self.samples, self.model.reconstruct, self.model.input_size, rms
+        )
 
     def restored(self, read=None, start=0, samples=None):
         """Restored by the network: piece by piece, (n,). Or else so many samples that `read` gives, from `start` on.
@@ -165,7 +181,9 @@ class _Channel:
             return (values - offset) * gain * ~mask, mask
 
         window, first = self.model.input_size, start
-        for piece in restore_blocks(levelled, samples, self.model.reconstruct, window, window // HOPS_A_WINDOW):
+        for piece in restore_blocks(
+            levelled, samples, self.model.reconstruct, window, window // HOPS_A_WINDOW
+        ):
             offset, gain = self.levels.at(first, first + len(piece))
             yield piece * np.float32(self.levels.correction) / gain + offset
             first += len(piece)
@@ -174,7 +192,10 @@ class _Channel:
         """Whether it does than autoregression what is beside some of the gaps (n, 2), made a gap too."""
         found = []
         for first, end in gaps[np.unique(np.linspace(0, len(gaps) - 1, TRIALS).astype(int))]:
-            for start in (2 * end - first, 3 * first - 2 * end):  # as long as the gap and as far away
+            for start in (
+                2 * end - first,
+                3 * first - 2 * end,
+            ):  # as long as the gap and as far away
                 if start >= 0 and (truth := self.read(start, start + end - first)[0]).all():
                     found.append(np.log(self._errors(start, truth)))
                     break
@@ -188,8 +209,13 @@ class _Channel:
         judged = slice(first - start, first - start + truth.size)
         values, mask = self.read(start, stop)
         values[judged], mask[judged] = 0, True
-        drawn = self.restored(lambda low, high: (values[low:high], mask[low:high]), start, stop - start)
-        ways = np.concatenate(list(drawn)), fill(values, edges(mask.astype(int)), self.model.metadata["sample_rate"])
+        drawn = self.restored(
+            lambda low, high: (values[low:high], mask[low:high]), start, stop - start
+        )
+        ways = (
+            np.concatenate(list(drawn)),
+            fill(values, edges(mask.astype(int)), self.model.metadata["sample_rate"]),
+        )
         return [np.mean((way[judged] - truth) ** 2) + 1e-12 * np.mean(truth**2) for way in ways]
 
 
@@ -197,12 +223,16 @@ def _channels(model, sound, files, gaps, silences, frames, destination):
     """The channels of a sound file just opened, at the model's rate. files: those in its own, and those in this."""
     rate, model_rate = sound.samplerate, model.metadata["sample_rate"]
     own = _stored(_without_gaps(sound, gaps), files[0], destination)
-    collections.deque(_stored(resample(own, sound.channels, rate, model_rate), files[-1], destination), maxlen=0)
+    collections.deque(
+        _stored(resample(own, sound.channels, rate, model_rate), files[-1], destination), maxlen=0
+    )
     ratio = model_rate / rate
     # More samples than there are, so that none is lacking once they are back at the sound's rate.
     samples = max(model.input_size, int(np.ceil(frames * ratio)) + 1)
     for file, *stretches in zip(files[-1], gaps, silences):
-        yield _Channel(model, file, _at_rate([*stretches, [[frames, 2 * samples / ratio]]], ratio), samples)
+        yield _Channel(
+            model, file, _at_rate([*stretches, [[frames, 2 * samples / ratio]]], ratio), samples
+        )
 
 
 def _at_rate(stretches, ratio):
@@ -245,7 +275,9 @@ def _denoiser(channel, file, gaps, silences, frames, rate):
     def draw(sound, hidden, first):
         short = max(0, channel.model.input_size - sound.size)
         values, mask = np.pad(sound, (0, short)), np.pad(hidden, (0, short), constant_values=True)
-        pieces = channel.restored(lambda low, high: (values[low:high], mask[low:high]), first, values.size)
+        pieces = channel.restored(
+            lambda low, high: (values[low:high], mask[low:high]), first, values.size
+        )
         return np.concatenate(list(pieces))[: sound.size]
 
     rates = rate, channel.model.metadata["sample_rate"]
@@ -264,7 +296,11 @@ def _writing(destination):
     """UserError that names `destination` if the block cannot write."""
     try:
         yield
-    except (soundfile.SoundFileError, AssertionError, OSError) as error:  # soundfile asserts that all was written
+    except (
+        soundfile.SoundFileError,
+        AssertionError,
+        OSError,
+    ) as error:  # soundfile asserts that all was written
         problem = getattr(error, "strerror", None) or reason(error) or "not all was written"
         remedy = f"make room on the disk of {destination.parent} or give another --out"
         raise UserError(f"{destination}: cannot be written ({problem}); {remedy}") from error
@@ -283,7 +319,9 @@ class _Result(soundfile.SoundFile):
             raise UserError(f"{like.path}: {problem}; convert it to WAV or FLAC")
         with _writing(destination):
             name = os.fsencode(path)  # any bytes; soundfile itself encodes strictly
-        super().__init__(name, "w", like.samplerate, like.channels, **kind, **BEST.get(like.subtype, {}))
+        super().__init__(
+            name, "w", like.samplerate, like.channels, **kind, **BEST.get(like.subtype, {})
+        )
 
     def write(self, data):
         with _writing(self.destination):
@@ -315,7 +353,13 @@ def _write(restored, original, destination, gaps, silences, frames, keep):
     with (
         replacing(destination) as path,
         _Result(path, original, destination) as result,
-        tqdm(desc=os.path.basename(original.path), total=frames, unit_scale=True, leave=False, disable=None) as bar,
+        tqdm(
+            desc=os.path.basename(original.path),
+            total=frames,
+            unit_scale=True,
+            leave=False,
+            disable=None,
+        ) as bar,
     ):
         remarks = _copy_tags(original, result)
         for block in restored:
@@ -340,7 +384,13 @@ def _how_well_kept(source, destination, gaps):
         for given, kept in zip(read_on(original), read_on(result)):
             observed = ~_in_each(gaps, first, first + len(given))
             energy, first = energy + (given[observed] ** 2).sum(), first + len(given)
-            error += ((given - kept[: len(given)])[observed] ** 2).sum() if len(kept) >= len(given) else np.inf
+            error += (
+                ((given - kept[: len(given)])[observed] ** 2).sum()
+                if len(kept) >= len(given)
+                else np.inf
+            )
     ratio_db = 10 * np.log10(energy / error) if error and energy else np.inf
-    advice = "" if ratio_db >= WELL_KEPT_DB else "; to keep it whole convert the input to WAV instead"
+    advice = (
+        "" if ratio_db >= WELL_KEPT_DB else "; to keep it whole convert the input to WAV instead"
+    )
     return f", the rest kept to {ratio_db:.0f} dB, as {_code(original)} is encoded again{advice}"

@@ -9,9 +9,9 @@ import tempfile
 import numpy as np
 
 from audio_utils import C_MAJOR, noisy_notes
+from files import folders, sound_files
+from files.image_files import load_images
 from harness import UserError
-from media import folders, sound_files
-from media.image_files import load_images
 
 LONG_SECONDS = 1  # of the long sound that recordings are read with, and nothing here uses
 
@@ -24,10 +24,14 @@ def images(model, path, data=None):
     shape = tuple(model.metadata["shape"])
     data = data or model.metadata.get("data")
     if data and not os.path.exists(data):
-        raise UserError(f"{data}: no longer there; --data says where the images are that the model was trained on")
+        raise UserError(
+            f"{data}: no longer there; --data says where the images are that the model was trained on"
+        )
     found = load_images(data, shape[0])
     if (pixels := found.test.shape[1:]) != shape:
-        raise UserError(f"{data or 'MNIST'}: images of {pixels} pixels, the model knows {shape}; see --data")
+        raise UserError(
+            f"{data or 'MNIST'}: images of {pixels} pixels, the model knows {shape}; see --data"
+        )
     _check(model, path, data or f"digits ({found.provenance['source']})", found.provenance)
     return found.test, found.test_labels
 
@@ -39,7 +43,12 @@ def examples(model, path, data, count):
         return found, labels, names, "noisy notes" if names else "held-out windows"
     found, labels = images(model, path, data)
     labels = None if labels is None else labels[:count]
-    return found[:count].reshape(-1, model.input_size) / np.float32(255), labels, None, "held-out images"
+    return (
+        found[:count].reshape(-1, model.input_size) / np.float32(255),
+        labels,
+        None,
+        "held-out images",
+    )
 
 
 def windows(model, path, data, count):
@@ -48,7 +57,9 @@ def windows(model, path, data, count):
     Of recordings, those held out, without notes. UserError if they are not given, or others.
     """
     rate, rms = model.metadata["sample_rate"], model.metadata.get("rms")
-    notes = model.metadata.get("notes", None if rms else C_MAJOR)  # the first scripts had no others and wrote no level
+    notes = model.metadata.get(
+        "notes", None if rms else C_MAJOR
+    )  # the first scripts had no others and wrote no level
     if notes:
         if data:
             raise UserError(f"{path}: a model of the built-in notes; leave --data out")
@@ -56,7 +67,9 @@ def windows(model, path, data, count):
         _, examples, labels = noisy_notes(notes, count, model.input_size, rate, (0, 0), timbre)
         return examples, labels, notes
     if not data:
-        raise UserError(f"{path}: a model of recordings; --data says where those are that it was trained on")
+        raise UserError(
+            f"{path}: a model of recordings; --data says where those are that it was trained on"
+        )
     with tempfile.TemporaryDirectory() as folder:
         sounds = sound_files.load(data, rate, model.input_size, rms, LONG_SECONDS, folder)
         folders.print_skipped(sounds.skipped)
@@ -68,4 +81,6 @@ def _check(model, path, data, provenance):
     """UserError unless the data are those the model was trained with: what is held out of others, it may have seen."""
     learned = model.metadata.get("sha256")
     if learned and provenance.get("sha256") != learned:
-        raise UserError(f"{path}: not trained with {data} as it is now; --data says where its own data are")
+        raise UserError(
+            f"{path}: not trained with {data} as it is now; --data says where its own data are"
+        )

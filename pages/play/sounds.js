@@ -336,7 +336,7 @@ class Tone {
   }
 }
 
-/** The glide of media/blend_sound.py, hop by hop: at each place the codes are mixed that the tones would have there had
+/** The glide of signals/blending.py, hop by hop: at each place the codes are mixed that the tones would have there had
  * they gone on all the time; windows unrelated in phase would cancel. */
 class Glide {
   constructor() {

@@ -10,13 +10,21 @@ from dataclasses import dataclass, field
 import numpy as np
 import scipy  # its parts load when first used: --help needs none of them
 
-from media.gaps import inside
+from files.gaps import inside
 
-WAYS = (0.064, 0.016), (0.032, 0.008), (0.128, 0.024), (0.256, 0.032)  # s: context on each side, and memory
+WAYS = (
+    (0.064, 0.016),
+    (0.032, 0.008),
+    (0.128, 0.024),
+    (0.256, 0.032),
+)  # s: context on each side, and memory
 MOST_ORDER = 512  # or as many as are missing; more helps steady tones alone
 SWEEPS = 2  # of coefficients and samples in turn from nothing; then one more in each way
 LONGEST = 0.25  # seconds; of a longer gap nothing but its ends can be told
-MOST_NEAR, MOST_MISSING = 8, 0.5  # gaps in the first way's context, and their share of it: with more it is no context
+MOST_NEAR, MOST_MISSING = (
+    8,
+    0.5,
+)  # gaps in the first way's context, and their share of it: with more it is no context
 BETWEEN = 0.25  # of the shorter of two gaps: if as little is observed between them, they are filled as one
 SHARPNESS = 3  # a way's weight is the inverse of its error in artificial gaps to this power
 DOUBT = 2.0  # an estimate is shrunk if less than 1 / DOUBT of it would have been best in artificial gaps: noise
@@ -43,9 +51,9 @@ def fills(read, gaps, samples, rate):
     sound = _Sound(read, samples, *np.reshape(_joined(gaps), (-1, 2)).T.tolist())
     ways, drafted, oldest = _ways(rate), 0, 0
     for number, (first, end) in enumerate(zip(sound.starts, sound.ends)):
-        while drafted < len(sound.starts) and sound.starts[drafted] < end + ways[-1][0] + ways[0][1] + 2 * (
-            end - first
-        ):
+        while drafted < len(sound.starts) and sound.starts[drafted] < end + ways[-1][0] + ways[0][
+            1
+        ] + 2 * (end - first):
             if sound.can_fill(drafted, ways[0][0], rate):
                 gap, window, _ = sound.around(drafted, ways[0][0])
                 sound.values[drafted] = _draft(window, [gap], *ways[0])[slice(*gap)]
@@ -72,7 +80,9 @@ def _joined(gaps):
 def _ways(rate, size=0):
     """Context and order of each way to fill a gap of that size, samples."""
     most = max(MOST_ORDER, size)
-    return [(round(context * rate), max(1, min(round(memory * rate), most))) for context, memory in WAYS]
+    return [
+        (round(context * rate), max(1, min(round(memory * rate), most))) for context, memory in WAYS
+    ]
 
 
 @dataclass
@@ -96,7 +106,11 @@ class _Sound:
             part[:] = self.values[other][begun:][: part.size] if other in self.values else 0
         before = self.ends[number - 1] if number else 0
         behind = self.starts[number + 1] if number + 1 < len(self.starts) else self.samples
-        return (first - start, end - start), window, (max(before, start) - start, min(behind, stop) - start)
+        return (
+            (first - start, end - start),
+            window,
+            (max(before, start) - start, min(behind, stop) - start),
+        )
 
     def can_fill(self, number, context, rate):
         """Whether a gap is short enough and enough is observed about it."""
@@ -106,8 +120,15 @@ class _Sound:
             self.ends[number] + context,
         )
         near = self._near(start, stop)
-        missing = sum(min(self.ends[other], stop) - max(self.starts[other], start) for other in near) - size
-        return 0 < size <= LONGEST * rate and len(near) <= MOST_NEAR and missing <= MOST_MISSING * 2 * context
+        missing = (
+            sum(min(self.ends[other], stop) - max(self.starts[other], start) for other in near)
+            - size
+        )
+        return (
+            0 < size <= LONGEST * rate
+            and len(near) <= MOST_NEAR
+            and missing <= MOST_MISSING * 2 * context
+        )
 
     def _near(self, start, stop):
         return range(bisect.bisect_right(self.ends, start), bisect.bisect_left(self.starts, stop))
@@ -116,8 +137,13 @@ class _Sound:
 def _artificial(first, end, before, behind, apart):
     """Stretches of what is observed on both sides of a gap, as long as it is and `apart` from it, if there is room."""
     left, right = (min(end - first, room // 3) for room in (first - before, behind - end))
-    near, far = first - min(apart, first - before - 2 * left), end + min(apart, behind - end - 2 * right)
-    return [stretch for stretch in ((near - left, near), (far, far + right)) if stretch[1] > stretch[0]]
+    near, far = (
+        first - min(apart, first - before - 2 * left),
+        end + min(apart, behind - end - 2 * right),
+    )
+    return [
+        stretch for stretch in ((near - left, near), (far, far + right)) if stretch[1] > stretch[0]
+    ]
 
 
 def _mixed(window, gap, judged, ways):
@@ -129,14 +155,18 @@ def _mixed(window, gap, judged, ways):
     if not judged:
         return estimates[0]
     blank = _draft(window, [*judged, gap], *ways[0])
-    predictions = np.stack([np.concatenate(_autoregress(blank, [*judged, gap], *way)[:-1]) for way in ways])
+    predictions = np.stack(
+        [np.concatenate(_autoregress(blank, [*judged, gap], *way)[:-1]) for way in ways]
+    )
     truth = np.concatenate([window[first:end] for first, end in judged])
     errors = ((predictions - truth) ** 2).sum(1) + 1e-30
     weights = (errors.min() / errors) ** SHARPNESS
     prediction, estimate = (weights @ values / weights.sum() for values in (predictions, estimates))
     # The product of what is unrelated, by chance.
     chance = np.linalg.norm(prediction) * np.linalg.norm(truth) / np.sqrt(truth.size)
-    return estimate * np.clip(DOUBT * (prediction @ truth - chance) / max(prediction @ prediction, 1e-30), 0, 1)
+    return estimate * np.clip(
+        DOUBT * (prediction @ truth - chance) / max(prediction @ prediction, 1e-30), 0, 1
+    )
 
 
 def _draft(signal, gaps, context, order):
@@ -184,7 +214,9 @@ def interpolate(signal, first, end, coefficients):
     before, behind = signal[max(first - order, 0) : first], signal[end : end + order]
     if min(before.size, behind.size) < order / 4:
         backwards = behind.size > before.size
-        state = scipy.signal.lfiltic([1], coefficients, behind if backwards else before[::-1])  # the nearest first
+        state = scipy.signal.lfiltic(
+            [1], coefficients, behind if backwards else before[::-1]
+        )  # the nearest first
         ahead = scipy.signal.lfilter([1], coefficients, np.zeros(size), zi=state)[0]
         return ahead[::-1] if backwards else ahead
     known = np.concatenate([before, np.zeros(size), behind])

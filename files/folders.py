@@ -18,7 +18,9 @@ def walk(folder):
     """
     files, problems, walked = [], [], set()
     for place, below, names in os.walk(
-        folder, onerror=lambda error: problems.append(f"{error.filename}: {error.strerror}"), followlinks=True
+        folder,
+        onerror=lambda error: problems.append(f"{error.filename}: {error.strerror}"),
+        followlinks=True,
     ):
         below[:] = sorted(name for name in below if name[0] != ".")
         if os.path.realpath(place) in walked:  # a link back, or a second one

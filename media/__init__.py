@@ -1,1 +1,0 @@
-"""What people bring and take away: pictures, sounds and trained models as files."""

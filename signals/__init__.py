@@ -1,0 +1,1 @@
+"""Algorithms for recordings, on arrays: gaps, noise, levels, blending."""
