@@ -11,8 +11,8 @@ import numpy as np
 import scipy  # its parts load when first used: --help needs none of them
 from numpy.lib.stride_tricks import sliding_window_view
 
-from corrupt import normal
 from harness.quiet_tensorflow import tf
+from random_numbers import normal
 
 C_MAJOR = ("C4", "D4", "E4", "F4", "G4", "A4", "B4")
 TONE_AMPLITUDE = 0.5  # peak
@@ -164,6 +164,11 @@ def note_fades(samples, sample_rate):
     """Amplitude that rises from 0 to 1 in FADE_SECONDS and falls back at the end, half a cosine each: (samples,)."""
     rise = np.clip((np.arange(samples) + 0.5) / sample_rate / FADE_SECONDS, 0, 1)
     return np.sin(0.5 * np.pi * np.minimum(rise, rise[::-1])) ** 2
+
+
+def runs(mask):
+    """First sample and end of each run of ones in a mask (T,): (n, 2)."""
+    return np.flatnonzero(np.diff(np.pad(np.asarray(mask, int), 1))).reshape(-1, 2)
 
 
 def cut(signal, window):

@@ -7,7 +7,7 @@ import functools
 
 import numpy as np
 
-import corrupt
+import random_numbers
 from harness.quiet_tensorflow import tf
 
 MEAN_PIXELS = 1 << 26  # turned into floats at once
@@ -36,7 +36,7 @@ def deformed(images, amount, seed):
     What is seen (x, y) pixels from the middle is what lay at (x + a y, y + b x), a and b normal with standard deviation
     `amount`: a turn by (b - a) / 2, nearly, and a shear. Bilinear between pixels, mirrored beyond the edges.
     """
-    a, b = tf.unstack(amount * corrupt.normal((images.shape[0], 2, 1, 1), seed), axis=1)
+    a, b = tf.unstack(amount * random_numbers.normal((images.shape[0], 2, 1, 1), seed), axis=1)
     return _sheared()(images, a, b)
 
 

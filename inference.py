@@ -77,10 +77,9 @@ def refiner(model, steps=None, rate=None):
 
 
 def refined_reconstruct(model, refine):
-    """What restores by refined posteriors, (B, D), (B, D) -> (B, D); by default a value of 0 is one that is missing."""
+    """Return reconstruct(corrupted, observed) by refined posteriors: (B, D), (B, D) -> (B, D)."""
 
-    def reconstruct(corrupted, observed=None):
-        observed = np.not_equal(corrupted, 0) if observed is None else observed
+    def reconstruct(corrupted, observed):
         mean, _, _ = refine(corrupted, observed, *model.encode(corrupted))
         return model.expectation(mean)
 
@@ -114,27 +113,28 @@ def completions(model, refine, corrupted, observed, count, seed):
 
 def compiled_reconstruct(model):
     """The model's `reconstruct` as a graph: called block after block, it takes half the time."""
-    return tf.function(model.reconstruct, input_signature=[tf.TensorSpec((None, model.input_size))])
+    batch = tf.TensorSpec((None, model.input_size))
+    return tf.function(model.reconstruct, input_signature=[batch, batch])
 
 
-def restore(corrupted, mask, reconstruct, window, hop):
+def restore_long(corrupted, mask, reconstruct, window, hop):
     """Restore a long sound from overlapping windows: corrupted, mask (T,) -> (T,), with T >= window.
 
-    `restore_blocks` says how.
+    `restore_long_blocks` says how.
     """
 
     def read(first, end):
         return corrupted[first:end], mask[first:end]
 
-    return np.concatenate(list(restore_blocks(read, corrupted.size, reconstruct, window, hop)))
+    return np.concatenate(list(restore_long_blocks(read, corrupted.size, reconstruct, window, hop)))
 
 
-def restore_blocks(read, samples, reconstruct, window, hop):
+def restore_long_blocks(read, samples, reconstruct, window, hop):
     """Restore a long sound from overlapping windows, each trusted as far as it explains what is observed.
 
     Yields the restored sound piece after piece, float32, in memory that does not grow with its length of `samples` (at
     least one window, else ValueError). read(first, end) gives those samples of the corrupted sound and of its mask;
-    `reconstruct` maps windows (B, window), float32, to windows. Every sample is the weighted mean of all the windows
+    reconstruct(corrupted, observed) maps windows to windows, all (B, window), float32. Every sample is the weighted mean of all the windows
     over it. The weight is a Hann taper, so that no window's edge is heard, times `_trust`. Dividing by the sum of
     weights keeps the level, at both ends too.
     """
@@ -154,7 +154,7 @@ def restore_blocks(read, samples, reconstruct, window, hop):
             sliding_window_view(np.asarray(part, np.float32), window)[starts - begin]
             for part in (values, 1 - mask)
         )
-        outputs = np.asarray(reconstruct(corrupted), np.float32)
+        outputs = np.asarray(reconstruct(corrupted, observed), np.float32)
         trust = taper * _trust(corrupted, observed, outputs)
         restored = _overlap_add(trust * outputs, starts - begin, hop) / _overlap_add(
             trust, starts - begin, hop

@@ -185,8 +185,12 @@ class DVAE(keras.Model):
         decoded = self.decoder(z)
         return tf.sigmoid(decoded) if self.likelihood == "bernoulli" else decoded
 
-    def reconstruct(self, corrupted):
-        """What the decoder makes of the posterior mean: (B, input_size) -> (B, input_size)."""
+    def reconstruct(self, corrupted, observed=None):
+        """Decode the posterior mean: (B, input_size) -> (B, input_size).
+
+        The encoder needs no mask: `observed` is ignored. It is there because every function that
+        reconstructs takes it.
+        """
         mean, _ = self.encode(corrupted)
         return self.expectation(mean)
 

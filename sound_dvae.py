@@ -23,6 +23,7 @@ import numpy as np
 import audio_utils
 import baselines
 import corrupt
+import random_numbers
 import training
 from audio_utils import C_MAJOR, NOISE_STD, TIMBRES, Notes, note_frequency, snr_db, write_wav
 from files import sound_files
@@ -30,7 +31,7 @@ from files.folders import print_skipped
 from harness import UserError, cli
 from harness.quiet_tensorflow import tf
 from harness.run_folder import METHOD, REFINED, Run
-from inference import HOPS_A_WINDOW, refined_reconstruct, refiner, restore
+from inference import HOPS_A_WINDOW, refined_reconstruct, refiner, restore_long
 from pages import figures, play, report
 from pages.verdict import verdict
 from signals import fill_gaps, noise
@@ -165,7 +166,7 @@ def held_out(settings, sounds):
     long_seed = settings.seed, training.LONG_INPUT
     long_reference, long_clean = sounds.long(long_seed)
     cut = tf.constant(audio_utils.cut(long_clean, settings.window), tf.float32)
-    noisy = cut + settings.noise / 2 * corrupt.normal(
+    noisy = cut + settings.noise / 2 * random_numbers.normal(
         cut.shape, tf.random.fold_in(long_seed, 1)
     )  # steady, as noise is
     damaged = corrupt.CORRUPTIONS[settings.corruption](noisy, settings.amount, long_seed)
@@ -175,7 +176,7 @@ def held_out(settings, sounds):
 
 def restored(settings, held, reconstruct, hops=HOPS_A_WINDOW):
     """The long sound restored by `reconstruct`, which maps windows to windows."""
-    return restore(
+    return restore_long(
         held.long_corrupted, held.long_mask, reconstruct, settings.window, settings.window // hops
     )
 
@@ -188,13 +189,13 @@ def without_noise(settings, held, reconstruct, long):
         power, _ = noise.estimated(frames, sound, mask, long)
         return noise.wiener(frames, np.where(mask == 1, long, sound), long, power)
     redraw = partial(
-        restore,
+        restore_long,
         reconstruct=reconstruct,
         window=settings.window,
         hop=settings.window // HOPS_A_WINDOW,
     )
-    power, _, weights = noise.tried(sound, mask, rate, redraw)
-    return noise.restored(sound, mask, long, rate, power, weights)
+    power, _, weights = noise.calibrate(sound, mask, rate, redraw)
+    return noise.denoise(sound, mask, long, rate, power, weights)
 
 
 def score(settings, held, windows, long):
@@ -240,10 +241,12 @@ def compared_estimates(settings, sounds, held, ours):
         corrupted=gap, long_corrupted=long_gap
     )  # baselines are told what salt-and-pepper has hit
 
-    def autoregress(windows):
-        return baselines.autoregress(windows, windows == 0)
+    def autoregress(windows, observed):
+        return baselines.autoregress(windows, 1 - observed)
 
-    filled = fill_gaps.fill(held.long_corrupted, noise.edges(held.long_mask), settings.sample_rate)
+    filled = fill_gaps.fill(
+        held.long_corrupted, audio_utils.runs(held.long_mask), settings.sample_rate
+    )
     if (filled == 0).any():  # gaps too many for it
         filled = restored(settings, held, autoregress, hops=2)
     methods = {
@@ -253,7 +256,7 @@ def compared_estimates(settings, sounds, held, ours):
             baselines.interpolate(held.long_corrupted[None], held.long_mask[None])[0],
         ),
         f"autoregression (windows: first {AUTOREGRESSED})": (
-            autoregress(held.corrupted[:AUTOREGRESSED]),
+            autoregress(held.corrupted[:AUTOREGRESSED], 1 - held.mask[:AUTOREGRESSED]),
             filled,
         ),
     }
@@ -268,11 +271,14 @@ def compared_estimates(settings, sounds, held, ours):
     if not options:
         return methods | ours
 
-    def best_note(windows):
-        return baselines.best_note(windows, windows == 0, **options)
+    def best_note(windows, observed):
+        return baselines.best_note(windows, 1 - observed, **options)
 
     return methods | {
-        "best of the notes": (best_note(held.corrupted), restored(settings, held, best_note)),
+        "best of the notes": (
+            best_note(held.corrupted, 1 - held.mask),
+            restored(settings, held, best_note),
+        ),
         **ours,
         "oracle: the right note": (
             baselines.right_note(held.corrupted, held.mask, index=held.note, **options),
@@ -347,7 +353,10 @@ def main(settings):
             ours[FILTERED] = None, without_noise(settings, held, model.reconstruct, estimates[1])
         if settings.tells_missing:
             better = refined_reconstruct(model, refiner(model))
-            ours[REFINED] = better(held.corrupted).numpy(), restored(settings, held, better)
+            ours[REFINED] = (
+                better(held.corrupted, 1 - held.mask).numpy(),
+                restored(settings, held, better),
+            )
         if settings.data and FILTERED in ours:
             best = ours[FILTERED][1]
             title = f"{sounds.title}: gaps filled, noise taken out ({settings.damage})"

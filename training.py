@@ -10,7 +10,7 @@ import contextlib
 import numpy as np
 from tqdm import tqdm
 
-import corrupt
+import random_numbers
 from harness import UserError, cli
 from harness.checkpoint import Saver, restore
 from harness.quiet_tensorflow import tf
@@ -68,7 +68,7 @@ def draw_batch(make_batch, latent, settings, i, number=0, replicas=1):
     )
     seed = tf.random.fold_in((settings.seed, TRAINING), i * replicas + number)
     batch_seed, noise_seed = tf.unstack(tf.random.split(seed))
-    return *make_batch(batch_seed, count), corrupt.normal((count, latent), noise_seed)
+    return *make_batch(batch_seed, count), random_numbers.normal((count, latent), noise_seed)
 
 
 def build_step(model, optimizer, make_batch, settings):

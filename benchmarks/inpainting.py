@@ -24,7 +24,7 @@ from files import sound_files
 from files.gaps import inside
 from files.model_file import load_restorer
 from files.restore_sound import restore_sound
-from inference import restore
+from inference import restore_long
 from signals import fill_gaps
 
 LENGTHS = (5, 10, 20, 30, 40, 50)  # ms
@@ -50,7 +50,7 @@ def plain(chopped, mask, block):
     if chopped.size < block:
         return np.full(chopped.size, np.nan)
     options = lambda windows: autoregress(windows, windows == 0), block, block // 2
-    return restore(np.float32(chopped), np.float32(mask), *options)
+    return restore_long(np.float32(chopped), np.float32(mask), *options)
 
 
 def by_model(model, chopped, gaps, rate):

@@ -27,7 +27,6 @@ from files import sound_files
 from files.model_file import load_restorer
 from files.restore_sound import restore_sound
 from harness.quiet_tensorflow import tf
-from inference import restore
 from signals import fill_gaps, noise
 
 LEVELS_DB, SECONDS, PEAK = (20, 15, 10, 5), 8.0, 0.7
@@ -55,15 +54,21 @@ def by_model(model, chopped, mask, rate):
         gain = PEAK / np.abs(chopped).max()
         soundfile.write(source, gain * chopped, rate, subtype="DOUBLE")
         labels.write_text(
-            "".join(f"{first / rate:.7f} {end / rate:.7f}\n" for first, end in noise.edges(mask))
+            "".join(
+                f"{first / rate:.7f} {end / rate:.7f}\n" for first, end in audio_utils.runs(mask)
+            )
         )
         restore_sound(model, source, result, labels)
         return soundfile.read(result)[0] / gain
 
 
 def in_blocks(chopped, mask, block):
-    return restore(
-        chopped, mask, lambda windows: autoregress(windows, windows == 0), block, block // 2
+    return restore_long(
+        chopped,
+        mask,
+        lambda windows, observed: autoregress(windows, 1 - observed),
+        block,
+        block // 2,
     )
 
 
@@ -74,7 +79,7 @@ def estimates(model, clean, noisy, chopped, mask, rate):
         2
     )  # of exponentially distributed ones
     filled = tuple(in_blocks(chopped, mask, block) for block in BLOCKS)
-    gap_by_gap = fill_gaps.fill(chopped, noise.edges(mask), rate)
+    gap_by_gap = fill_gaps.fill(chopped, audio_utils.runs(mask), rate)
     yield "chopped", chopped
     yield "linear interpolation", interpolate(chopped[None], mask[None])[0]
     yield "**denoise.py**", by_model(model, chopped, mask, rate)

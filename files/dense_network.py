@@ -24,7 +24,7 @@ def dense_reconstruct(own, weights):
         value[..., :latent] for value in layers[depth - 1]
     )  # mean without log_var
 
-    def reconstruct(corrupted):
+    def reconstruct(corrupted, observed=None):
         values = np.asarray(corrupted, np.float32)
         with np.errstate(all="ignore"):  # as TensorFlow does
             for number, (kernel, bias) in enumerate(layers, 1):

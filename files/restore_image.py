@@ -203,7 +203,7 @@ def _reconstructed(model, grey, hole, shape, count):
     """
 
     def error(background):
-        made = model.reconstruct(_shown(grey, hole, shape, background)[0])
+        made = model.reconstruct(*_shown(grey, hole, shape, background))
         return np.mean(np.square(_put_back(made, grey, shape, background) - grey), where=~hole)
 
     background = _background(grey[~hole])
@@ -213,7 +213,7 @@ def _reconstructed(model, grey, hole, shape, count):
     made = [
         model.refined(corrupted, observed)
         if hole.any() and model.refined
-        else model.reconstruct(corrupted)
+        else model.reconstruct(corrupted, observed)
     ]
     made += list(model.complete(corrupted, observed, count)) if count else []
     return [_put_back(each, grey, shape, background) for each in made], background

@@ -13,15 +13,16 @@ import soundfile
 from tqdm import tqdm
 
 import audio_utils
+from audio_utils import runs
 from files.gaps import find_gaps, inside, keeps_zeros, read_gaps
 from files.sound_files import ReadForward, check_header, read_on, reason, remedy, resample
 from harness import UserError
 from harness.run_folder import replacing
-from inference import HOPS_A_WINDOW, restore_blocks
+from inference import HOPS_A_WINDOW, restore_long_blocks
 from signals import levels as sound_levels
 from signals.denoise_sound import Denoiser
-from signals.fill_gaps import fill, fills
-from signals.noise import NO_NOISE_DB, edges
+from signals.fill_gaps import fill, fill_each
+from signals.noise import NO_NOISE_DB
 
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24}  # what libsndfile would round down to
 BEST = {  # the highest bit rate: the input's is not told, and less would spoil what is kept
@@ -181,7 +182,7 @@ class _Channel:
             return (values - offset) * gain * ~mask, mask
 
         window, first = self.model.input_size, start
-        for piece in restore_blocks(
+        for piece in restore_long_blocks(
             levelled, samples, self.model.reconstruct, window, window // HOPS_A_WINDOW
         ):
             offset, gain = self.levels.at(first, first + len(piece))
@@ -214,7 +215,7 @@ class _Channel:
         )
         ways = (
             np.concatenate(list(drawn)),
-            fill(values, edges(mask.astype(int)), self.model.metadata["sample_rate"]),
+            fill(values, runs(mask.astype(int)), self.model.metadata["sample_rate"]),
         )
         return [np.mean((way[judged] - truth) ** 2) + 1e-12 * np.mean(truth**2) for way in ways]
 
@@ -266,7 +267,7 @@ def _filling(channel, file, gaps, frames, rate):
     ratio = channel.model.metadata["sample_rate"] / rate
     if len(gaps) and channel.network_predicts_better(_at_rate([gaps], ratio)):
         return ((*gap, None) for gap in gaps)
-    return fills(functools.partial(_read, file), gaps, frames, rate)
+    return fill_each(functools.partial(_read, file), gaps, frames, rate)
 
 
 def _denoiser(channel, file, gaps, silences, frames, rate):

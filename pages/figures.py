@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from audio_utils import SPECTRUM_FLOOR_DB, spectrogram_db
+from audio_utils import SPECTRUM_FLOOR_DB, runs, spectrogram_db
 
 COLOUR, GAP_COLOUR = "tab:blue", "tab:red"
 GREY = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
@@ -111,7 +111,7 @@ def sounds(chopped, mask, sample_rate, frequency_limit):
         wspace=0.04,
         hspace=0.55,
     )
-    gaps = _runs(mask) / sample_rate  # (G, 2), s
+    gaps = runs(mask) / sample_rate  # (G, 2), s
     seconds = chopped.size / sample_rate
     middle = _middle_gap(chopped, gaps * sample_rate) / sample_rate if len(gaps) else seconds / 2
     near = middle + 0.5 * CLOSE_UP_SECONDS * np.array([-1, 1])
@@ -186,11 +186,6 @@ def _middle_gap(chopped, gaps):
 def _edges(places):
     """First and last of evenly spaced places."""
     return places[0], places[-1]
-
-
-def _runs(mask):
-    """Where runs of ones start and end: (T,) -> (R, 2)."""
-    return np.flatnonzero(np.diff(np.pad(np.asarray(mask, int), 1))).reshape(-1, 2)
 
 
 def windows(title, signals, sample_rate):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+import audio_utils
 from files.gaps import inside
 from files.sound_files import resample
 from signals import noise
@@ -29,7 +30,7 @@ class Denoiser:
         middle = gaps[len(gaps) // 2, 0] if len(gaps) else samples // 2
         first = max(0, min(middle - pilot // 2, samples - pilot))
         observed, mask = self._part(first, min(first + pilot, samples))
-        self.power, self.level_db, self.weights = noise.tried(
+        self.power, self.level_db, self.weights = noise.calibrate(
             observed, mask, self.rate, lambda sound, missing: self._redraw(sound, missing, first)
         )
 
@@ -42,7 +43,7 @@ class Denoiser:
             start, end = max(first - margin, 0), min(first + piece, self.samples)
             observed, mask = self._part(start, min(end + margin, self.samples))
             drawn = self._redraw(observed, mask, start)
-            whole = noise.restored(observed, mask, drawn, self.rate, self.power, self.weights)
+            whole = noise.denoise(observed, mask, drawn, self.rate, self.power, self.weights)
             yield whole[first - start : end - start]
 
     def _part(self, first, end):
@@ -56,7 +57,7 @@ class Denoiser:
         low = self._resampled(np.where(mask == 1, 0, sound), self.rate, self.model_rate)
         unseen = np.zeros(low.size, bool)
         for start, end in (
-            noise.edges(mask | inside(self.hidden, first, first + sound.size)) * ratio
+            audio_utils.runs(mask | inside(self.hidden, first, first + sound.size)) * ratio
         ):
             unseen[int(start) : int(np.ceil(end))] = True
         drawn = self._resampled(

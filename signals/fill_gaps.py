@@ -31,17 +31,19 @@ DOUBT = 2.0  # an estimate is shrunk if less than 1 / DOUBT of it would have bee
 
 
 def fill(signal, gaps, rate):
-    """The signal with those gaps filled that `fills` can fill, and zeros in the others: (T,), float64."""
+    """The signal with those gaps filled that `fill_each` can fill, and zeros in the others: (T,), float64."""
     missing = inside(np.reshape(gaps, (-1, 2)), 0, len(signal))
     filled = np.where(missing, 0.0, signal)
     known = filled.copy()
-    for first, end, values in fills(lambda start, stop: known[start:stop], gaps, known.size, rate):
+    for first, end, values in fill_each(
+        lambda start, stop: known[start:stop], gaps, known.size, rate
+    ):
         if values is not None:
             filled[first:end] = np.where(missing[first:end], values, known[first:end])
     return filled
 
 
-def fills(read, gaps, samples, rate):
+def fill_each(read, gaps, samples, rate):
     """What to fill gaps with, one after the other: first, end, values (end - first,), any rate in Hz.
 
     read(first, end): the samples of a signal of so many, 0 in its gaps. Values are None where the gap is too long or

@@ -50,7 +50,7 @@ class Levels:
 def measure(read, samples, reconstruct, window, trained_rms):
     """The levels of a sound of so many samples. read(first, end): its samples, 0 where missing, and their mask.
 
-    `reconstruct` maps windows (B, window), float32, to windows. What the sound is brought to is the level that its
+    reconstruct(corrupted, observed) maps windows to windows, all (B, window), float32. What the sound is brought to is the level that its
     tone had in training, whatever noise is on it: by how much of its windows the network explains.
     """
     piece = max(1, window // PIECES_A_WINDOW)
@@ -162,7 +162,7 @@ def _listen(read, samples, reconstruct, window, levels):
         shown.append((values - offset) * gain * observed[-1])
         gains.append(gain[window // 2])
     shown, observed = np.array(shown, np.float32), np.array(observed, np.float32)
-    drawn = np.asarray(reconstruct(shown), np.float32)
+    drawn = np.asarray(reconstruct(shown, observed), np.float32)
     both, own, theirs = (
         (a * b * observed).sum(1, dtype=float)
         for a, b in [(shown, drawn), (shown, shown), (drawn, drawn)]

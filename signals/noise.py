@@ -7,6 +7,7 @@ the bottleneck loses. Together they are ahead of both.
 import numpy as np
 import scipy  # its parts load when first used: --help needs none of them
 
+from audio_utils import runs
 from signals import fill_gaps
 
 FRAME_SECONDS, FRAMES_A_SAMPLE = 0.128, 4  # of the spectra; as many lie over each sample
@@ -104,7 +105,7 @@ def classic_wiener(frames, sound, noise):
     return frames.istft(found * np.maximum(0, 1 - 2 * ratio), k1=len(sound))
 
 
-def continuations(frames, observed, mask, drawn, noise):
+def candidates(frames, observed, mask, drawn, noise):
     """Three ways to fill the gaps of a sound, of which most of the noise is taken out before: (3, M) at M samples.
 
     As autoregressive processes would continue it; the network's reconstruction; and that with what it leaves continued.
@@ -113,7 +114,7 @@ def continuations(frames, observed, mask, drawn, noise):
     sound = np.where(missing, drawn, observed)
     if noise.any():
         sound = wiener(frames, sound, drawn, noise, SOUND_ENOUGH)
-    rate, gaps = round(frames.fs), edges(mask)
+    rate, gaps = round(frames.fs), runs(mask)
     alone, rest = (fill_gaps.fill(part, gaps, rate)[missing] for part in (sound, sound - drawn))
     alone = np.where(
         alone == 0, drawn[missing], alone
@@ -121,21 +122,16 @@ def continuations(frames, observed, mask, drawn, noise):
     return np.stack([alone, drawn[missing], drawn[missing] + rest])
 
 
-def edges(mask):
-    """The gaps of a mask (T,): (n, 2), first sample and end."""
-    return np.flatnonzero(np.diff(mask, prepend=0, append=0)).reshape(-1, 2)
-
-
-def shares(ways, truth):
+def mixture_weights(ways, truth):
     """What each of some estimates (W, M) deserves of their mixture, by how near the truth (M,) it is: (W,), sum 1."""
     errors = np.maximum(((ways - truth) ** 2).mean(1), 1e-20)
     weights = (errors.min() / errors) ** SHARPNESS
     return weights / weights.sum()
 
 
-def trial_gaps(mask):
+def artificial_gaps(mask):
     """A mask (T,) of gaps in what another one has as observed: as long as its own, at most TRIALS, evenly spread."""
-    gaps, trials = edges(mask), np.zeros_like(mask)
+    gaps, trials = runs(mask), np.zeros_like(mask)
     if not len(gaps):
         return trials
     usual = int(np.median(np.ptp(gaps, axis=1)))
@@ -151,29 +147,29 @@ def trial_gaps(mask):
     return trials
 
 
-def tried(observed, mask, rate, redraw):
-    """The power of a sound's noise (F,), its level relative to the sound, dB, and the shares (3,) of `continuations`.
+def calibrate(observed, mask, rate, redraw):
+    """The power of a sound's noise (F,), its level relative to the sound, dB, and the shares (3,) of `candidates`.
 
     observed, mask (T,). redraw(observed, mask): the network's reconstruction, (T,). What is shared out is told by gaps
     made for trial.
     """
-    frames, drawn, trials = transform(rate), redraw(observed, mask), trial_gaps(mask)
+    frames, drawn, trials = transform(rate), redraw(observed, mask), artificial_gaps(mask)
     noise, level_db = estimated(frames, observed, mask, drawn)
     if not trials.any():
         return noise, level_db, np.array([0.0, 1.0, 0.0])
     both = np.maximum(mask, trials)
     again = redraw(np.where(both == 1, 0, observed), both)
-    found = continuations(frames, observed, both, again, noise)[:, trials[both == 1] == 1]
-    return noise, level_db, shares(found, observed[trials == 1])
+    found = candidates(frames, observed, both, again, noise)[:, trials[both == 1] == 1]
+    return noise, level_db, mixture_weights(found, observed[trials == 1])
 
 
-def restored(observed, mask, drawn, rate, noise, weights):
+def denoise(observed, mask, drawn, rate, noise, weights):
     """The posterior mean of a sound with gaps and noise: observed, mask, drawn (T,) -> (T,).
 
-    The gaps are filled with the mixture of `continuations` that the weights (3,) say, then noise of that power (F,), if
+    The gaps are filled with the mixture of `candidates` that the weights (3,) say, then noise of that power (F,), if
     there is any, is taken out.
     """
     frames, filled = transform(rate), np.array(observed, float)
     if mask.any():
-        filled[mask == 1] = weights @ continuations(frames, observed, mask, drawn, noise)
+        filled[mask == 1] = weights @ candidates(frames, observed, mask, drawn, noise)
     return wiener(frames, filled, drawn, noise) if noise.any() else filled

@@ -9,6 +9,7 @@ import scipy.stats
 
 import audio_utils
 import corrupt
+import random_numbers
 from corrupt import CORRUPTIONS
 from harness import UserError
 from harness.quiet_tensorflow import tf
@@ -136,7 +137,7 @@ def test_salt_and_pepper_do_not_depend_on_what_they_hit():
 
 
 def test_normal_draws_are_normal_and_independent():
-    noise = corrupt.normal((256, 1024), (5, 7)).numpy()
+    noise = random_numbers.normal((256, 1024), (5, 7)).numpy()
     assert scipy.stats.kstest(noise.ravel(), "norm").pvalue > 1e-3
     assert np.isfinite(noise).all() and 4 < np.abs(noise).max() < 5.4
     lags = (

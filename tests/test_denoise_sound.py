@@ -116,7 +116,7 @@ def test_a_part_has_the_levels_of_its_place_and_what_is_added_to_it_is_missing(m
 
     model = types.SimpleNamespace(input_size=1024, metadata={"sample_rate": RATE})
     channel, none = types.SimpleNamespace(model=model, restored=restored), np.zeros((0, 2), int)
-    monkeypatch.setattr(denoise_sound.noise, "tried", lambda *given: (None, -99.0, None))
+    monkeypatch.setattr(denoise_sound.noise, "calibrate", lambda *given: (None, -99.0, None))
     denoiser = restore_sound_module._denoiser(
         channel, io.BytesIO(bytes(4 * 9999)), none, none, 9999, RATE
     )

@@ -7,7 +7,7 @@ import scipy
 from audio_utils import snr_db
 from files.gaps import inside
 from signals import fill_gaps
-from signals.fill_gaps import fill, fills
+from signals.fill_gaps import fill, fill_each
 
 RATE = 16000
 RESONANCES = np.poly(
@@ -153,7 +153,7 @@ def test_it_reads_only_what_is_near(monkeypatch):
         looked.append(end - first)
         return np.where(inside(np.array(gaps), first, end), 0, signal[first:end])
 
-    values = list(fills(read, gaps, signal.size, RATE))
+    values = list(fill_each(read, gaps, signal.size, RATE))
     assert [list(value[:2]) for value in values] == gaps and max(looked) < RATE
     expected, _ = filled(signal, gaps)
     for first, end, value in values:
@@ -169,7 +169,7 @@ def test_too_long_and_crowded_gaps_are_left():
     ):
         known = np.where(inside(np.array(gaps), 0, signal.size), 0, signal)
         found = list(
-            fills(lambda first, end, known=known: known[first:end], gaps, signal.size, RATE)
+            fill_each(lambda first, end, known=known: known[first:end], gaps, signal.size, RATE)
         )
         middle = found[len(found) // 2]
         assert middle[2] is None and np.isfinite(filled(signal, gaps)[0]).all()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-import corrupt
 import image_utils
+import random_numbers
 
 
 def test_random_images_come_from_the_set_as_grey_levels():
@@ -24,7 +24,9 @@ def test_deformed_images_are_scipys_of_the_same_maps(shape, amount):
     deformed = image_utils.deformed(images, amount, (1, 2)).numpy()
     np.testing.assert_allclose(image_utils.deformed(images, 0.0, (1, 2)), images, atol=1e-6)
     middle = (np.array(shape) - 1) / 2
-    for image, (a, b), ours in zip(images, corrupt.normal((200, 2), (1, 2)).numpy(), deformed):
+    for image, (a, b), ours in zip(
+        images, random_numbers.normal((200, 2), (1, 2)).numpy(), deformed
+    ):
         matrix = np.array([[1, amount * b], [amount * a, 1]])  # rows before columns
         shift = middle - matrix @ middle
         theirs = scipy.ndimage.affine_transform(image, matrix, shift, order=1, mode="reflect")

@@ -423,7 +423,7 @@ def test_generated_pixels_are_probabilities_from_z_of_the_prior():
     for axis, (first, second) in enumerate([((-2, 1), (2, 0.5)), ((1, 2), (0, 1))]):
         cdf = lambda x: (
             0.3 * scipy.stats.norm.cdf(x, *first) + 0.7 * scipy.stats.norm.cdf(x, *second)
-        )  # noqa: E731, B023
+        )
         assert scipy.stats.kstest(z[:, axis], cdf).pvalue > 1e-3
     left = z[:, 0] < 0  # nearly all of the first Gaussian, which is the higher one
     assert left.mean() == pytest.approx(0.3, abs=0.02) and z[left, 1].mean() == pytest.approx(

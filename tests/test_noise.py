@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import audio_utils
 from audio_utils import snr_db
 from signals import noise
 
@@ -55,8 +56,8 @@ def test_a_tone_that_never_rests_is_no_noise_though_nobody_draws_it():
 
 
 def mended(observed, mask, drawn):
-    power, level_db, weights = noise.tried(observed, mask, RATE, lambda sound, missing: drawn)
-    return noise.restored(observed, mask, drawn, RATE, power, weights), level_db
+    power, level_db, weights = noise.calibrate(observed, mask, RATE, lambda sound, missing: drawn)
+    return noise.denoise(observed, mask, drawn, RATE, power, weights), level_db
 
 
 def test_wieners_gain_is_that_of_each_frequencys_powers():
@@ -86,19 +87,21 @@ def test_shares_are_those_of_the_inverse_errors():
     truth = RNG.standard_normal(5000)
     ways = truth + np.array([[0.1], [0.2], [0.4]]) * RNG.standard_normal((3, 5000))
     expected = np.array([0.01, 0.04, 0.16]) ** -noise.SHARPNESS
-    np.testing.assert_allclose(noise.shares(ways, truth), expected / expected.sum(), rtol=0.15)
+    np.testing.assert_allclose(
+        noise.mixture_weights(ways, truth), expected / expected.sum(), rtol=0.15
+    )
 
 
 @pytest.mark.parametrize("every", [800, 20_000])
 def test_trial_gaps_lie_between_the_gaps_and_are_as_long(every):
     mask = chopped(every=every)
-    trials = noise.trial_gaps(mask)
-    assert not (trials & mask).any() and 10 <= len(noise.edges(trials)) <= noise.TRIALS
-    assert set(np.ptp(noise.edges(trials), axis=1)[1:-1]) == {
+    trials = noise.artificial_gaps(mask)
+    assert not (trials & mask).any() and 10 <= len(audio_utils.runs(trials)) <= noise.TRIALS
+    assert set(np.ptp(audio_utils.runs(trials), axis=1)[1:-1]) == {
         160
     }  # the rooms at the ends may be small
-    assert np.ptp(noise.edges(trials)) > 0.8 * TIME.size
-    assert not noise.trial_gaps(mask * 0).any()
+    assert np.ptp(audio_utils.runs(trials)) > 0.8 * TIME.size
+    assert not noise.artificial_gaps(mask * 0).any()
 
 
 @pytest.mark.parametrize("level_db", [-25, -15, -5])
@@ -151,7 +154,7 @@ def test_gaps_too_long_for_autoregression_are_filled_with_what_is_drawn():
     mask = np.zeros(TIME.size, int)
     mask[8000:10400] = 1
     drawn = 0.9 * TONES
-    for way in noise.continuations(FRAMES, TONES * (1 - mask), mask, drawn, np.zeros(FRAMES.f_pts)):
+    for way in noise.candidates(FRAMES, TONES * (1 - mask), mask, drawn, np.zeros(FRAMES.f_pts)):
         np.testing.assert_allclose(way, drawn[mask == 1])
 
 
@@ -161,14 +164,16 @@ def test_gaps_are_filled_with_what_is_drawn_before_the_noise_is_taken_out_around
         (TONES + 0.1 * WHITE) * (1 - mask),
         np.full(FRAMES.f_pts, 0.1**2 * np.sum(FRAMES.win**2)),
     )
-    alone, *_ = noise.continuations(FRAMES, observed, mask, TONES, power)
+    alone, *_ = noise.candidates(FRAMES, observed, mask, TONES, power)
     assert snr_db(TONES[mask == 1], alone) > 12  # 28; 6 with zeros in the gaps
 
 
 def test_trial_gaps_leave_something_observed_on_both_sides():
     mask = chopped(gap=600, every=1000)
-    trials = noise.trial_gaps(mask)
-    assert len(noise.edges(mask | trials)) == len(noise.edges(mask)) + len(noise.edges(trials))
+    trials = noise.artificial_gaps(mask)
+    assert len(audio_utils.runs(mask | trials)) == len(audio_utils.runs(mask)) + len(
+        audio_utils.runs(trials)
+    )
 
 
 @pytest.mark.parametrize(
@@ -176,7 +181,7 @@ def test_trial_gaps_leave_something_observed_on_both_sides():
 )
 def test_a_network_that_only_repeats_what_it_hears_has_no_share(redraw):
     mask = chopped()
-    *_, weights = noise.tried(TONES * (1 - mask), mask, RATE, redraw)
+    *_, weights = noise.calibrate(TONES * (1 - mask), mask, RATE, redraw)
     assert weights[0] > 0.9
 
 
@@ -184,7 +189,7 @@ def test_the_level_of_noise_does_not_depend_on_how_much_is_missing():
     levels = []
     for gap in (160, 800):
         mask = chopped(gap=gap)
-        _, level_db, _ = noise.tried(
+        _, level_db, _ = noise.calibrate(
             (TONES + 0.1 * WHITE) * (1 - mask), mask, RATE, lambda sound, missing: TONES
         )
         levels.append(level_db)
@@ -196,7 +201,7 @@ def test_noise_is_taken_out_best_at_the_power_it_has():
     found = [
         snr_db(
             TONES,
-            noise.restored(
+            noise.denoise(
                 observed, np.zeros(TIME.size, int), TONES, RATE, share * power, np.zeros(3)
             ),
         )

@@ -12,8 +12,8 @@ import pytest
 import scipy.optimize
 import scipy.stats
 
-import corrupt
 import mnist_dvae
+import random_numbers
 import sound_dvae
 import training
 from harness import UserError, checkpoint
@@ -86,8 +86,8 @@ COVARIANCE = np.outer(FACTOR, FACTOR) + NOISE**2 * np.eye(FACTOR.size)
 
 def half_hidden(seed, count):
     factor_seed, noise_seed = tf.unstack(tf.random.split(seed))
-    clean = corrupt.normal((count, 1), factor_seed) * FACTOR.astype(np.float32)
-    clean += NOISE * corrupt.normal((count, FACTOR.size), noise_seed)
+    clean = random_numbers.normal((count, 1), factor_seed) * FACTOR.astype(np.float32)
+    clean += NOISE * random_numbers.normal((count, FACTOR.size), noise_seed)
     return clean * (np.arange(FACTOR.size) < SEEN), clean
 
 
@@ -170,7 +170,7 @@ def test_the_posteriors_noise_is_normal_and_of_each_iteration_and_replica_alone(
     for noise in draws:
         assert scipy.stats.kstest(noise.ravel(), "norm").pvalue > 1e-3
     draws += [
-        corrupt.normal((500, 40), seed).numpy() for seed in seeds[:3]
+        random_numbers.normal((500, 40), seed).numpy() for seed in seeds[:3]
     ]  # what a batch may be made of
     for i, noise in enumerate(draws):
         for other in draws[:i]:

@@ -47,7 +47,7 @@ def test_windows_are_weighted_as_the_rule_says(samples):
     def reconstruct(windows):
         return (windows @ mixing + 0.1).astype(np.float32)
 
-    restored = inference.restore(corrupted, mask, reconstruct, WINDOW, HOP)
+    restored = inference.restore_long(corrupted, mask, reconstruct, WINDOW, HOP)
     np.testing.assert_allclose(
         restored, by_the_rule(corrupted, mask, reconstruct), rtol=1e-3, atol=1e-4
     )
@@ -68,6 +68,6 @@ def test_a_window_that_sees_next_to_nothing_and_one_that_is_wrong_here_do_not_co
                 output[WINDOW // 2 :] += 1
         return made
 
-    restored = inference.restore(clean * (1 - mask), mask, reconstruct, WINDOW, HOP)
+    restored = inference.restore_long(clean * (1 - mask), mask, reconstruct, WINDOW, HOP)
     np.testing.assert_allclose(restored[mask == 0], clean[mask == 0], atol=1e-3)
     assert np.abs(restored).max() < 1.1
