@@ -1,52 +1,48 @@
-"""Ways to corrupt an example. The decoder has to restore what was there before.
+"""Corruptions of an example, which the decoder has to undo.
 
-Each takes a batch, an amount and a seed, and returns the corrupted batch and the mask that says where:
+Each takes a batch, an amount and a seed, and returns the corrupted batch and its mask:
 
     corrupted, mask = CORRUPTIONS["block"](batch, 0.2, seed)
 
-Images are (B, H, W), sounds are (B, N), float32, of TensorFlow or NumPy; the mask has the batch's shape, 1 where
-something is missing or replaced, 0 elsewhere. `amount` is the share of the values concerned, save for `gaussian`.
-`seed` is a pair of integers, and the same seed gives the same damage: all draws are TensorFlow's stateless ones.
+Images are (B, H, W), sounds are (B, N), float32, of TensorFlow or NumPy. The mask has the batch's
+shape: 1 where a value is missing or replaced, 0 elsewhere. `amount` is the fraction of values
+concerned, and the standard deviation for `gaussian`. `seed` is a pair of integers; the same seed
+gives the same damage, because all draws are TensorFlow's stateless ones.
 """
 
-import dataclasses
+import math
 
-from harness import UserError, cli
 from harness.quiet_tensorflow import tf
 from random_numbers import normal
 
 
 def with_noise(batch, most, seed):
-    """White noise added to each example, its standard deviation uniform in 0 to `most`; with 0, the batch as it is."""
+    """Add white noise to each example, its standard deviation uniform in 0 to `most`."""
     if not most:
         return batch
     std_seed, noise_seed = tf.unstack(tf.random.split(seed))
-    std = tf.random.stateless_uniform(
-        (batch.shape[0], *[1] * (len(batch.shape) - 1)), std_seed, 0.0, most
-    )
+    shape = (batch.shape[0], *[1] * (len(batch.shape) - 1))
+    std = tf.random.stateless_uniform(shape, std_seed, 0.0, most)
     return batch + std * normal(batch.shape, noise_seed)
 
 
 def block(batch, amount, seed):
-    """One contiguous part missing (set to 0): a stretch of each window, a rectangle of each image.
+    """Set one contiguous part to 0: a stretch of each window, a rectangle of each image.
 
-    A rectangle's sides have a ratio between 1/2 and 2 (log-uniform) as far as the image's sides allow.
+    The ratio of a rectangle's sides is log-uniform in 1/2 to 2, as far as the image allows.
     """
-    if len(batch.shape) == 2:
-        mask = _stretch(batch, amount, seed)
-    else:
-        mask = _rectangle(batch, amount, seed)
+    mask = (_stretch if len(batch.shape) == 2 else _rectangle)(batch, amount, seed)
     return batch * (1 - mask), mask
 
 
 def scatter(batch, amount, seed):
-    """Each value missing (set to 0) with probability `amount`, independently of the others."""
+    """Set each value to 0 with probability `amount`, independently of the others."""
     mask = tf.cast(tf.random.stateless_uniform(batch.shape, seed) < amount, tf.float32)
     return batch * (1 - mask), mask
 
 
 def salt_pepper(batch, amount, seed):
-    """Each value replaced with probability `amount` by its example's least or greatest value, a fair coin each."""
+    """Replace values with probability `amount` by the example's minimum or maximum, 50:50."""
     where, coin = tf.unstack(tf.random.split(seed))
     mask = tf.cast(tf.random.stateless_uniform(batch.shape, where) < amount, tf.float32)
     axes = list(range(1, len(batch.shape)))
@@ -57,12 +53,12 @@ def salt_pepper(batch, amount, seed):
 
 
 def gaussian(batch, amount, seed):
-    """White noise of standard deviation `amount` added to every value; nothing is missing, so the mask is 0."""
+    """Add white noise of standard deviation `amount`; nothing is missing, so the mask is 0."""
     return batch + amount * normal(batch.shape, seed), tf.zeros_like(batch)
 
 
 def none(batch, amount, seed):
-    """Nothing corrupted: a plain variational autoencoder. `amount` and `seed` are ignored."""
+    """Corrupt nothing, which makes a plain VAE. `amount` and `seed` are ignored."""
     return tf.identity(batch), tf.zeros_like(batch)
 
 
@@ -75,54 +71,37 @@ CORRUPTIONS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings(cli.Settings):
-    """The settings of how an example is corrupted, in both experiments. UserError for impossible ones."""
+def amount_limit(settings):
+    """Return the value that the amount must be below: 1 for a fraction, none for noise."""
+    return math.inf if settings.corruption in ("gaussian", "none") else 1
 
-    corruption: str = cli.flag("block", "how the input is corrupted", choices=CORRUPTIONS)
-    amount: float = cli.flag(0.2, "share missing or replaced; for gaussian, the standard deviation")
-    noise: float = cli.flag(
-        0.0, "white noise added to the input: standard deviation uniform in 0 to this", type=float
-    )
 
-    def __post_init__(self):
-        super().__post_init__()
-        kind, amount, noise = self.corruption, self.amount, self.noise
-        if kind not in ("gaussian", "none") and amount >= 1:
-            raise UserError(
-                f"argument --amount: {amount:g} is not a share below 1, which {kind} needs (see --help)"
-            )
-        if not 0 <= noise <= 10:  # full scale is 1
-            raise UserError(f"argument --noise: {noise:g} is not between 0 and 10 (see --help)")
+def describe(corruption, amount, noise):
+    """Describe the damage in words, for figures and pages."""
+    damage = corruption if corruption == "none" else f"{corruption} {amount:g}"
+    return damage + f", noise up to {noise:g}" * bool(noise)
 
-    @property
-    def damage(self):
-        """In words, for figures."""
-        return f"{self.corruption} {self.amount:g}" + f", noise up to {self.noise:g}" * bool(
-            self.noise
-        )
 
-    @property
-    def tells_missing(self):
-        """Whether who restores an example knows what is missing, and that the rest is as it was."""
-        return self.corruption in ("block", "scatter") and not self.noise
+def mask_is_known(settings):
+    """Return True if the restorer knows the mask and the observed values are exact."""
+    return settings.corruption in ("block", "scatter") and not settings.noise
 
 
 def apply(settings, batch, seed):
-    """A batch damaged as the settings have it, noise first: -> corrupted, mask."""
+    """Corrupt a batch as the settings say, noise first: -> corrupted, mask."""
     noisy = with_noise(batch, settings.noise, tf.random.fold_in(seed, 1))
     return CORRUPTIONS[settings.corruption](noisy, settings.amount, seed)
 
 
 def _interval(starts, lengths, size):
-    """1 from each start for that many places, 0 elsewhere: (B,), (B,) -> (B, size)."""
-    place = tf.range(size)
-    inside = (place >= starts[:, None]) & (place < (starts + lengths)[:, None])
+    """Return 1 in an interval of each row, 0 elsewhere: (B,), (B,) -> (B, size)."""
+    index = tf.range(size)
+    inside = (index >= starts[:, None]) & (index < (starts + lengths)[:, None])
     return tf.cast(inside, tf.float32)
 
 
 def _random_starts(lengths, size, seed):
-    """Uniform over the places where an interval of that length fits into `size`: (B,) -> (B,), int32."""
+    """Draw where intervals of these lengths start within `size`: (B,) -> (B,), int32."""
     uniform = tf.random.stateless_uniform(lengths.shape, seed)
     return tf.cast(uniform * tf.cast(size - lengths + 1, tf.float32), tf.int32)
 
@@ -138,10 +117,9 @@ def _rectangle(batch, amount, seed):
     area = amount * height * width
     shape_seed, row_seed, column_seed = tf.unstack(tf.random.split(seed, 3))
     ratio = 2 ** tf.random.stateless_uniform(batch.shape[:1], shape_seed, -1.0, 1.0)
-    rows = tf.clip_by_value(tf.round(tf.sqrt(area * ratio)), max(1.0, round(area / width)), height)
-    columns = tf.clip_by_value(
-        tf.round(area / rows), 0, width
-    )  # the nearest whole column to the area asked
+    least_rows = max(1.0, round(area / width))
+    rows = tf.clip_by_value(tf.round(tf.sqrt(area * ratio)), least_rows, height)
+    columns = tf.clip_by_value(tf.round(area / rows), 0, width)  # nearest to the requested area
     rows, columns = tf.cast(rows, tf.int32), tf.cast(columns, tf.int32)
     vertical = _interval(_random_starts(rows, height, row_seed), rows, height)  # (B, H)
     horizontal = _interval(_random_starts(columns, width, column_seed), columns, width)  # (B, W)

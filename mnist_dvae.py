@@ -1,16 +1,13 @@
 """Train a denoising VAE to complete digits with holes.
 
-    python mnist_dvae.py                       # half a minute on a laptop's CPU
-    python mnist_dvae.py --iters 16000         # longer, better digits
+    python mnist_dvae.py                            # about half a minute on a laptop's CPU
+    python mnist_dvae.py --iters 16000              # longer, better digits
     python mnist_dvae.py --data photos --size 32    # a folder of your own images
 
-The encoder sees MNIST digits with a random rectangle, a fifth of the image, blacked out; the target is
-the whole digit, so the decoder learns to draw what must have been there.
+The encoder sees MNIST digits with a random rectangle, a fifth of the image, blacked out. The target
+is the whole digit, so the decoder learns to draw what must have been there.
 """
 
-import harness  # noqa: F401  sets NumPy's threads, so before NumPy
-
-# isort: split
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,192 +22,163 @@ import image_utils
 import inference
 import training
 from files import image_files
-from harness import UserError, cli
+from harness import cli
+from harness.cli import flag
 from harness.quiet_tensorflow import tf
 from harness.run_folder import METHOD, REFINED, Run
 from image_utils import mean_squared_error
-from pages import figures, play, report
-from pages.verdict import verdict
-
-HELD_OUT = 2000  # digits scored, at most
-SCORED_PIXELS = 2**25  # in all, at most: there are fewer of large images
-NEAREST_PIXELS = 2**27  # of training images that are searched for the nearest, at most
-GENERATED = 1000  # new digits scored at each checkpoint
-SHOWN, NEW_ROWS = 16, 6  # digits a row in the figures; rows of new ones
-COMPLETIONS, DOUBTED = 2, 16  # completions shown; those that doubt is computed from
-COLUMNS = (
-    "iteration",
-    "loss",
-    "hole_mse_over_mean_fill",
-    "classifier_error",
-)  # printed at each checkpoint
+from pages import digit_figures, play, report, verdict
 
 
 @dataclass(frozen=True)
-class Settings(corrupt.Settings):
-    """The settings of `mnist_dvae.py`."""
+class Settings(cli.Settings):
+    """Hyperparameters of the digits; each is a flag of the same name."""
 
     experiment = "mnist"
-    kl_warm_up = 0.5
-    iters: int = 3200
-    learning_rate: float = 3e-3
-    data: str = cli.flag(
-        None,
-        "your own images instead of MNIST: a folder of images that Pillow reads, searched recursively; or of "
-        "MNIST's original files; or an .npz file with Keras's keys or one array (count, H, W)",
+    kl_warm_up = 0.5  # fraction of the iterations until the KL divergence has its full weight
+    iters: int = flag(3200, "optimizer steps")
+    batch_size: int = flag(128, "images per step")
+    learning_rate: float = flag(3e-3, "peak, after a warm-up; then cosine decay to 0", above=0)
+    hidden: tuple = flag((512, 512), "widths of the encoder's layers, e.g. 256,128")
+    latent: int = flag(32, "latent dimensions")
+    components: int = flag(200, "Gaussians in the mixture prior")
+    corruption: str = flag("block", "how the input is corrupted", choices=corrupt.CORRUPTIONS)
+    amount: float = flag(
+        0.2,
+        "fraction missing or replaced; for gaussian the standard deviation",
+        above=0,
+        below=corrupt.amount_limit,
     )
-    size: int = cli.flag(
-        28, "pixels per side of a folder's images, their middle square rescaled; 4 to 256"
-    )
-    deform: float = cli.flag(
+    noise: float = flag(0.0, "add white noise with standard deviations from 0 to this", low=0, high=10)
+    deform: float = flag(
         0.1,
-        "augmentation: training images are rotated and sheared; standard deviation of the slopes, 0 for none",
-        type=float,
+        "augmentation: rotate and shear training images; standard deviation of the slopes",
+        low=0,
+        below=1,
         with_data=0.0,
     )
+    data: str = flag(
+        None,
+        "your own images instead of MNIST: a folder of images, searched recursively; a folder of "
+        "MNIST's original files; or an .npz file with Keras's keys or one array (count, H, W)",
+    )
+    size: int = flag(28, "side in pixels to which a folder's images are rescaled", low=4, high=256)
 
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 <= self.deform < 1:
-            raise UserError(
-                f"argument --deform: {self.deform:g} is not a number from 0 to below 1 (see --help)"
-            )
-        if not 4 <= self.size <= 256:
-            raise UserError(
-                f"argument --size: {self.size} is not between 4 and 256 pixels (see --help)"
-            )
+
+HELD_OUT = 2000  # digits scored, at most
+SCORED_PIXELS = 2**25  # at most, over all scored images, so fewer large images are scored
+NEAREST_PIXELS = 2**27  # of training images searched for the nearest, at most
+GENERATED = 1000  # samples from the prior scored at each checkpoint
+SHOWN, COMPLETIONS = 16, 2  # images per row of the figures; rows of completions
+COLUMNS = "iteration", "loss", "hole_mse_over_mean_fill", "classifier_error"  # printed
 
 
 class HeldOut(NamedTuple):
-    """What is scored and shown, drawn once, so that two checkpoints differ by training alone: (M, H, W) in [0, 1]."""
+    """Examples to score and show, flat (M, D) in [0, 1], the same at every checkpoint."""
 
     corrupted: np.ndarray
     clean: np.ndarray
-    mask: np.ndarray
-    mean_filled: np.ndarray  # the corrupted ones, holes filled with the mean training image
-    greyness: (
-        np.ndarray
-    )  # (H, W): each pixel's mean of x (1 - x) in the training images; 0 if black and white
+    mask: np.ndarray  # 1 where missing
+    mean_filled: np.ndarray  # `corrupted` with holes filled from the mean training image
+    grey_variance: np.ndarray  # (D,): mean of x (1 - x) in training; 0 for black and white
     labels: np.ndarray | None  # (M,)
-    classify: (
-        Callable | None
-    )  # the judge, which has learned from whole training images; None without labels
-
-
-def flat(images):
-    """(B, H, W) -> (B, H * W)."""
-    return tf.reshape(images, (images.shape[0], -1))
+    classify: Callable | None  # fitted to whole training images; None without labels
 
 
 def make_batch(settings, train_images, seed, count):
-    """A training batch: corrupted and clean images, flat, (count, H * W) each. train_images: (M, H, W), uint8."""
+    """Draw a training batch: corrupted and clean images (count, D) from (M, H, W), uint8."""
     image_seed, deform_seed, corruption_seed = tf.unstack(tf.random.split(seed, 3))
     clean = image_utils.random_images(train_images, count, image_seed)
     if settings.deform:
         clean = image_utils.deformed(clean, settings.deform, deform_seed)
     corrupted, _ = corrupt.apply(settings, clean, corruption_seed)
-    return flat(corrupted), flat(clean)
+    return tf.reshape(corrupted, (count, -1)), tf.reshape(clean, (count, -1))
 
 
 def held_out(settings, images):
-    """The held-out examples, and the classifier that judges them, which knows training images alone."""
-    at_most = SCORED_PIXELS // images.train[0].size
-    clean = image_utils.grey(images.test[: min(HELD_OUT, at_most)])
-    corrupted, mask = (
-        part.numpy() for part in corrupt.apply(settings, clean, training.HELD_OUT_SEED)
-    )
-    mean_filled = np.where(mask == 1, image_utils.mean_image(images.train), corrupted)
-    greyness = image_utils.mean_image(images.train[:at_most], lambda x: x * (1 - x))
+    """Corrupt the held-out images, and fit the classifier to training images alone."""
+    count = min(HELD_OUT, most := SCORED_PIXELS // images.train[0].size, len(images.test))
+    clean = image_utils.grey(images.test[:count])
+    corrupted, mask = corrupt.apply(settings, clean, training.HELD_OUT_SEED)
+    corrupted, clean, mask = (np.reshape(part, (count, -1)) for part in (corrupted, clean, mask))
+    mean = image_utils.mean_image(images.train).ravel()
+    grey_variance = image_utils.mean_image(images.train[:most], lambda x: x * (1 - x)).ravel()
     labels = classify = None
     if images.train_labels is not None:
-        labels = images.test_labels[: len(clean)]
-        classify = baselines.digit_classifier(images.train[:at_most], images.train_labels[:at_most])
-    return HeldOut(corrupted, clean.numpy(), mask, mean_filled, greyness, labels, classify)
+        labels = images.test_labels[:count]
+        classify = baselines.digit_classifier(images.train[:most], images.train_labels[:most])
+    mean_filled = np.where(mask == 1, mean, corrupted)
+    return HeldOut(corrupted, clean, mask, mean_filled, grey_variance, labels, classify)
 
 
-def score(held, images):
-    """The scores of an estimate (M, H, W) of the held-out digits."""
-    hole_error = mean_squared_error(held.clean, images, held.mask)
+def score(held, estimate):
+    """Score an estimate (M, D) of the held-out images."""
+    hole_error = mean_squared_error(held.clean, estimate, held.mask)
+    mean_fill_error = mean_squared_error(held.clean, held.mean_filled, held.mask)
     scores = {
         "hole_mse": hole_error,
-        "hole_mse_over_mean_fill": hole_error
-        / mean_squared_error(held.clean, held.mean_filled, held.mask),
-        "mse": mean_squared_error(held.clean, images),
+        "hole_mse_over_mean_fill": hole_error / mean_fill_error,
+        "mse": mean_squared_error(held.clean, estimate),
     }
     if held.classify:
-        scores["classifier_error"] = np.mean(held.classify(flat(images))[0] != held.labels)
+        scores["classifier_error"] = np.mean(held.classify(estimate)[0] != held.labels)
     return scores
 
 
 def evaluate(settings, model, held):
-    """The model's scores, and its estimates: the held-out digits reconstructed (M, H, W), new ones (N, H * W)."""
-    reconstructed = np.reshape(model.reconstruct(flat(held.corrupted)), held.clean.shape)
-    new = min(GENERATED, SCORED_PIXELS // held.clean[0].size)
-    generated = model.generate(new, (settings.seed, training.PRIOR)).numpy()
-    losses = training.held_out_losses(model, flat(held.corrupted), flat(held.clean))
+    """Score the model: -> scores, (reconstructions (M, D), samples from the prior (N, D))."""
+    reconstructed = model.reconstruct(held.corrupted, 1 - held.mask).numpy()
+    count = min(GENERATED, SCORED_PIXELS // held.clean.shape[1])
+    generated = model.generate(count, (settings.seed, training.PRIOR)).numpy()
+    losses = training.held_out_losses(model, held.corrupted, held.clean)
     scores = {**losses, **score(held, reconstructed)}
     if held.classify:
-        kinds, confidence = held.classify(generated)
+        classes, confidence = held.classify(generated)
         scores["generated_confidence"] = confidence.mean()
-        scores["generated_classes"] = baselines.effective_number(kinds)
+        scores["generated_classes"] = baselines.effective_number(classes)
     return scores, (reconstructed, generated)
 
 
-def refined(model, refine, corrupted, mask, greyness):
-    """Images by posteriors refined on what is observed, and their predictive deviation: (M, H, W), (M, H, W).
-
-    Its square is the variance between draws of the posterior, and that within each: of a pixel x in [0, 1] with mean p
-    it is p (1 - p) - E[x (1 - x)]. The latter, whose mean in the holes is that of the greyness (H, W), is taken to be a
-    fixed share of the former.
-    """
-    mean, log_var, _ = refine(flat(corrupted), flat(1 - mask), *model.encode(flat(corrupted)))
-    reconstructed = model.expectation(mean).numpy()
-    noise = [tf.random.stateless_normal(mean.shape, (training.PRIOR, k)) for k in range(DOUBTED)]
-    draws = [
-        np.reshape(model.expectation(mean + tf.exp(0.5 * log_var) * each), mask.shape)
-        for each in noise
-    ]
-    within = np.mean([p * (1 - p) for p in draws], 0)
-    share = np.sum(greyness * mask) / max(1e-9, np.sum(within * mask))
-    return reconstructed.reshape(mask.shape), np.sqrt(np.var(draws, 0) + within * max(0, 1 - share))
+def refined(model, refine, corrupted, mask, grey_variance):
+    """Restore images by refined posteriors: -> reconstructions and predictive std, (M, D)."""
+    mean, log_var, _ = refine(corrupted, 1 - mask, *model.encode(corrupted))
+    std = inference.predictive_std(model, mean, log_var, mask, grey_variance, training.PRIOR)
+    return model.expectation(mean).numpy(), std
 
 
-def imagine(settings, model, refine, held):
-    """Rows of the figure: what is made of the first digits by refined posteriors, ways to complete them, doubt."""
-    if not settings.tells_missing:
+def posterior_rows(settings, model, refine, held):
+    """Rows of the figure from refined posteriors: {label: (SHOWN, D)}; none without a mask."""
+    if not corrupt.mask_is_known(settings):
         return {}
     corrupted, mask = held.corrupted[:SHOWN], held.mask[:SHOWN]
-    reconstructed, deviation = refined(model, refine, corrupted, mask, held.greyness)
+    reconstructed, std = refined(model, refine, corrupted, mask, held.grey_variance)
     seed = settings.seed, training.PRIOR
-    drawn = inference.completions(
-        model, refine, flat(corrupted), flat(1 - mask), COMPLETIONS, seed
-    ).numpy()
-    ways = {f"completion {i + 1}": row.reshape(mask.shape) for i, row in enumerate(drawn)}
-    return {"refined": reconstructed, **ways, "doubt": deviation}
+    samples = inference.completions(model, refine, corrupted, 1 - mask, COMPLETIONS, seed).numpy()
+    completions = {f"completion {i + 1}": row for i, row in enumerate(samples)}
+    return {"refined": reconstructed, **completions, "uncertainty": std}
 
 
-def honesty(held, reconstructed, deviation):
-    """Whether doubt is calibrated: error in the hole over the deviation claimed, root mean squares; nats per pixel."""
-    hole = held.mask == 1
-    clean, claimed = held.clean[hole], np.clip(reconstructed[hole], 1e-3, 1 - 1e-3)
-    error = np.sqrt(
-        np.mean((clean - reconstructed[hole]) ** 2) / max(1e-12, np.mean(deviation[hole] ** 2))
-    )
-    nats = -np.mean(clean * np.log(claimed) + (1 - clean) * np.log(1 - claimed))
-    return {"hole_error_over_claimed": error, "hole_nats_a_pixel": nats}
+def calibration(held, reconstructed, std):
+    """Compare the predictive std (M, D) with the error in the hole (ratio of root mean squares).
 
-
-def compared_estimates(kind, held, train_images, ours):
-    """Estimates of the held-out digits, from the input to the best there can be: {method: (M, H, W)}.
-
-    ours: those of the model. The others are the baselines.
+    1 is calibrated. Also the NLL of the hole's pixels under the reconstruction, nats per pixel.
     """
-    nearest = baselines.nearest_fill(
-        held.corrupted, held.mask, train_images[: NEAREST_PIXELS // held.clean[0].size]
-    )
+    hole = held.mask == 1
+    clean, p = held.clean[hole], np.clip(reconstructed[hole], 1e-3, 1 - 1e-3)
+    variance = max(1e-12, np.mean(std[hole] ** 2))
+    ratio = np.sqrt(np.mean((clean - reconstructed[hole]) ** 2) / variance)
+    nll = -np.mean(clean * np.log(p) + (1 - clean) * np.log(1 - p))
+    return {"hole_error_over_std": ratio, "hole_nats_per_pixel": nll}
+
+
+def baseline_estimates(kind, held, train_images, ours):
+    """Estimates (M, D) by all methods, from the input to the best possible; `ours` among them."""
+    searched = train_images[: NEAREST_PIXELS // train_images[0].size]
+    flat = searched.reshape(len(searched), -1)
+    nearest = baselines.nearest_fill(held.corrupted, held.mask, flat)
     filled = {
-        f"holes filled by the {name}": np.where(held.mask == 1, each, held.corrupted)
-        for name, each in ours.items()
+        f"holes filled by the {name}": np.where(held.mask == 1, estimate, held.corrupted)
+        for name, estimate in ours.items()
     }
     return {
         "holes black (the input)": held.corrupted,
@@ -222,76 +190,60 @@ def compared_estimates(kind, held, train_images, ours):
     }
 
 
-def render(settings, kind, held, estimates, imagined, iteration):
-    """The pictures of a checkpoint: {file name: save(path)}. imagined: further rows, {label: (SHOWN, H, W)}."""
+def final_table(settings, model, refine, held, images, reconstructed):
+    """Score the model beside the baselines: one row per method."""
+    ours = {METHOD: reconstructed}
+    if known := corrupt.mask_is_known(settings):
+        inputs = held.corrupted, held.mask, held.grey_variance
+        ours[REFINED], std = refined(model, refine, *inputs)
+    methods = baseline_estimates(image_kind(settings), held, images.train, ours)
+    rows = {name: {"method": name, **score(held, each)} for name, each in methods.items()}
+    if known:
+        rows[REFINED].update(calibration(held, ours[REFINED], std))
+    return [*rows.values()]
+
+
+def draw(settings, shape, held, estimates, further_rows, iteration):
+    """Draw a checkpoint's figures of images of shape (H, W): {file name: save(path)}."""
     reconstructed, generated = estimates
-    what = f"{settings.damage}, after {iteration} iterations"
-    rows = {"original": held.clean, "damaged": held.corrupted, "reconstructed": reconstructed}
-    mended = figures.digit_rows(
-        f"Held-out {kind}s restored ({what}); red: missing",
-        {label: images[:SHOWN] for label, images in (rows | imagined).items()},
-        {"damaged": held.mask[:SHOWN]},
-    )
-    new = generated[: NEW_ROWS * SHOWN].reshape(NEW_ROWS, SHOWN, *held.clean.shape[1:])
-    new = figures.digit_rows(
-        f"New {kind}s from the prior ({what})", {str(i + 1): row for i, row in enumerate(new)}
-    )
-    return {
-        f"reconstruction_{iteration:06d}.png": partial(figures.save, pictures=[mended]),
-        f"generated_{iteration:06d}.png": partial(figures.save, pictures=[new]),
+    rows = {"original": held.clean, "corrupted": held.corrupted, "reconstructed": reconstructed}
+    rows = {
+        label: np.reshape(images[:SHOWN], (-1, *shape))
+        for label, images in (rows | further_rows).items()
     }
+    holes = {"corrupted": held.mask[:SHOWN].reshape(-1, *shape)}
+    damage = corrupt.describe(settings.corruption, settings.amount, settings.noise)
+    generated = generated.reshape(-1, *shape)
+    kind = image_kind(settings)
+    return digit_figures.checkpoint(kind, damage, iteration, rows, holes, generated)
+
+
+def image_kind(settings):
+    return "image" if settings.data else "digit"
 
 
 def main(settings):
     with Run(settings, report.write, report.WRITTEN, COLUMNS) as run:
         images = image_files.load_images(settings.data, settings.size)
-        provenance = images.provenance
-        run.record(provenance)
+        run.record(provenance := images.provenance)
         print(images.summary)
-        kind, shape = "image" if settings.data else "digit", images.train.shape[1:]
-        held = held_out(settings, images)
-        train_images = (
-            images.train if isinstance(images.train, np.memmap) else tf.constant(images.train)
-        )
-
-        from models import (
-            DVAE,  # not before flags, folder and data are known to be good: it loads TensorFlow
-        )
-
-        tf.keras.utils.set_random_seed(settings.seed)  # for the weights' first values
+        held, shape = held_out(settings, images), images.train.shape[1:]
         data = settings.data and os.path.abspath(settings.data)
-        metadata = {
-            "experiment": "mnist",
-            "shape": list(shape),
-            "data": data,
-            "sha256": provenance["sha256"],
-        }
-        network = settings.hidden, settings.latent, settings.components
-        with run.workers.strategy.scope():
-            model = DVAE(int(np.prod(shape)), "bernoulli", *network, metadata=metadata)
+        metadata = {"experiment": settings.experiment, "shape": list(shape), "data": data}
+        metadata["sha256"] = provenance["sha256"]
+        size, strategy = held.clean.shape[1], run.workers.strategy
+        model = training.build_model(settings, size, "bernoulli", metadata, strategy)
         refine = inference.refiner(model)
-        for iteration, train_loss in training.train(
-            model, partial(make_batch, settings, train_images), settings, run
-        ):
+        batches = partial(make_batch, settings, image_utils.to_draw_from(images.train))
+        for iteration, train_loss in training.train(model, batches, settings, run):
             scores, estimates = evaluate(settings, model, held)
-            files = render(
-                settings, kind, held, estimates, imagine(settings, model, refine, held), iteration
-            )
+            rows = posterior_rows(settings, model, refine, held)
+            files = draw(settings, shape, held, estimates, rows, iteration)
             run.log(iteration, {"train_loss": train_loss, **scores}, files)
-        ours = {METHOD: estimates[0]}
-        if settings.tells_missing:
-            ours[REFINED], deviation = refined(
-                model, refine, held.corrupted, held.mask, held.greyness
-            )
-        methods = compared_estimates(kind, held, images.train, ours)
-        rows = [{"method": method, **score(held, estimate)} for method, estimate in methods.items()]
-        if REFINED in ours:
-            next(row for row in rows if row["method"] == REFINED).update(
-                honesty(held, ours[REFINED], deviation)
-            )
+        table = final_table(settings, model, refine, held, images, estimates[0])
         run.save(play.files(model, held.clean, held.labels))
-        run.finish(model, rows)
-        print(verdict(rows))
+        run.finish(model, table)
+        print(verdict.digits(table))
     print(f"Look at {settings.out / 'index.html'}")
 
 

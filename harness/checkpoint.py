@@ -1,7 +1,6 @@
-"""What a run is resumed from: one .npz file of the variables' values and, as JSON, the state beside them."""
+"""The file a run is resumed from: an .npz of all variables, and the state beside them as JSON."""
 
 import json
-import time
 
 import numpy as np
 
@@ -9,38 +8,21 @@ from harness import UserError
 from harness.run_folder import replacing
 
 FORMAT = 2  # of the file
-ITERATIONS, SECONDS = 1000, 60  # a run that is killed loses no more than that
-REMEDY = "--overwrite starts anew"
-
-
-class Saver:
-    """Saves variables to a path, None for nowhere, at the latest every ITERATIONS and every SECONDS."""
-
-    def __init__(self, path, variables, iteration):
-        self.path, self.variables = path, variables
-        self.iteration, self.time = iteration, time.monotonic()
-
-    def due(self, iteration):
-        return iteration - self.iteration >= ITERATIONS or time.monotonic() - self.time >= SECONDS
-
-    def save(self, state):
-        if self.path:
-            save(self.path, self.variables, state)
-            self.iteration, self.time = state["iteration"], time.monotonic()
+REMEDY = "use --overwrite to start over"
 
 
 def save(path, variables, state):
-    """Write the variables' values and the state, which JSON must be able to hold, into a file."""
+    """Write the variables' values and the state, which must be JSON, into a file."""
     values = {f"variable_{i}": variable.numpy() for i, variable in enumerate(variables)}
     with replacing(path) as unfinished, open(unfinished, "wb") as file:
         np.savez(file, state=json.dumps({"format": FORMAT, **state}, default=float), **values)
 
 
 def restore(path, variables, expected):
-    """Give the variables their values in a file that `save` wrote, and return the state beside them.
+    """Assign the variables the values in a file that `save` wrote, and return its state.
 
-    expected: a state of the same names and types. UserError if it is no such file, or one of another run: with another
-    `first_batch` than expected, or of another network.
+    expected: a state with the same names and types. UserError if the file is damaged or of another
+    run: its `first_batch` differs from the expected one, or its network does.
     """
     try:
         with np.load(path) as file:  # without pickle: no code from the file is run
@@ -50,20 +32,17 @@ def restore(path, variables, expected):
                 state = {name: type(value)(state[name]) for name, value in expected.items()}
                 ours, theirs = (np.array(each["first_batch"], float) for each in (expected, state))
                 values = [file[f"variable_{i}"] for i in range(len(variables))]
-    except (
-        Exception
-    ) as error:  # a broken file makes NumPy and what it calls raise nearly everything
-        raise UserError(
-            f"{path}: not a whole checkpoint ({type(error).__name__}); {REMEDY}"
-        ) from error
+    except Exception as error:  # NumPy raises almost any exception for a damaged file
+        problem = f"not a complete checkpoint ({type(error).__name__})"
+        raise UserError(f"{path}: {problem}; {REMEDY}") from error
     if written != FORMAT:
-        raise UserError(f"{path}: written by another version of these scripts; {REMEDY}")
-    if ours.shape != theirs.shape or not np.allclose(
-        ours, theirs, rtol=1e-3, atol=1e-6
-    ):  # as another machine rounds
-        raise UserError(f"{path}: of other data; {REMEDY}")
+        problem = f"written by another version of these scripts (format {written})"
+        raise UserError(f"{path}: {problem}; {REMEDY}")
+    # Another machine may round differently.
+    if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=1e-3, atol=1e-6):
+        raise UserError(f"{path}: belongs to a run with other data or another seed; {REMEDY}")
     if [(value.shape, value.dtype) for value in values] != [(v.shape, v.dtype) for v in variables]:
-        raise UserError(f"{path}: weights of another network; {REMEDY}")
+        raise UserError(f"{path}: holds the weights of another network; {REMEDY}")
     for variable, value in zip(variables, values):
         variable.assign(value)
     return state

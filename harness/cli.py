@@ -1,4 +1,4 @@
-"""A script's settings as a typed dataclass, its flags made of them, and errors of one line."""
+"""A script's settings: typed fields, the flags made of them, their ranges, and one-line errors."""
 
 import argparse
 import contextlib
@@ -14,233 +14,251 @@ from typing import ClassVar
 
 from harness import UserError
 
-
-def whole_number(text):
-    """A flag's value: an integer of at least 1."""
-    if not text.isdecimal() or not 1 <= int(text) < 2**31:  # TensorFlow counts no further
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a whole number of at least 1 and below {2**31}"
-        )
-    return int(text)
-
-
-def positive(text):
-    """A flag's value: a finite number above 0."""
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) < math.inf:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-
-
-def seed(text):
-    """A flag's value: an integer that TensorFlow takes as a seed."""
-    if not text.isdecimal() or int(text) >= 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**31 - 1}")
-    return int(text)
-
-
-def layer_widths(text):
-    """A flag's value: "256,128" -> (256, 128)."""
-    with contextlib.suppress(argparse.ArgumentTypeError):
-        return tuple(whole_number(width) for width in text.split(","))
-    raise argparse.ArgumentTypeError(f"{text!r} is not a list of widths such as 256,128")
-
-
-def text(given):
-    """A flag's value that is not empty, as that of a shell's variable that is not set would be."""
-    if not given:
-        raise argparse.ArgumentTypeError("is empty; give a value or leave it out")
-    return given
-
-
-def folder(text):
-    """A flag's value: a path. An empty one, of a shell's variable that is not set, would be the current folder."""
-    if not text:
-        raise argparse.ArgumentTypeError("is empty; give a folder")
-    return Path(text)
-
-
-VALUES = {int: whole_number, float: positive, tuple: layer_widths, Path: folder, str: text}
-CLOSED_PIPE = 141  # status; a shell says so of a program that SIGPIPE has ended
+LARGEST_INTEGER = 2**31 - 1  # TensorFlow counts iterations and seeds in 32 bits
+CLOSED_PIPE = 141  # exit status that a shell reports for a program ended by SIGPIPE
 
 
 def flag(default, help, **options):
-    """A field of `Settings` and the flag made of it.
+    """Declare a field of `Settings` and its flag.
 
-    options: those of argparse's `add_argument`; and `with_data`, the default once --data is given.
+    Options: `with_data`, the default once --data is given; `choices`; for numbers the range, `low`
+    and `high` inclusive or `above` and `below` exclusive, each a number or a function of the
+    settings; `parse`, a function from the text of a flag to its value.
     """
-    return dataclasses.field(default=default, metadata={"help": help, **options})
+    return dataclasses.field(default=None, metadata={"default": default, "help": help, **options})
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What both experiments are told. UserError for what does not go together.
+    """Settings of a run, checked however they are made. UserError for a value out of range.
 
-    A subclass sets `experiment` and `kl_warm_up`, changes defaults and adds fields; `--out` is plots/EXPERIMENT.
+    A subclass sets `experiment` and adds fields, `data` among them. `--out` is plots/EXPERIMENT.
     """
 
     experiment: ClassVar[str]
-    kl_warm_up: ClassVar[
-        float
-    ]  # the share of all iterations until the KL divergence counts in full
-    iters: int = flag(1000, "optimizer steps")
-    batch_size: int = flag(128, "examples per iteration")
-    learning_rate: float = flag(1e-3, "peak learning rate; linear warm-up, then cosine decay to 0")
-    hidden: tuple = flag((512, 512), "widths of the encoder's layers, e.g. 256,128")
-    latent: int = flag(32, "latent dimensions")
-    components: int = flag(200, "Gaussians in the mixture prior")
-    seed: int = flag(0, "random seed of the whole run", type=seed)
-    out: Path = flag(None, "output folder")  # noqa: RUF009  a field, as the others are
+    seed: int = flag(0, "random seed of the whole run", low=0)
+    out: Path = flag(None, "output folder")  # noqa: RUF009  a field, like the others
     tensorboard: bool = flag(False, "also write event files for TensorBoard")
     resume: bool = flag(False, "continue the run in --out from its last checkpoint")
     overwrite: bool = flag(False, "delete the run in --out and start over")
 
     def __post_init__(self):
-        if self.out is None:
-            object.__setattr__(self, "out", Path("plots", self.experiment))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            value = _default(self, field) if value is None else value
+            object.__setattr__(self, field.name, value)
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _checked(self, field))
         if self.resume and self.overwrite:
-            raise UserError("argument --overwrite: not with --resume; give one of the two")
+            raise UserError("--overwrite: cannot be combined with --resume; give one of the two")
         if self.tensorboard and not importlib.util.find_spec("tensorboard"):
-            raise UserError(
-                "argument --tensorboard: the package tensorboard is missing; pip install tensorboard"
+            raise UserError("--tensorboard: package not found; pip install tensorboard")
+
+
+def _default(settings, field):
+    """Return the default of a field, which may depend on whether --data is given."""
+    if field.name == "out":
+        return Path("plots", settings.experiment)
+    with_data = settings.data is not None and "with_data" in field.metadata
+    return field.metadata["with_data" if with_data else "default"]
+
+
+def _checked(settings, field):
+    """Return a field's value, converted to its type. UserError if it is out of range."""
+    value, options = getattr(settings, field.name), field.metadata
+    ends = {name: options[name] for name in ("low", "high", "above", "below") if name in options}
+    ends = {name: end(settings) if callable(end) else end for name, end in ends.items()}
+    try:
+        if value is None:
+            return None
+        if "parse" in options:
+            return options["parse"](value)
+        if "choices" in options and value not in options["choices"]:
+            raise argparse.ArgumentTypeError(
+                f"must be one of {', '.join(options['choices'])}, got {value!r}"
             )
+        return CONVERTERS[field.type](value, **ends)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"--{field.name.replace('_', '-')}: {error} (see --help)") from None
+
+
+def integer(value, low=1, high=LARGEST_INTEGER):
+    """Convert text, or check an integer: from `low` to `high`. ArgumentTypeError otherwise."""
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if not hasattr(number, "__index__") or not low <= number <= high:
+        raise argparse.ArgumentTypeError(f"must be an integer from {low} to {high}, got {value!r}")
+    return int(number)
+
+
+def number(value, low=-math.inf, high=math.inf, above=-math.inf, below=math.inf):
+    """Convert text, or check a number: finite and in the range. ArgumentTypeError otherwise."""
+    with contextlib.suppress(TypeError, ValueError):
+        if low <= float(value) <= high and above < float(value) < below:
+            return float(value)
+    ends = {"at least": low, "above": above, "at most": high, "below": below}
+    expected = " and ".join(f"{name} {end:g}" for name, end in ends.items() if math.isfinite(end))
+    raise argparse.ArgumentTypeError(f"must be a finite number {expected}, got {value!r}")
+
+
+def integers(value):
+    """Convert "256,128", one integer or several to a tuple. ArgumentTypeError otherwise."""
+    if isinstance(value, str):
+        parts = value.split(",")
+    else:
+        parts = value if isinstance(value, tuple | list) else [value]
+    try:
+        return tuple(integer(part) for part in parts)
+    except argparse.ArgumentTypeError:
+        expected = "must be positive integers separated by commas, such as 256,128"
+        raise argparse.ArgumentTypeError(f"{expected}, got {value!r}") from None
+
+
+def text(value):
+    """Check text or a path: not empty, as an unset shell variable is. ArgumentTypeError otherwise."""
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise argparse.ArgumentTypeError(f"must not be empty, got {value!r}; leave the flag out")
+    return os.fspath(value)
+
+
+def folder(value):
+    """Convert text to a path. ArgumentTypeError if it is empty."""
+    return Path(text(value))
+
+
+def switch(value):
+    """Check a boolean. ArgumentTypeError otherwise."""
+    if not isinstance(value, bool):
+        raise argparse.ArgumentTypeError(f"must be True or False, got {value!r}")
+    return value
+
+
+CONVERTERS = {
+    int: integer,
+    float: number,
+    tuple: integers,
+    Path: folder,
+    str: text,
+    bool: switch,
+}
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's parser, whose description is a docstring's first line, and whose errors are one line."""
+    """An argparse parser described by a docstring's first line. Its errors are UserErrors."""
 
     def __init__(self, description, **options):
-        super().__init__(
-            description=(description or "").partition("\n")[0], **options
-        )  # python -OO leaves none
+        # `python -OO` removes docstrings.
+        super().__init__(description=(description or "").partition("\n")[0], **options)
 
     def error(self, message):
-        raise UserError(f"{message} (see --help)")
+        raise UserError(f"{message.removeprefix('argument ')} (see --help)")
 
 
 def parse(settings, description, arguments=None):
-    """The settings, of that class, that a command line asks for. UserError for one that is wrong."""
+    """Return the settings, of this class, that a command line gives. UserError if it is wrong."""
     parser = Parser(description, allow_abbrev=False)
-    with_data = {}
-    for field in dataclasses.fields(settings):
-        options = dict(_options(settings, field.name))
-        if "with_data" in options:
-            with_data[field.name] = options.pop("with_data")
-        default = Path("plots", settings.experiment) if field.name == "out" else field.default
-        kind = {"action": "store_true"} if field.type is bool else {"type": VALUES[field.type]}
-        options["help"] += _defaults(default, with_data.get(field.name))
-        parser.add_argument(
-            f"--{field.name.replace('_', '-')}", **{**kind, "default": default, **options}
-        )
-    found = parser.parse_args(arguments)
-    if found.data is not None:
-        parser.set_defaults(**with_data)
-        found = parser.parse_args(arguments)
-    return settings(**vars(found))
+    general = {field.name for field in dataclasses.fields(Settings)}
+    for field in sorted(dataclasses.fields(settings), key=lambda field: field.name in general):
+        options = {"help": field.metadata["help"] + _shown_default(settings, field)}
+        if field.type is bool:
+            options |= {"action": "store_true"}
+        elif "choices" in field.metadata:
+            options |= {"metavar": f"{{{','.join(field.metadata['choices'])}}}"}
+        parser.add_argument(f"--{field.name.replace('_', '-')}", **options)
+    return settings(**vars(parser.parse_args(arguments)))
 
 
-def _defaults(*values):
-    """What --help says of a flag's default, and of that with --data; nothing of None and False."""
+def _shown_default(settings, field):
+    """Show a flag's default for --help, and the one with --data; nothing for None and False."""
+    default = Path("plots", settings.experiment) if field.name == "out" else field.metadata["default"]
+    values = [default, field.metadata.get("with_data")]
     values = [value for value in values if value is not None and value is not False]
-    shown = [
-        ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}" for value in values
-    ]
+    shown = [",".join(map(str, each)) if isinstance(each, tuple) else f"{each}" for each in values]
     return f" ({'; with --data '.join(shown)})" if shown else ""
-
-
-def _options(settings, name):
-    """What `flag` was told of a field, in the class itself or in the first one above it that says so."""
-    fields = (
-        above.__dataclass_fields__.get(name)
-        for above in settings.__mro__
-        if dataclasses.is_dataclass(above)
-    )
-    return next(field.metadata for field in fields if field and field.metadata)
 
 
 @contextlib.contextmanager
 def one_line_errors():
-    """Errors of files, numbers or the user become one line on stderr and status 2, not a traceback.
+    """Run a program: errors of files, numbers or the user end it with one line and status 2.
 
-    The notes of an error (PEP 678), such as how to go on, end the line. A fault of ours keeps its traceback. A pipe
-    whose reader has gone, `| head -1`, is a quiet end.
+    The notes of an error (PEP 678), such as how to resume, end the line. Bugs keep their traceback.
+    A pipe whose reader has closed it, as with `| head -1`, ends the program quietly.
     """
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file's name may be any bytes
+            stream.reconfigure(errors="backslashreplace")  # a file name may be any bytes
     try:
         try:
-            yield
+            with _one_blas_thread():
+                yield
         finally:
-            sys.stdout.flush()  # at the interpreter's own end it would be too late to say anything
+            sys.stdout.flush()  # at the interpreter's end it would be too late to report an error
     except BrokenPipeError:
-        _hush()
+        _silence()
         raise SystemExit(CLOSED_PIPE) from None
     except KeyboardInterrupt as error:
-        _say("; ".join(["interrupted", *_notes(error)]))
+        _print_error("; ".join(["interrupted", *_notes(error)]))
         raise SystemExit(128 + (error.args or (signal.SIGINT,))[0]) from None
     except Exception as error:
         if (line := known(error)) is None:
             raise
-        _say(f"{Path(sys.argv[0]).name}: {line}")
+        _print_error(f"{Path(sys.argv[0]).name}: {line}")
         raise SystemExit(2) from error
 
 
+def _open_closed_streams():
+    """Connect stdin, stdout and stderr to nothing if they are closed.
+
+    Otherwise the next file opened would get their number, and what is printed would go into it.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, "w" if descriptor else "r", closefd=False))
+
+
+def _one_blas_thread():
+    """Limit NumPy's and SciPy's linear algebra to one thread.
+
+    TensorFlow needs the cores, our matrices are too small to gain from several threads, and sums
+    over several threads differ in the last digits.
+    """
+    import scipy.linalg  # noqa: F401  a limit holds for the libraries that are loaded already
+    import threadpoolctl
+
+    return threadpoolctl.threadpool_limits(1, user_api="blas")
+
+
 def known(error):
-    """The line on an error that files, numbers or the user have brought about; None for a fault of ours."""
+    """Return the line for an error caused by files, numbers or the user; None for a bug."""
     if isinstance(error, UserError | FloatingPointError):
         message = error
     elif isinstance(error, OSError):
-        message = (
-            f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error
-        )
-    elif (
-        isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
-    ):  # TensorFlow's
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error
+    elif isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         message = "not enough memory; try a smaller --hidden or --batch-size"
     else:
         return None
     return "; ".join([" ".join(str(message).splitlines()), *_notes(error)])
 
 
-def _say(line):
+def _print_error(line):
     try:
         print(line, file=sys.stderr)
         sys.stdout.flush()
     except OSError:
-        _hush()
+        _silence()
 
 
-def _hush():
-    """Let nothing more be printed: what waits to be would fail once more at the interpreter's end, and be told of."""
+def _silence():
+    """Discard further output: writing it to a closed pipe would fail again at the end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for number in (1, 2):
-        os.dup2(nowhere, number)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
 
 
 def _notes(error):
     return getattr(error, "__notes__", [])
-
-
-@contextlib.contextmanager
-def interruptions_noted():
-    """A list that Ctrl-C and SIGTERM are added to, for the block to see at its leisure; a second one stops at once."""
-    noted = []
-
-    def note(number, _):
-        noted.append(number)
-        for each in previous:
-            signal.signal(each, signal.SIG_DFL)
-        os.write(2, b"\nfinishing what is under way; press again to stop at once\n")
-
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    previous = {
-        number: handler for number, handler in previous.items() if handler != signal.SIG_IGN
-    }
-    for number in previous:
-        signal.signal(number, note)
-    try:
-        yield noted
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
