@@ -49,7 +49,9 @@ class Settings(cli.Settings):
         above=0,
         below=corrupt.amount_limit,
     )
-    noise: float = flag(0.0, "add white noise with standard deviations from 0 to this", low=0, high=10)
+    noise: float = flag(
+        0.0, "add white noise with standard deviations from 0 to this", low=0, high=10
+    )
     deform: float = flag(
         0.1,
         "augmentation: rotate and shear training images; standard deviation of the slopes",

@@ -54,7 +54,9 @@ class Settings(cli.Settings):
         above=0,
         below=corrupt.amount_limit,
     )
-    noise: float = flag(0.0, "add white noise with standard deviations from 0 to this", low=0, high=10)
+    noise: float = flag(
+        0.0, "add white noise with standard deviations from 0 to this", low=0, high=10
+    )
     sample_rate: int = flag(16000, "sample rate in Hz", low=1000)
     window: int = flag(1024, "samples per window", low=64, high=lambda s: s.sample_rate // 4)
     notes: tuple = flag(C_MAJOR, "built-in notes, e.g. C4,Eb4,F#4", parse=audio_utils.note_names)
@@ -207,10 +209,11 @@ def own_estimates(settings, model, sounds, held, windows, long):
 
 
 def baseline_estimates(settings, sounds, held):
-    """Estimates by other methods: {method: (windows or None, long sound)}, oracle last."""
+    """Estimates by other methods: {method: (windows or None, long sound)}."""
     # Baselines know the mask, even that of salt-and-pepper noise.
     windows, long = (
-        each._replace(corrupted=each.corrupted * each.observed) for each in (held.windows, held.long)
+        each._replace(corrupted=each.corrupted * each.observed)
+        for each in (held.windows, held.long)
     )
     first = Damaged(*(part[:AUTOREGRESSED] for part in windows))
     continued = baselines.autoregress(first.corrupted, first.mask)
@@ -238,11 +241,17 @@ def baseline_estimates(settings, sounds, held):
             best(windows.corrupted, windows.observed),
             restore_long(settings, long, best),
         )
-        methods["oracle: the right note"] = (
-            baselines.right_note(windows.corrupted, windows.mask, sounds, held.note),
-            baselines.right_scale(long.corrupted, long.mask, sounds),
-        )
     return methods
+
+
+def oracle_estimates(sounds, held):
+    """Estimates by the method that is given the right note; none for recordings."""
+    if not sounds.notes:
+        return {}
+    windows, long = held.windows, held.long
+    windows = baselines.right_note(windows.corrupted, windows.mask, sounds, held.note)
+    scale = baselines.right_scale(long.corrupted, long.mask, sounds)
+    return {"oracle: the right note": (windows, scale)}
 
 
 def on_masks(restore):
@@ -251,10 +260,8 @@ def on_masks(restore):
 
 
 def final_table(settings, sounds, held, ours):
-    """Score the model between the baselines and, for notes, the oracle: one row per method."""
-    methods = baseline_estimates(settings, sounds, held)
-    oracle = {name: methods.pop(name) for name in list(methods) if name.startswith("oracle")}
-    methods |= ours | oracle
+    """Score the model between the baselines and the oracle: one row per method."""
+    methods = baseline_estimates(settings, sounds, held) | ours | oracle_estimates(sounds, held)
     return [{"method": name, **score(settings, held, *each)} for name, each in methods.items()]
 
 

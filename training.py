@@ -82,9 +82,13 @@ def build_step(model, optimizer, make_batch, settings):
     def gradients(corrupted, clean, noise, weight):
         fraction = clean.shape[0] / settings.batch_size  # the replicas' sum is the batch's mean
         with tf.GradientTape() as tape:
-            nll, kl = (fraction * part for part in model.nll_and_kl(clean, model(corrupted, noise=noise)))
+            nll, kl = (
+                fraction * part for part in model.nll_and_kl(clean, model(corrupted, noise=noise))
+            )
             loss = nll + weight * kl
-        return tf.stack([nll + kl, nll, kl]), tape.gradient(loss, [v.value for v in model.trainable_variables])
+        return tf.stack([nll + kl, nll, kl]), tape.gradient(
+            loss, [v.value for v in model.trainable_variables]
+        )
 
     def update(*batch):
         losses, own_gradients = gradients(*batch)

@@ -114,7 +114,7 @@ def integers(value):
 
 
 def text(value):
-    """Check text or a path: not empty, as an unset shell variable is. ArgumentTypeError otherwise."""
+    """Check text or a path: not empty, as from an unset shell variable. Else ArgumentTypeError."""
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise argparse.ArgumentTypeError(f"must not be empty, got {value!r}; leave the flag out")
     return os.fspath(value)
@@ -169,7 +169,9 @@ def parse(settings, description, arguments=None):
 
 def _shown_default(settings, field):
     """Show a flag's default for --help, and the one with --data; nothing for None and False."""
-    default = Path("plots", settings.experiment) if field.name == "out" else field.metadata["default"]
+    default = (
+        Path("plots", settings.experiment) if field.name == "out" else field.metadata["default"]
+    )
     values = [default, field.metadata.get("with_data")]
     values = [value for value in values if value is not None and value is not False]
     shown = [",".join(map(str, each)) if isinstance(each, tuple) else f"{each}" for each in values]
@@ -237,7 +239,9 @@ def known(error):
     if isinstance(error, UserError | FloatingPointError):
         message = error
     elif isinstance(error, OSError):
-        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error
+        message = (
+            f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error
+        )
     elif isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         message = "not enough memory; try a smaller --hidden or --batch-size"
     else:

@@ -81,15 +81,16 @@ class Guard:
             raise SystemExit
 
     def next_call(self, checkpoint_ahead):
-        """Return the arguments of the next call: first iteration, count, interrupted (1.0 or 0.0)."""
+        """Return the next call's arguments: first iteration, count, interrupted (1.0 or 0.0)."""
         self.count = min(self.per_call, checkpoint_ahead - self.done)
         self.target = checkpoint_ahead
         return tf.constant(self.done), tf.constant(self.count), tf.constant(float(bool(self.noted)))
 
     def take(self, call):
-        """Record one call's summed loss, NLL and KL (3,), first bad iteration, and interruptions.
+        """Record a call's summed loss, NLL and KL (3,), first bad iteration and interruptions.
 
-        Save and stop where due. FloatingPointError if a loss, or a weight to be saved, is not finite.
+        Save and stop where due. FloatingPointError for a loss, or a weight to be saved, that is
+        not finite.
         """
         sums, finite_until, interrupted = call
         loss, nll, kl = sums.numpy() / self.count
@@ -128,7 +129,9 @@ class Guard:
     def _diverged(self, iteration):
         self.optimizer.iterations.assign(iteration)  # to report that iteration's learning rate
         folder = self.run.checkpoint and self.run.checkpoint.parent
-        kept = f" with --overwrite; iteration {self.saved} is kept in {folder}" if self.saved else ""
+        kept = (
+            f" with --overwrite; iteration {self.saved} is kept in {folder}" if self.saved else ""
+        )
         return FloatingPointError(
             f"iteration {iteration + 1}: NaN or Inf in the loss or a weight at learning rate "
             f"{float(self.optimizer.learning_rate):.3g}; try a lower --learning-rate{kept}"

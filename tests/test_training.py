@@ -16,7 +16,7 @@ import mnist_dvae
 import random_numbers
 import sound_dvae
 import training
-from harness import UserError, checkpoint
+from harness import UserError, checkpoint, guard
 from harness.quiet_tensorflow import tf
 from harness.workers import Workers
 from models import DVAE, keras
@@ -188,9 +188,8 @@ def test_an_update_waits_for_the_one_before_and_its_batch_does_not():
     optimizer = training.adam(10, 0.01)
     optimizer.build(model.trainable_variables)
     step = tf.function(training.build_step(model, optimizer, correlated, settings()))
-    kinds = tf.TensorSpec((), tf.int32), tf.TensorSpec(()), tf.TensorSpec((4,))
-    graph = step.get_concrete_function(*kinds).graph
-    before = graph.inputs[2].op
+    graph = step.get_concrete_function(tf.TensorSpec((), tf.int32), tf.TensorSpec((3,))).graph
+    before = graph.inputs[1].op
 
     def needs(operation, seen):
         """Whether an operation has to wait for `before`, by what it takes or by a control dependency."""
@@ -244,7 +243,7 @@ def test_a_fifth_through_a_run_the_kl_divergence_counts_as_its_script_has_it(scr
     with tf.GradientTape() as tape:  # nothing else meets the prior
         kl = model.nll_and_kl(clean, model(corrupted, noise=noise))[1]
     slope, before = tape.gradient(kl, model.prior_means.value).numpy(), model.prior_means.numpy()
-    training.build_step(model, optimizer, both, how)(tf.constant(20), tf.constant(0.0), tf.zeros(4))
+    training.build_step(model, optimizer, both, how)(tf.constant(20), tf.zeros(3))
     np.testing.assert_allclose(
         before - model.prior_means.numpy(), counts * slope, atol=1e-3 * np.abs(slope).max()
     )
@@ -261,14 +260,6 @@ def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stopped")
     run(1, folder=folder, stop_at=100)
     return (folder / "checkpoint.npz").read_bytes()
-
-
-@pytest.fixture
-def interruptible():
-    """Ctrl-C as usual, though whoever started the tests may have had it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def correlated(seed, count=32):
@@ -397,7 +388,7 @@ def test_a_finished_run_goes_on_for_more_iterations_at_the_longer_runs_learning_
 
 
 def test_saving_in_between_changes_nothing(tmp_path, monkeypatch, whole):
-    monkeypatch.setattr(checkpoint, "SECONDS", 0)
+    monkeypatch.setattr(guard, "SAVE_SECONDS", 0)
     saved = []
     monkeypatch.setattr(
         checkpoint, "save", lambda path, variables, state: saved.append(state["iteration"])
@@ -462,17 +453,17 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, saved):
     path.write_bytes(saved)
     with np.load(path) as file:
         arrays = dict(file)
-    refused("other data", seed=2)
+    refused("another seed", seed=2)
     refused(
         "other data", make_batch=lambda seed, count: [2 * part for part in correlated(seed, count)]
     )
     for cut in (0, 10, len(saved) - 30):
         path.write_bytes(saved[:cut])
-        refused("not a whole checkpoint")
+        refused("not a complete checkpoint")
     path.write_bytes(saved[:3000] + bytes([saved[3000] ^ 1]) + saved[3001:])
-    refused("not a whole checkpoint")
+    refused("not a complete checkpoint")
     np.savez(path, **{**arrays, "variable_0": np.array([{}])})  # a pickle
-    refused("not a whole checkpoint")
+    refused("not a complete checkpoint")
     np.savez(path, **{**arrays, "variable_0": np.zeros((3, 3), np.float32)})
     refused("another network")
     state = json.loads(str(arrays["state"]))
@@ -480,7 +471,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, saved):
     refused("another version")
     for bad in ({**state, "rows": 3}, {**state, "first_batch": ["x"]}, {}, []):
         np.savez(path, **{**arrays, "state": json.dumps(bad)})
-        refused("not a whole checkpoint")
+        refused("not a complete checkpoint")
     state["first_batch"] = [
         value * (1 + 1e-6) for value in state["first_batch"]
     ]  # another machine's rounding
