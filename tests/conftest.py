@@ -1,6 +1,5 @@
-"""What many tests need: one trained run of each script, which none of them changes, and signals as usual."""
+"""Fixtures of many tests: one trained run per script, a browser, and default signal handlers."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -9,15 +8,15 @@ import subprocess
 
 import pytest
 from commands import run
+from filelock import FileLock
 
 
 def trained(tmp_path_factory, script, *flags):
-    """The folder of a run, and what its process said: trained once, though several processes share the tests."""
+    """Return a run's folder and its finished process; all test processes share one run."""
     shared = tmp_path_factory.getbasetemp()
     shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
     out, said = shared / f"{script} run" / "new folder", shared / f"{script} said.json"
-    with open(shared / f"{script} lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(shared / f"{script} lock"):
         if not said.exists():
             done = run(script, "--iters", 200, "--batch-size", 64, *flags, "--out", out)
             assert done.returncode == 0, done.stderr
@@ -43,15 +42,16 @@ def chromium(tmp_path_factory):
         shutil.which("chromedriver"),
     )
     if not program or not driver:
-        pytest.skip(
-            "no Chromium with chromedriver on this machine: apt-get install chromium chromium-driver"
-        )
+        pytest.skip("Chromium or chromedriver not found: apt-get install chromium chromium-driver")
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
     options.binary_location = program
-    quiet = "no-first-run disable-background-networking disable-component-update disable-sync disable-quic disable-gpu"
+    quiet = (
+        "no-first-run disable-background-networking disable-component-update disable-sync "
+        "disable-quic disable-gpu"
+    )
     for flag in (
         "headless=new",
         "no-sandbox",
@@ -67,7 +67,7 @@ def chromium(tmp_path_factory):
 
 @pytest.fixture
 def interruptible():
-    """Signals end a program as usual, though whoever started the tests may have had them ignored."""
+    """Restore default signal handlers, which the program that started the tests may ignore."""
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
