@@ -98,14 +98,18 @@ class Settings(cli.Settings):
     @property
     def damage(self):
         """In words, for figures."""
-        return f"{self.corruption} {self.amount:g}" + f", noise up to {self.noise:g}" * bool(
-            self.noise
-        )
+        return describe(self.corruption, self.amount, self.noise)
 
     @property
     def tells_missing(self):
         """Whether who restores an example knows what is missing, and that the rest is as it was."""
         return self.corruption in ("block", "scatter") and not self.noise
+
+
+def describe(corruption, amount, noise):
+    """Describe the damage in words, for figures and pages."""
+    words = corruption if corruption == "none" else f"{corruption} {amount:g}"
+    return f"{words}, noise up to {noise:g}" if noise else words
 
 
 def apply(settings, batch, seed):

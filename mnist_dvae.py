@@ -29,8 +29,7 @@ from harness import UserError, cli
 from harness.quiet_tensorflow import tf
 from harness.run_folder import METHOD, REFINED, Run
 from image_utils import mean_squared_error
-from pages import figures, play, report
-from pages.verdict import verdict
+from pages import figures, play, report, verdict
 
 HELD_OUT = 2000  # digits scored, at most
 SCORED_PIXELS = 2**25  # in all, at most: there are fewer of large images
@@ -291,7 +290,7 @@ def main(settings):
             )
         run.save(play.files(model, held.clean, held.labels))
         run.finish(model, rows)
-        print(verdict(rows))
+        print(verdict.digits(rows))
     print(f"Look at {settings.out / 'index.html'}")
 
 

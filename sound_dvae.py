@@ -32,8 +32,7 @@ from harness import UserError, cli
 from harness.quiet_tensorflow import tf
 from harness.run_folder import METHOD, REFINED, Run
 from inference import HOPS_A_WINDOW, refined_reconstruct, refiner, restore_long
-from pages import figures, play, report
-from pages.verdict import verdict
+from pages import figures, play, report, sound_figures, verdict
 from signals import fill_gaps, noise
 
 ONE_NOTE = 0.9  # a generated sound is one note if one of those it learned explains this share of its energy
@@ -290,7 +289,7 @@ def compared_estimates(settings, sounds, held, ours):
 def canvas(settings, held):
     """What every checkpoint's figure of the long sound is drawn on."""
     frequency_limit = audio_utils.frequency_limit(held.long_reference, settings.sample_rate)
-    draw = figures.sounds(
+    draw = sound_figures.long_sound(
         held.long_corrupted, held.long_mask, settings.sample_rate, frequency_limit
     )
     peak = np.abs([held.long_clean, held.long_corrupted]).max()
@@ -374,7 +373,7 @@ def main(settings):
             {"method": method, **score(settings, held, *both)} for method, both in methods.items()
         ]
         run.finish(model, rows)
-        print(verdict(rows))
+        print(verdict.sounds(rows))
     if settings.data:
         print(f"Longer training helps: try --iters {4 * settings.iters} --out FOLDER")
     print(f"Look at and listen to {settings.out / 'index.html'}")
