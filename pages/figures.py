@@ -94,7 +94,7 @@ def _side_by_side(images):
 
 
 def windows(title, signals, sample_rate):
-    """Draw short sounds (count, N) between -1 and 1 in four columns, numbered from top to bottom."""
+    """Draw short sounds (count, N) between -1 and 1 in four columns, numbered downwards."""
     rows = -(-len(signals) // 4)
     time = 1000 * np.arange(signals.shape[1]) / sample_rate
     backdrop, levels = _windows(rows, time[-1])

@@ -181,7 +181,7 @@ def _scores(folder):
 
 
 def _outputs(folder, row):
-    """Return the files of a checkpoint: {"reconstruction.png": path, "generated.wav": path, ...}."""
+    """Return the files of a checkpoint, as {"reconstruction.png": path, ...}."""
     number = f"_{int(row['iteration']):06d}."
     paths = {name: folder / name.replace(".", number) for name in OUTPUTS}
     return {name: path for name, path in paths.items() if path.exists()}

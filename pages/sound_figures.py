@@ -65,7 +65,7 @@ def checkpoint(plotter, title, damage, iteration, restored, generated):
 
 
 def restored(plotter, title, damage, sound):
-    """Return the figure and the WAV of the final restored sound (T,), as {file name: save(path)}."""
+    """Return figure and WAV of the final restored sound (T,), as {file name: save(path)}."""
     title = f"{title}: gaps filled, noise taken out ({damage})"
     picture = plotter.draw(title, "restored sound", sound)
     return {
