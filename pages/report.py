@@ -64,6 +64,7 @@ CHARTS = {
     "Signal-to-noise ratio": ("snr_db", "long_snr_db"),
     "Squared error in the hole": ("hole_mse_over_mean_fill",),
 }
+NOT_FLAGS = "command", "experiment", "finished", "provenance"  # entries of a config
 KINDS = {"mnist": "image", "sound": "sound"}  # of a run, by its config's "experiment"
 
 
@@ -119,6 +120,8 @@ def write(folder):
         restored=restored,
         summary=summary,
         ends=ends,
+        flags=_flags(config),
+        provenance=_provenance(config.get("provenance", {})),
         compared=_ranked(rows[-1], baselines, ends, summary),
         charts=[chart for chart in charts if chart],
         url=_embedded if size <= EMBED_AT_MOST else lambda path: Markup(quote(path.name)),
@@ -133,6 +136,26 @@ def _embedded(path):
     """Return a file as a data URL. It needs no escaping, which would take time for megabytes."""
     kind = {".png": "image/png", ".wav": "audio/wav"}[path.suffix]
     return Markup(f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}")
+
+
+def _flags(config):
+    """Return {flag: value} for the settings that have a value."""
+    flags = {}
+    for name, value in config.items():
+        if name not in NOT_FLAGS and value is not None and value is not False:
+            flag = Markup("<code>--{}</code>").format(name.replace("_", "-"))
+            flags[flag] = ",".join(map(str, value)) if isinstance(value, list) else value
+    return flags
+
+
+def _provenance(provenance):
+    """Return {name: text} for a run's data and the versions of its libraries."""
+    texts = {int: "{:,}".format, float: rounded}
+    versions = provenance.get("versions", {})
+    data = {name: value for name, value in provenance.items() if name != "versions"}
+    return {
+        name.replace("_", " "): texts.get(type(value), str)(value) for name, value in data.items()
+    } | versions
 
 
 def _ranked(row, baselines, ends, summary):

@@ -60,6 +60,7 @@ def make_run(folder, rows=ROWS, ladder=LADDER, sounds=True):
     """A folder as a run leaves it: each picture has a width of its own, each sound a length; {file name: that}."""
     folder.mkdir()
     config = {
+        "experiment": "sound" if sounds else "mnist",
         "iters": 1234567,
         "hidden": [64, 8],
         "corruption": "block",
@@ -67,7 +68,6 @@ def make_run(folder, rows=ROWS, ladder=LADDER, sounds=True):
         "out": str(folder),
         "data": None,
     }
-    config |= {"sample_rate": 8000} if sounds else {}
     config["command"] = f"python sound_dvae.py --out '{folder.name}'"
     (folder / "config.json").write_text(json.dumps(config))
     with open(folder / "scores.csv", "w", newline="") as file:
