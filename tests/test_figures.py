@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from pages import figures
+from pages import figures, sound_figures
 
 RATE, SECONDS = 16000, 2
 TIME = np.arange(RATE * SECONDS) / RATE
@@ -53,7 +53,7 @@ def test_images_are_side_by_side_and_the_red_tint_lies_over_the_holes_and_nowher
 
 
 def test_low_frequencies_are_at_the_bottom_of_the_spectrogram():
-    draw = figures.sounds(np.sin(TIME), np.zeros(TIME.size), RATE, 2000)
+    draw = sound_figures.long_sound(np.sin(TIME), np.zeros(TIME.size), RATE, 2000)
     silent = draw("", "sound", np.zeros(TIME.size))
 
     def height(frequency):
@@ -82,7 +82,7 @@ def test_a_gap_is_shaded_where_it_is():
         mask = np.zeros(TIME.size)
         for start, end in gaps:
             mask[round(start * RATE) : round(end * RATE)] = 1
-        picture = figures.sounds(np.sin(440 * TIME), mask, RATE, 2000)(
+        picture = sound_figures.long_sound(np.sin(440 * TIME), mask, RATE, 2000)(
             "", "sound", 0.01 * np.sin(440 * TIME)
         )
         red, green, blue = np.moveaxis(picture[240:, :, :3].astype(int), 2, 0)
