@@ -49,7 +49,7 @@ COLUMNS = {  # of scores.csv: title and unit
     "generated_one_note": ("generated sounds that are one note", "fraction"),
     "generated_notes": ("different notes among them", "effective number"),
     "hole_mse": ("squared error in the hole", "white = 1"),
-    "hole_mse_over_mean_fill": ("squared error in the hole", "mean fill = 1"),
+    "hole_mse_over_mean_fill": ("squared error in the hole", "of mean fill"),
     "mse": ("squared error of the image", "white = 1"),
     "classifier_error": ("misclassified", "fraction"),
     "hole_error_over_std": ("error in the hole over predictive std", "1 is calibrated"),
