@@ -101,9 +101,8 @@ def write(folder):
     summary = next((name for name in SUMMARIES if name in rows[-1]), "loss")
     ends = baselines or rows
     ends = ends[:: max(1, len(ends) - 1)]  # the first and the last: the input and the best
-    charts = [
-        _chart(title, names, rows, ends if baselines else []) for title, names in CHARTS.items()
-    ]
+    levels = ends if baselines else []
+    charts = [_chart(title, names, rows, levels) for title, names in CHARTS.items()]
     sounds = {name: path for name in INPUTS if (path := folder / f"{name}.wav").exists()}
     steps = [(row, _outputs(folder, row)) for row in rows]
     restored = [path] if (path := folder / RESTORED).exists() else []
@@ -168,9 +167,8 @@ def _ranked(row, baselines, ends, summary):
     common = (name for name in (summary, *SUMMARIES) if all(name in row for row in baselines))
     summary = next(common, summary)
     sign = 1 if _number(ends[-1], summary) >= _number(ends[0], summary) else -1
-    return sorted(
-        [row, *baselines], key=lambda row: sign * _number(row, summary, missing=-sign * math.inf)
-    )
+    worst = -sign * math.inf
+    return sorted([row, *baselines], key=lambda row: sign * _number(row, summary, worst))
 
 
 def _write_events(folder, rows):
@@ -192,15 +190,14 @@ def _write_events(folder, rows):
 
 
 def _scores(folder):
-    """Read scores.csv: rows of the checkpoints and rows of the baselines, without empty or nan."""
+    """Read scores.csv: rows of checkpoints, then of baselines, without empty cells and nan."""
     with open(folder / SCORES, newline="", encoding="utf-8") as file:
         table = [
             {name: text for name, text in row.items() if text not in ("", "nan")}
             for row in csv.DictReader(file)
         ]
-    return [row for row in table if "iteration" in row], [
-        row for row in table if "iteration" not in row
-    ]
+    checkpoints = [row for row in table if "iteration" in row]
+    return checkpoints, table[len(checkpoints) :]
 
 
 def _outputs(folder, row):

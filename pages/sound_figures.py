@@ -7,19 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from audio_utils import (
-    SPECTRUM_FLOOR_DB,
-    frequency_limit,
-    one_after_the_other,
-    runs,
-    spectrogram_db,
-    write_wav,
-)
+import audio_utils
 from pages import figures
 
 SHOWN = 16  # generated windows in the figure and in the WAV
 CLOSE_UP_SECONDS = 0.05
-GAP_COLOUR = "tab:red"
+GAP = {"color": "tab:red", "alpha": 0.2, "lw": 0, "label": "gap"}
 MOST_COLUMNS = 1200  # of the drawn waveform: about as many as it has pixels
 
 
@@ -34,7 +27,7 @@ class Plotter(NamedTuple):
 
 def plotter(long, sample_rate):
     """Prepare figures and WAVs of a long sound: its corrupted, clean, mask and reference, (T,)."""
-    limit = frequency_limit(long.reference, sample_rate)
+    limit = audio_utils.frequency_limit(long.reference, sample_rate)
     draw = long_sound(long.corrupted, long.mask, sample_rate, limit)
     gain = min(1.0, 0.99 / np.abs([long.clean, long.corrupted]).max())
     return Plotter(draw, draw("", "chopped input", long.corrupted), gain, sample_rate)
@@ -55,7 +48,7 @@ def checkpoint(plotter, title, damage, iteration, restored, generated):
     state, generated = f"{damage}, after {iteration} iterations", generated[:SHOWN]
     picture = plotter.draw(f"{title}, restored ({state})", "reconstruction", restored)
     new = figures.windows(f"New sounds from the prior ({state})", generated, plotter.sample_rate)
-    new_sound = one_after_the_other(generated, plotter.sample_rate)
+    new_sound = audio_utils.one_after_the_other(generated, plotter.sample_rate)
     return {
         f"reconstruction_{iteration:06d}.png": figures.saver(picture, plotter.chopped),
         f"generated_{iteration:06d}.png": figures.saver(new),
@@ -75,7 +68,8 @@ def restored(plotter, title, damage, sound):
 
 
 def _wav(plotter, signal):
-    return partial(write_wav, signal=plotter.gain * signal, sample_rate=plotter.sample_rate)
+    write, rate = audio_utils.write_wav, plotter.sample_rate
+    return partial(write, signal=plotter.gain * signal, sample_rate=rate)
 
 
 def long_sound(chopped, mask, sample_rate, frequency_limit):
@@ -85,7 +79,7 @@ def long_sound(chopped, mask, sample_rate, frequency_limit):
     `frequency_limit` Hz. Gaps are shaded. The close-up shows a gap near the middle.
     """
     figure = Figure(figsize=(13, 4.8), dpi=100)
-    gaps, seconds = runs(mask), chopped.size / sample_rate
+    gaps, seconds = audio_utils.runs(mask), chopped.size / sample_rate
     middle = _middle_gap(chopped, gaps) if len(gaps) else chopped.size / 2
     near = middle / sample_rate + 0.5 * CLOSE_UP_SECONDS * np.array([-1, 1])
     part = slice(*np.clip(np.round(near * sample_rate).astype(int), 0, chopped.size))
@@ -96,14 +90,11 @@ def long_sound(chopped, mask, sample_rate, frequency_limit):
     amplitude = {"ylim": (-limit, limit), "xlabel": "time [s]", "ylabel": "amplitude"}
     waveform.set(**amplitude)
     close_up.set(xlim=near, **amplitude)
+    views = {spectrogram: "Spectrogram", waveform: "Waveform", close_up: "Close-up"}
     backdrop = figures.Backdrop(figure)
 
     def draw(title, name, signal):
-        for ax, view in (
-            (spectrogram, "Spectrogram"),
-            (waveform, "Waveform"),
-            (close_up, "Close-up"),
-        ):
+        for ax, view in views.items():
             ax.set_title(f"{view} of the {name}")
         columns = np.array_split(signal, min(MOST_COLUMNS, signal.size // 4))
         low, high = [column.min() for column in columns], [column.max() for column in columns]
@@ -113,10 +104,8 @@ def long_sound(chopped, mask, sample_rate, frequency_limit):
             _levels(spectrogram, signal, sample_rate),
             waveform.fill_between(times, low, high, lw=0, facecolor=figures.COLOUR),
         ]
-        shade = {"color": GAP_COLOUR, "alpha": 0.2, "lw": 0, "label": "gap"}
-        drawn += [
-            ax.broken_barh(shades, (-limit, 2 * limit), **shade) for ax in (waveform, close_up)
-        ]
+        for ax in waveform, close_up:
+            drawn.append(ax.broken_barh(shades, (-limit, 2 * limit), **GAP))
         times = np.arange(signal.size)[part] / sample_rate
         drawn += close_up.plot(times, signal[part], lw=1, color=figures.COLOUR)
         return backdrop.pixels(*drawn, close_up.legend(loc="upper right"))
@@ -139,8 +128,8 @@ def _axes(figure, chopped, sample_rate):
 
 def _levels(ax, signal, sample_rate):
     """Draw a spectrogram."""
-    frequencies, times, levels = spectrogram_db(signal, sample_rate)
-    scale = {"cmap": "magma", "vmin": SPECTRUM_FLOOR_DB, "vmax": 0}
+    frequencies, times, levels = audio_utils.spectrogram_db(signal, sample_rate)
+    scale = {"cmap": "magma", "vmin": audio_utils.SPECTRUM_FLOOR_DB, "vmax": 0}
     return ax.pcolorfast(times[[0, -1]], frequencies[[0, -1]], levels[:-1, :-1], **scale)
 
 
@@ -150,9 +139,8 @@ def _middle_gap(chopped, gaps):
     A gap has sound around if its neighborhood, three gaps long, has a quarter of the mean power.
     """
     centers = gaps.mean(1)
-    power = [
-        np.mean(chopped[max(0, 2 * first - end) : 2 * end - first] ** 2) for first, end in gaps
-    ]
-    sounding = centers[np.array(power) >= 0.25 * np.mean(chopped**2)]
+    around = [chopped[max(0, 2 * first - end) : 2 * end - first] for first, end in gaps]
+    power = np.array([np.mean(part**2) for part in around])
+    sounding = centers[power >= 0.25 * np.mean(chopped**2)]
     candidates = sounding if len(sounding) else centers
     return candidates[np.argmin(np.abs(candidates - chopped.size / 2))]
