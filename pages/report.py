@@ -41,13 +41,13 @@ COLUMNS = {  # of scores.csv: title and unit
     "nll": ("held-out NLL", "nats"),
     "kl": ("KL divergence", "nats"),
     "snr_db": ("SNR of windows", "dB"),
-    "gap_snr_db": ("SNR in their gaps", "dB"),
+    "gap_snr_db": ("SNR in the gaps of windows", "dB"),
     "long_snr_db": ("SNR of the long sound", "dB"),
-    "long_gap_snr_db": ("SNR in its gaps", "dB"),
-    "long_si_sdr_db": ("its SI-SDR", "dB"),
-    "long_lsd_db": ("its log-spectral distance", "dB, less is better"),
+    "long_gap_snr_db": ("SNR in the gaps of the long sound", "dB"),
+    "long_si_sdr_db": ("SI-SDR of the long sound", "dB"),
+    "long_lsd_db": ("log-spectral distance of the long sound", "dB, lower is better"),
     "generated_one_note": ("generated sounds that are one note", "fraction"),
-    "generated_notes": ("different notes among them", "effective number"),
+    "generated_notes": ("different notes in generated sounds", "effective number"),
     "hole_mse": ("squared error in the hole", "white = 1"),
     "hole_mse_over_mean_fill": ("squared error in the hole", "of mean fill"),
     "mse": ("squared error of the image", "white = 1"),
@@ -55,7 +55,7 @@ COLUMNS = {  # of scores.csv: title and unit
     "hole_error_over_std": ("error in the hole over predictive std", "1 is calibrated"),
     "hole_nats_per_pixel": ("NLL in the hole", "nats per pixel"),
     "generated_confidence": ("classifier's confidence in generated digits", "probability"),
-    "generated_classes": ("different classes among them", "effective number"),
+    "generated_classes": ("different classes in generated digits", "effective number"),
 }
 SUMMARIES = "snr_db", "long_snr_db", "hole_mse_over_mean_fill", "mse", "loss"  # in order of choice
 CHARTS = {
