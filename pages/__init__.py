@@ -1,1 +1,1 @@
-"""What a browser shows of a run."""
+"""Figures, HTML pages and the last line that a run prints."""

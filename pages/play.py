@@ -1,7 +1,7 @@
-"""play.html: the page in which a run's own trained model runs, in the browser and without a server.
+"""play.html: a page that runs a run's trained model in the browser, without a server.
 
-All it needs is in it: the weights in half precision, what is held out of the data, the scripts (play_*.js). It asks for
-nothing from elsewhere, so it can be sent to somebody; with it go the held-out examples.
+The page embeds all it needs: weights in half precision, held-out examples and scripts (play/*.js).
+It loads nothing else, so it can be sent to somebody, and the held-out examples go with it.
 """
 
 import base64
@@ -12,76 +12,87 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
+import audio_utils
+import inference
 from audio_utils import NOISE_STD, RMS, note_frequency, partials
+from files import gaps
 from pages.figures import MOST_KINDS, principal_axes
 from pages.report import PAGE, PLAY
 
-MOST_HALF = 65504  # what half precision holds
-MOST_WEIGHTS = 3_000_000  # more take 8 MB in the page, and longer than a stroke
-EXAMPLES, EXAMPLE_BYTES = 1000, 800_000  # held out, in the page, at most
+MOST_HALF = 65504  # largest number in half precision
+MOST_WEIGHTS = 3_000_000  # more would take over 8 MB, and longer than a stroke of the pen to run
+EXAMPLES, EXAMPLE_BYTES = 1000, 800_000  # limits of the held-out examples in the page
+CONSTANTS = {  # which the page's scripts have in common with Python
+    "hopsPerWindow": inference.HOPS_A_WINDOW,
+    "leastObserved": inference.LEAST_OBSERVED,
+    "notExplained": float(inference.NOT_EXPLAINED),
+    "explained": inference.EXPLAINED,
+    "gapSeconds": gaps.GAP_SECONDS,
+    "gapJump": gaps.GAP_JUMP,
+    "noteSeconds": audio_utils.NOTE_SECONDS,
+    "fadeSeconds": audio_utils.FADE_SECONDS,
+    "spectrumFloorDb": audio_utils.SPECTRUM_FLOOR_DB,
+}
 
 
 def files(model, clean, labels=None, long_sound=None):
-    """The page of a trained model: {file name: save(path)}; {} and one printed line for a model too large.
+    """Return the page of a trained model as {file name: save(path)}.
 
-    clean: held-out examples, images (M, H, W) in [0, 1] or windows (M, N). labels (M,): of images any whole numbers, of
-    windows which of the model's notes. long_sound (T,): held out, of recordings.
+    If the model is too large or its weights are not finite, print why and return {}.
+
+    clean: held-out examples, images (M, H, W) in [0, 1] or windows (M, N). labels (M,): integers
+    for images, indices of the model's notes for windows. long_sound (T,): a held-out recording.
     """
-    numbers = _numbers(model)
+    numbers, problem = _numbers(model), None
     if numbers.size > MOST_WEIGHTS:
-        print(
-            f"{PLAY} is not written: {numbers.size:,} weights, more than the {MOST_WEIGHTS:,} that suit a browser"
-        )
-        return {}
-    if not np.abs(numbers).max() < MOST_HALF:  # nor if one is nan
-        print(f"{PLAY} is not written: the weights have gone astray")
+        problem = f"{numbers.size:,} weights are more than the {MOST_WEIGHTS:,} that suit a browser"
+    elif not np.abs(numbers).max() < MOST_HALF:  # nor is a comparison with nan true
+        problem = "weights are not finite or too large for half precision"
+    if problem:
+        print(f"{PLAY} is not written: {problem}")
         return {}
     return {PLAY: partial(write, model=model, clean=clean, labels=labels, long_sound=long_sound)}
 
 
 def write(path, model, clean, labels=None, long_sound=None):
-    """Write the page to `path`; the other arguments are those of `files`."""
-    images = "shape" in model.metadata
-    size = (
-        model.input_size if images else 0 if "notes" in model.metadata else 2 * model.input_size
-    )  # bytes of each
-    clean = np.reshape(clean, (len(clean), -1))[: min(EXAMPLES, EXAMPLE_BYTES // max(1, size))]
-    content = _of_images(model, clean) if images else _of_sounds(model, clean, long_sound)
-    content |= {"network": _network(model), "map": _latent_map(model, clean, labels)}
-    text = json.dumps(content, allow_nan=False).replace(
-        "<", "\\u003c"
-    )  # nothing in it ends its element
-    page = PAGE.get_template("play.html.j2").render(
-        content=content, data=Markup(text), images=images, held_out=len(clean)
-    )
+    """Write the page to `path`. The other arguments are those of `files`."""
+    images, notes = "shape" in model.metadata, model.metadata.get("notes")
+    example_bytes = model.input_size if images else 2 * model.input_size
+    most = EXAMPLES if notes else min(EXAMPLES, EXAMPLE_BYTES // example_bytes)
+    clean = np.reshape(clean, (len(clean), -1))[:most]
+    content = _image_content(model, clean) if images else _sound_content(model, clean, long_sound)
+    content |= {
+        "network": _network(model),
+        "map": _latent_map(model, clean, labels),
+        "constants": CONSTANTS,
+    }
+    # Without "<", nothing in the data can end its <script> element.
+    data = Markup(json.dumps(content, allow_nan=False).replace("<", "\\u003c"))
+    template = PAGE.get_template("play.html.j2")
+    page = template.render(content=content, data=data, images=images, held_out=len(clean))
     Path(path).write_text(page, encoding="utf-8")
 
 
 def _halves(values):
-    """Numbers as base64 of half precision, little-endian."""
+    """Encode numbers in half precision, little-endian, as base64."""
     return base64.b64encode(np.asarray(values, "<f2").tobytes()).decode()
 
 
 def _numbers(model):
-    """The layers' kernels and biases, then the prior, as one block of numbers."""
-    parts = [
-        weight
-        for half in (model.encoder, model.decoder)
-        for layer in half.layers
-        for weight in layer.weights
-    ]
+    """Return kernels and biases of all layers, then the prior, as one array."""
+    layers = [*model.encoder.layers, *model.decoder.layers]
+    parts = [weight for layer in layers for weight in layer.weights]
     parts += [model.prior_logits, model.prior_means, model.prior_log_vars]
     return np.concatenate([np.ravel(part.numpy()) for part in parts])
 
 
 def _network(model):
-    """The weights, and the layers' widths."""
-    widths = [model.input_size, *model.hidden], [model.latent, *reversed(model.hidden)]
+    """Return the weights and the widths of the layers."""
     return {
         "weights": _halves(_numbers(model)),
         "sizes": {
-            "encoder": [*widths[0], 2 * model.latent],
-            "decoder": [*widths[1], model.input_size],
+            "encoder": [model.input_size, *model.hidden, 2 * model.latent],
+            "decoder": [model.latent, *reversed(model.hidden), model.input_size],
         },
         "components": model.components,
         "likelihood": model.likelihood,
@@ -90,11 +101,11 @@ def _network(model):
 
 
 def _latent_map(model, clean, labels):
-    """The held-out codes, the two axes they are shown on, and what each is."""
+    """Return the held-out codes, the two axes of their map, and their labels."""
     codes = model.encode(clean.astype(np.float32))[0].numpy()
-    with np.errstate(invalid="ignore"):  # of a single example, the share of the variance
+    with np.errstate(invalid="ignore"):  # one example has no variance
         axes = principal_axes(codes)[2]
-    axes = np.pad(axes, ((0, 2 - len(axes)), (0, 0)))  # there may be one only
+    axes = np.pad(axes, ((0, 2 - len(axes)), (0, 0)))  # one dimension or example has one axis
     names = model.metadata.get("notes")
     kinds, index = np.unique([] if labels is None else labels[: len(clean)], return_inverse=True)
     labelled = 1 < len(kinds) <= MOST_KINDS
@@ -107,8 +118,8 @@ def _latent_map(model, clean, labels):
     }
 
 
-def _of_images(model, clean):
-    """What the page of a model of images holds besides."""
+def _image_content(model, clean):
+    """Return what only the page of an image model contains."""
     digits = model.metadata.get("data") is None
     levels = np.round(255 * clean).astype(np.uint8)
     return {
@@ -119,17 +130,16 @@ def _of_images(model, clean):
     }
 
 
-def _of_sounds(model, clean, long_sound):
-    """What the page of a model of sounds holds besides: its notes, or recordings held out."""
+def _sound_content(model, clean, long_sound):
+    """Return what only the page of a sound model contains: its notes, or held-out recordings."""
     names, rms = model.metadata.get("notes"), model.metadata.get("rms", RMS)
     if not names:
-        held_out = {"windows": _halves(clean), "long": _halves(long_sound), "count": len(clean)}
-        return {"notes": None, "noise": 0, "rms": rms, **held_out}
+        recordings = {"windows": _halves(clean), "long": _halves(long_sound)}
+        return {"notes": None, "noise": 0, "rms": rms, "count": len(clean), **recordings}
     timbre, rate = model.metadata["timbre"], model.metadata["sample_rate"]
-    keys = "amplitudes", "decays"
-    notes = [
-        {"name": name, "frequency": note_frequency(name)}
-        | {key: values.tolist() for key, values in zip(keys, partials(name, timbre, rate))}
-        for name in names
-    ]
+    notes = []
+    for name in names:
+        amplitudes, decays = (values.tolist() for values in partials(name, timbre, rate))
+        note = {"frequency": note_frequency(name), "amplitudes": amplitudes, "decays": decays}
+        notes.append({"name": name, **note})
     return {"notes": notes, "noise": NOISE_STD, "rms": rms, "count": len(clean)}

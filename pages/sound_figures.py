@@ -1,0 +1,146 @@
+"""Figures and WAVs of the sound experiment: a long sound, as an input and at each checkpoint."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import audio_utils
+from pages import figures
+
+SHOWN = 16  # generated windows in the figure and in the WAV
+CLOSE_UP_SECONDS = 0.05
+GAP = {"color": "tab:red", "alpha": 0.2, "lw": 0, "label": "gap"}
+MOST_COLUMNS = 1200  # of the drawn waveform: about as many as it has pixels
+
+
+class Plotter(NamedTuple):
+    """What all figures and WAVs of one long sound have in common."""
+
+    draw: Callable  # (title, name, signal (T,)) -> pixels
+    chopped: np.ndarray  # pixels of the corrupted input, drawn once
+    gain: float  # of all WAVs: their levels compare and none clips
+    sample_rate: int  # Hz
+
+
+def plotter(long, sample_rate):
+    """Prepare figures and WAVs of a long sound: its corrupted, clean, mask and reference, (T,)."""
+    limit = audio_utils.frequency_limit(long.reference, sample_rate)
+    draw = long_sound(long.corrupted, long.mask, sample_rate, limit)
+    gain = min(1.0, 0.99 / np.abs([long.clean, long.corrupted]).max())
+    return Plotter(draw, draw("", "chopped input", long.corrupted), gain, sample_rate)
+
+
+def inputs(plotter, long, tone_is_known):
+    """Return the WAVs of the long sound before training, as {file name: save(path)}."""
+    sounds = {"clean.wav": long.clean, "chopped.wav": long.corrupted}
+    sounds |= {"tone.wav": long.reference} if tone_is_known else {}
+    return {name: _wav(plotter, sound) for name, sound in sounds.items()}
+
+
+def checkpoint(plotter, title, damage, iteration, restored, generated):
+    """Return a checkpoint's figures and WAVs, as {file name: save(path)}.
+
+    restored: the reconstructed long sound (T,). generated: windows from the prior (G, N).
+    """
+    state, generated = f"{damage}, after {iteration} iterations", generated[:SHOWN]
+    picture = plotter.draw(f"{title}, restored ({state})", "reconstruction", restored)
+    new = figures.windows(f"New sounds from the prior ({state})", generated, plotter.sample_rate)
+    new_sound = audio_utils.one_after_the_other(generated, plotter.sample_rate)
+    return {
+        f"reconstruction_{iteration:06d}.png": figures.saver(picture, plotter.chopped),
+        f"generated_{iteration:06d}.png": figures.saver(new),
+        f"reconstruction_{iteration:06d}.wav": _wav(plotter, restored),
+        f"generated_{iteration:06d}.wav": _wav(plotter, new_sound),
+    }
+
+
+def restored(plotter, title, damage, sound):
+    """Return figure and WAV of the final restored sound (T,), as {file name: save(path)}."""
+    title = f"{title}: gaps filled, noise taken out ({damage})"
+    picture = plotter.draw(title, "restored sound", sound)
+    return {
+        "restored.png": figures.saver(picture, plotter.chopped),
+        "restored.wav": _wav(plotter, sound),
+    }
+
+
+def _wav(plotter, signal):
+    write, rate = audio_utils.write_wav, plotter.sample_rate
+    return partial(write, signal=plotter.gain * signal, sample_rate=rate)
+
+
+def long_sound(chopped, mask, sample_rate, frequency_limit):
+    """Return draw(title, name, signal) -> pixels: spectrogram, waveform and close-up of a signal.
+
+    All signals are (T,). Amplitudes are scaled to `chopped`, and the spectrogram ends at
+    `frequency_limit` Hz. Gaps are shaded. The close-up shows a gap near the middle.
+    """
+    figure = Figure(figsize=(13, 4.8), dpi=100)
+    gaps, seconds = audio_utils.runs(mask), chopped.size / sample_rate
+    middle = _middle_gap(chopped, gaps) if len(gaps) else chopped.size / 2
+    near = middle / sample_rate + 0.5 * CLOSE_UP_SECONDS * np.array([-1, 1])
+    part = slice(*np.clip(np.round(near * sample_rate).astype(int), 0, chopped.size))
+    limit = 1.05 * np.abs(chopped).max()
+    shades = [(first / sample_rate, (end - first) / sample_rate) for first, end in gaps]
+    spectrogram, waveform, close_up = _axes(figure, chopped, sample_rate)
+    spectrogram.set(xlim=(0, seconds), ylim=(0, frequency_limit), ylabel="frequency [Hz]")
+    amplitude = {"ylim": (-limit, limit), "xlabel": "time [s]", "ylabel": "amplitude"}
+    waveform.set(**amplitude)
+    close_up.set(xlim=near, **amplitude)
+    views = {spectrogram: "Spectrogram", waveform: "Waveform", close_up: "Close-up"}
+    backdrop = figures.Backdrop(figure)
+
+    def draw(title, name, signal):
+        for ax, view in views.items():
+            ax.set_title(f"{view} of the {name}")
+        columns = np.array_split(signal, min(MOST_COLUMNS, signal.size // 4))
+        low, high = [column.min() for column in columns], [column.max() for column in columns]
+        times = np.linspace(0, seconds, len(columns))
+        drawn = [
+            figure.text(0.005, 0.985, title, va="top", size="large", weight="bold"),
+            _levels(spectrogram, signal, sample_rate),
+            waveform.fill_between(times, low, high, lw=0, facecolor=figures.COLOUR),
+        ]
+        for ax in waveform, close_up:
+            drawn.append(ax.broken_barh(shades, (-limit, 2 * limit), **GAP))
+        times = np.arange(signal.size)[part] / sample_rate
+        drawn += close_up.plot(times, signal[part], lw=1, color=figures.COLOUR)
+        return backdrop.pixels(*drawn, close_up.legend(loc="upper right"))
+
+    return draw
+
+
+def _axes(figure, chopped, sample_rate):
+    """Add the axes of the spectrogram (with its color bar), the waveform and the close-up."""
+    widths = 5, 0.1, 0.8, 2.4  # spectrogram and waveform; color bar; its label; close-up
+    # The margins are fixed because a constrained layout takes longer than the drawing.
+    margins = {"left": 0.06, "right": 0.98, "top": 0.86, "bottom": 0.11}
+    grid = figure.add_gridspec(2, 4, width_ratios=widths, wspace=0.04, hspace=0.55, **margins)
+    spectrogram = figure.add_subplot(grid[0, 0])
+    silence = _levels(spectrogram, np.zeros_like(chopped), sample_rate)
+    figure.colorbar(silence, cax=figure.add_subplot(grid[0, 1]), label="level [dB re full scale]")
+    waveform = figure.add_subplot(grid[1, 0], sharex=spectrogram)
+    return spectrogram, waveform, figure.add_subplot(grid[:, 3])
+
+
+def _levels(ax, signal, sample_rate):
+    """Draw a spectrogram."""
+    frequencies, times, levels = audio_utils.spectrogram_db(signal, sample_rate)
+    scale = {"cmap": "magma", "vmin": audio_utils.SPECTRUM_FLOOR_DB, "vmax": 0}
+    return ax.pcolorfast(times[[0, -1]], frequencies[[0, -1]], levels[:-1, :-1], **scale)
+
+
+def _middle_gap(chopped, gaps):
+    """Return the center of the gap (G, 2) nearest to the middle, if possible one with sound around.
+
+    A gap has sound around if its neighborhood, three gaps long, has a quarter of the mean power.
+    """
+    centers = gaps.mean(1)
+    around = [chopped[max(0, 2 * first - end) : 2 * end - first] for first, end in gaps]
+    power = np.array([np.mean(part**2) for part in around])
+    sounding = centers[power >= 0.25 * np.mean(chopped**2)]
+    candidates = sounding if len(sounding) else centers
+    return candidates[np.argmin(np.abs(candidates - chopped.size / 2))]

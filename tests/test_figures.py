@@ -1,10 +1,10 @@
-"""The pictures by their pixels: what is shown lies where it belongs."""
+"""Figures, checked by the positions of their pixels."""
 
 import numpy as np
 import pytest
 import scipy.ndimage
 
-from pages import figures
+from pages import figures, sound_figures
 
 RATE, SECONDS = 16000, 2
 TIME = np.arange(RATE * SECONDS) / RATE
@@ -15,18 +15,18 @@ def differ(one, other):
 
 
 def boxes(where):
-    """The bounding boxes of connected pixels, from top to bottom and from left to right."""
+    """Return bounding boxes of connected pixels, from top to bottom and from left to right."""
     return scipy.ndimage.find_objects(scipy.ndimage.label(where, np.ones((3, 3)))[0])
 
 
-def test_images_are_side_by_side_and_the_red_tint_lies_over_the_holes_and_nowhere_else():
+def test_images_are_side_by_side_with_only_their_holes_red():
     images = np.random.default_rng(0).random((3, 8, 6))
     hole = np.zeros((3, 8, 6))
     hole[0, 1:4, 2:5] = hole[2, 6:, 0] = 1
-    rows = {"original": images, "damaged": images}
+    rows = {"original": images, "corrupted": images}
     plain, tinted = (
         figures.digit_rows("A title", rows),
-        figures.digit_rows("A title", rows, {"damaged": hole}),
+        figures.digit_rows("A title", rows, {"corrupted": hole}),
     )
     black, white = (
         figures.digit_rows("A title", dict.fromkeys(rows, np.full((3, 8, 6), level)))
@@ -43,7 +43,7 @@ def test_images_are_side_by_side_and_the_red_tint_lies_over_the_holes_and_nowher
         shown = plain[np.ix_(*at)]
         np.testing.assert_allclose(shown[..., 0], 255 * np.concatenate(list(images), 1), atol=2)
         assert np.ptp(shown[..., :3].astype(int), axis=2).max() == 0  # grey
-    white_there = figures.digit_rows("A title", {"original": 0 * hole, "damaged": hole})
+    white_there = figures.digit_rows("A title", {"original": 0 * hole, "corrupted": hole})
     np.testing.assert_array_equal(differ(tinted, plain), differ(white_there, black))
     red, grey = (picture[differ(white_there, black)].astype(int) for picture in (tinted, plain))
     assert (
@@ -52,19 +52,19 @@ def test_images_are_side_by_side_and_the_red_tint_lies_over_the_holes_and_nowher
     assert not differ(tinted, plain)[above].any()
 
 
-def test_low_frequencies_are_at_the_bottom_of_the_spectrogram():
-    draw = figures.sounds(np.sin(TIME), np.zeros(TIME.size), RATE, 2000)
+def test_low_frequencies_are_at_the_bottom():
+    draw = sound_figures.long_sound(np.sin(TIME), np.zeros(TIME.size), RATE, 2000)
     silent = draw("", "sound", np.zeros(TIME.size))
 
     def height(frequency):
-        """The row of the picture in which a tone is brightest, and the columns where it is so."""
+        """Return the row in which a tone is brightest, and the columns where it is so."""
         picture = draw("", "sound", np.sin(2 * np.pi * frequency * TIME))
         red, green, blue = np.moveaxis(
             picture[..., :3].astype(int) * differ(picture, silent)[..., None], 2, 0
         )
         rows, columns = np.nonzero(
             (red > 240) & (green > 150) & (blue > 100) & (blue < green - 5)
-        )  # as magma ends
+        )  # the upper end of magma
         return np.median(rows), columns
 
     heights = [height(frequency)[0] for frequency in (500, 1000, 1500)]
@@ -73,16 +73,16 @@ def test_low_frequencies_are_at_the_bottom_of_the_spectrogram():
         heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=1)
         and heights[0] < 240
     )
-    assert np.ptp(height(500)[1]) > 600  # from the beginning to the end
+    assert np.ptp(height(500)[1]) > 600  # the tone lasts from beginning to end
 
 
 def test_a_gap_is_shaded_where_it_is():
     def shaded(*gaps):
-        """The boxes of what is red in the lower half of the picture of a sound that is all but silent."""
+        """Return boxes of red pixels in the lower half of the figure of a nearly silent sound."""
         mask = np.zeros(TIME.size)
         for start, end in gaps:
             mask[round(start * RATE) : round(end * RATE)] = 1
-        picture = figures.sounds(np.sin(440 * TIME), mask, RATE, 2000)(
+        picture = sound_figures.long_sound(np.sin(440 * TIME), mask, RATE, 2000)(
             "", "sound", 0.01 * np.sin(440 * TIME)
         )
         red, green, blue = np.moveaxis(picture[240:, :, :3].astype(int), 2, 0)
@@ -90,7 +90,7 @@ def test_a_gap_is_shaded_where_it_is():
             scipy.ndimage.binary_closing((red > green + 15) & (red > blue + 15), np.ones((9, 1)))
         )
 
-    whole = min(shaded((0, SECONDS)), key=lambda box: box[1].start)  # beside it is the close-up
+    whole = min(shaded((0, SECONDS)), key=lambda box: box[1].start)  # not the close-up
     gaps = [(0.3, 0.5), (1.2, 1.9)]
     found = sorted(box[1:] for box in shaded(*gaps) if box[1].stop <= whole[1].stop + 1)
     a_second = (whole[1].stop - whole[1].start) / SECONDS
@@ -101,7 +101,7 @@ def test_a_gap_is_shaded_where_it_is():
         )
 
 
-def test_a_map_has_each_point_at_its_place_in_the_colour_of_its_label():
+def test_map_places_points_and_colours_them_by_label():
     points = np.array([[-3, 0.5], [-1, 2], [0, -2], [1.5, 1], [2, -1], [4, 0]])
     labels = np.array([7, 3, 7, 3, 5, 5])
     picture = figures.latent_map("", points, (0.6, 0.3), labels)[..., :3].astype(int)

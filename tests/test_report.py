@@ -1,4 +1,4 @@
-"""The page of a run as a browser shows it, and TensorBoard's own reading of the event files."""
+"""The report of a run in a browser, and its event files as TensorBoard reads them."""
 
 import base64
 import csv
@@ -19,47 +19,30 @@ from tensorboard.util.tensor_util import make_ndarray
 from pages import report
 
 NAME = """<script>document.title = "broken"</script>' " & ä""".replace("/", "\N{FRACTION SLASH}")
-ITERATIONS = (0, 100, 1234567)
+SCORES = "iteration", "train_loss", "loss", "kl", "snr_db", "new_score"
 ROWS = [
-    {
-        "method": "DVAE",
-        "iteration": 0,
-        "train_loss": "nan",
-        "loss": 1000,
-        "kl": 0.25,
-        "snr_db": -4.5,
-        "new_score": 1,
-    },
-    {
-        "method": "DVAE",
-        "iteration": 100,
-        "train_loss": 300,
-        "loss": 200,
-        "kl": 20,
-        "snr_db": 9,
-        "new_score": 2,
-    },
-    {
-        "method": "DVAE",
-        "iteration": 1234567,
-        "train_loss": 40,
-        "loss": -50,
-        "kl": 10,
-        "snr_db": 21,
-        "new_score": 3,
-    },
+    {"method": "DVAE", **dict(zip(SCORES, scores))}
+    for scores in [
+        (0, "nan", 1000, 0.25, -4.5, 1),
+        (100, 300, 200, 20, 9, 2),
+        (1234567, 40, -50, 10, 21, 3),
+    ]
 ]
-LADDER = [
+BASELINES = [
     {"method": "chopped <b>input", "snr_db": 3},
     {"method": "middling", "snr_db": 5.5},
     {"method": "oracle", "snr_db": 30},
 ]
 
 
-def make_run(folder, rows=ROWS, ladder=LADDER, sounds=True):
-    """A folder as a run leaves it: each picture has a width of its own, each sound a length; {file name: that}."""
+def make_run(folder, rows=ROWS, baselines=BASELINES, sounds=True):
+    """Make a run's folder. Return {file name: width of the picture or length of the sound}.
+
+    No two are alike.
+    """
     folder.mkdir()
     config = {
+        "experiment": "sound" if sounds else "mnist",
         "iters": 1234567,
         "hidden": [64, 8],
         "corruption": "block",
@@ -67,13 +50,12 @@ def make_run(folder, rows=ROWS, ladder=LADDER, sounds=True):
         "out": str(folder),
         "data": None,
     }
-    config |= {"sample_rate": 8000} if sounds else {}
     config["command"] = f"python sound_dvae.py --out '{folder.name}'"
     (folder / "config.json").write_text(json.dumps(config))
     with open(folder / "scores.csv", "w", newline="") as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
-        table.writerows(rows + ladder)
+        table.writerows(rows + baselines)
     rng = np.random.default_rng(0)
     sizes = {}
     for row in rows:
@@ -89,7 +71,7 @@ def make_run(folder, rows=ROWS, ladder=LADDER, sounds=True):
         with wave.open(str(folder / f"{name}.wav"), "wb") as file:
             file.setparams((1, 2, 8000, 0, "NONE", ""))
             file.writeframes(bytes(2 * round(8000 * sizes[f"{name}.wav"])))
-    (folder / "reconstruction_000200.png").write_bytes(b"left by an earlier run, and not shown")
+    (folder / "reconstruction_000200.png").write_bytes(b"left by an earlier run, so not shown")
     return sizes
 
 
@@ -102,15 +84,15 @@ def made(tmp_path_factory):
 
 
 def complete(browser):
-    """Whether every picture is drawn and the length of every sound known."""
-    return browser.execute_script(
-        "return [...document.images].every(i => i.complete && i.naturalWidth)"
-        " && [...document.querySelectorAll('audio')].every(a => a.readyState >= HTMLMediaElement.HAVE_METADATA)"
-    )
+    """Return true once every picture is drawn and the length of every sound is known."""
+    return browser.execute_script("""
+        const players = [...document.querySelectorAll("audio")];
+        return [...document.images].every(image => image.complete && image.naturalWidth)
+            && players.every(player => player.readyState >= HTMLMediaElement.HAVE_METADATA)""")
 
 
 def embedded(folder):
-    """What the page has in it, decoded."""
+    """Return the contents of all files embedded in the page."""
     html = (folder / "index.html").read_text()
     return {
         base64.b64decode(data)
@@ -118,7 +100,7 @@ def embedded(folder):
     }
 
 
-def test_the_page_is_one_file_that_asks_for_nothing(made):
+def test_page_embeds_all_files_and_loads_nothing(made):
     folder, sizes = made
     assert embedded(folder) == {(folder / name).read_bytes() for name in sizes}
     html = re.sub(r'"data:[^"]*"', '""', (folder / "index.html").read_text())
@@ -130,9 +112,7 @@ def test_the_page_is_one_file_that_asks_for_nothing(made):
 
 
 @pytest.mark.parametrize("embed_at_most", [0, 40e6])
-def test_a_browser_draws_every_picture_and_loads_every_sound(
-    made, chromium, monkeypatch, embed_at_most
-):
+def test_browser_loads_every_picture_and_sound(made, chromium, monkeypatch, embed_at_most):
     folder, sizes = made
     monkeypatch.setattr(report, "EMBED_AT_MOST", embed_at_most)
     report.write(folder)
@@ -153,7 +133,7 @@ def test_a_browser_draws_every_picture_and_loads_every_sound(
     assert chromium.get_log("browser") == []
 
 
-def test_names_from_outside_are_shown_and_not_obeyed(made, chromium):
+def test_names_from_outside_are_escaped(made, chromium):
     chromium.get((made[0] / "index.html").as_uri())
     assert chromium.title.endswith(NAME)
     assert NAME in chromium.find_element("id", "command").text
@@ -161,7 +141,7 @@ def test_names_from_outside_are_shown_and_not_obeyed(made, chromium):
     assert chromium.execute_script("return document.scripts.length") == 1
 
 
-def test_the_slider_steps_through_the_checkpoints_by_keyboard(made, chromium):
+def test_slider_steps_through_checkpoints_by_keyboard(made, chromium):
     from selenium.webdriver import Keys
 
     chromium.get((made[0] / "index.html").as_uri())
@@ -184,7 +164,7 @@ def test_the_slider_steps_through_the_checkpoints_by_keyboard(made, chromium):
         assert visible() == widths and shown.text == slider.get_attribute("ariaValueText") == says
 
 
-def test_without_script_and_on_paper_every_checkpoint_is_seen(made, chromium):
+def test_all_checkpoints_show_without_script_and_in_print(made, chromium):
     folder, sizes = made
     address = (folder / "index.html").as_uri()
     chromium.get(address)
@@ -202,7 +182,7 @@ def test_without_script_and_on_paper_every_checkpoint_is_seen(made, chromium):
     assert len(images) == 6 and min(heights) > 10 and slider == 0
 
 
-def test_a_narrow_screen_needs_no_sideways_scrolling(made, chromium):
+def test_narrow_screen_does_not_scroll_sideways(made, chromium):
     chromium.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
         {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True},
@@ -213,7 +193,8 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(made, chromium):
     assert widths == [360, 360]
 
 
-def test_the_page_can_be_heard(made, chromium):
+def test_page_suits_a_screen_reader(made, chromium):
+    """Headings are nested, players have names, pictures have alternative texts."""
     chromium.get((made[0] / "index.html").as_uri())
     levels = [
         int(h.tag_name[1]) for h in chromium.find_elements("css selector", "h1, h2, h3, h4, h5, h6")
@@ -229,13 +210,13 @@ def test_the_page_can_be_heard(made, chromium):
     assert len(set(alternatives)) == 6 and all("iterations" in text for text in alternatives)
 
 
-def test_the_ladder_and_the_curves_are_those_of_the_scores(made, chromium):
+def test_table_and_charts_show_the_scores(made, chromium):
     chromium.get((made[0] / "index.html").as_uri())
-    ladder = [
+    baselines = [
         row.text.split()
         for row in chromium.find_elements("css selector", "#good ~ .scroll tbody tr")
     ]
-    assert [(row[0], row[-1]) for row in ladder] == [
+    assert [(row[0], row[-1]) for row in baselines] == [
         ("chopped", "3"),
         ("middling", "5.5"),
         ("DVAE", "21"),
@@ -252,12 +233,21 @@ def test_the_ladder_and_the_curves_are_those_of_the_scores(made, chromium):
     assert list(charts) == ["Loss", "KL divergence", "Signal-to-noise ratio"]
     for title, name in (("KL divergence", "kl"), ("Signal-to-noise ratio", "snr_db")):
         assert np.corrcoef(charts[title], [row[name] for row in ROWS])[0, 1] == pytest.approx(1)
-    assert len(charts["Loss"]) == 5  # no training loss before the first iteration
+    assert len(charts["Loss"]) == 5  # there is no training loss before the first iteration
+
+
+def test_charts_label_at_most_eight_checkpoints(tmp_path):
+    rows = [{**ROWS[0], "iteration": iteration} for iteration in range(10)]
+    make_run(tmp_path / "run", rows)
+    report.write(tmp_path / "run")
+    page = (tmp_path / "run" / "index.html").read_text()
+    labels = re.findall(r'y="196" text-anchor="middle">(\d+)<', page)
+    assert labels == ["1", "3", "5", "7", "9"] * 3  # in each of three charts
 
 
 @pytest.mark.parametrize("sounds", [True, False])
 @pytest.mark.parametrize("losses", [["3.5"], ["3.5", "nan"], ["nan"]])
-def test_a_run_that_has_just_begun_or_gone_astray_has_a_page_too(tmp_path, losses, sounds):
+def test_page_of_a_run_with_few_or_no_finite_losses(tmp_path, losses, sounds):
     folder = tmp_path / "run"
     rows = [
         {"method": "DVAE", "iteration": 100 * i, "loss": loss, "kl": loss}
@@ -273,7 +263,7 @@ def test_a_run_that_has_just_begun_or_gone_astray_has_a_page_too(tmp_path, losse
     )
 
 
-def test_the_page_rounds_and_says_what_the_run_was_made_from(tmp_path):
+def test_page_rounds_scores_and_shows_the_provenance(tmp_path):
     folder = tmp_path / "run"
     row = {
         "method": "DVAE",
@@ -309,10 +299,10 @@ def test_the_page_rounds_and_says_what_the_run_was_made_from(tmp_path):
         cells.index("1234567") :
     ][:4]
     assert "29.512" not in page and "SNR of windows 29.51 dB" in page
-    assert "<dt>input</dt>" not in page  # of 0 by definition
+    assert "<dt>input</dt>" not in page  # its score is 0 by definition
 
 
-def test_tensorboard_reads_what_a_run_has_written(tmp_path, sound):
+def test_tensorboard_reads_the_event_files(tmp_path, sound):
     out = tmp_path / "out"
     shutil.copytree(sound[0], out)
     (out / "events.out.tfevents.1.earlier").write_bytes(b"")
@@ -321,7 +311,7 @@ def test_tensorboard_reads_what_a_run_has_written(tmp_path, sound):
     (out / "config.json").write_text(json.dumps({**config, "tensorboard": True}))
     head, *lines = (out / "scores.csv").read_text().splitlines()
     checkpoints = [line for line in lines if line.startswith("DVAE,")]
-    for last in range(1, len(checkpoints) + 1):  # as the run has called it
+    for last in range(1, len(checkpoints) + 1):  # as the run calls it
         (out / "scores.csv").write_text("\n".join([head, *checkpoints[:last]]))
         report.write(out)
     (out / "scores.csv").write_text("\n".join([head, *lines]))
@@ -355,7 +345,7 @@ def test_tensorboard_reads_what_a_run_has_written(tmp_path, sound):
     assert all([step for step, _ in steps] == [0, 100, 200] for steps in tags.values())
 
 
-def test_without_tensorboard_one_line_says_what_to_install(tmp_path):
+def test_tensorboard_missing_is_one_line_with_the_remedy(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['tensorboard'] = None")
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was loaded')")
     done = run(
@@ -365,7 +355,7 @@ def test_without_tensorboard_one_line_says_what_to_install(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_column_that_not_all_rows_have_ranks_nobody():
+def test_methods_are_ranked_by_a_score_that_all_have():
     rows = [
         {"method": "input", "snr_db": "3", "long_snr_db": "3"},
         {"method": "filtered", "long_snr_db": "17"},
@@ -374,16 +364,15 @@ def test_a_column_that_not_all_rows_have_ranks_nobody():
     ours = {"method": "DVAE", "snr_db": "30", "long_snr_db": "12"}
     ranked = report._ranked(ours, rows, [rows[0], rows[-1]], "snr_db")
     assert [row["method"] for row in ranked] == ["input", "DVAE", "filtered", "oracle"]
-    del rows[1][
-        "long_snr_db"
-    ]  # no column that all have: who lacks it is the worst, also where less is better
+    # Without such a score, a method that lacks the summary is the worst, also if less is better.
+    del rows[1]["long_snr_db"]
     for row, error in zip((ours, *rows), ("0.2", "0.9", "nan", "0")):
         row["mse"] = error
     ranked = report._ranked(ours, rows, [rows[0], rows[-1]], "mse")
     assert [row["method"] for row in ranked] == ["filtered", "input", "DVAE", "oracle"]
 
 
-def test_the_restored_long_sound_is_on_the_page_and_is_overwritten_with_the_run(tmp_path):
+def test_restored_sound_is_shown_and_overwritten(tmp_path):
     folder = tmp_path / "run"
     make_run(folder)
     for name, like in (("restored.png", "generated_000000.png"), ("restored.wav", "clean.wav")):
@@ -392,3 +381,23 @@ def test_the_restored_long_sound_is_on_the_page_and_is_overwritten_with_the_run(
     for name in ("restored.png", "restored.wav"):
         assert (folder / name).read_bytes() in embedded(folder)
         assert any(fnmatch.fnmatch(name, pattern) for pattern in report.WRITTEN)
+
+
+@pytest.mark.parametrize(
+    "name, title", [("hole_nats_a_pixel", "hole nats a pixel"), ("hole_nats_per_pixel", "NLL in")]
+)
+def test_columns_of_older_runs_are_shown(tmp_path, name, title):
+    """Columns without a title, such as those of older versions, are shown under their own name."""
+    row = {"method": "DVAE", "iteration": 0, "loss": 1, name: 0.125}
+    make_run(tmp_path / "run", [row], [{"method": "originals", name: 0}], sounds=False)
+    report.write(tmp_path / "run")
+    page = (tmp_path / "run" / "index.html").read_text()
+    assert f'<th scope="col">{title}' in page and "<td>0.125</td>" in page
+
+
+@pytest.mark.parametrize("sounds, thing", [(True, "windows of sound"), (False, "images")])
+def test_page_names_the_examples_and_their_corruption(tmp_path, sounds, thing):
+    make_run(tmp_path / "run", sounds=sounds)
+    report.write(tmp_path / "run")
+    text = (tmp_path / "run" / "index.html").read_text().replace("\n", " ")
+    assert f"gets corrupted {thing} (<code>block 0.2</code>)" in text

@@ -1,107 +1,82 @@
-"""The line that says whether a run is good."""
+"""The last line a run prints."""
 
 from math import inf, nan
 
 import pytest
 
-from pages.verdict import verdict
+from pages import verdict
 
 
 def sounds(*rows):
     return [dict(zip(("method", "snr_db", "long_gap_snr_db", "long_snr_db"), row)) for row in rows]
 
 
-def images(*rows):
+def digits(*rows):
     return [dict(zip(("method", "hole_mse_over_mean_fill", "mse"), row)) for row in rows]
 
 
 INPUT, LINE = ("chopped input", 3, 0, 3), ("linear interpolation", 2.1, -2, 2)
+ORACLE = "oracle: the right note", 31.1, 40, 40
+CLASSIC, FILTERED = ("autoregression", 7, 12, 9), ("autoregression + W", nan, 14.5, 17)
 
 
 @pytest.mark.parametrize(
     "rows, line",
     [
         (
-            sounds(
-                INPUT,
-                LINE,
-                ("DVAE", 29.58, 21, 23),
-                ("DVAE, refined", 30.4, 22, 24),
-                ("oracle", 31.1, 40, 40),
-            ),
-            "29.6 dB: 1.5 dB below the oracle, 27 dB above linear interpolation",
+            [("DVAE", 29.58, 21, 23), ("DVAE, refined", 30.4, 22, 24), ORACLE],
+            "SNR of windows 29.6 dB: 1.5 dB below the oracle, 27 dB above linear interpolation",
         ),
         (
-            sounds(INPUT, LINE, ("DVAE", 31.58, 21, 23), ("oracle", 31.1, 40, 40)),
-            "31.6 dB: 0.5 dB above the oracle, 29 dB above linear interpolation",
+            [("DVAE", 31.58, 21, 23), ORACLE],
+            "SNR of windows 31.6 dB: 0.5 dB above the oracle, 29 dB above linear interpolation",
         ),
         (
-            sounds(INPUT, LINE, ("DVAE", -4.3, 21, 23), ("oracle", 31.1, 40, 40)),
-            "-4.3 dB: 35.4 dB below the oracle, 6 dB below linear interpolation",
+            [("DVAE", -4.3, 21, 23), ORACLE],
+            "SNR of windows -4.3 dB: 35.4 dB below the oracle, 6 dB below linear interpolation",
         ),
         (
-            sounds(
-                INPUT,
-                LINE,
-                ("autoregression", 7, 12, 9),
-                ("autoregression + W", nan, 14.5, 17),
-                ("DVAE", 11, 13, 1),
-            ),
-            "13.0 dB in the gaps of the long sound (DVAE): 1.5 dB below autoregression + W",
+            [CLASSIC, FILTERED, ("DVAE", 11, 13, 1)],
+            "SNR in the gaps of the long sound 13.0 dB (DVAE): 1.5 dB below autoregression + W",
         ),
         (
-            sounds(
-                ("chopped input", 3, nan, 3),
-                LINE,
-                ("autoregression", 7, nan, 9),
-                ("DVAE", 11, nan, 19),
-            ),
-            "19.0 dB of the long sound (DVAE): 10.0 dB above autoregression",
-        ),
-        (
-            images(
-                ("input", 3, 1), ("holes filled from the nearest digit", 0.89, 1), ("DVAE", 0.46, 1)
-            ),
-            "0.46 of the mean fill's squared error in the hole (DVAE): better than the nearest digit (0.89)",
-        ),
-        (
-            images(
-                ("input", 3, 1), ("holes filled from the nearest image", 0.4, 1), ("DVAE", 0.46, 1)
-            ),
-            "0.46 of the mean fill's squared error in the hole (DVAE): worse than the nearest image (0.40)",
-        ),
-        (
-            images(
-                ("input", nan, 0.04),
-                ("holes filled from the nearest digit", nan, 0.04),
-                ("DVAE", nan, 0.0123),
-            ),
-            "squared error 0.0123; that of the input 0.0400",
+            [CLASSIC, ("DVAE", 11, 13, 1), ("DVAE + Wiener filter", nan, 15, 9)],
+            "SNR in the gaps of the long sound 15.0 dB (DVAE + Wiener filter): "
+            "3.0 dB above autoregression",
         ),
     ],
 )
-def test_a_run_is_placed_between_what_it_must_beat_and_the_best_there_can_be(rows, line):
-    assert verdict(rows) == line
+def test_sounds_are_compared_with_the_best_method(rows, line):
+    assert verdict.sounds(sounds(INPUT, LINE, *rows)) == line
 
 
-def test_the_best_of_ours_is_compared():
-    rows = sounds(
-        INPUT,
-        LINE,
-        ("autoregression", 7, 12, 9),
-        ("DVAE", 11, 13, 1),
-        ("DVAE + Wiener filter", nan, 15, 9),
-    )
-    assert (
-        verdict(rows)
-        == "15.0 dB in the gaps of the long sound (DVAE + Wiener filter): 3.0 dB above autoregression"
-    )
+def test_recordings_without_gaps():
+    rows = ("chopped input", 3, nan, 3), LINE, ("autoregression", 7, nan, 9), ("DVAE", 11, nan, 19)
+    line = "SNR of the long sound 19.0 dB (DVAE): 10.0 dB above autoregression"
+    assert verdict.sounds(sounds(*rows)) == line
 
 
-def test_a_run_that_damages_nothing_is_judged_without_infinities():
-    rows = [
-        (name, inf, nan, inf)
-        for name in ("chopped input", "linear interpolation", "autoregression")
-    ]
-    line = verdict(sounds(*rows, ("DVAE", 10, nan, 12)))  # needs: from math import inf, nan
-    assert "inf" not in line and "nan" not in line
+def test_recordings_that_are_not_corrupted():
+    """The baselines are perfect then, with an infinite SNR that must not appear."""
+    methods = "chopped input", "linear interpolation", "autoregression"
+    rows = [(method, inf, nan, inf) for method in methods]
+    line = verdict.sounds(sounds(*rows, ("DVAE", 10, nan, 12)))
+    assert line == "SNR of the long sound 12.0 dB (DVAE); its input was not corrupted"
+
+
+@pytest.mark.parametrize(
+    "kind, error, compared",
+    [("digit", 0.89, "better than the nearest digit's (0.89)"),
+     ("image", 0.4, "worse than the nearest image's (0.40)")],
+)  # fmt: skip
+def test_digits_are_compared_with_the_nearest(kind, error, compared):
+    nearest = f"holes filled from the nearest {kind}", error, 1
+    rows = digits(("input", 3, 1), nearest, ("DVAE", 0.46, 1), ("DVAE, refined", 0.5, 1))
+    line = f"squared error in the hole 0.46 times the mean fill's (DVAE): {compared}"
+    assert verdict.digits(rows) == line
+
+
+def test_digits_without_holes():
+    nearest = "holes filled from the nearest digit", nan, 0.04
+    rows = digits(("input", nan, 0.04), nearest, ("DVAE", nan, 0.0123))
+    assert verdict.digits(rows) == "squared error of the image 0.0123, of the input 0.0400"
