@@ -250,7 +250,3 @@ def write_wav(path, signal, sample_rate):
     scipy.io.wavfile.write(
         path, sample_rate, np.round(np.asarray(signal) / peak * PCM_FULL_SCALE).astype(np.int16)
     )
-
-
-def note_names(text): return tuple(text.split(",")) if isinstance(text,str) else tuple(text)
-Notes.check = lambda self: None

@@ -12,7 +12,6 @@ REFINING = {
     "gaussian": (5, 0.01),
 }  # steps and rate; more do not help on validation data
 DECAY = 0.7, 0.9  # of Adam's two moments: short, as the steps are few
-HOPS_PER_WINDOW = 8
 HOPS_A_WINDOW = 8  # how many windows cover each sample of a long sound
 WINDOWS_A_BLOCK = 512  # restored at once: few enough for a core's cache
 LEAST_OBSERVED = 1 / 8  # of a window, for its residual to count
