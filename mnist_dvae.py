@@ -37,7 +37,7 @@ SCORED_PIXELS = 2**25  # in all, at most: there are fewer of large images
 NEAREST_PIXELS = 2**27  # of training images that are searched for the nearest, at most
 GENERATED = 1000  # new digits scored at each checkpoint
 SHOWN, NEW_ROWS = 16, 6  # digits a row in the figures; rows of new ones
-COMPLETIONS, DOUBTED = 2, 16  # completions shown; those that doubt is computed from
+COMPLETIONS = 2  # completions shown
 COLUMNS = (
     "iteration",
     "loss",
@@ -157,22 +157,17 @@ def evaluate(settings, model, held):
 
 
 def refined(model, refine, corrupted, mask, greyness):
-    """Images by posteriors refined on what is observed, and their predictive deviation: (M, H, W), (M, H, W).
+    """Reconstruct by refined posteriors, with predictive standard deviation: (M, H, W), (M, H, W).
 
-    Its square is the variance between draws of the posterior, and that within each: of a pixel x in [0, 1] with mean p
-    it is p (1 - p) - E[x (1 - x)]. The latter, whose mean in the holes is that of the greyness (H, W), is taken to be a
-    fixed share of the former.
+    greyness (H, W): the within-pixel variance, see `inference.predictive_std`.
     """
     mean, log_var, _ = refine(flat(corrupted), flat(1 - mask), *model.encode(flat(corrupted)))
     reconstructed = model.expectation(mean).numpy()
-    noise = [tf.random.stateless_normal(mean.shape, (training.PRIOR, k)) for k in range(DOUBTED)]
-    draws = [
-        np.reshape(model.expectation(mean + tf.exp(0.5 * log_var) * each), mask.shape)
-        for each in noise
-    ]
-    within = np.mean([p * (1 - p) for p in draws], 0)
-    share = np.sum(greyness * mask) / max(1e-9, np.sum(within * mask))
-    return reconstructed.reshape(mask.shape), np.sqrt(np.var(draws, 0) + within * max(0, 1 - share))
+    holes = mask.reshape(len(mask), -1)
+    deviation = inference.predictive_std(
+        model, mean, log_var, holes, greyness.ravel(), training.PRIOR
+    )
+    return reconstructed.reshape(mask.shape), deviation.reshape(mask.shape)
 
 
 def imagine(settings, model, refine, held):

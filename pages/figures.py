@@ -237,13 +237,6 @@ def strip(title, images, labels):
     return Backdrop(figure).pixels()
 
 
-def principal_axes(points):
-    """Points (M, L) on their two principal axes (M, 2), the share of the variance along each, the axes (2, L)."""
-    centred = points - points.mean(axis=0)
-    _, lengths, axes = np.linalg.svd(centred, full_matrices=False)
-    return centred @ axes[:2].T, lengths[:2] ** 2 / np.sum(lengths**2), axes[:2]
-
-
 def latent_map(title, points, shares, labels=None, names=None):
     """Points (M, 2) on two principal axes with these shares of the variance, coloured by their labels (M,)."""
     figure = Figure(figsize=(8.5, 7), layout="constrained")

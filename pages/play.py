@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from audio_utils import NOISE_STD, RMS, note_frequency, partials
-from pages.figures import MOST_KINDS, principal_axes
+from audio_utils import NOISE_STD, RMS, Notes, note_frequency, partials
+from inference import principal_axes
+from pages.figures import MOST_KINDS
 from pages.report import PAGE, PLAY
 
 MOST_HALF = 65504  # what half precision holds
@@ -92,15 +93,14 @@ def _network(model):
 def _latent_map(model, clean, labels):
     """The held-out codes, the two axes they are shown on, and what each is."""
     codes = model.encode(clean.astype(np.float32))[0].numpy()
-    with np.errstate(invalid="ignore"):  # of a single example, the share of the variance
-        axes = principal_axes(codes)[2]
+    mean, axes, _ = principal_axes(codes, 2)
     axes = np.pad(axes, ((0, 2 - len(axes)), (0, 0)))  # there may be one only
     names = model.metadata.get("notes")
     kinds, index = np.unique([] if labels is None else labels[: len(clean)], return_inverse=True)
     labelled = 1 < len(kinds) <= MOST_KINDS
     return {
         "codes": _halves(codes),
-        "centre": codes.mean(0).tolist(),
+        "centre": mean.tolist(),
         "axes": axes.tolist(),
         "labels": index.tolist() if labelled else None,
         "names": [names[kind] if names else str(kind) for kind in kinds],
@@ -125,11 +125,11 @@ def _of_sounds(model, clean, long_sound):
     if not names:
         held_out = {"windows": _halves(clean), "long": _halves(long_sound), "count": len(clean)}
         return {"notes": None, "noise": 0, "rms": rms, **held_out}
-    timbre, rate = model.metadata["timbre"], model.metadata["sample_rate"]
+    sounds = Notes(tuple(names), model.metadata["timbre"], model.metadata["sample_rate"])
     keys = "amplitudes", "decays"
     notes = [
         {"name": name, "frequency": note_frequency(name)}
-        | {key: values.tolist() for key, values in zip(keys, partials(name, timbre, rate))}
+        | {key: values.tolist() for key, values in zip(keys, partials(name, sounds))}
         for name in names
     ]
     return {"notes": notes, "noise": NOISE_STD, "rms": rms, "count": len(clean)}
