@@ -31,7 +31,7 @@ from files.folders import print_skipped
 from harness import UserError, cli
 from harness.quiet_tensorflow import tf
 from harness.run_folder import METHOD, REFINED, Run
-from inference import HOPS_A_WINDOW, refined_reconstruct, refiner, restore_long
+from inference import HOPS_PER_WINDOW, refined_reconstruct, refiner, restore_long
 from pages import figures, play, report
 from pages.verdict import verdict
 from signals import fill_gaps, noise
@@ -174,7 +174,7 @@ def held_out(settings, sounds):
     return HeldOut(*windows, long_corrupted, long_clean, long_mask, long_reference)
 
 
-def restored(settings, held, reconstruct, hops=HOPS_A_WINDOW):
+def restored(settings, held, reconstruct, hops=HOPS_PER_WINDOW):
     """The long sound restored by `reconstruct`, which maps windows to windows."""
     return restore_long(
         held.long_corrupted, held.long_mask, reconstruct, settings.window, settings.window // hops
@@ -192,7 +192,7 @@ def without_noise(settings, held, reconstruct, long):
         restore_long,
         reconstruct=reconstruct,
         window=settings.window,
-        hop=settings.window // HOPS_A_WINDOW,
+        hop=settings.window // HOPS_PER_WINDOW,
     )
     power, _, weights = noise.calibrate(sound, mask, rate, redraw)
     return noise.denoise(sound, mask, long, rate, power, weights)
@@ -223,8 +223,8 @@ def evaluate(settings, model, sounds, held):
     generated = model.generate(GENERATED, (settings.seed, training.PRIOR)).numpy()
     losses = training.held_out_losses(model, held.corrupted, held.clean)
     scores = {**losses, **score(settings, held, windows, long)}
-    if sounds.note_options:
-        share, note = baselines.note_share(generated, **sounds.note_options)
+    if sounds.notes:
+        share, note = baselines.note_share(generated, sounds)
         scores["generated_one_note"] = np.mean(share >= ONE_NOTE)
         scores["generated_notes"] = baselines.effective_number(note[share >= ONE_NOTE])
     return scores, (windows, long, generated)
@@ -235,7 +235,7 @@ def compared_estimates(settings, sounds, held, ours):
 
     ours: those of the model. The others are the baselines.
     """
-    options, chopped = sounds.note_options, (held.corrupted, held.long_corrupted)
+    chopped = held.corrupted, held.long_corrupted
     gap, long_gap = held.corrupted * (1 - held.mask), held.long_corrupted * (1 - held.long_mask)
     held = held._replace(
         corrupted=gap, long_corrupted=long_gap
@@ -260,7 +260,7 @@ def compared_estimates(settings, sounds, held, ours):
             filled,
         ),
     }
-    noise_std = np.hypot(NOISE_STD if options else 0, settings.noise / 2)
+    noise_std = np.hypot(NOISE_STD if sounds.notes else 0, settings.noise / 2)
     if noise_std:
         frames = noise.transform(settings.sample_rate)
         power = np.full(frames.f_pts, noise_std**2 * np.sum(frames.win**2))
@@ -268,11 +268,11 @@ def compared_estimates(settings, sounds, held, ours):
             None,
             noise.classic_wiener(frames, filled, power),
         )
-    if not options:
+    if not sounds.notes:
         return methods | ours
 
     def best_note(windows, observed):
-        return baselines.best_note(windows, 1 - observed, **options)
+        return baselines.best_note(windows, 1 - observed, sounds)
 
     return methods | {
         "best of the notes": (
@@ -281,8 +281,8 @@ def compared_estimates(settings, sounds, held, ours):
         ),
         **ours,
         "oracle: the right note": (
-            baselines.right_note(held.corrupted, held.mask, index=held.note, **options),
-            baselines.right_scale(held.long_corrupted, held.long_mask, **options),
+            baselines.right_note(held.corrupted, held.mask, sounds, held.note),
+            baselines.right_scale(held.long_corrupted, held.long_mask, sounds),
         ),
     }
 
@@ -301,7 +301,7 @@ def canvas(settings, held):
 def render_inputs(settings, sounds, held, on):
     """The long sound as WAVs: whole, chopped, and without noise if that is known: {file name: save(path)}."""
     inputs = {"clean.wav": held.long_clean, "chopped.wav": held.long_corrupted}
-    inputs |= {"tone.wav": held.long_reference} if sounds.note_options else {}
+    inputs |= {"tone.wav": held.long_reference} if sounds.notes else {}
     write = partial(write_wav, sample_rate=settings.sample_rate)
     return {name: partial(write, signal=on.gain * sound) for name, sound in inputs.items()}
 

@@ -146,7 +146,7 @@ def test_normal_draws_are_normal_and_independent():
     assert lags[0, 0] == pytest.approx(1, abs=0.01) and np.abs(
         lags.ravel()[1:]
     ).max() < 6 / np.sqrt(noise.size)
-    edges = corrupt._quantiles()(tf.constant([0, 1 - 2.0**-23], tf.float32)).numpy()
+    edges = random_numbers._quantiles()(tf.constant([0, 1 - 2.0**-23], tf.float32)).numpy()
     np.testing.assert_allclose(edges, scipy.stats.norm.ppf([2.0**-24, 1 - 2.0**-24]), rtol=1e-5)
 
 
@@ -154,8 +154,7 @@ def test_normal_draws_are_normal_and_independent():
 def test_a_notes_pitch_phase_age_and_noise_are_drawn_apart(timbre):
     count, samples = 2000, 1024
     tone, clean, index = (
-        part.numpy()
-        for part in audio_utils.noisy_notes(("A3", "A4"), count, samples, 16000, (1, 2), timbre)
+        part.numpy() for part in audio_utils.Notes(("A3", "A4"), timbre).windows("", count, (1, 2))
     )
     noise = (clean - tone) / 0.2
     level = np.sqrt(np.mean(tone**2, 1))

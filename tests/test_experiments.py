@@ -335,7 +335,7 @@ def test_each_baseline_of_sounds_is_what_its_name_says(sounds):
         np.testing.assert_array_equal(
             whole[sounds.long_mask == 0], sounds.long_corrupted[sounds.long_mask == 0]
         )
-    recordings = dataclasses.make_dataclass("Recordings", ["note_options"])(None)
+    recordings = dataclasses.make_dataclass("Recordings", ["notes"])(None)
     own = sound_dvae.compared_estimates(SOUNDS, recordings, sounds, {"DVAE": (windows, long)})
     assert (
         next(iter(own)) == "chopped input"
@@ -486,7 +486,7 @@ def test_doubt_is_that_of_draws_from_the_posterior():
     )
     np.testing.assert_allclose(reconstructed, scipy.special.expit(2), rtol=1e-5)
     drawn = scipy.special.expit(2 + 3 * np.random.default_rng(0).standard_normal(100_000))
-    expected = drawn.mean() * (1 - drawn.mean()) - drawn.var() / mnist_dvae.DOUBTED
+    expected = drawn.mean() * (1 - drawn.mean()) - drawn.var() / inference.PREDICTIVE_DRAWS
     assert np.mean(deviation**2) == pytest.approx(expected, rel=0.03)
 
 
@@ -537,7 +537,7 @@ def test_the_noise_that_the_classic_is_told_is_that_of_the_long_sound(monkeypatc
         return sound
 
     monkeypatch.setattr(sound_dvae.noise, "classic_wiener", told)
-    recordings = dataclasses.make_dataclass("Recordings", ["note_options"])(None)
+    recordings = dataclasses.make_dataclass("Recordings", ["notes"])(None)
     for source, reference in ((NOTES, held.long_reference), (recordings, held.long_clean)):
         sound_dvae.compared_estimates(settings, source, held, {})
         true = np.var((held.long_corrupted - reference)[held.long_mask == 0])
@@ -573,7 +573,7 @@ def test_the_filtered_long_sound_follows_the_network_in_the_gaps_and_what_is_obs
     sounds,
 ):
     def reconstruct(windows):
-        return baselines.best_note(windows, np.equal(windows, 0), **NOTES.note_options)
+        return baselines.best_note(windows, np.equal(windows, 0), NOTES)
 
     reference, gaps = sounds.long_reference, sounds.long_mask == 1
     long = sound_dvae.restored(SOUNDS, sounds, reconstruct)
