@@ -25,8 +25,8 @@ FADE_SECONDS = 0.002  # fades of a note in a scale, long enough to avoid clicks
 SPECTRUM_FLOOR_DB = -80.0
 PCM_FULL_SCALE = 32767  # 16 bits
 
-# Relative amplitude and decay in 1/s of each partial. Frequencies are 1, 2, ... times the note's.
-# All partials start at the same point of their phase, so a note has one waveform at all times.
+# Relative amplitude and decay in 1/s of each partial. Partial n has n times the frequency and n
+# times the phase of the first, so the waveform of a note always has the same shape.
 TIMBRES = {
     "sine": [(1, 0)],
     "harmonic": [(1 / number, 0) for number in range(1, 7)],
@@ -62,7 +62,7 @@ class Notes:
     def windows(self, part, count, seed):
         """Return tone (count, window), clean (count, window) and indices of the notes (count,).
 
-        `part`, training or held-out, is ignored: no two windows are the same anyway.
+        `part` is ignored: no window is drawn twice, so training and held-out ones differ anyway.
         """
         return noisy_notes(self, count, seed)
 

@@ -91,8 +91,8 @@ def completions(model, refine, corrupted, observed, count, seed):
 
     Shapes are (B, D), (B, D) -> (count, B, D). A posterior can have several modes, for example 5
     and 6, and one Gaussian finds only one of them. So `count` Gaussians are refined, from the
-    encoder's posterior and from draws of the prior. They are mixed with weights exp(ELBO), and each
-    completion is a decoded draw from the mixture.
+    encoder's posterior and from draws of the prior. They are mixed with weights proportional to
+    exp(ELBO), and each completion is a decoded draw from the mixture.
     """
     mean, log_var = model.encode(corrupted)
     size, latent = mean.shape
@@ -120,21 +120,16 @@ def predictive_std(model, mean, log_var, mask, within_pixel_variance, seed):
 
         Var x = Var_z p + E_z[Var(x | z)] = Var_z p + E_z[p (1 - p)] - E[x (1 - x)].
 
-    The model does not predict the last term. It is assumed to be the same fraction of the second
-    term everywhere, and in the holes its mean is that of within_pixel_variance.
+    The model has no estimate of the last term. It is assumed to be one fraction of the second term
+    at all pixels, chosen so that its mean in the holes is that of within_pixel_variance.
     """
-    p = np.stack(
-        [
-            model.posterior_samples(
-                mean, log_var, tf.random.stateless_normal(mean.shape, (seed, draw))
-            )
-            for draw in range(PREDICTIVE_DRAWS)
-        ]
-    )  # (K, B, D)
+    noises = [tf.random.stateless_normal(mean.shape, (seed, k)) for k in range(PREDICTIVE_DRAWS)]
+    p = np.stack([model.posterior_samples(mean, log_var, noise) for noise in noises])  # (K, B, D)
     between = np.var(p, axis=0)  # Var_z p
-    binary = np.mean(p * (1 - p), axis=0)  # E_z[p (1 - p)]: Var(x | z) if all pixels were binary
-    fraction = np.sum(within_pixel_variance * mask) / max(1e-9, np.sum(binary * mask))
-    return np.sqrt(between + binary * max(0, 1 - fraction))  # fraction: E[x (1 - x)] of `binary`
+    bernoulli = np.mean(p * (1 - p), axis=0)  # E_z[p (1 - p)]
+    # E[x (1 - x)] as a fraction of E_z[p (1 - p)]
+    fraction = np.sum(within_pixel_variance * mask) / max(1e-9, np.sum(bernoulli * mask))
+    return np.sqrt(between + bernoulli * max(0, 1 - fraction))
 
 
 def principal_axes(points, count, every=1):
@@ -217,9 +212,9 @@ def _confidence(corrupted, observed, outputs):
     """Return a relative weight for each sample of each window's output: all (B, N).
 
     The weight is (mean squared error of the window * local mean squared error)^-4, both over
-    observed samples. The local one falls at the wrong note in a window that contains two notes,
-    because a model of single notes can draw only one of them. Windows with almost nothing observed
-    count as wrong.
+    observed samples. The local error matters where a window contains two notes: a model of single
+    notes draws only one of them, so the window should fade out at the other. Windows with almost
+    nothing observed count as wrong.
     """
     error = np.square(corrupted - outputs) * observed
     count = observed.sum(1, keepdims=True)

@@ -18,7 +18,7 @@ from harness.run_folder import MODEL_FORMAT as FORMAT
 load()  # before Keras, which would load TensorFlow with all its start-up messages
 import keras
 
-NETWORK = "input_size", "likelihood", "hidden", "latent", "components"  # arguments that set shapes
+NETWORK = "input_size", "likelihood", "hidden", "latent", "components"  # without metadata
 LOG_2_PI = math.log(2 * math.pi)
 
 # Initial kernels, in multiples of Glorot's scale. Layers next to noisy data start small, because
@@ -27,7 +27,7 @@ SMALL_SCALE = 0.3
 HE_SCALE = math.sqrt(2)  # keeps the power from one ReLU layer to the next (arXiv 1502.01852)
 INITIAL_BIAS_STD = 0.5  # decoder's output: an untrained network should output noise, not silence
 INITIAL_STD = 0.5  # Gaussian likelihood: about the RMS of sound between -1 and 1
-COMPONENT_STD = 0.5  # each prior component, whose means start as standard normal
+COMPONENT_STD = 0.5  # components of the prior; their means start as standard normal draws
 
 
 def gaussian_log_density(z, mean, log_var):

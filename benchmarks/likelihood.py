@@ -58,8 +58,8 @@ PUBLISHED = """
 
 
 def flat(images):
-    """(B, H, W) -> (B, H * W)."""
-    return tf.reshape(images, (len(images), -1))
+    """Flatten digits: (B, 28, 28) -> (B, 784)."""
+    return tf.reshape(images, (-1, 28 * 28))
 
 
 def binarized(images, seed):
@@ -270,8 +270,8 @@ def main(settings):
     if not settings.table:
         images = load_images(settings.data)
         if len(images.train) != 60000:
-            found = f"expected MNIST's 60,000 training digits, got {len(images.train):,}"
-            raise UserError(f"{images.source}: {found}; give all of MNIST by --data")
+            found = f"expected 60,000 training digits, got {len(images.train):,}"
+            raise UserError(f"--data: {found} ({images.source}); give all of MNIST")
         for seed, name in itertools.product(range(settings.seeds), settings.models):
             scoring = f"{settings.samples}x{settings.digits}"
             path = settings.results / f"{stem(settings, name, seed)} {scoring}.json"

@@ -1,5 +1,8 @@
 """The likelihood benchmark: importance sampling, the bound and gated layers, with closed forms."""
 
+import argparse
+import json
+
 import numpy as np
 import pytest
 import scipy.special
@@ -117,12 +120,26 @@ def test_gated_layers_multiply_with_a_sigmoid():
     np.testing.assert_allclose(model(x.astype(np.float32)), expected, rtol=1e-4)
 
 
+def test_a_model_is_trained_once_and_then_loaded(tmp_path, monkeypatch):
+    sizes = {"hidden": (4,), "gated": False, "latent": 2, "components": 2}
+    options = {"iters": 2, "finish": 1, "batch_size": 3, "learning_rate": 0.01}
+    settings = argparse.Namespace(results=tmp_path, **sizes, **options)
+    images = np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8)
+    model, minutes = likelihood.fitted(settings, "DVAE, block 20%", 1, images)
+    assert model.draws == 1
+    monkeypatch.setattr(likelihood, "fit", None)  # must not be called again
+    again, same_minutes = likelihood.fitted(settings, "DVAE, block 20%", 1, images)
+    assert minutes == same_minutes
+    for ours, theirs in zip(model.get_weights(), again.get_weights()):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_the_table_averages_over_seeds(tmp_path):
     one = {"model": "VAE", "network": "784-2-2, 1", "iters": 3, "finish": 0, "batch_size": 4}
     one |= {"learning_rate": 0.01, "samples": 5, "digits": 6, "seed": 0, "minutes": 1}
     for seed, nll in enumerate((90.0, 92.0)):
         scores = {"seed": seed, "nll": nll, "train_nll": 80.0, "negative_elbo": 95.0}
-        (tmp_path / f"{seed}.json").write_text(likelihood.json.dumps(one | scores))
+        (tmp_path / f"{seed}.json").write_text(json.dumps(one | scores))
     assert likelihood.table(tmp_path).splitlines()[2] == (
         "| VAE (5 samples, 6 digits) | 784-2-2, 1 | 3 + 0 of 4 at 0.01 | 91.00 ± 1.00 | 80.00 "
         "| 95.00 | 1.00 | 90.00, 92.00 |"
