@@ -8,6 +8,7 @@ import scipy.linalg
 
 from audio_utils import note_basis, note_fades
 from harness.quiet_tensorflow import tf
+from inference import principal_axes
 
 JANSSEN_ITERATIONS = (
     2  # of coefficients and samples in turn; on noisy notes more of them lower the SNR
@@ -67,19 +68,19 @@ def _autoregress(signal, missing):
     return signal
 
 
-def fit_note(chopped, mask, note, sample_rate, timbre="sine"):
+def fit_note(chopped, mask, note, sounds):
     """Least squares of the samples that are left on the note's partials: (B, N), (B, N) -> (B, N).
 
     Each partial has a sine and a cosine that decay as the timbre has it, from whatever level the window begins at.
     """
-    weights, basis, _ = _fit_note(chopped, mask, note, sample_rate, timbre)
+    weights, basis, _ = _fit_note(chopped, mask, note, sounds)
     return weights @ basis
 
 
-def _fit_note(chopped, mask, note, sample_rate, timbre):
+def _fit_note(chopped, mask, note, sounds):
     """Weights (B, 2 H) of the basis (2 H, N), and how much of the energy of what is observed they explain, (B,)."""
     observed = 1.0 - mask
-    amplitudes, basis = note_basis(note, timbre, sample_rate, chopped.shape[1])
+    amplitudes, basis = note_basis(note, sounds, chopped.shape[1])
     basis = basis[np.tile(amplitudes > 0, 2)]  # (2 H, N)
     normal = np.einsum("bn,in,jn->bij", observed, basis, basis, optimize=True)
     inverse = np.linalg.pinv(
@@ -90,17 +91,17 @@ def _fit_note(chopped, mask, note, sample_rate, timbre):
     return weights, basis, (weights * projected).sum(1)
 
 
-def best_note(chopped, mask, notes, sample_rate, timbre="sine"):
+def best_note(chopped, mask, sounds):
     """The least-squares fit of whichever note leaves the least of what is observed: (B, N), (B, N) -> (B, N).
 
     It knows the notes and their timbre, but not which one it hears.
     """
-    explained = [_fit_note(chopped, mask, note, sample_rate, timbre)[2] for note in notes]
-    return right_note(chopped, mask, notes, sample_rate, np.argmax(explained, axis=0), timbre)
+    explained = [_fit_note(chopped, mask, note, sounds)[2] for note in sounds.notes]
+    return right_note(chopped, mask, sounds, np.argmax(explained, axis=0))
 
 
-def right_note(chopped, mask, notes, sample_rate, index, timbre="sine"):
-    """The oracle: the least-squares fit of the right note, `index` (B,) into `notes`: (B, N), (B, N) -> (B, N).
+def right_note(chopped, mask, sounds, index):
+    """The oracle: the least-squares fit of the right note, `index` (B,) into `sounds.notes`: (B, N), (B, N) -> (B, N).
 
     For H partials of unknown amplitudes and phases, sum of a (2 H, N) basis, in white noise of variance s^2, no
     unbiased estimate has less error. With S the basis at the N_left samples observed, the weights' covariance is
@@ -112,21 +113,19 @@ def right_note(chopped, mask, notes, sample_rate, index, timbre="sine"):
     Who knows more may do better: the amplitude, 3 dB; how partials relate to each other, two unknowns instead of 2 H.
     """
     fits = np.zeros(chopped.shape)
-    for number, note in enumerate(notes):
+    for number, note in enumerate(sounds.notes):
         rows = index == number
-        fits[rows] = fit_note(chopped[rows], mask[rows], note, sample_rate, timbre)
+        fits[rows] = fit_note(chopped[rows], mask[rows], note, sounds)
     return fits
 
 
-def right_scale(chopped, mask, notes, sample_rate, timbre="sine"):
+def right_scale(chopped, mask, sounds):
     """The oracle for a scale of equally long notes: the right note fitted to each note's whole length: (T,) -> (T,)."""
-    samples = chopped.size // len(notes)
-    fades = note_fades(samples, sample_rate)
-    outside = np.maximum(mask.reshape(len(notes), samples), fades < 1)  # the fades are not fitted
-    index = np.arange(len(notes))
-    fits = right_note(
-        chopped.reshape(len(notes), samples), outside, notes, sample_rate, index, timbre
-    )
+    index = np.arange(len(sounds.notes))
+    chopped, mask = chopped.reshape(index.size, -1), mask.reshape(index.size, -1)
+    fades = note_fades(chopped.shape[1], sounds.sample_rate)
+    outside = np.maximum(mask, fades < 1)  # the fades are not fitted
+    fits = right_note(chopped, outside, sounds, index)
     return (fits * fades).ravel()
 
 
@@ -136,12 +135,11 @@ def effective_number(labels):
     return float(np.exp(-np.sum(shares * np.log(shares)))) if len(labels) else 0.0
 
 
-def note_share(signals, notes, sample_rate, timbre="sine"):
+def note_share(signals, sounds):
     """The share of each signal's energy that a single note explains, and which: (B, N) -> (B,), (B,)."""
     nothing = np.zeros_like(signals)
-    explained = np.stack(
-        [_fit_note(signals, nothing, note, sample_rate, timbre)[2] for note in notes]
-    )  # (notes, B)
+    explained = [_fit_note(signals, nothing, note, sounds)[2] for note in sounds.notes]
+    explained = np.stack(explained)  # (notes, B)
     return explained.max(0) / np.maximum((signals**2).sum(1), 1e-12), explained.argmax(0)
 
 
@@ -178,10 +176,8 @@ def digit_classifier(images, labels):
     """
     flat = images[:CLASSIFIED].reshape(-1, images[0].size) / np.float32(255)
     kinds, which = np.unique(labels[:CLASSIFIED], return_inverse=True)
-    middle = flat.mean(0)
-    axes = np.linalg.svd(flat[:: -(-len(flat) // FOR_AXES)] - middle, full_matrices=False)[2][
-        :JUDGED_AXES
-    ].T
+    middle, axes, _ = principal_axes(flat, JUDGED_AXES, every=-(-len(flat) // FOR_AXES))
+    axes = axes.T
     codes = ((flat - middle) @ axes).astype(float)
     sizes, means = (
         np.bincount(which),

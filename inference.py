@@ -1,76 +1,76 @@
-"""What a trained model makes of corrupted examples: better posteriors, completions, sounds longer than a window."""
+"""Inference with a trained model: refined posteriors, completions, uncertainty, long sounds."""
 
 import numpy as np
-import scipy  # its parts load when first used: --help needs none of them
+import scipy  # its submodules load at first use: --help needs none of them
 from numpy.lib.stride_tricks import sliding_window_view
 
 from harness.quiet_tensorflow import tf
 
-DRAWS = 4  # of z in what `refiner` maximizes
-REFINING = {
+ELBO_DRAWS = 4  # draws of z per ELBO, in pairs of opposite sign
+REFINING = {  # gradient steps and their rate: more steps do not help on validation data
     "bernoulli": (8, 0.1),
     "gaussian": (5, 0.01),
-}  # steps and rate; more do not help on validation data
-DECAY = 0.7, 0.9  # of Adam's two moments: short, as the steps are few
-HOPS_A_WINDOW = 8  # how many windows cover each sample of a long sound
-WINDOWS_A_BLOCK = 512  # restored at once: few enough for a core's cache
-LEAST_OBSERVED = 1 / 8  # of a window, for its residual to count
-NOT_EXPLAINED = np.float32(
-    1e3
-)  # the residual of a window of which less is observed: far above that of any other
-EXPLAINED = (
-    1e-8,
-    1e8,
-)  # what products of two residuals are told apart: float32 holds their power -4, tapered too
+}
+MOMENT_DECAYS = 0.7, 0.9  # of Adam: shorter memory than usual, because there are few steps
+PREDICTIVE_DRAWS = 16  # draws of z per predictive standard deviation
+HOPS_PER_WINDOW = 8  # windows over each sample of a long sound
+WINDOWS_PER_BLOCK = 512  # windows restored at once: few enough for a core's cache
+
+# Weights of windows
+LEAST_OBSERVED = 1 / 8  # smallest observed fraction of a window for its error to count
+UNKNOWN_ERROR = np.float32(1e3)  # mean squared error assumed below it: far above that of sound
+ERROR_RANGE = 1e-8, 1e8  # limits of a product of two errors: float32 holds its power -4
 
 
 def observed_elbo(model, corrupted, observed, mean, log_var):
-    """The ELBO of the observed values under q = N(mean, exp(log_var)), nats: (B, D), (B, D), (B, L), (B, L) -> (B,).
+    """Return the ELBO of the observed values under q = N(mean, exp(log_var)), in nats.
 
-    By DRAWS draws of z with fixed noise, in pairs of opposite sign, each latent number's of mean square 1 and, where
-    there are fewer of these than pairs, orthogonal to the others': so the mean of a quadratic over them is exact.
+    Shapes are (B, D), (B, D), (B, L), (B, L) -> (B,). Uses ELBO_DRAWS fixed antithetic draws of z,
+    normalized per dimension, so the estimate is exact for quadratics without cross terms. With up
+    to ELBO_DRAWS / 2 latent dimensions they are orthogonal too, and it is exact for all quadratics.
     """
-    latent, pairs = mean.shape[1], DRAWS // 2
+    latent, pairs = mean.shape[1], ELBO_DRAWS // 2
     noise = tf.random.stateless_normal((pairs, latent), (0, 0))
     noise = tf.linalg.qr(noise)[0] if latent <= pairs else tf.math.l2_normalize(noise, axis=0)
     noise = float(pairs) ** 0.5 * tf.concat([noise, -noise], axis=0)
     z = tf.reshape(mean + tf.exp(0.5 * log_var) * noise[:, None], (-1, latent))  # (K B, L)
-    corrupted, observed = (tf.tile(part, (DRAWS, 1)) for part in (corrupted, observed))
+    corrupted, observed = (tf.tile(part, (ELBO_DRAWS, 1)) for part in (corrupted, observed))
     log_joint = model.log_prior(z) - model.nll(corrupted, model.decoder(z), observed)
     entropy = 0.5 * tf.reduce_sum(log_var + 1 + np.log(2 * np.pi), axis=-1)
-    return tf.reduce_mean(tf.reshape(log_joint, (DRAWS, -1)), axis=0) + entropy
+    return tf.reduce_mean(tf.reshape(log_joint, (ELBO_DRAWS, -1)), axis=0) + entropy
 
 
 def refiner(model, steps=None, rate=None):
-    """What makes better posteriors from guesses: refine(corrupted, observed, mean, log_var) -> mean, log_var, ELBO.
+    """Return refine(corrupted, observed, mean, log_var) -> better mean, log_var and their ELBO.
 
-    Gradient steps (Adam) on the ELBO of the observed values, (B, D), (B, D), (B, L), (B, L) -> (B, L), (B, L), (B,):
-    semi-amortized inference (Kim et al. 2018, arXiv 1802.02550; Marino et al. 2018, arXiv 1807.09356). Each example
-    keeps the best it has met, its guess included, and none depends on the others of its batch.
+    Shapes are (B, D), (B, D), (B, L), (B, L) -> (B, L), (B, L), (B,). From the posterior given,
+    Adam maximizes the ELBO of the observed values: semi-amortized inference (Kim et al. 2018, arXiv
+    1802.02550; Marino et al. 2018, arXiv 1807.09356). Each example keeps its best iterate,
+    including the initial one. Examples of a batch do not influence each other.
     """
     steps, rate = REFINING[model.likelihood] if steps is None else (steps, rate)
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def elbo_and_slope(place, corrupted, observed):
+    def elbo_and_gradient(posterior, corrupted, observed):
         with tf.GradientTape() as tape:
-            tape.watch(place)
-            elbo = observed_elbo(model, corrupted, observed, *tf.unstack(place))
-        return elbo, tape.gradient(elbo, place)
+            tape.watch(posterior)
+            elbo = observed_elbo(model, corrupted, observed, *tf.unstack(posterior))
+        return elbo, tape.gradient(elbo, posterior)
 
     def refine(corrupted, observed, mean, log_var):
-        corrupted, observed = (tf.cast(part, tf.float32) for part in (corrupted, observed))
-        place = best = tf.stack([mean, log_var])
-        moments, best_elbo = (0.0, 0.0), tf.fill(place.shape[1:2], -np.inf)
+        corrupted, observed = tf.cast(corrupted, tf.float32), tf.cast(observed, tf.float32)
+        posterior = best = tf.stack([mean, log_var])  # (2, B, L)
+        moments, best_elbo = (0.0, 0.0), tf.fill(posterior.shape[1:2], -np.inf)
         for step in range(1, steps + 2):
-            elbo, slope = elbo_and_slope(place, corrupted, observed)
-            best = tf.where((elbo > best_elbo)[None, :, None], place, best)
+            elbo, gradient = elbo_and_gradient(posterior, corrupted, observed)
+            best = tf.where((elbo > best_elbo)[None, :, None], posterior, best)
             best_elbo = tf.maximum(elbo, best_elbo)
             moments = [
-                d * moment + (1 - d) * slope**power
-                for d, moment, power in zip(DECAY, moments, (1, 2))
+                decay * moment + (1 - decay) * gradient**power
+                for decay, moment, power in zip(MOMENT_DECAYS, moments, (1, 2))
             ]
-            unbiased = [moment / (1 - decay**step) for moment, decay in zip(moments, DECAY)]
-            place += rate * unbiased[0] / (tf.sqrt(unbiased[1]) + 1e-8)
+            first, second = (m / (1 - d**step) for m, d in zip(moments, MOMENT_DECAYS))  # unbiased
+            posterior += rate * first / (tf.sqrt(second) + 1e-8)
         return *tf.unstack(best), best_elbo
 
     return refine
@@ -87,40 +87,73 @@ def refined_reconstruct(model, refine):
 
 
 def completions(model, refine, corrupted, observed, count, seed):
-    """`count` examples that what is observed leaves possible: (B, D), (B, D) -> (count, B, D).
+    """Draw `count` examples from the posterior given the observed values.
 
-    As many posteriors are refined, one from the encoder's guess and the others from draws of the prior; each weighs
-    as its ELBO has it, and every completion is a draw from one of them, decoded. So both ways show where there are two.
+    Shapes are (B, D), (B, D) -> (count, B, D). A posterior can have several modes, for example 5
+    and 6, and one Gaussian finds only one of them. So `count` Gaussians are refined, from the
+    encoder's posterior and from draws of the prior. They are mixed with weights proportional to
+    exp(ELBO), and each completion is a decoded draw from the mixture.
     """
     mean, log_var = model.encode(corrupted)
     size, latent = mean.shape
-    which_seed, start_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
+    component_seed, start_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
     starts = tf.concat([mean, model.sample_prior((count - 1) * size, start_seed)], axis=0)
-    parts = (
-        tf.tile(part, (count, 1))
-        for part in (tf.cast(corrupted, tf.float32), tf.cast(observed, tf.float32))
+    corrupted, observed, log_vars = (
+        tf.tile(tf.cast(part, tf.float32), (count, 1)) for part in (corrupted, observed, log_var)
     )
-    means, log_vars, elbo = refine(*parts, starts, tf.tile(log_var, (count, 1)))
-    weights = tf.transpose(tf.reshape(elbo, (count, size)))  # (B, starts)
-    which = tf.random.stateless_categorical(weights, count, which_seed)  # (B, count)
-    rows = tf.transpose(which) * size + tf.range(
-        size, dtype=which.dtype
-    )  # (count, B), into the starts
-    noise = tf.random.stateless_normal((count, size, latent), noise_seed)
-    z = tf.gather(means, rows) + tf.exp(0.5 * tf.gather(log_vars, rows)) * noise
-    return tf.reshape(model.expectation(tf.reshape(z, (-1, latent))), (count, size, -1))
+    means, log_vars, elbo = refine(corrupted, observed, starts, log_vars)  # (count * B, L)
+    weights = tf.transpose(tf.reshape(elbo, (count, size)))  # (B, count), logarithms
+    component = tf.random.stateless_categorical(weights, count, component_seed)  # (B, count)
+    rows = tf.reshape(tf.transpose(component) * size + tf.range(size, dtype=component.dtype), [-1])
+    noise = tf.reshape(tf.random.stateless_normal((count, size, latent), noise_seed), (-1, latent))
+    drawn = model.posterior_samples(tf.gather(means, rows), tf.gather(log_vars, rows), noise)
+    return tf.reshape(drawn, (count, size, -1))
+
+
+def predictive_std(model, mean, log_var, mask, within_pixel_variance, seed):
+    """Return the predictive standard deviation of each pixel of a Bernoulli model: (B, D).
+
+    mean, log_var: posterior (B, L). mask (B, D): 1 where missing. seed: integer.
+    within_pixel_variance (D,): E[x (1 - x)] of each pixel over training images, 0 for binary ones.
+
+    With p = E[x | z], the law of total variance is
+
+        Var x = Var_z p + E_z[Var(x | z)] = Var_z p + E_z[p (1 - p)] - E[x (1 - x)].
+
+    The model has no estimate of the last term. It is assumed to be one fraction of the second term
+    at all pixels, chosen so that its mean in the holes is that of within_pixel_variance.
+    """
+    noises = [tf.random.stateless_normal(mean.shape, (seed, k)) for k in range(PREDICTIVE_DRAWS)]
+    p = np.stack([model.posterior_samples(mean, log_var, noise) for noise in noises])  # (K, B, D)
+    between = np.var(p, axis=0)  # Var_z p
+    bernoulli = np.mean(p * (1 - p), axis=0)  # E_z[p (1 - p)]
+    # E[x (1 - x)] as a fraction of E_z[p (1 - p)]
+    fraction = np.sum(within_pixel_variance * mask) / max(1e-9, np.sum(bernoulli * mask))
+    return np.sqrt(between + bernoulli * max(0, 1 - fraction))
+
+
+def principal_axes(points, count, every=1):
+    """Return the mean and the first principal axes of points (M, L), and their variance fractions.
+
+    Shapes are (L,), (count, L), (count,). There are at most min(M, L) axes. With `every` = n, they
+    are computed from every n-th point, which is faster. The mean is always that of all points.
+    """
+    mean = points.mean(axis=0)
+    _, lengths, axes = np.linalg.svd(points[::every] - mean, full_matrices=False)
+    with np.errstate(invalid="ignore"):  # no variance: 0 / 0
+        return mean, axes[:count], lengths[:count] ** 2 / np.sum(lengths**2)
 
 
 def compiled_reconstruct(model):
-    """The model's `reconstruct` as a graph: called block after block, it takes half the time."""
+    """Return the model's `reconstruct` as a graph, which takes half the time per block."""
     batch = tf.TensorSpec((None, model.input_size))
     return tf.function(model.reconstruct, input_signature=[batch, batch])
 
 
 def restore_long(corrupted, mask, reconstruct, window, hop):
-    """Restore a long sound from overlapping windows: corrupted, mask (T,) -> (T,), with T >= window.
+    """Restore a long sound by weighted overlap-add: (T,), (T,) -> (T,), with T >= window.
 
-    `restore_long_blocks` says how.
+    See `restore_long_blocks`.
     """
 
     def read(first, end):
@@ -130,21 +163,23 @@ def restore_long(corrupted, mask, reconstruct, window, hop):
 
 
 def restore_long_blocks(read, samples, reconstruct, window, hop):
-    """Restore a long sound from overlapping windows, each trusted as far as it explains what is observed.
+    """Restore a long sound block by block: yields float32 pieces, `samples` in total.
 
-    Yields the restored sound piece after piece, float32, in memory that does not grow with its length of `samples` (at
-    least one window, else ValueError). read(first, end) gives those samples of the corrupted sound and of its mask;
-    reconstruct(corrupted, observed) maps windows to windows, all (B, window), float32. Every sample is the weighted mean of all the windows
-    over it. The weight is a Hann taper, so that no window's edge is heard, times `_trust`. Dividing by the sum of
-    weights keeps the level, at both ends too.
+    read(first, end) returns these samples of the corrupted sound and of its mask.
+    reconstruct(corrupted, observed) maps float32 windows (B, window) to windows.
+
+    Each restored sample is a weighted mean over all windows that contain it. The weight is a Hann
+    taper, which hides the edges of windows, times `_confidence`. Windows that reproduce their
+    observed samples better get more weight. Memory does not grow with `samples`. ValueError if
+    there is less than one window.
     """
     if samples < window:
-        raise ValueError(f"{samples} samples are less than one window of {window}")
+        raise ValueError(f"expected at least one window of {window} samples, got {samples} samples")
     taper = np.hanning(window + 2)[1:-1].astype(np.float32)  # above 0 at both ends
     last = samples - window
-    for first in range(0, samples, WINDOWS_A_BLOCK * hop):
-        end = min(first + WINDOWS_A_BLOCK * hop, samples)
-        # All the windows over this block; a few at its borders are computed for the neighbouring block again.
+    for first in range(0, samples, WINDOWS_PER_BLOCK * hop):
+        end = min(first + WINDOWS_PER_BLOCK * hop, samples)
+        # All windows over this block. A few at its borders are computed for two blocks.
         starts = np.arange(max(0, -(-(first - window + 1) // hop) * hop), min(end, last), hop)
         if end > last:
             starts = np.append(starts, last)
@@ -155,18 +190,17 @@ def restore_long_blocks(read, samples, reconstruct, window, hop):
             for part in (values, 1 - mask)
         )
         outputs = np.asarray(reconstruct(corrupted, observed), np.float32)
-        trust = taper * _trust(corrupted, observed, outputs)
-        restored = _overlap_add(trust * outputs, starts - begin, hop) / _overlap_add(
-            trust, starts - begin, hop
-        )
+        weights = taper * _confidence(corrupted, observed, outputs)
+        weighted_sum = _overlap_add(weights * outputs, starts - begin, hop)
+        restored = weighted_sum / _overlap_add(weights, starts - begin, hop)
         yield restored[first - begin : end - begin]
 
 
 def _overlap_add(windows, starts, hop):
-    """Sum of windows (B, N), each at its start: `hop` after the one before, the last perhaps sooner. -> (T,)."""
+    """Add windows (B, N) at their starts: -> (T,). Starts are `hop` apart, the last maybe less."""
     window = windows.shape[1]
     total = np.zeros((-(-(starts[-1] + window) // hop), hop), windows.dtype)
-    for row, column in enumerate(range(0, window, hop)):  # the same part of all windows at once
+    for row, column in enumerate(range(0, window, hop)):  # one part of all windows at a time
         part = windows[:-1, column : column + hop]
         total[row : row + len(part), : part.shape[1]] += part
     total = total.ravel()[: starts[-1] + window]
@@ -174,26 +208,25 @@ def _overlap_add(windows, starts, hop):
     return total
 
 
-def _trust(inputs, observed, outputs):
-    """How far to trust each sample of each window's output: all (B, N), in no particular unit.
+def _confidence(corrupted, observed, outputs):
+    """Return a relative weight for each sample of each window's output: all (B, N).
 
-    (Mean squared residual over the whole window times that over its neighbourhood, on observed samples) to the power
-    -4. Windows that explain their input equally well count equally; one that lies across two notes, which a model of
-    single notes cannot draw, fades out where it draws the wrong one. So does one of which next to nothing is observed,
-    and which has nothing to explain.
+    The weight is (mean squared error of the window * local mean squared error)^-4, both over
+    observed samples. The local error matters where a window contains two notes: a model of single
+    notes draws only one of them, so the window should fade out at the other. Windows with almost
+    nothing observed count as wrong.
     """
-    error = np.square(inputs - outputs) * observed
+    error = np.square(corrupted - outputs) * observed
     count = observed.sum(1, keepdims=True)
     whole = np.where(
-        count >= LEAST_OBSERVED * inputs.shape[1],
+        count >= LEAST_OBSERVED * corrupted.shape[1],
         error.sum(1, keepdims=True) / np.maximum(count, 1),
-        NOT_EXPLAINED,
+        UNKNOWN_ERROR,
     )
-    width = inputs.shape[1] // 8
+    width = corrupted.shape[1] // 8
     near, near_count = (
         scipy.ndimage.uniform_filter1d(part, width, mode="constant") for part in (error, observed)
     )
-    local = (near + whole / width) / (near_count + 1 / width)  # as the whole where nothing near was
-    return np.square(
-        np.square(1 / np.clip(whole * local, *EXPLAINED))
-    )  # many times faster than ** -4.0
+    local = (near + whole / width) / (near_count + 1 / width)  # `whole` if nothing near is observed
+    product = np.clip(whole * local, *ERROR_RANGE)
+    return np.square(np.square(1 / product))  # many times faster than product ** -4.0

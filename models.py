@@ -1,12 +1,13 @@
-"""The denoising variational autoencoder of both experiments, and the mathematics it is trained and scored with.
+"""The denoising variational autoencoder of both experiments, its densities and its losses.
 
     corrupted -> encoder -> mean, log_var -> z -> decoder -> nll(clean) + kl
 
-The encoder sees the corrupted input, the loss asks for the clean one (Im, Ahn, Memisevic, Bengio 2017,
-arXiv 1511.06406). The prior of z is learned too, a mixture of Gaussians: seven notes are not one cloud.
+The encoder sees the corrupted input, and the loss is that of the clean one (Im, Ahn, Memisevic,
+Bengio 2017, arXiv 1511.06406). The prior of z is a learned mixture of Gaussians, because data such
+as seven notes form several clusters.
 
-Examples are flat: images of H x W are (B, H * W), windows of sound are (B, N). All losses are in nats per example,
-summed over pixels or samples.
+Examples are flat: images of H x W pixels are (B, H * W), windows of sound are (B, N). Losses are in
+nats per example, summed over pixels or samples.
 """
 
 import math
@@ -14,37 +15,31 @@ import math
 from harness.quiet_tensorflow import load, tf
 from harness.run_folder import MODEL_FORMAT as FORMAT
 
-load()  # before Keras, which would load TensorFlow with all its start-up lines
+load()  # before Keras, which would load TensorFlow with all its start-up messages
 import keras
 
-NETWORK = (
-    "input_size",
-    "likelihood",
-    "hidden",
-    "latent",
-    "components",
-)  # what makes a DVAE, besides its weights
+NETWORK = "input_size", "likelihood", "hidden", "latent", "components"  # without metadata
 LOG_2_PI = math.log(2 * math.pi)
-SMALL_KERNEL, FOR_RELU = (
-    0.3,
-    math.sqrt(2),
-)  # of Glorot's scale; the latter: He et al. 2015 (arXiv 1502.01852)
-INITIAL_BIAS_STD = 0.5  # of the decoder's output: before it has learned anything, a network says noise, not nothing
-INITIAL_STD = (
-    0.5  # about the RMS of what the Gaussian likelihood is used for: sound between -1 and 1
-)
-COMPONENT_STD = 0.5  # of the prior's at first, their means being standard normal
+
+# Initial kernels, in multiples of Glorot's scale. Layers next to noisy data start small, because
+# weights along pure-noise directions get almost no gradient and would stay.
+SMALL_SCALE = 0.3
+HE_SCALE = math.sqrt(2)  # keeps the power from one ReLU layer to the next (arXiv 1502.01852)
+INITIAL_BIAS_STD = 0.5  # decoder's output: an untrained network should output noise, not silence
+INITIAL_STD = 0.5  # Gaussian likelihood: about the RMS of sound between -1 and 1
+COMPONENT_STD = 0.5  # components of the prior; their means start as standard normal draws
 
 
 def gaussian_log_density(z, mean, log_var):
-    """Log density of N(mean, exp(log_var)) at z, nats: all (B, L) -> (B,)."""
+    """Return the log density of N(mean, exp(log_var)) at z, in nats: all (B, L) -> (B,)."""
     return -0.5 * tf.reduce_sum((z - mean) ** 2 * tf.exp(-log_var) + log_var + LOG_2_PI, axis=-1)
 
 
 def mixture_log_density(z, logits, means, log_vars):
-    """Log density at z of a mixture of K Gaussians with weights softmax(logits): (B, L), (K,), (K, L), (K, L) -> (B,).
+    """Return the log density at z of K Gaussians weighted by softmax(logits), in nats.
 
-    The square is multiplied out: two matrix products instead of B K L differences.
+    Shapes are (B, L), (K,), (K, L), (K, L) -> (B,). The square is multiplied out: two matrix
+    products need less memory than B K L differences.
     """
     precisions = tf.exp(-log_vars)
     constants = tf.reduce_sum(means**2 * precisions + log_vars + LOG_2_PI, axis=-1)
@@ -55,74 +50,58 @@ def mixture_log_density(z, logits, means, log_vars):
 
 
 def bernoulli_nll(clean, logits, observed=1.0):
-    """Negative log-likelihood of pixels in [0, 1] under sigmoid(logits), nats: (B, D), (B, D) -> (B,).
+    """Return the negative log-likelihood of pixels under sigmoid(logits), in nats.
 
-    For grey levels this is the cross-entropy, the binary pixels' expected value. observed (B, D): those that count.
+    Shapes are (B, D), (B, D) -> (B,). For grey levels in [0, 1] this is the cross-entropy.
+    `observed` (B, D) weights the pixels: 1 counts, 0 does not.
     """
     return tf.reduce_sum(observed * tf.nn.sigmoid_cross_entropy_with_logits(clean, logits), axis=-1)
 
 
 def gaussian_nll(clean, decoded, log_std, observed=1.0):
-    """Negative log-likelihood under N(decoded, exp(log_std)^2), nats: (B, D), (B, D), () -> (B,).
+    """Return the negative log-likelihood under N(decoded, exp(log_std)^2), in nats.
 
-    One learned standard deviation for all samples: Rybkin, Daniilidis, Levine 2021 (arXiv 2006.13202), section 3.
-    observed (B, D): the samples that count.
+    Shapes are (B, D), (B, D), () -> (B,). All samples share one learned standard deviation: Rybkin,
+    Daniilidis, Levine 2021 (arXiv 2006.13202), section 3. `observed` (B, D) weights the samples.
     """
     each = 0.5 * ((clean - decoded) * tf.exp(-log_std)) ** 2 + log_std + 0.5 * LOG_2_PI
     return tf.reduce_sum(observed * each, axis=-1)
 
 
 def reparameterize(mean, log_var, noise):
-    """z = mean + standard deviation * noise: differentiable in mean and log_var. All (B, L)."""
+    """Return z = mean + standard deviation * noise, differentiable in mean and log_var. (B, L)."""
     return mean + tf.exp(0.5 * log_var) * noise
 
 
-def importance_log_likelihood(log_joint, mean, log_var, samples, seed):
-    """log p(x), nats, estimated from below with `samples` draws of z from q = N(mean, exp(log_var)): -> (B,).
-
-    log 1/K sum_k p(x | z_k) p(z_k) / q(z_k): Burda, Grosse, Salakhutdinov 2016 (arXiv 1509.00519), equation 8.
-    `log_joint` gives log p(x | z) p(z): (B, L) -> (B,). `seed`: a pair of integers. Runs inside a `tf.function` too.
-    """
-    total = tf.fill(tf.shape(mean)[:1], -math.inf)
-    for k in tf.range(samples):
-        noise = tf.random.stateless_normal(tf.shape(mean), tf.random.fold_in(seed, k))
-        z = reparameterize(mean, log_var, noise)
-        total = tf.experimental.numpy.logaddexp(
-            total, log_joint(z) - gaussian_log_density(z, mean, log_var)
-        )
-    return total - tf.math.log(tf.cast(samples, tf.float32))
-
-
 def dense_layers(name, sizes, scales):
-    """Fully connected layers from sizes[0] values to sizes[-1], with ReLU between them.
+    """Return fully connected layers from sizes[0] to sizes[-1] values, with ReLU between them.
 
-    Their kernels start at these multiples of Glorot's scale.
+    `scales` are the scales of the initial kernels, one per layer, in multiples of Glorot's.
     """
-    layers = [keras.layers.Dense(size, "relu") for size in sizes[1:-1]] + [
-        keras.layers.Dense(sizes[-1])
-    ]
+    layers = [keras.layers.Dense(size, "relu") for size in sizes[1:-1]]
+    layers.append(keras.layers.Dense(sizes[-1]))
     for layer, scale in zip(layers, scales):
         if scale != 1:
-            layer.kernel_initializer = keras.initializers.VarianceScaling(
-                scale**2, "fan_avg", "uniform"
-            )
+            initializer = keras.initializers.VarianceScaling(scale**2, "fan_avg", "uniform")
+            layer.kernel_initializer = initializer
     return keras.Sequential([keras.Input(sizes[:1]), *layers], name=name)
 
 
 @keras.saving.register_keras_serializable("denoising_vae")
 class DVAE(keras.Model):
-    """Denoising VAE: x = corrupted, y = clean, both (B, input_size), also for Keras's own `fit` and `evaluate`.
+    """Denoising VAE. Works with Keras's `fit` and `evaluate`: x = corrupted, y = clean, (B, D).
 
-    input_size: values of one flattened example. likelihood: "bernoulli" (pixels in [0, 1]; the decoder gives
-    logits) or "gaussian" (samples; the decoder gives their mean, and one standard deviation is learned).
-    hidden: widths of the encoder's layers; the decoder has the same in reverse. latent: dimensions of z.
-    components: of the prior of z, a mixture of Gaussians learned with the rest (Tomczak and Welling 2018, arXiv
-    1705.07120, measure theirs against it). One makes the plain variational autoencoder, up to place and scale of z.
-    metadata: what one must know to use the model on other data, kept in its file as JSON: {"experiment": "sound",
-    "sample_rate": 16000, ...}.
+    input_size: values per flat example, D.
+    likelihood: "bernoulli" (pixels in [0, 1]; the decoder returns logits) or "gaussian" (samples;
+        the decoder returns their mean, and one standard deviation is learned).
+    hidden: widths of the encoder's layers. The decoder has the same in reverse.
+    latent: dimensions of z, L.
+    components: Gaussians in the learned prior (Tomczak and Welling 2018, arXiv 1705.07120, compare
+        their prior with such a mixture). One gives a VAE with a Gaussian prior.
+    metadata: JSON values that the model's file keeps, such as {"sample_rate": 16000}.
     """
 
-    side = staticmethod(dense_layers)  # what makes encoder and decoder
+    build_layers = staticmethod(dense_layers)  # for the encoder and the decoder
 
     def __init__(
         self,
@@ -138,55 +117,45 @@ class DVAE(keras.Model):
         super().__init__(**kwargs)
         if likelihood not in ("bernoulli", "gaussian"):
             raise ValueError(f"likelihood must be 'bernoulli' or 'gaussian', not {likelihood!r}")
-        self.input_size, self.likelihood, self.latent, self.components = (
-            input_size,
-            likelihood,
-            latent,
-            components,
-        )
-        self.hidden, self.metadata = tuple(hidden), {"format": FORMAT, **(metadata or {})}
-        # What layers that meet noisy data start with in directions of noise alone is hardly ever unlearned.
-        first, inner, last = (
-            (SMALL_KERNEL, 1, SMALL_KERNEL) if likelihood == "gaussian" else (FOR_RELU, FOR_RELU, 1)
-        )
-        depth = len(self.hidden)
-        self.encoder = self.side(
-            "encoder", (input_size, *self.hidden, 2 * latent), (first, *depth * [inner])
-        )
-        self.decoder = self.side(
-            "decoder", (latent, *reversed(self.hidden), input_size), (*depth * [inner], last)
-        )
-        self.decoder.layers[-1].bias.assign(
-            keras.random.normal((input_size,), stddev=INITIAL_BIAS_STD)
-        )
+        self.input_size, self.likelihood = input_size, likelihood
+        self.hidden, self.latent, self.components = tuple(hidden), latent, components
+        self.metadata = {"format": FORMAT, **(metadata or {})}
         if likelihood == "gaussian":
-            self.log_std = self.add_weight(
-                (), keras.initializers.Constant(math.log(INITIAL_STD)), name="log_std"
-            )
-        constant, standard_normal = (
-            keras.initializers.Constant,
-            keras.initializers.RandomNormal(stddev=1.0),
-        )
-        size = components, latent
-        self.prior_logits = self.add_weight((components,), constant(0.0), name="prior_logits")
-        self.prior_means = self.add_weight(size, standard_normal, name="prior_means")
-        self.prior_log_vars = self.add_weight(
-            size, constant(2 * math.log(COMPONENT_STD)), name="prior_log_vars"
-        )
+            first, inner, last = SMALL_SCALE, 1, SMALL_SCALE
+        else:
+            first, inner, last = HE_SCALE, HE_SCALE, 1
+        inner = len(self.hidden) * [inner]
+        sizes = input_size, *self.hidden, 2 * latent
+        self.encoder = self.build_layers("encoder", sizes, (first, *inner))
+        sizes = latent, *reversed(self.hidden), input_size
+        self.decoder = self.build_layers("decoder", sizes, (*inner, last))
+        bias = keras.random.normal((input_size,), stddev=INITIAL_BIAS_STD)
+        self.decoder.layers[-1].bias.assign(bias)
+        self._add_weights()
         self.noise_seed = keras.random.SeedGenerator(0)
         self.built = True
 
+    def _add_weights(self):
+        constant, size = keras.initializers.Constant, (self.components, self.latent)
+        if self.likelihood == "gaussian":
+            self.log_std = self.add_weight((), constant(math.log(INITIAL_STD)), name="log_std")
+        standard_normal = keras.initializers.RandomNormal(stddev=1.0)
+        log_var = constant(2 * math.log(COMPONENT_STD))
+        self.prior_logits = self.add_weight(size[:1], constant(0.0), name="prior_logits")
+        self.prior_means = self.add_weight(size, standard_normal, name="prior_means")
+        self.prior_log_vars = self.add_weight(size, log_var, name="prior_log_vars")
+
     def encode(self, inputs):
-        """Mean and log variance of q(z | inputs): (B, input_size) -> (B, L), (B, L)."""
+        """Return mean and log variance of q(z | inputs): (B, D) -> (B, L), (B, L)."""
         return tf.split(self.encoder(inputs), 2, axis=-1)
 
     def expectation(self, z):
-        """The expected example given z, in the data's own units: (B, L) -> (B, input_size)."""
+        """Return the expected example given z, in the units of the data: (B, L) -> (B, D)."""
         decoded = self.decoder(z)
         return tf.sigmoid(decoded) if self.likelihood == "bernoulli" else decoded
 
     def reconstruct(self, corrupted, observed=None):
-        """Decode the posterior mean: (B, input_size) -> (B, input_size).
+        """Decode the posterior mean: (B, D) -> (B, D).
 
         The encoder needs no mask: `observed` is ignored. It is there because every function that
         reconstructs takes it.
@@ -194,20 +163,32 @@ class DVAE(keras.Model):
         mean, _ = self.encode(corrupted)
         return self.expectation(mean)
 
+    def posterior_samples(self, mean, log_var, noise):
+        """Decode draws of z from N(mean, exp(log_var)): three (B, L) -> (B, D).
+
+        `noise` is standard normal. The result is the expected example given each z.
+        """
+        return self.expectation(reparameterize(mean, log_var, noise))
+
     def sample_prior(self, count, seed):
-        """`count` draws of z from the prior by `seed`, a pair of integers: (count, L)."""
-        which_seed, noise_seed = tf.unstack(tf.random.split(seed))
-        which = tf.random.stateless_categorical(self.prior_logits[None], count, which_seed)[0]
-        mean, log_var = (tf.gather(part, which) for part in (self.prior_means, self.prior_log_vars))
+        """Draw `count` codes z from the prior: (count, L). `seed` is a pair of integers."""
+        component_seed, noise_seed = tf.unstack(tf.random.split(seed))
+        logits = self.prior_logits[None]
+        component = tf.random.stateless_categorical(logits, count, component_seed)[0]
+        mean = tf.gather(self.prior_means, component)
+        log_var = tf.gather(self.prior_log_vars, component)
         noise = tf.random.stateless_normal((count, self.latent), noise_seed)
         return reparameterize(mean, log_var, noise)
 
     def generate(self, count, seed):
-        """`count` new examples, their z drawn from the prior by `seed`: -> (count, input_size)."""
+        """Decode `count` draws from the prior: (count, D). `seed` is a pair of integers."""
         return self.expectation(self.sample_prior(count, seed))
 
     def call(self, corrupted, noise=None):
-        """Decoded (logits for "bernoulli"), z, mean, log_var. `noise` (B, L): standard normal, drawn if not given."""
+        """Return the decoder's output (B, D), then z, mean and log_var, each (B, L).
+
+        `noise` (B, L) is standard normal. It is drawn if not given.
+        """
         mean, log_var = self.encode(corrupted)
         if noise is None:
             noise = keras.random.normal(tf.shape(mean), seed=self.noise_seed)
@@ -215,38 +196,34 @@ class DVAE(keras.Model):
         return self.decoder(z), z, mean, log_var
 
     def log_prior(self, z):
-        """Log density of the prior at z, nats: (B, L) -> (B,)."""
+        """Return the log density of the prior at z, in nats: (B, L) -> (B,)."""
         return mixture_log_density(z, self.prior_logits, self.prior_means, self.prior_log_vars)
 
     def kl(self, z, mean, log_var):
-        """Log q(z) - log p(z), nats: (B, L) -> (B,). Its mean over z from q is the KL divergence of q from p."""
+        """Return log q(z) - log p(z), in nats: three (B, L) -> (B,).
+
+        Its mean over draws of z from q is the KL divergence of q from p.
+        """
         return gaussian_log_density(z, mean, log_var) - self.log_prior(z)
 
     def nll(self, clean, decoded, observed=1.0):
-        """Negative log-likelihood of clean, where observed, given the decoder's output, nats: (B, D) thrice -> (B,)."""
+        """Return the negative log-likelihood given the decoder's output, in nats.
+
+        Shapes are (B, D), (B, D) -> (B,). `observed` (B, D) weights the values.
+        """
         if self.likelihood == "bernoulli":
             return bernoulli_nll(clean, decoded, observed)
         return gaussian_nll(clean, decoded, self.log_std, observed)
 
     def nll_and_kl(self, clean, outputs):
-        """The two parts of the negative ELBO, nats, averaged over the batch; `outputs` is what `call` gives."""
+        """Return the batch means of NLL and KL divergence, in nats, from the outputs of `call`."""
         decoded, *posterior = outputs
         return tf.reduce_mean(self.nll(clean, decoded)), tf.reduce_mean(self.kl(*posterior))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The negative ELBO, nats, averaged over the batch. `x` is not looked at: `y` is the clean example."""
+        """Return the batch mean of the negative ELBO of `y`, the clean examples, in nats."""
         return sum(self.nll_and_kl(y, y_pred))
 
-    def log_likelihood(self, inputs, clean, samples, seed):
-        """Importance-sampled log p(clean), nats, with q(z | inputs): (B, D), (B, D) -> (B,)."""
-
-        def log_joint(z):
-            return self.log_prior(z) - self.nll(clean, self.decoder(z))
-
-        return importance_log_likelihood(log_joint, *self.encode(inputs), samples, seed)
-
     def get_config(self):
-        return {
-            **super().get_config(),
-            **{name: getattr(self, name) for name in (*NETWORK, "metadata")},
-        }
+        own = {name: getattr(self, name) for name in (*NETWORK, "metadata")}
+        return {**super().get_config(), **own}

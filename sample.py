@@ -20,8 +20,8 @@ from files import held_out
 from files.image_files import read_image
 from harness import UserError, cli
 from harness.run_folder import claimed, replacing
+from inference import principal_axes
 from pages import figures
-from pages.figures import principal_axes
 from signals import blending as blend_sound
 
 NEW_DIGITS, NEW_SOUNDS, MOST = 96, 16, 500
@@ -129,7 +129,8 @@ def draw_map(model, settings):
         raise UserError(
             f"{settings.model}: fewer than 3 places to map in {len(means)} {what}; give more by --data"
         )
-    points, shares, _ = principal_axes(means)
+    mean, axes, shares = principal_axes(means, 2)
+    points = (means - mean) @ axes.T
     title = f"{len(points):,} {what} in latent space (posterior means)"
     picture = figures.latent_map(title, points, shares, labels, names)
     write(settings, "map.png", partial(figures.save, pictures=[picture]))

@@ -1,17 +1,21 @@
-"""Test likelihood of MNIST under a plain VAE and denoising VAEs, at equal budget.
+"""Test likelihood of MNIST under a plain VAE and denoising VAEs, with equal training budgets.
 
-    python benchmarks/likelihood.py --iters 20000 --seeds 2          # train what is missing, then print the table
-    python benchmarks/likelihood.py --table                          # print it from what is saved
+    python benchmarks/likelihood.py --iters 20000 --seeds 2    # train what is missing, print table
+    python benchmarks/likelihood.py --table                    # print the table of saved results
 
-Dynamically binarized digits, all 60,000 for training; log p(x) of the test digits by importance sampling, the
-encoder shown the clean digit (arXiv 1511.06406), and of some training digits. Needs the full MNIST: Keras's cache, a
-network, or --data. Each trained model's weights stay in the results folder, and so does a JSON file with each of its
-scores: a run that was stopped goes on with the next model, and more importance samples need no new training.
+Digits are dynamically binarized, and all 60,000 are for training. log p(x) of test digits, and of
+some training digits, is estimated by importance sampling, with the clean digit as the encoder's
+input (arXiv 1511.06406). This needs the full MNIST, from Keras's cache, a network or --data.
+
+The results folder keeps each model's weights and, as JSON, its scores. So an interrupted run
+resumes with the next model, and more importance samples need no training.
 """
 
 import argparse
 import itertools
 import json
+import math
+import operator
 import sys
 import time
 from pathlib import Path
@@ -27,46 +31,64 @@ from files.image_files import load_images
 from harness import UserError, cli
 from harness.quiet_tensorflow import tf
 from harness.run_folder import replacing
-from mnist_dvae import flat
-from models import DVAE, keras
+from models import DVAE, gaussian_log_density, keras, reparameterize
 
-MODELS = {  # name: corruption, amount
+MODELS = {  # name: corruption, fraction of the pixels
     "VAE": ("none", 0.0),
-    "DVAE, salt-and-pepper 5 %": ("salt-pepper", 0.05),
-    "DVAE, salt-and-pepper 10 %": ("salt-pepper", 0.10),
-    "DVAE, block 20 %": ("block", 0.20),
+    "DVAE, salt-and-pepper 5%": ("salt-pepper", 0.05),
+    "DVAE, salt-and-pepper 10%": ("salt-pepper", 0.10),
+    "DVAE, block 20%": ("block", 0.20),
 }
-DRAWS, FINISH_BATCH, FINISH_RATE = (
-    5,
-    64,
-    0.25,
-)  # the last iterations': draws of z, digits, share of the learning rate
-KL_WARM_UP = 0.2  # of the iterations
-TRAIN_DIGITS = 2000  # scored beside the test digits
-SETTINGS = (
-    "iters",
-    "finish",
-    "batch_size",
-    "learning_rate",
-    "samples",
-    "digits",
-)  # flags that a result depends on
-GROUPED = "network", *SETTINGS, "model"  # a row of the table is of results alike in these
-PUBLISHED = {  # test NLL in nats, dynamic binarization, 5,000 importance samples: arXiv 1509.00519, table 1
-    "VAE, one stochastic layer (Burda et al. 2016)": 86.76,
-    "IWAE, k = 50, one stochastic layer (same)": 84.78,
-}
+KL_WARM_UP = 0.2  # fraction of the iterations
+FINISH_DRAWS = 5  # draws of z per digit in the iterations of --finish
+FINISH_BATCH = 64  # digits
+FINISH_RATE = 0.25  # fraction of the learning rate
+TRAIN_DIGITS = 2000  # training digits that are scored
+SETTINGS = "iters", "finish", "batch_size", "learning_rate", "samples", "digits"
+GROUPED = "network", *SETTINGS, "model"  # results equal in these make one row of the table
+HEADER = """\
+| model | network, components | iterations | test NLL | train NLL | test - ELBO | CPU minutes \
+| each seed |
+|---|---|---|---|---|---|---|---|
+"""
+# Dynamic binarization, 5,000 importance samples: arXiv 1509.00519, table 1
+PUBLISHED = """
+| VAE, one stochastic layer (Burda et al. 2016) | 784-200-200-50, 1 | | 86.76 | | | | |
+| IWAE, k = 50, one stochastic layer (same) | 784-200-200-50, 1 | | 84.78 | | | | |"""
+
+
+def flat(images):
+    """Flatten digits: (B, 28, 28) -> (B, 784)."""
+    return tf.reshape(images, (-1, 28 * 28))
 
 
 def binarized(images, seed):
-    """Pixels drawn anew from their grey levels: (B, H, W) in [0, 1] -> the same of 0 and 1."""
+    """Draw binary pixels with the grey levels as probabilities: (B, H, W) -> (B, H, W)."""
     return tf.cast(tf.random.stateless_uniform(images.shape, seed) < images, tf.float32)
 
 
-def gated_layers(name, sizes, scales):
-    """As `models.dense_layers`, with gated linear units instead of ReLU: Dauphin et al. 2017 (arXiv 1612.08083).
+def log_likelihood(model, inputs, clean, samples, seed):
+    """Estimate log p(clean), in nats, by importance sampling: (B, D), (B, D) -> (B,).
 
-    All kernels start at Glorot's scale: `scales` is ignored.
+    log 1/K sum_k p(x | z_k) p(z_k) / q(z_k), with K = `samples` draws from q(z | inputs): Burda,
+    Grosse, Salakhutdinov 2016 (arXiv 1509.00519), equation 8. On average it is a lower bound.
+    `seed` is a pair of integers. Runs inside a `tf.function` too.
+    """
+    mean, log_var = model.encode(inputs)
+    total = tf.fill(tf.shape(mean)[:1], -math.inf)
+    for k in tf.range(samples):
+        noise = tf.random.stateless_normal(tf.shape(mean), tf.random.fold_in(seed, k))
+        z = reparameterize(mean, log_var, noise)
+        log_joint = model.log_prior(z) - model.nll(clean, model.decoder(z))
+        log_weight = log_joint - gaussian_log_density(z, mean, log_var)
+        total = tf.experimental.numpy.logaddexp(total, log_weight)
+    return total - tf.math.log(tf.cast(samples, tf.float32))
+
+
+def gated_layers(name, sizes, scales):
+    """Return layers with gated linear units between them: Dauphin et al. 2017 (arXiv 1612.08083).
+
+    Has the signature of `models.dense_layers`. All kernels start at Glorot's scale.
     """
     values = inputs = keras.Input(sizes[:1])
     for size in sizes[1:-1]:
@@ -76,46 +98,67 @@ def gated_layers(name, sizes, scales):
 
 
 class Trained(DVAE):
-    """A DVAE for the importance-weighted bound too: Burda et al. 2016 (arXiv 1509.00519), equation 8.
+    """A DVAE that can also be trained on the importance-weighted bound (arXiv 1509.00519, eq. 8).
 
-    Each `draws` rows are then one example, encoded once and decoded from so many draws of z.
+    Each `draws` consecutive rows are then one example, encoded once, with one draw of z per row.
     """
 
     draws = 1
 
     def encode(self, inputs):
-        return [
-            tf.repeat(part, self.draws, axis=0) for part in super().encode(inputs[:: self.draws])
-        ]
+        codes = super().encode(inputs[:: self.draws])
+        return [tf.repeat(part, self.draws, axis=0) for part in codes]
 
     def kl(self, z, mean, log_var):
-        """Its gradient goes through z alone: the same on average, less noisy near the end, but it may diverge early.
+        """Return log q(z) - log p(z) with a gradient through z alone.
 
-        Roeder, Wu, Duvenaud 2017 (arXiv 1703.09194).
+        This gradient has the same mean and less noise near convergence, but training can diverge
+        early: Roeder, Wu, Duvenaud 2017 (arXiv 1703.09194).
         """
         return super().kl(z, tf.stop_gradient(mean), tf.stop_gradient(log_var))
 
     def nll_and_kl(self, clean, outputs):
-        """The two parts of the negative ELBO, or the negative bound and 0."""
+        """Return the two parts of the negative ELBO, or the negative bound and 0."""
         if self.draws == 1:
             return super().nll_and_kl(clean, outputs)
-        decoded, *posterior = (
-            outputs  # with the whole gradient: without a part of it, the bound's would be biased
-        )
-        log_weights = tf.reshape(
-            -self.nll(clean, decoded) - super().kl(*posterior), (-1, self.draws)
-        )
-        return tf.reduce_mean(
-            np.log(self.draws) - tf.reduce_logsumexp(log_weights, axis=1)
-        ), tf.constant(0.0)
+        decoded, *posterior = outputs
+        # The full gradient: without a part of it, the gradient of this bound would be biased.
+        log_weights = -self.nll(clean, decoded) - super().kl(*posterior)
+        log_sums = tf.reduce_logsumexp(tf.reshape(log_weights, (-1, self.draws)), axis=1)
+        return tf.reduce_mean(np.log(self.draws) - log_sums), tf.constant(0.0)
 
 
 class Gated(Trained):
-    side = staticmethod(gated_layers)
+    build_layers = staticmethod(gated_layers)
+
+
+def fit(settings, model, name, seed, train_images):
+    """Train a model, first on the ELBO, then for --finish iterations on the bound."""
+    corruption, amount = MODELS[name]
+
+    def make_batch(batch_seed, rows):
+        image_seed, pixel_seed, corruption_seed = tf.unstack(tf.random.split(batch_seed, 3))
+        grey = image_utils.random_images(train_images, rows // model.draws, image_seed)
+        clean = binarized(grey, pixel_seed)
+        corrupted, _ = CORRUPTIONS[corruption](clean, amount, corruption_seed)
+        return tuple(tf.repeat(flat(part), model.draws, axis=0) for part in (corrupted, clean))
+
+    def train(draws, digits, **options):
+        model.draws = draws
+        options |= {"batch_size": draws * digits, "kl_warm_up": KL_WARM_UP}
+        for _ in training.train(model, make_batch, argparse.Namespace(**options)):
+            pass
+
+    rate = settings.learning_rate
+    train(1, settings.batch_size, iters=settings.iters, learning_rate=rate, seed=seed)
+    if settings.finish:
+        rate, seed = FINISH_RATE * rate, seed + 1000  # other batches than before
+        train(FINISH_DRAWS, FINISH_BATCH, iters=settings.finish, learning_rate=rate, seed=seed)
+    model.draws = 1
 
 
 def fitted(settings, name, seed, train_images):
-    """The model trained at the settings, and its CPU minutes: from its file, or trained now and saved."""
+    """Return a trained model and its CPU minutes, loaded from its file if there is one."""
     path = settings.results / f"{stem(settings, name, seed)}.npz"
     keras.utils.set_random_seed(seed)
     network = settings.hidden, settings.latent, settings.components
@@ -124,180 +167,114 @@ def fitted(settings, name, seed, train_images):
         with np.load(path) as saved:
             model.set_weights([saved[f"arr_{i}"] for i in range(len(model.weights))])
             return model, float(saved["minutes"])
-    (corruption, amount), train_images = MODELS[name], tf.constant(train_images)
-
-    def make_batch(batch_seed, rows):
-        image_seed, pixel_seed, damage_seed = tf.unstack(tf.random.split(batch_seed, 3))
-        grey = image_utils.random_images(train_images, rows // model.draws, image_seed)
-        clean = binarized(grey, pixel_seed)
-        corrupted, _ = CORRUPTIONS[corruption](clean, amount, damage_seed)
-        return tuple(tf.repeat(flat(part), model.draws, axis=0) for part in (corrupted, clean))
-
     started = time.process_time()
-    rate = settings.learning_rate
-    _train(
-        model,
-        make_batch,
-        seed=seed,
-        iters=settings.iters,
-        learning_rate=rate,
-        batch_size=settings.batch_size,
-    )
-    if settings.finish:
-        model.draws, size = DRAWS, FINISH_BATCH * DRAWS
-        options = {
-            "iters": settings.finish,
-            "learning_rate": FINISH_RATE * rate,
-            "batch_size": size,
-        }
-        _train(model, make_batch, seed=seed + 1000, **options)  # other batches than before
-        model.draws = 1
+    fit(settings, model, name, seed, tf.constant(train_images))
     minutes = (time.process_time() - started) / 60
     with replacing(path) as beside, open(beside, "wb") as file:
         np.savez(file, *model.get_weights(), minutes=minutes)
     return model, minutes
 
 
-def _train(model, make_batch, **settings):
-    for _ in training.train(
-        model, make_batch, argparse.Namespace(kl_warm_up=KL_WARM_UP, **settings)
-    ):
-        pass
-
-
-def test_scores(model, images, samples):
-    """Importance-sampled NLL and negative ELBO of each test digit, nats: (M,), (M,)."""
+def score(model, images, samples):
+    """Return the NLL and the negative ELBO of each digit, binarized, in nats: (M,), (M,)."""
 
     @tf.function(reduce_retracing=True)
-    def score(clean, seed):
+    def score_part(clean, seed):
         noise = tf.random.stateless_normal((len(clean), model.latent), seed)
         decoded, *posterior = model(clean, noise=noise)
-        return -model.log_likelihood(clean, clean, samples, seed), model.nll(
-            clean, decoded
-        ) + model.kl(*posterior)
+        negative_elbo = model.nll(clean, decoded) + model.kl(*posterior)
+        return -log_likelihood(model, clean, clean, samples, seed), negative_elbo
 
     clean = flat(binarized(image_utils.grey(images), training.HELD_OUT_SEED))
-    parts = [
-        score(part, tf.constant((7, k)))
-        for k, part in enumerate(tf.split(clean, max(1, len(images) // 1000)))
-    ]
-    return (np.concatenate(values) for values in zip(*parts))
+    parts = tf.split(clean, max(1, len(images) // 1000))
+    scores = [score_part(part, tf.constant((7, k))) for k, part in enumerate(parts)]
+    return [np.concatenate(values) for values in zip(*scores)]
 
 
 def scored(settings, name, seed, images):
-    """The scores of one model, trained if need be, and what it is: the contents of its JSON file."""
+    """Train a model unless its file exists, and return its scores and settings for JSON."""
     model, minutes = fitted(settings, name, seed, images.train)
-    nll, negative_elbo = test_scores(model, images.test[: settings.digits], settings.samples)
-    train_nll, _ = test_scores(
-        model, images.train[:: len(images.train) // TRAIN_DIGITS], settings.samples
-    )
-    network = (
-        f"784-{'-'.join(map(str, settings.hidden))}-{settings.latent}{' gated' * settings.gated}"
-    )
+    nll, negative_elbo = score(model, images.test[: settings.digits], settings.samples)
+    some = images.train[:: len(images.train) // TRAIN_DIGITS]
+    train_nll, _ = score(model, some, settings.samples)
+    network = f"784-{'-'.join(map(str, settings.hidden))}-{settings.latent}"
     return {
-        **{
-            "model": name,
-            "network": f"{network}, {settings.components}",
-            "seed": seed,
-            "minutes": minutes,
-        },
+        "model": name,
+        "network": f"{network}{' gated' * settings.gated}, {settings.components}",
+        "seed": seed,
+        "minutes": minutes,
         **{flag: getattr(settings, flag) for flag in SETTINGS},
-        **{"nll": float(nll.mean()), "nll_standard_error": float(nll.std() / len(nll) ** 0.5)},
-        **{"train_nll": float(train_nll.mean()), "negative_elbo": float(negative_elbo.mean())},
+        "nll": float(nll.mean()),
+        "nll_standard_error": float(nll.std() / len(nll) ** 0.5),
+        "train_nll": float(train_nll.mean()),
+        "negative_elbo": float(negative_elbo.mean()),
     }
 
 
 def stem(settings, name, seed):
-    """The name of a model's files: all flags that make it what it is."""
-    what = (
-        "-".join(map(str, settings.hidden)),
-        "gated" if settings.gated else "ReLU",
-        settings.latent,
+    """Return the name of a model's files, with all settings that determine its weights."""
+    return (
+        f"{name} {'-'.join(map(str, settings.hidden))} {'gated' if settings.gated else 'ReLU'} "
+        f"{settings.latent} {settings.components} {settings.iters}+{settings.finish} "
+        f"{settings.batch_size} {settings.learning_rate:g} seed {seed}"
     )
-    what = (
-        name,
-        *what,
-        settings.components,
-        f"{settings.iters}+{settings.finish}",
-        settings.batch_size,
-    )
-    return " ".join(map(str, (*what, f"{settings.learning_rate:g} seed", seed))).replace(" %", "%")
 
 
-def table(results):
-    """Markdown rows: mean NLL over the seeds and its standard error, of training digits too, ELBO, CPU time."""
-    lines = [
-        "| model | network, components | iterations | test NLL | train NLL | test - ELBO | CPU minutes | each seed |",
-        "|---|---|---|---|---|---|---|---|",
+def table(folder):
+    """Return the results in a folder as a Markdown table, one row per setting."""
+    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    key = operator.itemgetter(*GROUPED)
+    groups = itertools.groupby(sorted(results, key=key), key)
+    return HEADER + "\n".join(row(list(runs)) for _, runs in groups) + PUBLISHED
+
+
+def row(runs):
+    """Return a table row from the results of several seeds: means, standard error of the NLL."""
+    values = {name: np.array([run[name] for run in runs]) for name in runs[0]}
+    one, nll = runs[0], values["nll"]
+    spread = f" ± {nll.std(ddof=1) / np.sqrt(len(nll)):.2f}" if len(nll) > 1 else ""
+    cells = [
+        f"{one['model']} ({one['samples']} samples, {one['digits']} digits)",
+        one["network"],
+        f"{one['iters']} + {one['finish']} of {one['batch_size']} at {one['learning_rate']:g}",
+        f"{nll.mean():.2f}{spread}",
+        *(f"{values[name].mean():.2f}" for name in ("train_nll", "negative_elbo", "minutes")),
+        ", ".join(f"{each:.2f}" for each in nll),
     ]
-    groups = {}
-    for path in sorted(results.glob("*.json")):
-        result = json.loads(path.read_text())
-        groups.setdefault(tuple(result[name] for name in GROUPED), []).append(result)
-    for group, runs in sorted(groups.items()):
-        what = dict(zip(GROUPED, group))
-        nll = np.array([one["nll"] for one in runs])
-        others = (
-            np.mean([one[name] for one in runs])
-            for name in ("train_nll", "negative_elbo", "minutes")
-        )
-        spread = f" ± {nll.std(ddof=1) / np.sqrt(len(nll)):.2f}" if len(nll) > 1 else ""
-        cells = (
-            f"{what['model']} ({what['samples']} samples, {what['digits']} digits)",
-            what["network"],
-        )
-        cells = (
-            *cells,
-            f"{what['iters']} + {what['finish']} of {what['batch_size']} at {what['learning_rate']:g}",
-        )
-        cells = *cells, f"{nll.mean():.2f}{spread}", *(f"{other:.2f}" for other in others)
-        lines.append(f"| {' | '.join(cells)} | {', '.join(f'{one:.2f}' for one in nll)} |")
-    lines += [
-        f"| {name} | 784-200-200-50, 1 | | {nll:.2f} | | | | |" for name, nll in PUBLISHED.items()
-    ]
-    return "\n".join(lines)
+    return f"| {' | '.join(cells)} |"
 
 
-def main():
+def read_flags():
     flags = cli.Parser(__doc__)
-    flags.add_argument("--iters", type=int, default=20000)
-    flags.add_argument(
-        "--finish", type=int, default=0, help="further iterations, on the importance-weighted bound"
-    )
-    flags.add_argument("--seeds", type=int, default=2)
-    flags.add_argument("--hidden", type=cli.layer_widths, default=(512, 512))
-    flags.add_argument(
-        "--gated", action="store_true", help="hidden layers of gated linear units instead of ReLU"
-    )
-    flags.add_argument("--latent", type=int, default=50)
-    flags.add_argument(
-        "--components",
-        type=int,
-        default=500,
-        help="of the prior; 1 is the plain autoencoder's Gaussian",
-    )
-    flags.add_argument("--batch-size", type=int, default=128)
-    flags.add_argument("--learning-rate", type=float, default=2e-3)
-    flags.add_argument("--samples", type=int, default=5000, help="importance samples a digit")
-    flags.add_argument("--digits", type=int, default=10000, help="test digits scored")
-    flags.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    flags.add_argument("--results", type=Path, default=Path("plots/likelihood"))
-    flags.add_argument(
-        "--data", help="an .npz file with Keras's keys, or a folder of MNIST's original files"
-    )
-    flags.add_argument("--table", action="store_true", help="only print the table of what is saved")
-    settings = flags.parse_args()
+    add = flags.add_argument
+    add("--iters", type=int, default=20000)
+    add("--finish", type=int, default=0, help="further iterations on the importance-weighted bound")
+    add("--seeds", type=int, default=2)
+    add("--hidden", type=cli.layer_widths, default=(512, 512))
+    add("--gated", action="store_true", help="gated linear units instead of ReLU")
+    add("--latent", type=int, default=50)
+    add("--components", type=int, default=500, help="Gaussians in the prior; 1 for a plain VAE")
+    add("--batch-size", type=int, default=128)
+    add("--learning-rate", type=float, default=2e-3)
+    add("--samples", type=int, default=5000, help="importance samples per digit")
+    add("--digits", type=int, default=10000, help="test digits scored")
+    add("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    add("--results", type=Path, default=Path("plots/likelihood"))
+    add("--data", help="MNIST: its original files in a folder, or an .npz file with Keras's keys")
+    add("--table", action="store_true", help="only print the table of saved results")
+    return flags.parse_args()
 
+
+def main(settings):
     settings.results.mkdir(parents=True, exist_ok=True)
     if not settings.table:
         images = load_images(settings.data)
         if len(images.train) != 60000:
-            raise UserError(f"{images.source}. The published figures are for all of them.")
+            found = f"expected 60,000 training digits, got {len(images.train):,}"
+            raise UserError(f"--data: {found} ({images.source}); give all of MNIST")
         for seed, name in itertools.product(range(settings.seeds), settings.models):
-            path = (
-                settings.results
-                / f"{stem(settings, name, seed)} {settings.samples}x{settings.digits}.json"
-            )
+            scoring = f"{settings.samples}x{settings.digits}"
+            path = settings.results / f"{stem(settings, name, seed)} {scoring}.json"
             if not path.exists():
                 print(path.stem, flush=True)
                 result = scored(settings, name, seed, images)
@@ -309,4 +286,4 @@ def main():
 
 if __name__ == "__main__":
     with cli.one_line_errors():
-        main()
+        main(read_flags())

@@ -8,7 +8,7 @@ import tempfile
 
 import numpy as np
 
-from audio_utils import C_MAJOR, noisy_notes
+from audio_utils import C_MAJOR, Notes, noisy_notes
 from files import folders, sound_files
 from files.image_files import load_images
 from harness import UserError
@@ -63,8 +63,8 @@ def windows(model, path, data, count):
     if notes:
         if data:
             raise UserError(f"{path}: a model of the built-in notes; leave --data out")
-        timbre = model.metadata.get("timbre", "sine")
-        _, examples, labels = noisy_notes(notes, count, model.input_size, rate, (0, 0), timbre)
+        sounds = Notes(notes, model.metadata.get("timbre", "sine"), rate, model.input_size)
+        _, examples, labels = noisy_notes(sounds, count, (0, 0))
         return examples, labels, notes
     if not data:
         raise UserError(

@@ -18,7 +18,7 @@ from files.gaps import find_gaps, inside, keeps_zeros, read_gaps
 from files.sound_files import ReadForward, check_header, read_on, reason, remedy, resample
 from harness import UserError
 from harness.run_folder import replacing
-from inference import HOPS_A_WINDOW, restore_long_blocks
+from inference import HOPS_PER_WINDOW, restore_long_blocks
 from signals import levels as sound_levels
 from signals.denoise_sound import Denoiser
 from signals.fill_gaps import fill, fill_each
@@ -183,7 +183,7 @@ class _Channel:
 
         window, first = self.model.input_size, start
         for piece in restore_long_blocks(
-            levelled, samples, self.model.reconstruct, window, window // HOPS_A_WINDOW
+            levelled, samples, self.model.reconstruct, window, window // HOPS_PER_WINDOW
         ):
             offset, gain = self.levels.at(first, first + len(piece))
             yield piece * np.float32(self.levels.correction) / gain + offset

@@ -54,7 +54,7 @@ class Recordings:
     metadata: dict  # for a model's file
     provenance: dict  # for config.json
     title = "Held-out sound"
-    note_options = None  # no notes are known
+    notes = None  # unknown
 
     def windows(self, part, count, seed):
         """Windows of a part drawn by `seed` (a pair of integers): reference and clean, both (count, window); no notes.

@@ -140,13 +140,6 @@ def strip(title, images, labels):
     return Backdrop(figure).pixels()
 
 
-def principal_axes(points):
-    """Points (M, L) on their two principal axes (M, 2), the share of the variance along each, the axes (2, L)."""
-    centred = points - points.mean(axis=0)
-    _, lengths, axes = np.linalg.svd(centred, full_matrices=False)
-    return centred @ axes[:2].T, lengths[:2] ** 2 / np.sum(lengths**2), axes[:2]
-
-
 def latent_map(title, points, fractions, labels=None, names=None):
     """Draw points (M, 2) on two principal axes, colored by their labels (M,).
 

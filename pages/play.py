@@ -14,19 +14,21 @@ from markupsafe import Markup
 
 import audio_utils
 import inference
-from audio_utils import NOISE_STD, RMS, note_frequency, partials
-from files import gaps
-from pages.figures import MOST_KINDS, principal_axes
+from audio_utils import NOISE_STD, note_frequency, partials
+from inference import principal_axes
+from kind import kind_of
+from pages.figures import MOST_KINDS
 from pages.report import PAGE, PLAY
+from signals import gaps
 
 MOST_HALF = 65504  # largest number in half precision
 MOST_WEIGHTS = 3_000_000  # more would take over 8 MB, and longer than a stroke of the pen to run
 EXAMPLES, EXAMPLE_BYTES = 1000, 800_000  # limits of the held-out examples in the page
 CONSTANTS = {  # which the page's scripts have in common with Python
-    "hopsPerWindow": inference.HOPS_A_WINDOW,
+    "hopsPerWindow": inference.HOPS_PER_WINDOW,
     "leastObserved": inference.LEAST_OBSERVED,
-    "notExplained": float(inference.NOT_EXPLAINED),
-    "explained": inference.EXPLAINED,
+    "notExplained": float(inference.UNKNOWN_ERROR),
+    "explained": inference.ERROR_RANGE,
     "gapSeconds": gaps.GAP_SECONDS,
     "gapJump": gaps.GAP_JUMP,
     "noteSeconds": audio_utils.NOTE_SECONDS,
@@ -56,20 +58,22 @@ def files(model, clean, labels=None, long_sound=None):
 
 def write(path, model, clean, labels=None, long_sound=None):
     """Write the page to `path`. The other arguments are those of `files`."""
-    images, notes = "shape" in model.metadata, model.metadata.get("notes")
-    example_bytes = model.input_size if images else 2 * model.input_size
-    most = EXAMPLES if notes else min(EXAMPLES, EXAMPLE_BYTES // example_bytes)
+    kind = kind_of(model.metadata, model.input_size)
+    example_bytes = 2 * model.input_size if kind.sounds else model.input_size
+    most = EXAMPLES if kind.notes else min(EXAMPLES, EXAMPLE_BYTES // example_bytes)
     clean = np.reshape(clean, (len(clean), -1))[:most]
-    content = _image_content(model, clean) if images else _sound_content(model, clean, long_sound)
+    content = (
+        _sound_content(kind, clean, long_sound) if kind.sounds else _image_content(kind, clean)
+    )
     content |= {
-        "network": _network(model),
-        "map": _latent_map(model, clean, labels),
+        "network": _network(model, kind),
+        "map": _latent_map(model, kind, clean, labels),
         "constants": CONSTANTS,
     }
     # Without "<", nothing in the data can end its <script> element.
     data = Markup(json.dumps(content, allow_nan=False).replace("<", "\\u003c"))
     template = PAGE.get_template("play.html.j2")
-    page = template.render(content=content, data=data, images=images, held_out=len(clean))
+    page = template.render(content=content, data=data, images=not kind.sounds, held_out=len(clean))
     Path(path).write_text(page, encoding="utf-8")
 
 
@@ -86,7 +90,7 @@ def _numbers(model):
     return np.concatenate([np.ravel(part.numpy()) for part in parts])
 
 
-def _network(model):
+def _network(model, kind):
     """Return the weights and the widths of the layers."""
     return {
         "weights": _halves(_numbers(model)),
@@ -96,50 +100,47 @@ def _network(model):
         },
         "components": model.components,
         "likelihood": model.likelihood,
-        "rate": model.metadata.get("sample_rate"),
+        "rate": kind.sample_rate,
     }
 
 
-def _latent_map(model, clean, labels):
+def _latent_map(model, kind, clean, labels):
     """Return the held-out codes, the two axes of their map, and their labels."""
     codes = model.encode(clean.astype(np.float32))[0].numpy()
-    with np.errstate(invalid="ignore"):  # one example has no variance
-        axes = principal_axes(codes)[2]
+    mean, axes, _ = principal_axes(codes, 2)
     axes = np.pad(axes, ((0, 2 - len(axes)), (0, 0)))  # one dimension or example has one axis
-    names = model.metadata.get("notes")
+    names = kind.notes and kind.notes.notes
     kinds, index = np.unique([] if labels is None else labels[: len(clean)], return_inverse=True)
     labelled = 1 < len(kinds) <= MOST_KINDS
     return {
         "codes": _halves(codes),
-        "centre": codes.mean(0).tolist(),
+        "centre": mean.tolist(),
         "axes": axes.tolist(),
         "labels": index.tolist() if labelled else None,
-        "names": [names[kind] if names else str(kind) for kind in kinds],
+        "names": [names[label] if names else str(label) for label in kinds],
     }
 
 
-def _image_content(model, clean):
+def _image_content(kind, clean):
     """Return what only the page of an image model contains."""
-    digits = model.metadata.get("data") is None
+    digits = kind.data is None
     levels = np.round(255 * clean).astype(np.uint8)
     return {
         "kind": "digit" if digits else "image",
-        "shape": model.metadata["shape"],
+        "shape": kind.shape,
         "images": base64.b64encode(levels.tobytes()).decode(),
         "centred": digits,
     }
 
 
-def _sound_content(model, clean, long_sound):
+def _sound_content(kind, clean, long_sound):
     """Return what only the page of a sound model contains: its notes, or held-out recordings."""
-    names, rms = model.metadata.get("notes"), model.metadata.get("rms", RMS)
-    if not names:
+    if kind.recordings:
         recordings = {"windows": _halves(clean), "long": _halves(long_sound)}
-        return {"notes": None, "noise": 0, "rms": rms, "count": len(clean), **recordings}
-    timbre, rate = model.metadata["timbre"], model.metadata["sample_rate"]
+        return {"notes": None, "noise": 0, "rms": kind.rms, "count": len(clean), **recordings}
     notes = []
-    for name in names:
-        amplitudes, decays = (values.tolist() for values in partials(name, timbre, rate))
+    for name in kind.notes.notes:
+        amplitudes, decays = (values.tolist() for values in partials(name, kind.notes))
         note = {"frequency": note_frequency(name), "amplitudes": amplitudes, "decays": decays}
         notes.append({"name": name, **note})
-    return {"notes": notes, "noise": NOISE_STD, "rms": rms, "count": len(clean)}
+    return {"notes": notes, "noise": NOISE_STD, "rms": kind.rms, "count": len(clean)}

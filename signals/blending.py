@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from audio_utils import TONE_AMPLITUDE, noisy_notes, note_frequency
+from audio_utils import TONE_AMPLITUDE, Notes, noisy_notes, note_frequency
 from files import sound_files
 from harness import UserError
 
@@ -38,9 +38,8 @@ def sound_end(name, samples, model):
     rate = model.metadata["sample_rate"]
     try:
         note_frequency(name)
-        signal = noisy_notes(
-            (name,), 1, samples, rate, (0, 0), model.metadata.get("timbre", "sine")
-        )[0].numpy()[0]
+        sounds = Notes((name,), model.metadata.get("timbre", "sine"), rate, samples)
+        signal = noisy_notes(sounds, 1, (0, 0))[0].numpy()[0]
     except ValueError:
         if not os.path.isfile(name):
             raise UserError(f"{name}: neither a note such as C4 nor a sound file") from None

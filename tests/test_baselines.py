@@ -7,7 +7,7 @@ import scipy.signal
 
 import audio_utils
 import baselines
-from audio_utils import C_MAJOR, note_frequency, snr_db
+from audio_utils import C_MAJOR, Notes, note_frequency, snr_db
 from corrupt import CORRUPTIONS
 
 RATE = 16000
@@ -15,9 +15,7 @@ RATE = 16000
 
 @pytest.fixture(scope="module")
 def chopped_notes():
-    tone, clean, index = (
-        part.numpy() for part in audio_utils.noisy_notes(C_MAJOR, 600, 1024, RATE, (5, 6))
-    )
+    tone, clean, index = (part.numpy() for part in audio_utils.noisy_notes(Notes(), 600, (5, 6)))
     chopped, mask = (part.numpy() for part in CORRUPTIONS["block"](clean, 0.2, (7, 8)))
     return tone, chopped, mask, index
 
@@ -63,7 +61,7 @@ def test_autoregression_comes_near_the_best_linear_estimate_of_a_known_process()
 
 def test_the_fit_of_the_right_note_is_numpys_least_squares(chopped_notes):
     _, chopped, mask, index = chopped_notes
-    fits = baselines.right_note(chopped, mask, C_MAJOR, RATE, index)
+    fits = baselines.right_note(chopped, mask, Notes(), index)
     for row in range(5):
         angle = 2 * np.pi * note_frequency(C_MAJOR[index[row]]) * np.arange(1024) / RATE
         basis, shown = np.stack([np.sin(angle), np.cos(angle)], 1), mask[row] == 0
@@ -73,11 +71,11 @@ def test_the_fit_of_the_right_note_is_numpys_least_squares(chopped_notes):
 
 def test_the_oracle_is_where_theory_puts_it(chopped_notes):
     tone, chopped, mask, index = chopped_notes
-    reached = snr_db(tone, baselines.right_note(chopped, mask, C_MAJOR, RATE, index))
+    reached = snr_db(tone, baselines.right_note(chopped, mask, Notes(), index))
     # Error power 2 s^2 / N_left over the 2 * 600 degrees of freedom here: a standard error of 0.18 dB.
     expected = 10 * np.log10(0.125 / (2 * 0.04 / (1024 - 205)))
     assert reached == pytest.approx(expected, abs=0.6)
-    assert snr_db(tone, baselines.best_note(chopped, mask, C_MAJOR, RATE)) == pytest.approx(
+    assert snr_db(tone, baselines.best_note(chopped, mask, Notes())) == pytest.approx(
         reached, abs=0.2
     )
 
@@ -85,11 +83,10 @@ def test_the_oracle_is_where_theory_puts_it(chopped_notes):
 @pytest.mark.parametrize("timbre, roughly", [("sine", 0.04), ("harmonic", 0.04), ("plucked", 0.08)])
 def test_the_oracles_error_is_that_of_all_unknowns_of_a_timbre(timbre, roughly):
     # Windows of one note, so that the basis is one; 2 H unknowns in each of 3,000.
-    tone, clean, index = (
-        part.numpy() for part in audio_utils.noisy_notes(("A4",), 3000, 1024, RATE, (1, 2), timbre)
-    )
+    sounds = Notes(("A4",), timbre)
+    tone, clean, index = (part.numpy() for part in audio_utils.noisy_notes(sounds, 3000, (1, 2)))
     chopped, mask = (part.numpy() for part in CORRUPTIONS["block"](clean, 0.2, (3, 4)))
-    fits = baselines.right_note(chopped, mask, ("A4",), RATE, index, timbre)
+    fits = baselines.right_note(chopped, mask, sounds, index)
     error = np.mean((fits - tone) ** 2)
     count, rate = {"sine": (1, 0), "harmonic": (6, 0), "plucked": (6, 3)}[timbre]
     number, time = np.arange(1, count + 1)[:, None], np.arange(1024) / RATE
@@ -102,17 +99,16 @@ def test_the_oracles_error_is_that_of_all_unknowns_of_a_timbre(timbre, roughly):
     assert error == pytest.approx(exact, rel=0.04)  # a standard error of 1 to 2 %
     assert error == pytest.approx(2 * count * 0.04 / (1024 - 205), rel=roughly)
     assert np.mean(fits - tone) == pytest.approx(0, abs=1e-3)
-    best = baselines.best_note(chopped[:300], mask[:300], C_MAJOR, RATE, timbre)
+    best = baselines.best_note(chopped[:300], mask[:300], Notes(timbre=timbre))
     assert snr_db(tone[:300], best) == pytest.approx(snr_db(tone[:300], fits[:300]), abs=0.2)
 
 
 def test_the_oracle_of_a_plucked_scale_follows_its_decay():
-    tone, clean = audio_utils.noisy_scale(C_MAJOR, 0.5, RATE, np.random.default_rng(0), "plucked")
+    plucked = Notes(timbre="plucked")
+    tone, clean = plucked.long(0)
     nothing = np.zeros(tone.size)
-    np.testing.assert_allclose(
-        baselines.right_scale(tone, nothing, C_MAJOR, RATE, "plucked"), tone, atol=1e-7
-    )
-    reached = snr_db(tone, baselines.right_scale(clean, nothing, C_MAJOR, RATE, "plucked"))
+    np.testing.assert_allclose(baselines.right_scale(tone, nothing, plucked), tone, atol=1e-7)
+    reached = snr_db(tone, baselines.right_scale(clean, nothing, plucked))
     assert reached == pytest.approx(
         10 * np.log10(0.125 / (12 * 0.04 / 8000)), abs=1.5
     )  # 84 degrees of freedom
@@ -121,14 +117,14 @@ def test_the_oracle_of_a_plucked_scale_follows_its_decay():
 def test_too_few_samples_for_a_fit_are_no_error():
     mask = np.ones((2, 1024))
     mask[1, 500:503] = 0
-    fits = baselines.fit_note(1 - mask, mask, "C4", RATE, "harmonic")
+    fits = baselines.fit_note(1 - mask, mask, "C4", Notes(timbre="harmonic"))
     assert not fits[0].any() and np.isfinite(fits).all()
 
 
 def test_the_oracle_of_the_scale_uses_whole_notes():
-    tone, clean = audio_utils.noisy_scale(C_MAJOR, 0.5, RATE, np.random.default_rng(0))
+    tone, clean = Notes().long(0)
     mask = (np.random.default_rng(1).random(tone.size) < 0.2).astype(float)
-    reached = snr_db(tone, baselines.right_scale(clean * (1 - mask), mask, C_MAJOR, RATE))
+    reached = snr_db(tone, baselines.right_scale(clean * (1 - mask), mask, Notes()))
     assert reached == pytest.approx(
         10 * np.log10(0.125 / (2 * 0.04 / 6400)), abs=3
     )  # 14 degrees of freedom
@@ -137,16 +133,15 @@ def test_the_oracle_of_the_scale_uses_whole_notes():
 def test_note_share_tells_single_notes_from_mixtures():
     time = np.arange(1024) / RATE
     c, a = (np.sin(2 * np.pi * note_frequency(note) * time + 0.3) for note in ("C4", "A4"))
-    share, index = baselines.note_share(np.stack([c, a, c + a]), C_MAJOR, RATE)
+    share, index = baselines.note_share(np.stack([c, a, c + a]), Notes())
     np.testing.assert_allclose(share[:2], 1, atol=1e-6)
     assert list(index[:2]) == [0, 5]
     assert share[2] == pytest.approx(0.5, abs=0.05)
     for timbre in audio_utils.TIMBRES:
         tone, _, played = (
-            part.numpy()
-            for part in audio_utils.noisy_notes(C_MAJOR, 50, 1024, RATE, (1, 2), timbre)
+            part.numpy() for part in audio_utils.noisy_notes(Notes(timbre=timbre), 50, (1, 2))
         )
-        share, index = baselines.note_share(tone, C_MAJOR, RATE, timbre)
+        share, index = baselines.note_share(tone, Notes(timbre=timbre))
         np.testing.assert_allclose(share, 1, atol=1e-5)
         np.testing.assert_array_equal(index, played)
 

@@ -1,4 +1,4 @@
-"""Batches of images, their deformation and their scores."""
+"""Batches of images, their augmentation and their scores."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import image_utils
 import random_numbers
 
 
-def test_random_images_come_from_the_set_as_grey_levels():
+def test_random_images_are_grey_levels_of_the_data_set():
     images = np.arange(6, dtype=np.uint8)[:, None, None] * np.full((1, 2, 3), 51, np.uint8)
     batch = image_utils.random_images(images, 500, (1, 2)).numpy()
     assert batch.shape == (500, 2, 3) and batch.dtype == np.float32
@@ -17,29 +17,26 @@ def test_random_images_come_from_the_set_as_grey_levels():
 
 
 @pytest.mark.parametrize("shape, amount", [((28, 28), 0.1), ((12, 17), 0.1), ((5, 9), 0.9)])
-def test_deformed_images_are_scipys_of_the_same_maps(shape, amount):
-    images = scipy.ndimage.gaussian_filter(
-        np.random.default_rng(0).random((200, *shape), np.float32), (0, 1, 1)
-    )
+def test_deformed_images_match_scipys_affine_transform(shape, amount):
+    images = np.random.default_rng(0).random((200, *shape), np.float32)
+    images = scipy.ndimage.gaussian_filter(images, (0, 1, 1))
     deformed = image_utils.deformed(images, amount, (1, 2)).numpy()
     np.testing.assert_allclose(image_utils.deformed(images, 0.0, (1, 2)), images, atol=1e-6)
-    middle = (np.array(shape) - 1) / 2
-    for image, (a, b), ours in zip(
-        images, random_numbers.normal((200, 2), (1, 2)).numpy(), deformed
-    ):
+    center = (np.array(shape) - 1) / 2
+    slopes = random_numbers.normal((200, 2), (1, 2)).numpy()
+    for image, (a, b), ours in zip(images, slopes, deformed):
         matrix = np.array([[1, amount * b], [amount * a, 1]])  # rows before columns
-        shift = middle - matrix @ middle
+        shift = center - matrix @ center
         theirs = scipy.ndimage.affine_transform(image, matrix, shift, order=1, mode="reflect")
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_mean_squared_error_over_all_and_inside_a_mask():
+def test_mean_squared_error_of_all_and_of_masked_pixels():
     clean, estimate = np.zeros((1, 2, 2)), np.array([[[1, 2], [3, 4]]])
     assert image_utils.mean_squared_error(clean, estimate) == pytest.approx(30 / 4)
-    assert image_utils.mean_squared_error(
-        clean, estimate, np.array([[[0, 1], [0, 1]]])
-    ) == pytest.approx(10)
-    assert np.isnan(image_utils.mean_squared_error(clean, estimate, np.zeros((1, 2, 2))))
+    mask = np.array([[[0, 1], [0, 1]]])
+    assert image_utils.mean_squared_error(clean, estimate, mask) == pytest.approx(10)
+    assert np.isnan(image_utils.mean_squared_error(clean, estimate, 0 * mask))
 
 
 def test_the_mean_image_does_not_depend_on_blocks(monkeypatch):

@@ -1,4 +1,7 @@
-"""What benchmarks/likelihood.py trains: the importance-weighted bound and gated layers, against closed forms."""
+"""The likelihood benchmark: importance sampling, the bound and gated layers, with closed forms."""
+
+import argparse
+import json
 
 import numpy as np
 import pytest
@@ -7,30 +10,73 @@ import scipy.stats
 
 from benchmarks import likelihood
 from harness.quiet_tensorflow import tf
+from models import DVAE
 
 DRAWS = 3000
 
 
+def set_linear(model, weights, std):
+    """Set a linear decoder and a standard normal prior. Return the model's p(x)."""
+    latent, size = weights.shape
+    model.decoder.layers[-1].set_weights([weights, np.zeros(size)])
+    model.prior_means.assign(np.zeros((1, latent)))
+    model.prior_log_vars.assign(np.zeros((1, latent)))
+    model.log_std.assign(np.log(std))
+    covariance = weights.T @ weights + std**2 * np.eye(size)
+    return scipy.stats.multivariate_normal(np.zeros(size), covariance)
+
+
+def test_importance_sampling_reaches_the_closed_form():
+    """The posterior is wrong on purpose: its mean is shifted, its variance doubled."""
+    rng, std = np.random.default_rng(0), 0.7
+    model = DVAE(5, "gaussian", hidden=(), latent=2, components=1)
+    weights, x = rng.standard_normal((2, 5)), rng.standard_normal((3, 5)).astype(np.float32)
+    expected = set_linear(model, weights, std).logpdf(x)
+    covariance = np.linalg.inv(np.eye(2) + weights @ weights.T / std**2)
+    kernel = np.concatenate([weights.T / std**2 @ covariance, np.zeros((5, 2))], axis=1)
+    bias = np.concatenate([[0.05, 0.05], np.log(2 * np.diag(covariance))])
+    model.encoder.layers[-1].set_weights([kernel, bias])
+    many = tf.function(lambda: likelihood.log_likelihood(model, x, x, 20_000, (1, 2)))()
+    np.testing.assert_allclose(many, expected, atol=0.05)
+    single = [likelihood.log_likelihood(model, x, x, 1, (3, k)) for k in range(300)]
+    assert np.all(np.mean(single, axis=0) < expected)  # the mean of one draw is the ELBO
+
+
+def test_the_likelihood_does_not_depend_on_the_inputs():
+    """The inputs only choose q(z). This encoder returns the exact posterior of x for inputs -2 x.
+
+    Orthogonal rows of the decoder make the posterior's covariance diagonal, as in the model.
+    """
+    rng, std = np.random.default_rng(7), 0.7
+    model = DVAE(5, "gaussian", hidden=(), latent=2, components=1)
+    weights = np.linalg.qr(rng.standard_normal((5, 2)))[0].T * [[1.5], [0.6]]
+    marginal = set_linear(model, weights, std)
+    variance = 1 / (1 + (weights**2).sum(1) / std**2)
+    kernel = weights.T / std**2 * variance / -2
+    kernel, bias = np.concatenate([kernel, np.zeros((5, 2))], axis=1), np.log(variance)
+    model.encoder.layers[-1].set_weights([kernel, np.concatenate([np.zeros(2), bias])])
+    clean = np.random.default_rng(9).standard_normal((6, 5)).astype(np.float32)
+    exact = marginal.logpdf(clean)
+    # For the exact posterior p(x | z) p(z) / q(z) is p(x) at every z, so one draw is enough.
+    one = likelihood.log_likelihood(model, -2 * clean, clean, 1, (1, 2))
+    np.testing.assert_allclose(one, exact, atol=1e-3)
+    wrong = likelihood.log_likelihood(model, clean, clean, 1, (1, 2)).numpy()
+    assert np.mean(wrong) < np.mean(exact) - 1
+    many = tf.function(
+        lambda: likelihood.log_likelihood(model, -1.5 * clean, clean, 20_000, (1, 2))
+    )()
+    np.testing.assert_allclose(many, exact, atol=0.1)
+
+
 def linear(draws):
-    """A linear decoder, a standard normal prior and a posterior that is off on purpose; its log p(x) is known."""
+    """Return a linear model with a wrong posterior, examples and their exact log p(x)."""
     model = likelihood.Trained(3, "gaussian", hidden=(), latent=2, components=1)
     rng = np.random.default_rng(0)
     weights, model.draws = rng.standard_normal((2, 3)).astype(np.float32), draws
-    model.decoder.layers[-1].set_weights([weights, np.zeros(3, np.float32)])
-    model.encoder.layers[-1].set_weights(
-        [np.zeros((3, 4), np.float32), np.array([0.3, -0.2, 0, 0], np.float32)]
-    )
-    model.prior_means.assign(np.zeros((1, 2)))
-    model.prior_log_vars.assign(np.zeros((1, 2)))
-    model.log_std.assign(np.log(0.8))
+    marginal = set_linear(model, weights, 0.8)
+    model.encoder.layers[-1].set_weights([np.zeros((3, 4)), np.array([0.3, -0.2, 0, 0])])
     x = rng.standard_normal((4, 3)).astype(np.float32)
-    return (
-        model,
-        x,
-        scipy.stats.multivariate_normal(np.zeros(3), weights.T @ weights + 0.64 * np.eye(3)).logpdf(
-            x
-        ),
-    )
+    return model, x, marginal.logpdf(x)
 
 
 def loss(model, x):
@@ -39,7 +85,7 @@ def loss(model, x):
     return sum(model.nll_and_kl(rows, model(rows, noise=noise)))
 
 
-def test_the_bound_of_many_draws_is_the_likelihood_and_that_of_few_lies_between_it_and_the_elbo():
+def test_the_bound_is_between_elbo_and_likelihood():
     model, x, exact = linear(DRAWS)
     assert float(loss(model, x)) == pytest.approx(-exact.mean(), abs=0.05)
     elbo, few = (float(loss(linear(draws)[0], np.repeat(x, 1000, 0))) for draws in (1, 5))
@@ -47,30 +93,54 @@ def test_the_bound_of_many_draws_is_the_likelihood_and_that_of_few_lies_between_
 
 
 @pytest.mark.parametrize("draws", [1, 5])
-def test_the_encoders_gradient_is_that_of_the_loss_on_average(draws):
-    """By finite differences of the loss with the same noise: of the posterior's mean and log variance."""
+def test_the_encoders_mean_gradient_is_that_of_the_loss(draws):
+    """Compares with finite differences by the posterior's mean and log variance, same noise."""
     model, x, _ = linear(draws)
     bias, many = model.encoder.layers[-1].bias, np.repeat(x, 4000, 0)
     with tf.GradientTape() as tape:
         value = loss(model, many)
-    slope, middle = tape.gradient(value, bias.value).numpy(), bias.numpy()
-    for place in range(4):
-        sides = []
+    gradient, start = tape.gradient(value, bias.value).numpy(), bias.numpy()
+    for index in range(4):
+        losses = []
         for step in (0.05, -0.05):
-            bias.assign(middle + step * np.eye(4, dtype=np.float32)[place])
-            sides.append(float(loss(model, many)))
-        assert slope[place] == pytest.approx((sides[0] - sides[1]) / 0.1, abs=0.05)
+            bias.assign(start + step * np.eye(4, dtype=np.float32)[index])
+            losses.append(float(loss(model, many)))
+        assert gradient[index] == pytest.approx((losses[0] - losses[1]) / 0.1, abs=0.05)
 
 
-def test_gated_layers_are_products_with_a_sigmoid():
-    model = likelihood.gated_layers("side", (3, 4, 2), None)
+def test_gated_layers_multiply_with_a_sigmoid():
+    model = likelihood.gated_layers("name", (3, 4, 2), None)
     inner, outer = (layer for layer in model.layers if layer.weights)
-    kernel, last = (
-        np.random.default_rng(k).standard_normal(s) for k, s in enumerate([(3, 8), (4, 2)])
-    )
+    shapes = (3, 8), (4, 2), (5, 3)
+    kernel, last, x = (np.random.default_rng(k).standard_normal(s) for k, s in enumerate(shapes))
     inner.set_weights([kernel, np.arange(8)])
     outer.set_weights([last, np.ones(2)])
-    x = np.random.default_rng(2).standard_normal((5, 3))
     values, gate = np.split(x @ kernel + np.arange(8), 2, axis=1)
     expected = values * scipy.special.expit(gate) @ last + 1
     np.testing.assert_allclose(model(x.astype(np.float32)), expected, rtol=1e-4)
+
+
+def test_a_model_is_trained_once_and_then_loaded(tmp_path, monkeypatch):
+    sizes = {"hidden": (4,), "gated": False, "latent": 2, "components": 2}
+    options = {"iters": 2, "finish": 1, "batch_size": 3, "learning_rate": 0.01}
+    settings = argparse.Namespace(results=tmp_path, **sizes, **options)
+    images = np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8)
+    model, minutes = likelihood.fitted(settings, "DVAE, block 20%", 1, images)
+    assert model.draws == 1
+    monkeypatch.setattr(likelihood, "fit", None)  # must not be called again
+    again, same_minutes = likelihood.fitted(settings, "DVAE, block 20%", 1, images)
+    assert minutes == same_minutes
+    for ours, theirs in zip(model.get_weights(), again.get_weights()):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_table_averages_over_seeds(tmp_path):
+    one = {"model": "VAE", "network": "784-2-2, 1", "iters": 3, "finish": 0, "batch_size": 4}
+    one |= {"learning_rate": 0.01, "samples": 5, "digits": 6, "seed": 0, "minutes": 1}
+    for seed, nll in enumerate((90.0, 92.0)):
+        scores = {"seed": seed, "nll": nll, "train_nll": 80.0, "negative_elbo": 95.0}
+        (tmp_path / f"{seed}.json").write_text(json.dumps(one | scores))
+    assert likelihood.table(tmp_path).splitlines()[2] == (
+        "| VAE (5 samples, 6 digits) | 784-2-2, 1 | 3 + 0 of 4 at 0.01 | 91.00 ± 1.00 | 80.00 "
+        "| 95.00 | 1.00 | 90.00, 92.00 |"
+    )

@@ -1,7 +1,9 @@
-"""Models of sounds without TensorFlow, and files of earlier scripts; tests/test_models.py has more that is refused."""
+"""Model files: saving, loading, files of earlier scripts, and files that are refused."""
 
+import base64
 import io
 import json
+import marshal
 import re
 import zipfile
 
@@ -9,9 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
+from files import model_file
 from files.model_file import knows_sounds, load_model, load_restorer
 from harness import UserError
-from models import DVAE
+from models import DVAE, keras
 
 SOUNDS = {"experiment": "sound", "sample_rate": 16000}
 
@@ -187,3 +190,164 @@ def test_what_keras_refuses_is_refused_without_it_in_the_same_words(tmp_path, ow
             load(path)
         said.append(re.sub(r"dense\w*", "", str(caught.value)))  # Keras counts layers on
     assert said[0] == said[1] and len(said[0].splitlines()) == 1
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_a_loaded_model_equals_the_saved_one(tmp_path, likelihood):
+    keras.utils.set_random_seed(3)
+    metadata = {"experiment": "test", "shape": [3, 4]}
+    model = DVAE(12, likelihood, hidden=(7, 5), latent=3, components=9, metadata=metadata)
+    model.prior_logits.assign(normal(9))
+    if likelihood == "gaussian":
+        model.log_std.assign(-1.5)
+    model.save(tmp_path / "model.keras")
+    again = load_model(tmp_path)
+    x = normal(4, 12)
+    np.testing.assert_array_equal(model.reconstruct(x), again.reconstruct(x))
+    np.testing.assert_array_equal(model.generate(5, (1, 2)), again.generate(5, (1, 2)))
+    assert again.get_config() == model.get_config()
+    assert len(again.weights) == len(model.weights)
+    for ours, theirs in zip(model.weights, again.weights):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_other_files_are_refused_in_one_line(tmp_path):
+    for name, content in {"empty.keras": b"", "text.keras": b"hello"}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=name):
+            load_model(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=r"missing\.keras"):
+        load_model(tmp_path / "missing.keras")
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
+    with pytest.raises(UserError, match=r"other\.keras: a Keras model, but not"):
+        load_model(tmp_path / "other.keras")
+
+
+def write_members(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def serialized(name, module, registered_name=None, **config):
+    """Return an object's configuration as Keras saves it."""
+    own = {"module": module, "registered_name": registered_name}
+    return {"class_name": name, **own, "config": config}
+
+
+def test_a_file_of_a_stranger_runs_no_code(tmp_path, monkeypatch):
+    ran, path = tmp_path / "ran", tmp_path / "model.keras"
+    (tmp_path / "strangers.py").write_text(f"open({str(ran)!r}, 'w')\nclass DVAE: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    function = compile(f"(lambda x: open({str(ran)!r}, 'w'))", "", "eval").co_consts[0]
+    code = base64.b64encode(marshal.dumps(function)).decode()
+    code = {"class_name": "__lambda__", "config": {"code": code}}
+    layer = serialized("Lambda", "keras.layers", function=code)
+    name, metadata = "denoising_vae>DVAE", {"experiment": "sound", "layer": layer}
+    imported = serialized("DVAE", "strangers", name)
+    sizes = {"input_size": imported, "hidden": [layer], "latent": 2}
+    for config in (
+        layer,
+        serialized("Sequential", "keras", layers=[layer]),
+        imported,
+        serialized("DVAE", "strangers", "strangers>DVAE", metadata=metadata),
+        serialized("DVAE", "strangers", name, metadata=metadata, **sizes),
+    ):
+        content = {"config.json": json.dumps(config), "model.weights.h5": b""}
+        write_members(path, {"metadata.json": '{"keras_version": "3.15.0"}', **content})
+        with pytest.raises(UserError, match=r"model\.keras: "):
+            load_model(path)
+        assert not ran.exists()
+
+
+@pytest.fixture(scope="module")
+def members(tmp_path_factory):
+    """The members of a small model's file: {name: bytes}."""
+    path = tmp_path_factory.mktemp("members") / "model.keras"
+    metadata = {"experiment": "sound"}
+    DVAE(12, "gaussian", hidden=(7, 5), latent=3, components=2, metadata=metadata).save(path)
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def hdf5(**values):
+    """Return an HDF5 file with these values, and with a vast empty data set if there are none."""
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        for name, value in values.items():
+            file[name] = value
+        if not values:
+            file.create_dataset("vast", shape=(10**12,), chunks=(1024,), dtype="f4")
+    return content.getvalue()
+
+
+def assert_refused(path, words):
+    with pytest.raises(UserError, match=rf"model\.keras: .*({words})") as refused:
+        load_model(path)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"hidden": [7, 6]}, "could not be loaded"),
+        ({"input_size": 10**12}, "layers of"),
+        ({"latent": 10**400}, "layers of"),
+        ({"hidden": [1] * 10**5}, "layers of"),
+        ({"hidden": [-7, 5]}, "layers of"),
+        ({"hidden": "75"}, "layers of"),
+        ({"likelihood": "poisson"}, "likelihood"),
+        ({"components": 10**9}, "layers of"),
+        ({"metadata": {"experiment": "sound", "format": 3}}, "newer version"),
+        ({"metadata": {"experiment": "sound", "format": 1}}, "older version"),
+        ({"metadata": {"experiment": "sound", "format": "two"}}, "not a model"),
+        ({"metadata": {"shape": [3, 4]}}, "not one that these scripts"),
+    ],
+)
+def test_a_wrong_configuration_is_refused(tmp_path, members, changes, words):
+    path = tmp_path / "model.keras"
+    write_members(path, members)
+    assert load_model(path).hidden == (7, 5)
+    config = json.loads(members["config.json"])
+    config["config"] |= changes
+    write_members(path, {**members, "config.json": json.dumps(config)})
+    assert_refused(path, words)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"model.weights.h5": hdf5()}, "vast is not in the file"),
+        ({"model.weights.h5": hdf5(vars=h5py.ExternalLink("/etc/hosts", "x"))}, "not in the"),
+        ({"model.weights.h5": hdf5(vars=h5py.SoftLink("/encoder"))}, "not in the file"),
+        ({"model.weights.h5": hdf5(vars=np.zeros(3))}, "not a model"),
+        ({"model.weights.h5": None}, "not a model"),
+        ({"config.json": "[" * 10**5}, "not a model"),
+    ],
+    ids=["vast", "external link", "soft link", "shape", "missing", "nested"],
+)
+def test_a_wrong_member_is_refused(tmp_path, members, changes, words):
+    changed = {name: content for name, content in (members | changes).items() if content}
+    write_members(tmp_path / "model.keras", changed)
+    assert_refused(tmp_path / "model.keras", words)
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path, members, monkeypatch):
+    path = tmp_path / "model.keras"
+    monkeypatch.setattr(model_file, "LARGEST_FILE", 10**6)
+    write_members(path, {**members, "model.weights.h5": bytes(2 * 10**6)})
+    with pytest.raises(UserError, match="unpacked"):
+        load_model(path)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    path = tmp_path / "model.keras"
+    model = DVAE(2, "gaussian", hidden=(), latent=1, metadata={"experiment": "sound"})
+    model.log_std.assign(np.nan)
+    model.save(path)
+    with pytest.raises(UserError, match="not finite"):
+        load_model(path)

@@ -321,7 +321,7 @@ def test_a_noisy_chopped_scale_is_restored_as_python_does(models, sound_page):
     assert np.std((corrupted - tone)[mask == 0]) == pytest.approx(audio_utils.NOISE_STD, rel=0.03)
     window = model.input_size
     theirs = inference.restore_long(
-        corrupted, mask, model.reconstruct, window, window // inference.HOPS_A_WINDOW
+        corrupted, mask, model.reconstruct, window, window // inference.HOPS_PER_WINDOW
     )
     snr = [audio_utils.snr_db(tone, estimate) for estimate in (ours, theirs, corrupted)]
     assert snr[0] == pytest.approx(snr[1], abs=0.2) and snr[0] > snr[2] + 3

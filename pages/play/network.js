@@ -121,7 +121,7 @@ function neighbourhoodSums(values, width) {
   return sums;
 }
 
-/** How far to trust each sample of a window's output, as `_trust` of inference.py: by its residual where observed, of
+/** How far to trust each sample of a window's output, as `_confidence` of inference.py: by its residual where observed, of
  * the whole window and of the neighbourhood. */
 function trustOf(input, observed, output) {
   const size = input.length, width = size >> 3, error = new Float64Array(size);
