@@ -241,14 +241,11 @@ def compared_estimates(settings, sounds, held, ours):
         corrupted=gap, long_corrupted=long_gap
     )  # baselines are told what salt-and-pepper has hit
 
-    def autoregress(windows, observed):
-        return baselines.autoregress(windows, 1 - observed)
-
     filled = fill_gaps.fill(
         held.long_corrupted, audio_utils.runs(held.long_mask), settings.sample_rate
     )
     if (filled == 0).any():  # gaps too many for it
-        filled = restored(settings, held, autoregress, hops=2)
+        filled = baselines.autoregress_long(held.long_corrupted, held.long_mask, settings.window)
     methods = {
         "chopped input": chopped,
         "linear interpolation": (
@@ -256,7 +253,7 @@ def compared_estimates(settings, sounds, held, ours):
             baselines.interpolate(held.long_corrupted[None], held.long_mask[None])[0],
         ),
         f"autoregression (windows: first {AUTOREGRESSED})": (
-            autoregress(held.corrupted[:AUTOREGRESSED], 1 - held.mask[:AUTOREGRESSED]),
+            baselines.autoregress(held.corrupted[:AUTOREGRESSED], held.mask[:AUTOREGRESSED]),
             filled,
         ),
     }
