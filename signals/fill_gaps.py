@@ -51,7 +51,8 @@ def fill_each(read, gaps, samples, rate):
     and memory therefore do not depend on the signal's length.
     """
     sound = _PartlyFilled(read, samples, *np.reshape(_merged(gaps), (-1, 2)).T.tolist())
-    (draft_context, draft_order), *_, (longest, _) = _contexts(rate)
+    contexts = _contexts(rate)
+    (draft_context, draft_order), longest = contexts[0], contexts[-1][0]
     drafted = oldest = 0
     for number, (first, end) in enumerate(zip(sound.starts, sound.ends)):
         reach = longest + draft_order + 2 * (end - first)
