@@ -1,12 +1,13 @@
-"""Noisy, chopped recordings restored: `denoise.py`, the strong classic that is told the noise, spectral gating.
+"""Restore noisy, chopped recordings: `denoise.py`, a classic with known noise, spectral gating.
 
     python sound_dvae.py --data FOLDER --noise 0.3 --out RUN
     python benchmarks/noisy.py RUN FOLDER ... [--hiss FILE]
 
-Of each folder, which is what a run has learned from or another, the long sound that such a run holds out gets noise,
-white and pink (and a recorded hiss), and then a gap in every window, a fifth of it. SNR in dB against the recording:
-everything / inside the gaps. The classic is autoregression in blocks, as long as is best for each row, or a gap at a
-time; then a Wiener filter. A run of the built-in notes takes no folder: their scale, with its own noise.
+Each folder is one that a run was trained on, or another. Its long sound is the one that such a run
+holds out. It gets noise (white, pink or a recorded hiss), then a gap of 20% in every window. Each
+cell is the SNR in dB against the recording: everything / inside the gaps. The classic is
+autoregression, in blocks of the length that is best for each row or one gap at a time, and then a
+Wiener filter. For a run of the built-in notes give no folder: it uses their scale with its noise.
 """
 
 import argparse
@@ -22,63 +23,50 @@ import soundfile
 import audio_utils
 import corrupt
 from audio_utils import snr_db
-from baselines import autoregress, interpolate
+from baselines import autoregress_long, interpolate
 from files import sound_files
 from files.model_file import load_restorer
 from files.restore_sound import restore_sound
 from harness.quiet_tensorflow import tf
 from signals import fill_gaps, noise
 
-LEVELS_DB, SECONDS, PEAK = (20, 15, 10, 5), 8.0, 0.7
-BLOCKS = (1024, 2048, 4096)
+LEVELS_DB = 20, 15, 10, 5  # SNR of the noisy recordings
+SECONDS = 8.0  # of each recording
+PEAK = 0.7  # of the file that denoise.py reads, so that nothing clips
+BLOCKS = 1024, 2048, 4096  # samples, of autoregression
 
 
-def coloured(kind, samples, rate, hiss):
+def colored(kind, samples, rate, hiss):
     """Noise of RMS 1: (samples,)."""
     if kind == "hiss":
         found = np.concatenate(list(sound_files.decode(hiss, rate)))
         return np.resize(found, samples) / found.std()
     white = np.random.default_rng(1).standard_normal(samples)
     if kind == "pink":
-        spectrum, frequency = np.fft.rfft(white), np.fft.rfftfreq(samples, 1 / rate)
-        white = np.fft.irfft(
-            spectrum * np.where(frequency > 20, np.maximum(frequency, 20) ** -0.5, 0), samples
-        )
+        frequency = np.fft.rfftfreq(samples, 1 / rate)
+        gain = np.where(frequency > 20, np.maximum(frequency, 20) ** -0.5, 0)
+        white = np.fft.irfft(np.fft.rfft(white) * gain, samples)
     return white / white.std()
 
 
 def by_model(model, chopped, mask, rate):
-    """What `denoise.py` makes of it: (T,)."""
+    """Restore a sound with `denoise.py`: (T,) -> (T,)."""
     with tempfile.TemporaryDirectory() as folder:
         source, result, labels = (Path(folder) / name for name in ("a.wav", "b.wav", "gaps"))
         gain = PEAK / np.abs(chopped).max()
         soundfile.write(source, gain * chopped, rate, subtype="DOUBLE")
-        labels.write_text(
-            "".join(
-                f"{first / rate:.7f} {end / rate:.7f}\n" for first, end in audio_utils.runs(mask)
-            )
-        )
+        gaps = audio_utils.runs(mask)
+        labels.write_text("".join(f"{first / rate:.7f} {end / rate:.7f}\n" for first, end in gaps))
         restore_sound(model, source, result, labels)
         return soundfile.read(result)[0] / gain
 
 
-def in_blocks(chopped, mask, block):
-    return restore_long(
-        chopped,
-        mask,
-        lambda windows, observed: autoregress(windows, 1 - observed),
-        block,
-        block // 2,
-    )
-
-
 def estimates(model, clean, noisy, chopped, mask, rate):
-    """{method: (T,)}; those in a tuple count as one, the best."""
+    """Yield method and estimate (T,), or a tuple of estimates of which the best counts."""
     frames = noise.transform(rate)
-    power = np.median(np.abs(frames.stft(noisy - clean)) ** 2, axis=1) / np.log(
-        2
-    )  # of exponentially distributed ones
-    filled = tuple(in_blocks(chopped, mask, block) for block in BLOCKS)
+    # The median of exponentially distributed powers is log 2 times their mean.
+    power = np.median(np.abs(frames.stft(noisy - clean)) ** 2, axis=1) / np.log(2)
+    filled = tuple(autoregress_long(chopped, mask, block) for block in BLOCKS)
     gap_by_gap = fill_gaps.fill(chopped, audio_utils.runs(mask), rate)
     yield "chopped", chopped
     yield "linear interpolation", interpolate(chopped[None], mask[None])[0]
@@ -96,7 +84,7 @@ def estimates(model, clean, noisy, chopped, mask, rate):
 
 
 def row(model, clean, noisy, rate):
-    """{method: "everything / gaps"}, dB."""
+    """Scores of all methods: {method: "everything / gaps"}, dB."""
     cut = tf.constant(audio_utils.cut(noisy, model.input_size), tf.float32)
     chopped, mask = (part.numpy().ravel()[: clean.size] for part in corrupt.block(cut, 0.2, (0, 1)))
     missing, scores = mask == 1, {}
@@ -110,7 +98,7 @@ def row(model, clean, noisy, rate):
 
 
 def sounds(model, folders):
-    """Name, clean sound, and noise of its own or None."""
+    """Yield name, clean sound, and the same with its own noise or None."""
     rate, window = model.metadata["sample_rate"], model.input_size
     if not folders:
         notes = model.metadata["notes"]
@@ -122,30 +110,33 @@ def sounds(model, folders):
             yield Path(folder).name, np.array(found.long_sound), None
 
 
+def noisy_sounds(name, clean, own, rate, hiss):
+    """Name and noisy sound for each kind and level of noise, or with its own: {name: (T,)}."""
+    if own is not None:
+        return {f"{name}, its own noise": own}
+    rms, found = np.sqrt(np.mean(clean**2)), {}
+    for kind in ["white", "pink"] + ["hiss"] * bool(hiss):
+        added = rms * colored(kind, clean.size, rate, hiss)
+        for level in LEVELS_DB:
+            found[f"{name}, {kind} {level} dB"] = clean + 10 ** (-level / 20) * added
+    return found
+
+
 def main():
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("model", type=Path)
     flags.add_argument("folders", nargs="*")
-    flags.add_argument("--hiss", help="a recording of nothing but noise")
+    flags.add_argument("--hiss", help="a recording that holds only noise")
     settings = flags.parse_args()
     model = load_restorer(settings.model)
     rate, head = model.metadata["sample_rate"], None
-    kinds = ["white", "pink"] + ["hiss"] * bool(settings.hiss)
     for name, clean, own in sounds(model, settings.folders):
-        rms = np.sqrt(np.mean(clean**2))
-        noisy = {f"{name}, its own noise": own} if own is not None else {}
-        for kind in kinds if own is None else ():
-            found = coloured(kind, clean.size, rate, settings.hiss)
-            noisy |= {
-                f"{name}, {kind} {level} dB": clean + rms * 10 ** (-level / 20) * found
-                for level in LEVELS_DB
-            }
-        for what, sound in noisy.items():
-            scores = row(model, clean, sound, rate)
+        for title, noisy in noisy_sounds(name, clean, own, rate, settings.hiss).items():
+            scores = row(model, clean, noisy, rate)
             if head is None:
                 head = list(scores)
                 print(f"| | {' | '.join(head)} |\n|---{'|---' * len(head)}|")
-            print(f"| {what} | {' | '.join(scores[method] for method in head)} |", flush=True)
+            print(f"| {title} | {' | '.join(scores[method] for method in head)} |", flush=True)
 
 
 if __name__ == "__main__":

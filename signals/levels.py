@@ -1,42 +1,40 @@
-"""A sound's offset and loudness over time, estimated from what is observed, for a network to hear it as in training."""
+"""Offset and level of a sound over time, to show it to a network as in training.
+
+Both are estimated from the observed samples.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # its parts load when first used: --help needs none of them
+import scipy  # lazy: its parts load at first use, so that --help needs none of them
 
 from files.sound_files import SILENCE_DB
 
 PIECES_A_WINDOW = 8
 PIECES_A_BLOCK = 8192  # read at once
-OFFSET_WINDOWS = (
-    8  # an offset is the mean over so many, Hann-weighted: any note is many periods long in them
-)
-SURE = 3.0  # standard errors: an offset as small counts as none
-STEADY_DB = 0.7  # as far as a tone in noise strays within its windows: loudness that changes less does not change
-RIGHT_DB = 0.1  # a level so near to that of training needs no correction
-FLOOR = (
-    1.25,
-    1.5,
-)  # power over the noise's: below is a rest, and gets no gain of its own; above is sound
+OFFSET_WINDOWS = 8  # windows in the Hann-weighted mean of an offset: many periods of any note
+SURE = 3.0  # standard errors; a smaller offset counts as none
+STEADY_DB = 0.7  # variation of a steady tone in noise; smaller changes of level are ignored
+RIGHT_DB = 0.1  # tolerance: a level this close to that of training is not corrected
+FLOOR = (1.25, 1.5)  # power relative to the noise: rests are below, sounds above
 SMOOTH = np.ones(5)  # pieces over which the gain changes
-MOST_DB = 60.0  # of gain
-LISTENED = 256  # windows from which the noise and the tone's level are estimated
-ROUNDS = 3  # in which they settle
-EXPLAINED = 0.9  # of the best windows' correlation with what the network makes of them: those count
+MOST_DB = 60.0  # of gain, at most
+LISTENED = 256  # windows for the estimates of the noise and of the tone's level
+ROUNDS = 3  # of these estimates, until they settle
+EXPLAINED = 0.9  # of the best windows' correlation with the network's output; others are ignored
 
 
 @dataclass(frozen=True)
 class Levels:
-    """What is taken out of a sound, and put back: constant over `piece` samples, between whose centres it is a line."""
+    """Offset and gain over time: one value per piece, linearly interpolated between centers."""
 
-    piece: int
+    piece: int  # samples
     offsets: np.ndarray  # (P,)
-    gains_db: np.ndarray  # (P,), relative to full scale of the network
-    correction: float  # what the network's output is to be multiplied by
+    gains_db: np.ndarray  # (P,), from the sound to the level of training
+    correction: float  # factor for the network's output
 
     def at(self, first, end):
-        """Offset and gain at the samples first to end: (end - first,) each, float32."""
+        """Offset and gain for the samples [first, end): (end - first,) each, float32."""
         low = max(0, min(first // self.piece - 1, len(self.offsets) - 1))
         part = slice(low, end // self.piece + 2)
         centres = (np.arange(low, low + len(self.offsets[part])) + 0.5) * self.piece
@@ -48,10 +46,11 @@ class Levels:
 
 
 def measure(read, samples, reconstruct, window, trained_rms):
-    """The levels of a sound of so many samples. read(first, end): its samples, 0 where missing, and their mask.
+    """Measure the Levels of a sound of `samples` samples.
 
-    reconstruct(corrupted, observed) maps windows to windows, all (B, window), float32. What the sound is brought to is the level that its
-    tone had in training, whatever noise is on it: by how much of its windows the network explains.
+    read(first, end): its samples, 0 where missing, and their mask. reconstruct(corrupted, observed)
+    maps windows to windows, all (B, window), float32. The gain brings the tone, without its noise,
+    to the level of training: it depends on how much of each window the network explains.
     """
     piece = max(1, window // PIECES_A_WINDOW)
     count, total, energy = _pieces(read, samples, piece)
@@ -63,10 +62,7 @@ def measure(read, samples, reconstruct, window, trained_rms):
     file_db = 20 * np.log10(trained_rms) - 10 * np.log10(energy[loud].sum() / count[loud].sum())
     power, wide_power = _powers(count, energy)
     quieter_db = _quieter_db(power, energy, loud)
-    heard_db, noise = (
-        0.0,
-        0.0,
-    )  # by how much the tone is too quiet for the network; the noise's power
+    heard_db = noise = 0.0  # gain that the tone lacks, and the power of the noise
     for turn in range(ROUNDS):
         low, high = FLOOR
         sounding = np.clip(
@@ -84,7 +80,7 @@ def measure(read, samples, reconstruct, window, trained_rms):
 
 
 def _pieces(read, samples, piece):
-    """Of each piece of a sound how many samples are observed, their sum and their energy: (P,), (P,), (P,)."""
+    """Number of observed samples, their sum and their energy in each piece: three times (P,)."""
     found = []
     for first in range(0, samples, PIECES_A_BLOCK * piece):
         end = min(first + PIECES_A_BLOCK * piece, samples)
@@ -105,13 +101,13 @@ def _pieces(read, samples, piece):
 
 
 def _beyond(values, least):
-    """Values far from 0 as they are, those below `least` as 0, with a smooth transition."""
+    """Set values below `least` to 0 and keep large ones, with a smooth transition."""
     size = np.maximum(np.abs(values), 1e-30)
     return values * np.maximum(0, 1 - (least / size) ** 2)
 
 
 def _offsets(count, total, energy):
-    """The offset of each piece, as far as there surely is one: that of the whole, and how it drifts. (P,)."""
+    """Offset of each piece where it is significant, the sound's mean plus its drift: (P,)."""
     observed = max(count.sum(), 1)
     whole = total.sum() / observed
     variance = max(energy.sum() / observed - whole**2, 0)
@@ -129,7 +125,7 @@ def _offsets(count, total, energy):
 
 
 def _powers(count, energy):
-    """Power around each piece, 0 where unknown: the most among its neighbours, and over a window. (P,), (P,)."""
+    """Greatest power near each piece, 0 if unknown, and mean over a window: (P,), (P,)."""
     near, power = (
         scipy.ndimage.convolve1d(values, np.ones(3), mode="constant") for values in (count, energy)
     )
@@ -141,18 +137,17 @@ def _powers(count, energy):
 
 
 def _quieter_db(power, energy, loud):
-    """By how much each piece is quieter than the sound mostly is, dB: (P,)."""
+    """Gain that brings each piece to the sound's usual level, in dB: (P,)."""
     level_db = 10 * np.log10(np.maximum(power, 1e-30))
     order = np.argsort(level_db[loud])
-    share = np.cumsum(energy[loud][order])
-    usual_db = level_db[loud][order][
-        np.searchsorted(share, share[-1] / 2)
-    ]  # half of the energy is quieter
+    energies = np.cumsum(energy[loud][order])
+    half = np.searchsorted(energies, energies[-1] / 2)  # half of the energy is quieter
+    usual_db = level_db[loud][order][half]
     return _beyond(np.clip(usual_db - level_db, -MOST_DB, MOST_DB), STEADY_DB)
 
 
 def _listen(read, samples, reconstruct, window, levels):
-    """What windows all over the sound tell: the tone's level relative to the network's, dB, and the noise's power."""
+    """Level of the tone relative to the network's, in dB, and power of the noise, from some windows."""
     starts = np.unique(np.linspace(0, samples - window, LISTENED).astype(int))
     shown, observed, gains = [], [], []
     for start in starts:

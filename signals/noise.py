@@ -1,175 +1,173 @@
-"""Noisy, chopped sounds: the noise's spectrum, estimated, and the posterior mean of what sounds beneath it.
+"""Steady noise in chopped recordings: its power spectrum, and the posterior mean of the sound.
 
-A network's reconstruction says where a sound is and what belongs in its gaps; the phases of what is observed carry what
-the bottleneck loses. Together they are ahead of both.
+A network's reconstruction shows where a sound is and what is missing in its gaps. The phases of the
+observed samples hold what the bottleneck loses. Both together beat either alone.
 """
 
 import numpy as np
-import scipy  # its parts load when first used: --help needs none of them
+import scipy  # lazy: its parts load at first use, so that --help needs none of them
 
 from audio_utils import runs
-from signals import fill_gaps
+from files.gaps import inside
+from signals.fill_gaps import fill, mixture_weights
 
-FRAME_SECONDS, FRAMES_A_SAMPLE = 0.128, 4  # of the spectra; as many lie over each sample
-QUIET = 0.1  # of the frames: in as many a frequency holds noise alone
-NEIGHBOURS = 31  # frequencies of which the median counts: fewer than these belong to partials that never rest
-LEAST_OBSERVED = 0.3  # of a frame, for it to tell of the noise
-SURELY_SOUND = 12  # times the noise's power: noise itself is as strong once in exp(12)
-SOUND_ENOUGH = (
-    3  # the same for what a gap is continued from: rather noise than partials that are lacking
-)
-NO_NOISE_DB = (
-    -30.0
-)  # below the sound: less is not told from what a network does not draw of a clean recording
-TRIALS, TRIAL_ROOM = (
-    16,
-    16,
-)  # gaps in which ways to fill others are compared; so many times their length apart
-SHARPNESS = 2  # the power of their errors that shares are the inverse of
+FRAME_SECONDS = 0.128  # of the spectra
+FRAMES_PER_SAMPLE = 4  # how many frames overlap at each sample
+QUIET_QUANTILE = 0.1  # of the frames; this many hold only noise at a given frequency
+SMOOTHED_BINS = 31  # of the median over frequency: wider than the partials of a steady tone
+MIN_FRACTION_OBSERVED = 0.3  # of a frame that counts in the noise's estimate
+SURE_EXCESS = 12  # times the noise's power; noise exceeds it with probability exp(-12)
+LIKELY_EXCESS = 3  # before gaps are filled: keeping some noise is better than losing partials
+NO_NOISE_DB = -30.0  # relative to the sound; less may be detail that the network leaves out
+ARTIFICIAL_GAPS = 16  # at most, for the mixture weights
+ARTIFICIAL_SPACING = 16  # gap lengths from one artificial gap to the next, at least
+SHARPNESS = 2  # power of the inverse error in the mixture of candidates
 
 
 def transform(rate):
-    """The short-time Fourier transform, Hann frames of FRAME_SECONDS at `rate` Hz: a scipy.signal.ShortTimeFFT."""
-    hop = max(1, round(FRAME_SECONDS * rate / FRAMES_A_SAMPLE))
-    return scipy.signal.ShortTimeFFT(
-        scipy.signal.windows.hann(hop * FRAMES_A_SAMPLE, sym=False), hop, rate
-    )
+    """Short-time Fourier transform with Hann frames at `rate` Hz: a scipy.signal.ShortTimeFFT."""
+    hop = max(1, round(FRAME_SECONDS * rate / FRAMES_PER_SAMPLE))
+    taper = scipy.signal.windows.hann(hop * FRAMES_PER_SAMPLE, sym=False)
+    return scipy.signal.ShortTimeFFT(taper, hop, rate)
 
 
-def quiet_power(frames, observed, drawn, mask):
-    """What each frequency of each frame holds at most of noise: (F, K); nan for frames that are mostly missing.
+def quiet_power(frames, observed, reconstruction, mask):
+    """Upper bound on the noise's power per frequency and frame: (F, K); nan if mostly missing.
 
-    frames: of `transform`. observed, drawn, mask (T,): the sound with noise, the network's reconstruction, 1 where
-    missing. The lesser of the power itself and that of what the network leaves, as of a frame observed as a whole.
+    frames: from `transform`. observed, reconstruction, mask (T,): the noisy sound, the network's
+    output, 1 where missing. The bound is the smaller of the power of the sound and that of the
+    network's residual. Both are scaled up to a frame without gaps.
     """
     square = frames.win**2 / np.sum(frames.win**2)
-    weights = scipy.signal.ShortTimeFFT(square, frames.hop, frames.fs)
-    share = weights.stft(1.0 - mask)[
-        0
-    ].real  # the zero frequency: the observed part of each frame's energy
-    whole = (mask == 0) * observed
-    power = np.minimum(
-        *(np.abs(frames.stft(part)) ** 2 for part in (whole, whole - (mask == 0) * drawn))
-    )
-    return np.where(share >= LEAST_OBSERVED, power / np.maximum(share, LEAST_OBSERVED), np.nan)
+    energy = scipy.signal.ShortTimeFFT(square, frames.hop, frames.fs)
+    fraction = energy.stft(1.0 - mask)[0].real  # at frequency 0: observed part of the window
+    sound = (mask == 0) * observed
+    residual = sound - (mask == 0) * reconstruction
+    power = np.minimum(*(np.abs(frames.stft(part)) ** 2 for part in (sound, residual)))
+    scaled = power / np.maximum(fraction, MIN_FRACTION_OBSERVED)
+    return np.where(fraction >= MIN_FRACTION_OBSERVED, scaled, np.nan)
 
 
 def noise_power(quiet):
-    """The power of stationary noise in a frame at each frequency: (F, K) of `quiet_power` -> (F,).
+    """Power of stationary noise per frame at each frequency: (F, K) of `quiet_power` -> (F,).
 
-    Noise has an exponentially distributed power, whose QUIET quantile is -log(1 - QUIET) of its mean. What partials
-    that never rest add to it goes with the median over neighbouring frequencies.
+    The power of noise is exponentially distributed: its quantile q is -log(1 - q) times its mean.
+    The median over neighboring frequencies removes partials that sound all the time.
     """
     known = quiet[:, ~np.isnan(quiet).all(0)]
     if not known.size:
         return np.zeros(len(quiet))
-    power = np.quantile(known, QUIET, axis=1) / -np.log1p(-QUIET)
-    return scipy.ndimage.median_filter(power, NEIGHBOURS, mode="mirror")
+    power = np.quantile(known, QUIET_QUANTILE, axis=1) / -np.log1p(-QUIET_QUANTILE)
+    return scipy.ndimage.median_filter(power, SMOOTHED_BINS, mode="mirror")
 
 
 def below_db(noise, sound, frames):
-    """Level of noise of this power (F,) in a frame of `transform`, relative to that of the sound (T,), dB."""
+    """Level of noise of power (F,) per frame of `transform`, relative to a sound (T,), in dB."""
     power = noise[0] + noise[-1] + 2 * noise[1:-1].sum()
-    return 10 * np.log10(
-        max(power, 1e-20) / (frames.m_num * np.sum(frames.win**2) * max(np.mean(sound**2), 1e-20))
-    )
+    scale = frames.m_num * np.sum(frames.win**2)
+    return 10 * np.log10(max(power, 1e-20) / (scale * max(np.mean(sound**2), 1e-20)))
 
 
-def estimated(frames, observed, mask, drawn):
-    """The power of a sound's noise (F,), 0 if it is next to nothing, and its level relative to the sound, dB.
+def estimated(frames, observed, mask, reconstruction):
+    """Power of a sound's noise (F,), 0 below NO_NOISE_DB, and its level relative to the sound, dB.
 
-    frames: of `transform`. observed, mask, drawn (T,): the sound, 1 where missing, the network's reconstruction.
+    Arguments as for `quiet_power`.
     """
-    power = noise_power(quiet_power(frames, observed, drawn, mask))
+    power = noise_power(quiet_power(frames, observed, reconstruction, mask))
     level_db = below_db(power, observed[mask == 0], frames)
     return power if level_db > NO_NOISE_DB else np.zeros_like(power), level_db
 
 
-def wiener(frames, sound, drawn, noise, sure=SURELY_SOUND):
-    """The posterior mean of a sound under noise of known power (F,), each frequency and time by itself: (T,) -> (T,).
+def wiener(frames, sound, reconstruction, noise, sure=SURE_EXCESS):
+    """Posterior mean of a sound in noise of known power (F,): (T,) -> (T,).
 
-    Wiener's gain S / (S + noise), the sound's power S being that of the network's reconstruction, `drawn` (T,); where
-    what is observed has `sure` times the noise's power, at least what it has beyond the noise's.
+    Wiener's gain S / (S + noise) for each frequency and frame. S is the power of the network's
+    reconstruction (T,). Where the sound has more than `sure` times the noise's power in excess of
+    it, S is at least this excess.
     """
-    found, power = frames.stft(sound), np.abs(frames.stft(drawn)) ** 2
+    spectrum = frames.stft(sound)
+    power = np.abs(frames.stft(reconstruction)) ** 2
     noise = np.maximum(noise, 1e-20)[:, None]
-    excess = np.abs(found) ** 2 - noise
+    excess = np.abs(spectrum) ** 2 - noise
     power = np.where(excess > sure * noise, np.maximum(power, excess), power)
-    return frames.istft(found * (power / (power + noise)), k1=len(sound))
+    return frames.istft(spectrum * (power / (power + noise)), k1=len(sound))
 
 
 def classic_wiener(frames, sound, noise):
-    """The same without a network: the gain is 1 - 2 noise / |F|^2, at least 0, F being what is heard: (T,) -> (T,)."""
-    found = frames.stft(sound)
-    ratio = noise[:, None] / np.maximum(np.abs(found) ** 2, 1e-20)
-    return frames.istft(found * np.maximum(0, 1 - 2 * ratio), k1=len(sound))
+    """Wiener filter without a network: (T,) -> (T,).
+
+    The gain is 1 - 2 noise / |F|^2, at least 0, with the noisy spectrum F and noise power (F,).
+    """
+    spectrum = frames.stft(sound)
+    ratio = noise[:, None] / np.maximum(np.abs(spectrum) ** 2, 1e-20)
+    return frames.istft(spectrum * np.maximum(0, 1 - 2 * ratio), k1=len(sound))
 
 
-def candidates(frames, observed, mask, drawn, noise):
-    """Three ways to fill the gaps of a sound, of which most of the noise is taken out before: (3, M) at M samples.
+def candidates(frames, observed, mask, reconstruction, noise):
+    """Three estimates of the M missing samples, after a first noise reduction: (3, M).
 
-    As autoregressive processes would continue it; the network's reconstruction; and that with what it leaves continued.
+    The sound continued by autoregression; the network's reconstruction; the reconstruction plus
+    its residual, continued by autoregression.
     """
     missing = mask == 1
-    sound = np.where(missing, drawn, observed)
+    drawn = reconstruction[missing]
+    sound = np.where(missing, reconstruction, observed)
     if noise.any():
-        sound = wiener(frames, sound, drawn, noise, SOUND_ENOUGH)
+        sound = wiener(frames, sound, reconstruction, noise, LIKELY_EXCESS)
     rate, gaps = round(frames.fs), runs(mask)
-    alone, rest = (fill_gaps.fill(part, gaps, rate)[missing] for part in (sound, sound - drawn))
-    alone = np.where(
-        alone == 0, drawn[missing], alone
-    )  # gaps too long or too many for it are left at 0
-    return np.stack([alone, drawn[missing], drawn[missing] + rest])
+    parts = sound, sound - reconstruction
+    continued, residual = (fill(part, gaps, rate)[missing] for part in parts)
+    continued = np.where(continued == 0, drawn, continued)  # gaps that `fill` cannot fill
+    return np.stack([continued, drawn, drawn + residual])
 
 
-def mixture_weights(ways, truth):
-    """What each of some estimates (W, M) deserves of their mixture, by how near the truth (M,) it is: (W,), sum 1."""
-    errors = np.maximum(((ways - truth) ** 2).mean(1), 1e-20)
-    weights = (errors.min() / errors) ** SHARPNESS
-    return weights / weights.sum()
+def artificial_gaps(missing, samples, size):
+    """Observed stretches to hide on purpose, evenly spread: (n, 2), n <= ARTIFICIAL_GAPS.
 
-
-def artificial_gaps(mask):
-    """A mask (T,) of gaps in what another one has as observed: as long as its own, at most TRIALS, evenly spread."""
-    gaps, trials = runs(mask), np.zeros_like(mask)
-    if not len(gaps):
-        return trials
-    usual = int(np.median(np.ptp(gaps, axis=1)))
-    rooms = np.column_stack([np.append(0, gaps[:, 1]), np.append(gaps[:, 0], mask.size)])
-    places = []  # of the middle, and how long
-    for first, end in rooms:
-        count = max(1, (end - first) // (TRIAL_ROOM * usual))
-        middles = first + (np.arange(count) + 0.5) * (end - first) / count
-        places += [(int(middle), min(usual, (end - first) // 3)) for middle in middles]
-    for number in np.unique(np.linspace(0, len(places) - 1, TRIALS).astype(int)):
-        middle, size = places[number]
-        trials[middle - size // 2 : middle - size // 2 + size] = 1
-    return trials
-
-
-def calibrate(observed, mask, rate, redraw):
-    """The power of a sound's noise (F,), its level relative to the sound, dB, and the shares (3,) of `candidates`.
-
-    observed, mask (T,). redraw(observed, mask): the network's reconstruction, (T,). What is shared out is told by gaps
-    made for trial.
+    missing: sorted stretches (m, 2) of a sound of `samples` samples. An artificial gap has `size`
+    samples, but at most a third of what is observed between two missing stretches.
     """
-    frames, drawn, trials = transform(rate), redraw(observed, mask), artificial_gaps(mask)
-    noise, level_db = estimated(frames, observed, mask, drawn)
-    if not trials.any():
+    rooms = np.column_stack([np.append(0, missing[:, 1]), np.append(missing[:, 0], samples)])
+    places = []  # middle and size
+    for first, end in rooms:
+        count = max(1, (end - first) // (ARTIFICIAL_SPACING * size))
+        middles = first + (np.arange(count) + 0.5) * (end - first) / count
+        places += [(int(middle), min(size, (end - first) // 3)) for middle in middles]
+    chosen = np.unique(np.linspace(0, len(places) - 1, ARTIFICIAL_GAPS).astype(int))
+    middles, sizes = np.array(places)[chosen].T
+    first = middles - sizes // 2
+    return np.stack([first, first + sizes], 1)[sizes > 0]
+
+
+def calibrate(observed, mask, rate, restore):
+    """Power of a sound's noise (F,), its level relative to the sound in dB, mixture weights (3,).
+
+    observed, mask (T,). restore(observed, mask): the network's reconstruction, (T,). The weights
+    of `candidates` sum to 1 and come from their errors in artificial gaps.
+    """
+    frames, reconstruction = transform(rate), restore(observed, mask)
+    noise, level_db = estimated(frames, observed, mask, reconstruction)
+    gaps, artificial = runs(mask), np.zeros(mask.size, bool)
+    if len(gaps):
+        size = int(np.median(np.ptp(gaps, axis=1)))
+        artificial = inside(artificial_gaps(gaps, mask.size, size), 0, mask.size)
+    if not artificial.any():
         return noise, level_db, np.array([0.0, 1.0, 0.0])
-    both = np.maximum(mask, trials)
-    again = redraw(np.where(both == 1, 0, observed), both)
-    found = candidates(frames, observed, both, again, noise)[:, trials[both == 1] == 1]
-    return noise, level_db, mixture_weights(found, observed[trials == 1])
+    both = np.maximum(mask, artificial)
+    reconstruction = restore(np.where(both == 1, 0, observed), both)
+    found = candidates(frames, observed, both, reconstruction, noise)[:, artificial[both == 1]]
+    errors = np.maximum(((found - observed[artificial]) ** 2).mean(1), 1e-20)
+    weights = mixture_weights(errors, SHARPNESS)
+    return noise, level_db, weights / weights.sum()
 
 
-def denoise(observed, mask, drawn, rate, noise, weights):
-    """The posterior mean of a sound with gaps and noise: observed, mask, drawn (T,) -> (T,).
+def denoise(observed, mask, reconstruction, rate, noise, weights):
+    """Posterior mean of a sound with gaps and noise: observed, mask, reconstruction (T,) -> (T,).
 
-    The gaps are filled with the mixture of `candidates` that the weights (3,) say, then noise of that power (F,), if
-    there is any, is taken out.
+    Gaps are filled with the mixture of `candidates` by `weights` (3,). Then noise of power (F,) is
+    removed, if there is any.
     """
     frames, filled = transform(rate), np.array(observed, float)
     if mask.any():
-        filled[mask == 1] = weights @ candidates(frames, observed, mask, drawn, noise)
-    return wiener(frames, filled, drawn, noise) if noise.any() else filled
+        filled[mask == 1] = weights @ candidates(frames, observed, mask, reconstruction, noise)
+    return wiener(frames, filled, reconstruction, noise) if noise.any() else filled

@@ -1,4 +1,4 @@
-"""The baselines and the oracle, against closed forms and NumPy's least squares."""
+"""Baselines and oracles, against closed forms and NumPy's least squares."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_interpolation_draws_straight_lines():
     mask = np.zeros_like(signal)
     mask[0, 3:6] = 1
     np.testing.assert_allclose(baselines.interpolate(signal * (1 - mask), mask), signal)
-    mask[0, :3] = 1  # nothing to the left: the first sample that is there
+    mask[0, :3] = 1  # at the beginning: the first observed sample
     np.testing.assert_allclose(baselines.interpolate(signal * (1 - mask), mask)[0, :6], 0.6)
 
 
@@ -34,14 +34,14 @@ def test_autoregression_continues_a_sum_of_sinusoids():
     signal = (np.sin(2 * np.pi * 500 * time) + 0.5 * np.sin(2 * np.pi * 1300 * time + 1))[None]
     mask = np.zeros_like(signal)
     mask[0, 450:500] = 1
-    mended = baselines.autoregress(signal * (1 - mask), mask)
-    np.testing.assert_array_equal(mended[mask == 0], signal[mask == 0])
-    assert snr_db(signal[mask == 1], mended[mask == 1]) > 25
+    filled = baselines.autoregress(signal * (1 - mask), mask)
+    np.testing.assert_array_equal(filled[mask == 0], signal[mask == 0])
+    assert snr_db(signal[mask == 1], filled[mask == 1]) > 25
     assert not baselines.autoregress(np.zeros((1, 64)), np.ones((1, 64))).any()
 
 
-def test_autoregression_comes_near_the_best_linear_estimate_of_a_known_process():
-    """Three resonances: the best estimate is that of a Gaussian process whose covariance is known in closed form."""
+def test_autoregression_is_close_to_the_best_linear_estimate():
+    """Three resonances; the best estimate follows from a Gaussian process's covariance."""
     poles = np.array([0.995, 0.99, 0.99]) * np.exp(1j * np.array([0.3, 0.9, 1.7]))
     coefficients = np.poly([*poles, *poles.conj()]).real
     noise = np.random.default_rng(0).standard_normal((40, 6000))
@@ -56,7 +56,16 @@ def test_autoregression_comes_near_the_best_linear_estimate_of_a_known_process()
     weights = np.linalg.solve(covariance[np.ix_(~gap, ~gap)], covariance[np.ix_(~gap, gap)])
     best = snr_db(signals[:, gap], signals[:, ~gap] @ weights)
     reached = snr_db(signals[:, gap], baselines.autoregress(signals * ~gap, mask)[:, gap])
-    assert best - 1.2 < reached < best  # 0.94 dB below it; with coefficients found once only, 1.6
+    assert best - 1.2 < reached < best  # 0.94 dB below; with one iteration, 1.6
+
+
+def test_long_autoregression_fills_a_sinusoid_in_blocks():
+    signal = np.sin(2 * np.pi * 500 * np.arange(5000) / RATE)
+    mask = np.zeros(signal.size)
+    mask[[*range(700, 750), *range(3000, 3080)]] = 1
+    filled = baselines.autoregress_long(signal * (1 - mask), mask, 1024)
+    np.testing.assert_allclose(filled[mask == 0], signal[mask == 0], atol=1e-6)
+    assert snr_db(signal[mask == 1], filled[mask == 1]) > 25
 
 
 def test_the_fit_of_the_right_note_is_numpys_least_squares(chopped_notes):
@@ -69,10 +78,10 @@ def test_the_fit_of_the_right_note_is_numpys_least_squares(chopped_notes):
         np.testing.assert_allclose(fits[row], basis @ weights, atol=1e-6)
 
 
-def test_the_oracle_is_where_theory_puts_it(chopped_notes):
+def test_the_oracles_error_is_as_predicted(chopped_notes):
     tone, chopped, mask, index = chopped_notes
     reached = snr_db(tone, baselines.right_note(chopped, mask, Notes(), index))
-    # Error power 2 s^2 / N_left over the 2 * 600 degrees of freedom here: a standard error of 0.18 dB.
+    # Error power 2 s^2 / N_obs; over 2 * 600 degrees of freedom a standard error of 0.18 dB.
     expected = 10 * np.log10(0.125 / (2 * 0.04 / (1024 - 205)))
     assert reached == pytest.approx(expected, abs=0.6)
     assert snr_db(tone, baselines.best_note(chopped, mask, Notes())) == pytest.approx(
@@ -81,12 +90,13 @@ def test_the_oracle_is_where_theory_puts_it(chopped_notes):
 
 
 @pytest.mark.parametrize("timbre, roughly", [("sine", 0.04), ("harmonic", 0.04), ("plucked", 0.08)])
-def test_the_oracles_error_is_that_of_all_unknowns_of_a_timbre(timbre, roughly):
-    # Windows of one note, so that the basis is one; 2 H unknowns in each of 3,000.
-    sounds = Notes(("A4",), timbre)
-    tone, clean, index = (part.numpy() for part in audio_utils.noisy_notes(sounds, 3000, (1, 2)))
+def test_the_oracles_error_grows_with_the_unknowns_of_a_timbre(timbre, roughly):
+    # 3,000 windows of one note, so one basis for all. Each has 2 H unknowns.
+    tone, clean, index = (
+        part.numpy() for part in audio_utils.noisy_notes(Notes(("A4",), timbre), 3000, (1, 2))
+    )
     chopped, mask = (part.numpy() for part in CORRUPTIONS["block"](clean, 0.2, (3, 4)))
-    fits = baselines.right_note(chopped, mask, sounds, index)
+    fits = baselines.right_note(chopped, mask, Notes(("A4",), timbre), index)
     error = np.mean((fits - tone) ** 2)
     count, rate = {"sine": (1, 0), "harmonic": (6, 0), "plucked": (6, 3)}[timbre]
     number, time = np.arange(1, count + 1)[:, None], np.arange(1024) / RATE
@@ -96,7 +106,7 @@ def test_the_oracles_error_is_that_of_all_unknowns_of_a_timbre(timbre, roughly):
     exact = np.mean(
         [0.04 * np.trace(np.linalg.inv(part @ part.T) @ basis @ basis.T) / 1024 for part in shown]
     )
-    assert error == pytest.approx(exact, rel=0.04)  # a standard error of 1 to 2 %
+    assert error == pytest.approx(exact, rel=0.04)  # standard error: 1 to 2%
     assert error == pytest.approx(2 * count * 0.04 / (1024 - 205), rel=roughly)
     assert np.mean(fits - tone) == pytest.approx(0, abs=1e-3)
     best = baselines.best_note(chopped[:300], mask[:300], Notes(timbre=timbre))
@@ -104,11 +114,12 @@ def test_the_oracles_error_is_that_of_all_unknowns_of_a_timbre(timbre, roughly):
 
 
 def test_the_oracle_of_a_plucked_scale_follows_its_decay():
-    plucked = Notes(timbre="plucked")
-    tone, clean = plucked.long(0)
+    tone, clean = audio_utils.noisy_scale(Notes(timbre="plucked"), np.random.default_rng(0))
     nothing = np.zeros(tone.size)
-    np.testing.assert_allclose(baselines.right_scale(tone, nothing, plucked), tone, atol=1e-7)
-    reached = snr_db(tone, baselines.right_scale(clean, nothing, plucked))
+    np.testing.assert_allclose(
+        baselines.right_scale(tone, nothing, Notes(timbre="plucked")), tone, atol=1e-7
+    )
+    reached = snr_db(tone, baselines.right_scale(clean, nothing, Notes(timbre="plucked")))
     assert reached == pytest.approx(
         10 * np.log10(0.125 / (12 * 0.04 / 8000)), abs=1.5
     )  # 84 degrees of freedom
@@ -122,7 +133,7 @@ def test_too_few_samples_for_a_fit_are_no_error():
 
 
 def test_the_oracle_of_the_scale_uses_whole_notes():
-    tone, clean = Notes().long(0)
+    tone, clean = audio_utils.noisy_scale(Notes(), np.random.default_rng(0))
     mask = (np.random.default_rng(1).random(tone.size) < 0.2).astype(float)
     reached = snr_db(tone, baselines.right_scale(clean * (1 - mask), mask, Notes()))
     assert reached == pytest.approx(
@@ -130,7 +141,7 @@ def test_the_oracle_of_the_scale_uses_whole_notes():
     )  # 14 degrees of freedom
 
 
-def test_note_share_tells_single_notes_from_mixtures():
+def test_note_share_separates_single_notes_from_mixtures():
     time = np.arange(1024) / RATE
     c, a = (np.sin(2 * np.pi * note_frequency(note) * time + 0.3) for note in ("C4", "A4"))
     share, index = baselines.note_share(np.stack([c, a, c + a]), Notes())
@@ -152,46 +163,45 @@ def test_effective_number():
     assert baselines.effective_number(np.array([])) == 0
 
 
-def test_the_nearest_fill_looks_outside_the_hole_only():
+def test_the_nearest_fill_compares_only_outside_the_hole():
     training = np.array([[[0, 0], [0, 0]], [[255, 51], [204, 153]]], np.uint8)
     mask = np.array([[[0.0, 1.0], [0.0, 1.0]]])
-    damaged = np.array([[[0.9, 0.0], [0.8, 0.0]]])  # by all four pixels the first would be nearer
+    corrupted = np.array([[[0.9, 0.0], [0.8, 0.0]]])  # nearer to the first by all four pixels
     np.testing.assert_allclose(
-        baselines.nearest_fill(damaged, mask, training), [[[0.9, 0.2], [0.8, 0.6]]]
+        baselines.nearest_fill(corrupted, mask, training), [[[0.9, 0.2], [0.8, 0.6]]]
     )
 
 
-def test_the_judge_of_digits_gives_the_posterior_of_gaussian_classes():
+def test_the_classifier_gives_the_posterior_of_gaussian_classes():
     rng = np.random.default_rng(0)
-    labels = np.where(rng.random(12_000) < 0.8, 7, 2)  # which they are called is all the same
+    labels = np.where(rng.random(12_000) < 0.8, 7, 2)  # any two labels
     spreads = {7: np.diag([3.0, 1.0, 1.0]), 2: np.array([[1, 0, 0], [0.8, 0.6, 0], [0, 0, 3.0]])}
-    middles = {7: np.array([1.0, 0, 0]), 2: np.array([-1.0, 1, 0])}
-    codes = np.stack([middles[kind] + spreads[kind] @ rng.standard_normal(3) for kind in labels])
+    means = {7: np.array([1.0, 0, 0]), 2: np.array([-1.0, 1, 0])}
+    codes = np.stack([means[kind] + spreads[kind] @ rng.standard_normal(3) for kind in labels])
     basis = np.linalg.qr(rng.standard_normal((16, 3)))[0].T
     images = np.round(128 + 10 * codes @ basis).clip(0, 255).astype(np.uint8).reshape(-1, 4, 4)
     kinds, confidence = baselines.digit_classifier(images[:9000], labels[:9000])(
         images[9000:].reshape(-1, 16) / 255
     )
     density = [
-        share
-        * scipy.stats.multivariate_normal(middles[kind], spreads[kind] @ spreads[kind].T).pdf(
+        prior
+        * scipy.stats.multivariate_normal(means[kind], spreads[kind] @ spreads[kind].T).pdf(
             codes[9000:]
         )
-        for share, kind in ((0.2, 2), (0.8, 7))
+        for prior, kind in ((0.2, 2), (0.8, 7))
     ]
     posterior = density[1] / np.sum(density, axis=0)
     assert np.mean(kinds != np.where(posterior > 0.5, 7, 2)) < 0.04
     assert np.mean(np.abs(np.where(kinds == 7, confidence, 1 - confidence) - posterior)) < 0.02
-    assert np.mean(confidence) == pytest.approx(
-        np.mean(kinds == labels[9000:]), abs=0.02
-    )  # as often right as it claims
+    # Calibrated: right as often as it claims to be.
+    assert np.mean(confidence) == pytest.approx(np.mean(kinds == labels[9000:]), abs=0.02)
 
 
-def test_the_judge_of_digits_knows_few_images_and_sorted_ones():
+def test_the_classifier_learns_from_few_or_sorted_images():
     rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(10), 300)  # sorted: the first thousand are of three classes
-    middles = rng.uniform(100, 130, (10, 16, 16))
-    images = (middles[labels] + rng.normal(0, 20, (3000, 16, 16))).clip(0, 255).astype(np.uint8)
+    labels = np.repeat(np.arange(10), 300)  # sorted: the first thousand hold four classes
+    means = rng.uniform(100, 130, (10, 16, 16))
+    images = (means[labels] + rng.normal(0, 20, (3000, 16, 16))).clip(0, 255).astype(np.uint8)
     flat = images.reshape(-1, 256) / 255
     few = np.arange(3000) % 100 == 0
     for learned in (few, np.arange(3000) % 3 > 0):
@@ -202,7 +212,7 @@ def test_the_judge_of_digits_knows_few_images_and_sorted_ones():
 @pytest.mark.parametrize(
     "images", [np.zeros((3, 4, 4)), 80 * np.arange(48).reshape(3, 4, 4) % 251, np.eye(4)[None, :]]
 )
-def test_the_judge_of_digits_needs_no_more_than_one_image_of_each(images):
+def test_the_classifier_needs_only_one_image_per_class(images):
     images = images.astype(np.uint8)
     kinds, confidence = baselines.digit_classifier(images, np.arange(len(images)))(
         images.reshape(-1, 16) / 255

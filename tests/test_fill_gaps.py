@@ -1,10 +1,11 @@
-"""Gaps filled by autoregression, against SciPy's least squares, closed forms, and by what no filling may do."""
+"""Gaps filled by autoregression, against SciPy's least squares and closed forms."""
 
 import numpy as np
 import pytest
 import scipy
 
 from audio_utils import snr_db
+from autoregression import fit, interpolate, interpolate_scattered
 from files.gaps import inside
 from signals import fill_gaps
 from signals.fill_gaps import fill, fill_each
@@ -16,11 +17,10 @@ RESONANCES = np.poly(
 
 
 def filled(signal, gaps):
-    """The signal filled from what is outside the gaps alone, and where they are; nothing else is changed."""
+    """Fill the gaps and check that nothing else changes: the result and the mask."""
     missing = inside(np.array(gaps).reshape(-1, 2), 0, len(signal))
-    result = fill(
-        np.where(missing, 12345.0, signal), np.array(gaps), RATE
-    )  # whatever is there must not matter
+    corrupted = np.where(missing, 12345.0, signal)  # values in the gaps must not matter
+    result = fill(corrupted, np.array(gaps), RATE)
     np.testing.assert_array_equal(result[~missing], np.asarray(signal)[~missing])
     return result, missing
 
@@ -29,39 +29,41 @@ def tones(samples, frequencies=(300, 700, 1900)):
     return sum(np.sin(2 * np.pi * f * np.arange(samples) / RATE + f) for f in frequencies)
 
 
-def test_with_known_coefficients_it_is_scipys_least_squares():
+def test_interpolation_is_scipys_least_squares():
     signal = scipy.signal.lfilter([1], RESONANCES, np.random.default_rng(0).standard_normal(600))
     gap = np.arange(300, 330)
-    rows = scipy.linalg.toeplitz(np.append(RESONANCES, np.zeros(595)), np.eye(1, 600)[0])[
-        4:
-    ]  # the excitation's
+    filter_matrix = scipy.linalg.toeplitz(np.append(RESONANCES, np.zeros(595)), np.eye(1, 600)[0])
+    rows = filter_matrix[4:]  # each gives one sample of the excitation
     known = np.setdiff1d(np.arange(600), gap)
     best = scipy.linalg.lstsq(rows[:, gap], -rows[:, known] @ signal[known])[0]
-    np.testing.assert_allclose(fill_gaps.interpolate(signal, 300, 330, RESONANCES), best, atol=1e-9)
+    for found in (
+        interpolate(signal, 300, 330, RESONANCES),
+        interpolate_scattered(signal, gap, RESONANCES),
+    ):
+        np.testing.assert_allclose(found, best, atol=1e-9)
 
 
 @pytest.mark.parametrize("first, end", [(0, 30), (570, 600)])
-def test_at_the_ends_it_is_the_processs_continuation(first, end):
-    """Of the four samples next to the gap, by the recursion itself."""
+def test_at_the_ends_it_extrapolates(first, end):
+    """The recursion continues the four samples next to the gap."""
     signal = scipy.signal.lfilter([1], RESONANCES, np.random.default_rng(0).standard_normal(600))
     line = list(signal[end:][::-1] if first == 0 else signal[:first])
     for _ in range(30):
         line.append(-RESONANCES[1:] @ line[: -RESONANCES.size : -1])
     ahead = np.array(line[-30:])
     expected = ahead[::-1] if first == 0 else ahead
-    np.testing.assert_allclose(
-        fill_gaps.interpolate(signal, first, end, RESONANCES), expected, atol=1e-9
-    )
+    np.testing.assert_allclose(interpolate(signal, first, end, RESONANCES), expected, atol=1e-9)
 
 
 def test_the_coefficients_of_a_known_process_are_found():
     noise = np.random.default_rng(1).standard_normal(100_000)
-    found = fill_gaps.fit(scipy.signal.lfilter([1], RESONANCES, noise), 4)
-    np.testing.assert_allclose(found, RESONANCES, atol=0.02)
+    signal = scipy.signal.lfilter([1], RESONANCES, noise)
+    for taper in (1.0, np.hanning(signal.size)):
+        np.testing.assert_allclose(fit(signal, 4, taper), RESONANCES, atol=0.02)
 
 
-def test_it_comes_near_the_best_linear_estimate_of_a_known_process():
-    """The best estimate is that of a Gaussian process whose covariance is known in closed form."""
+def test_it_is_close_to_the_best_linear_estimate():
+    """The best estimate follows from the closed-form covariance of a Gaussian process."""
     noise = np.random.default_rng(0).standard_normal(260_000)
     signal = scipy.signal.lfilter([1], RESONANCES, noise)[10_000:]
     gaps = np.arange(5000, 245_000, 5000)[:, None] + [0, 30]
@@ -91,7 +93,7 @@ def test_white_noise_is_not_continued(milliseconds):
     assert snr_db(noise[missing], result[missing]) > -0.3
 
 
-def test_gaps_at_the_very_beginning_and_end():
+def test_gaps_at_the_beginning_and_the_end():
     result, missing = filled(tones(20_000), [[0, 200], [19_800, 20_000]])
     assert snr_db(tones(20_000)[missing], result[missing]) > 20
 
@@ -109,30 +111,28 @@ def test_gaps_side_by_side(between):
     assert snr_db(tones(20_000)[missing], result[missing]) > 60
 
 
-def test_long_context_for_what_hardly_changes_and_short_for_what_does(monkeypatch):
-    """Close tones need a long look; a chirp with its partials is another sound a moment later."""
+def test_the_context_fits_the_sound(monkeypatch):
+    """Tones close in frequency need a long context, a chirp needs a short one."""
     time = np.arange(40_000) / RATE
     sounds = {
         "close": tones(40_000, [440, 446, 1000, 1006]),
         "chirp": sum(np.sin(n * 2 * np.pi * (200 * time + 60 * time**2)) / n for n in range(1, 6)),
     }
     reached = {name: [] for name in sounds}
-    for ways in (fill_gaps.WAYS, ((0.256, 0.032),), ((0.032, 0.008),)):
-        monkeypatch.setattr(fill_gaps, "WAYS", ways)
+    for contexts in (fill_gaps.CONTEXTS, ((0.256, 0.032),), ((0.032, 0.008),)):
+        monkeypatch.setattr(fill_gaps, "CONTEXTS", contexts)
         for name, signal in sounds.items():
             noisy = signal + 1e-2 * np.random.default_rng(1).standard_normal(signal.size)
             result, missing = filled(noisy, np.arange(8000, 32_000, 8000)[:, None] + [0, 320])
             reached[name].append(snr_db(noisy[missing], result[missing]))
-    print(reached)
-    assert (
-        reached["close"][1] > reached["close"][2] + 3
-        and reached["chirp"][2] > reached["chirp"][1] + 3
-    )
-    for all_ways, *single in reached.values():
-        assert all_ways > max(single) - 1.5
+    _, close_long, close_short = reached["close"]
+    _, chirp_long, chirp_short = reached["chirp"]
+    assert close_long > close_short + 3 and chirp_short > chirp_long + 3
+    for mixture, *single in reached.values():
+        assert mixture > max(single) - 1.5
 
 
-def test_neither_where_a_file_begins_nor_far_away_sound_matters():
+def test_only_the_sound_nearby_matters():
     rng = np.random.default_rng(3)
     signal = tones(60_000) + 0.1 * rng.standard_normal(60_000)
     gap = [30_000, 30_320]
@@ -145,22 +145,22 @@ def test_neither_where_a_file_begins_nor_far_away_sound_matters():
     np.testing.assert_allclose(again[slice(*gap)], result[missing], atol=1e-9)
 
 
-def test_it_reads_only_what_is_near(monkeypatch):
+def test_it_reads_only_what_is_near():
     signal, gaps = tones(200_000), [[first, first + 320] for first in range(8000, 192_000, 8000)]
-    looked = []
+    sizes = []
 
     def read(first, end):
-        looked.append(end - first)
+        sizes.append(end - first)
         return np.where(inside(np.array(gaps), first, end), 0, signal[first:end])
 
     values = list(fill_each(read, gaps, signal.size, RATE))
-    assert [list(value[:2]) for value in values] == gaps and max(looked) < RATE
+    assert [list(value[:2]) for value in values] == gaps and max(sizes) < RATE
     expected, _ = filled(signal, gaps)
     for first, end, value in values:
         np.testing.assert_array_equal(value, expected[first:end])
 
 
-def test_too_long_and_crowded_gaps_are_left():
+def test_long_and_crowded_gaps_are_left():
     signal = tones(40_000)
     for gaps in (
         [[10_000, 15_000]],
@@ -175,7 +175,7 @@ def test_too_long_and_crowded_gaps_are_left():
         assert middle[2] is None and np.isfinite(filled(signal, gaps)[0]).all()
 
 
-def test_silence_stays_silence_and_nothing_missing_stays_the_same():
+def test_silence_and_whole_or_tiny_signals():
     assert not filled(np.zeros(9000), [[0, 100], [4000, 4320]])[0].any()
     assert not fill(np.zeros(0), np.zeros((0, 2), int), RATE).size
     filled(tones(3000), [])

@@ -1,10 +1,9 @@
-"""Noise found and taken out, beside closed forms and noise that is known."""
+"""The noise's power and its removal, against closed forms and known noise."""
 
 import numpy as np
 import pytest
 
-import audio_utils
-from audio_utils import snr_db
+from audio_utils import runs, snr_db
 from signals import noise
 
 RATE = 8000
@@ -26,16 +25,16 @@ def chopped(gap=160, every=1600):
     return mask
 
 
-def coloured(low_db=0, high_db=-20):
-    """Noise whose level falls by so much over all frequencies, and its power in a frame, told by that of many."""
+def colored(low_db=0, high_db=-20):
+    """Noise whose level falls linearly over frequency, from `low_db` to `high_db`."""
     gain = 10 ** (np.linspace(low_db, high_db, TIME.size // 2 + 1) / 20)
     return np.fft.irfft(np.fft.rfft(WHITE) * gain, TIME.size)
 
 
 @pytest.mark.parametrize("level", [0.03, 0.2])
-@pytest.mark.parametrize("colour", ["white", "falling"])
-def test_the_power_of_noise_is_found_under_tones_drawn_roughly_and_chopped(colour, level):
-    hiss = level * (WHITE if colour == "white" else coloured())
+@pytest.mark.parametrize("color", ["white", "falling"])
+def test_noise_is_measured_under_chopped_tones(color, level):
+    hiss = level * (WHITE if color == "white" else colored())
     mask = chopped()
     observed = (TONES + hiss) * (1 - mask)
     found = noise.noise_power(noise.quiet_power(FRAMES, observed, 0.9 * TONES, mask))
@@ -47,7 +46,7 @@ def test_the_power_of_noise_is_found_under_tones_drawn_roughly_and_chopped(colou
     assert level_db == pytest.approx(10 * np.log10(np.mean(hiss**2) / np.mean(TONES**2)), abs=2)
 
 
-def test_a_tone_that_never_rests_is_no_noise_though_nobody_draws_it():
+def test_a_steady_tone_is_no_noise_without_a_reconstruction():
     steady = np.sin(2 * np.pi * 1000 * TIME)
     found = noise.noise_power(
         noise.quiet_power(FRAMES, steady + 0.01 * WHITE, np.zeros_like(steady), chopped() * 0)
@@ -55,93 +54,99 @@ def test_a_tone_that_never_rests_is_no_noise_though_nobody_draws_it():
     assert 10 * np.log10(found.max() / (1e-4 * np.sum(FRAMES.win**2))) < 2
 
 
-def mended(observed, mask, drawn):
-    power, level_db, weights = noise.calibrate(observed, mask, RATE, lambda sound, missing: drawn)
-    return noise.denoise(observed, mask, drawn, RATE, power, weights), level_db
+def denoised(observed, mask, reconstruction):
+    power, level_db, weights = noise.calibrate(observed, mask, RATE, lambda *_: reconstruction)
+    return noise.denoise(observed, mask, reconstruction, RATE, power, weights), level_db
 
 
 def test_wieners_gain_is_that_of_each_frequencys_powers():
-    """By a DFT of one frame: what is in it passes as S / (S + noise) has it, phases as they are."""
+    """In the DFT of one frame the gain is S / (S + noise), and phases do not change."""
     size = FRAMES.m_num
     tone = np.cos(2 * np.pi * 64 / size * np.arange(8 * size))
     power = np.full(FRAMES.f_pts, 3e4)
     passed = noise.wiener(FRAMES, 2 * tone, tone, power, sure=np.inf)
     middle = slice(4 * size, 5 * size)
-    heard, drawn, after = (
+    before, drawn, after = (
         np.fft.rfft(part[middle] * FRAMES.win) for part in (2 * tone, tone, passed)
     )
     gain = abs(drawn[64]) ** 2 / (abs(drawn[64]) ** 2 + 3e4)
     assert 0.3 < gain < 0.9
-    # Of the three frequencies that a Hann frame spreads a tone over, the outer two have a quarter of its power.
+    # A Hann frame spreads a tone over three frequencies; the outer two have a quarter of its power.
     side = abs(drawn[63]) ** 2 / (abs(drawn[63]) ** 2 + 3e4)
-    assert abs(after[64] / heard[64]) == pytest.approx((2 * gain + side) / 3, abs=0.05)
-    sure = noise.wiener(
-        FRAMES, 2 * tone, 0 * tone, power, sure=1
-    )  # nobody draws it, but it is surely no noise
-    assert snr_db(2 * tone[middle], sure[middle]) > 3 and not np.any(
-        noise.wiener(FRAMES, tone, 0 * tone, power, 1e9)
-    )
+    assert abs(after[64] / before[64]) == pytest.approx((2 * gain + side) / 3, abs=0.05)
+    # Not in the reconstruction, but too strong for noise.
+    sure = noise.wiener(FRAMES, 2 * tone, 0 * tone, power, sure=1)
+    assert snr_db(2 * tone[middle], sure[middle]) > 3
+    assert not np.any(noise.wiener(FRAMES, tone, 0 * tone, power, 1e9))
 
 
-def test_shares_are_those_of_the_inverse_errors():
-    truth = RNG.standard_normal(5000)
-    ways = truth + np.array([[0.1], [0.2], [0.4]]) * RNG.standard_normal((3, 5000))
-    expected = np.array([0.01, 0.04, 0.16]) ** -noise.SHARPNESS
-    np.testing.assert_allclose(
-        noise.mixture_weights(ways, truth), expected / expected.sum(), rtol=0.15
-    )
+def test_weights_are_the_inverse_errors_in_artificial_gaps(monkeypatch):
+    truth, mask = RNG.standard_normal(TIME.size), chopped()
+    deviations = np.array([[0.1], [0.2], [0.4]])
+
+    def candidates(frames, observed, mask, reconstruction, power):
+        missing = truth[mask == 1]
+        return missing + deviations * RNG.standard_normal((3, missing.size))
+
+    monkeypatch.setattr(noise, "candidates", candidates)
+    *_, weights = noise.calibrate(truth * (1 - mask), mask, RATE, lambda sound, missing: sound)
+    expected = deviations.ravel() ** -4.0  # squared errors to the power -2
+    np.testing.assert_allclose(weights, expected / expected.sum(), rtol=0.15)
 
 
 @pytest.mark.parametrize("every", [800, 20_000])
-def test_trial_gaps_lie_between_the_gaps_and_are_as_long(every):
+def test_artificial_gaps_are_spread_between_the_gaps(every):
     mask = chopped(every=every)
-    trials = noise.artificial_gaps(mask)
-    assert not (trials & mask).any() and 10 <= len(audio_utils.runs(trials)) <= noise.TRIALS
-    assert set(np.ptp(audio_utils.runs(trials), axis=1)[1:-1]) == {
-        160
-    }  # the rooms at the ends may be small
-    assert np.ptp(audio_utils.runs(trials)) > 0.8 * TIME.size
-    assert not noise.artificial_gaps(mask * 0).any()
+    gaps = noise.artificial_gaps(runs(mask), mask.size, 160)
+    assert 10 <= len(gaps) <= noise.ARTIFICIAL_GAPS
+    assert not any(mask[first:end].any() for first, end in gaps)
+    assert set(np.ptp(gaps, axis=1)[1:-1]) == {160}  # less room is left at the ends
+    assert np.ptp(gaps) > 0.8 * TIME.size
+
+
+def test_without_gaps_the_network_gets_all_the_weight():
+    mask = np.zeros(TIME.size, int)
+    *_, weights = noise.calibrate(TONES, mask, RATE, lambda sound, missing: sound)
+    assert weights.tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize("level_db", [-25, -15, -5])
-def test_a_noisy_chopped_sound_comes_out_better_than_what_is_drawn_and_than_the_classic(level_db):
+def test_it_beats_the_network_and_the_classic_filter(level_db):
     level = 0.4 * 10 ** (level_db / 20)
     mask = chopped()
     observed = (TONES + level * WHITE) * (1 - mask)
-    drawn = 0.9 * np.roll(TONES, 1)  # as a network that errs in level and phase
-    restored, found_db = mended(observed, mask, drawn)
+    drawn = 0.9 * np.roll(TONES, 1)  # a network that errs in level and phase
+    restored, found_db = denoised(observed, mask, drawn)
     power = np.full(FRAMES.f_pts, level**2 * np.sum(FRAMES.win**2))
     classic = noise.classic_wiener(FRAMES, np.where(mask == 1, drawn, observed), power)
     assert snr_db(TONES, restored) > max(
         snr_db(TONES, drawn) + 1, snr_db(TONES, classic) + 0.5 * (level_db > -20)
     )
-    assert found_db == pytest.approx(
-        level_db, abs=2 if level_db > -20 else 5
-    )  # more hides what is not drawn
+    # Weak noise is overestimated: the reconstruction's error hides it.
+    assert found_db == pytest.approx(level_db, abs=2 if level_db > -20 else 5)
 
 
-def test_a_sound_without_noise_keeps_all_that_is_observed():
+def test_a_clean_sound_keeps_its_observed_samples():
     mask = chopped()
-    restored, level_db = mended(TONES * (1 - mask), mask, 0.9 * TONES)
+    restored, level_db = denoised(TONES * (1 - mask), mask, 0.9 * TONES)
     np.testing.assert_array_equal(restored[mask == 0], TONES[mask == 0])
     assert level_db < noise.NO_NOISE_DB and snr_db(TONES[mask == 1], restored[mask == 1]) > 25
 
 
-def test_noise_alone_does_not_come_back():
+def test_noise_alone_is_removed():
     mask = chopped()
-    restored, _ = mended(0.1 * WHITE * (1 - mask), mask, np.zeros_like(WHITE))
+    restored, _ = denoised(0.1 * WHITE * (1 - mask), mask, np.zeros_like(WHITE))
     assert np.mean(restored**2) < 0.02 * np.mean((0.1 * WHITE) ** 2)
 
 
-def test_frames_with_gaps_tell_as_much_noise_as_whole_ones():
+def test_noise_is_the_same_in_frames_with_gaps():
     mask = chopped(gap=400, every=1024)
     quiet = noise.quiet_power(FRAMES, WHITE * (1 - mask), np.zeros_like(WHITE), mask)
     assert np.nanmean(quiet[1:-1, 4:-4]) == pytest.approx(np.sum(FRAMES.win**2), rel=0.05)
     assert np.isnan(noise.quiet_power(FRAMES, WHITE, WHITE, np.ones_like(mask))[:, 4:-4]).all()
 
 
-def test_what_is_drawn_louder_than_it_is_heard_passes():
+def test_a_loud_reconstruction_lets_the_sound_pass():
     size = FRAMES.m_num
     tone = np.cos(2 * np.pi * 64 / size * np.arange(8 * size))
     peak = np.abs(FRAMES.stft(tone)[64, 16]) ** 2
@@ -150,42 +155,43 @@ def test_what_is_drawn_louder_than_it_is_heard_passes():
     assert snr_db(tone[middle], passed[middle]) > 25
 
 
-def test_gaps_too_long_for_autoregression_are_filled_with_what_is_drawn():
+def test_long_gaps_hold_the_reconstruction():
     mask = np.zeros(TIME.size, int)
     mask[8000:10400] = 1
     drawn = 0.9 * TONES
-    for way in noise.candidates(FRAMES, TONES * (1 - mask), mask, drawn, np.zeros(FRAMES.f_pts)):
-        np.testing.assert_allclose(way, drawn[mask == 1])
+    silence = np.zeros(FRAMES.f_pts)
+    for found in noise.candidates(FRAMES, TONES * (1 - mask), mask, drawn, silence):
+        np.testing.assert_allclose(found, drawn[mask == 1])
 
 
-def test_gaps_are_filled_with_what_is_drawn_before_the_noise_is_taken_out_around_them():
+def test_gaps_hold_the_reconstruction_while_noise_is_removed():
     mask = chopped()
     observed, power = (
         (TONES + 0.1 * WHITE) * (1 - mask),
         np.full(FRAMES.f_pts, 0.1**2 * np.sum(FRAMES.win**2)),
     )
-    alone, *_ = noise.candidates(FRAMES, observed, mask, TONES, power)
-    assert snr_db(TONES[mask == 1], alone) > 12  # 28; 6 with zeros in the gaps
+    continued, *_ = noise.candidates(FRAMES, observed, mask, TONES, power)
+    assert snr_db(TONES[mask == 1], continued) > 12  # 28; 6 with zeros in the gaps
 
 
-def test_trial_gaps_leave_something_observed_on_both_sides():
+def test_artificial_gaps_touch_no_other_gap():
     mask = chopped(gap=600, every=1000)
-    trials = noise.artificial_gaps(mask)
-    assert len(audio_utils.runs(mask | trials)) == len(audio_utils.runs(mask)) + len(
-        audio_utils.runs(trials)
-    )
+    count, gaps = len(runs(mask)), noise.artificial_gaps(runs(mask), mask.size, 600)
+    for first, end in gaps:
+        mask[first:end] = 1
+    assert len(runs(mask)) == count + len(gaps)
 
 
 @pytest.mark.parametrize(
-    "redraw", [lambda sound, missing: sound, lambda sound, missing: TONES * (1 - missing)]
+    "restore", [lambda sound, missing: sound, lambda sound, missing: TONES * (1 - missing)]
 )
-def test_a_network_that_only_repeats_what_it_hears_has_no_share(redraw):
+def test_a_network_that_copies_its_input_has_no_weight(restore):
     mask = chopped()
-    *_, weights = noise.calibrate(TONES * (1 - mask), mask, RATE, redraw)
+    *_, weights = noise.calibrate(TONES * (1 - mask), mask, RATE, restore)
     assert weights[0] > 0.9
 
 
-def test_the_level_of_noise_does_not_depend_on_how_much_is_missing():
+def test_the_noise_level_does_not_depend_on_the_mask():
     levels = []
     for gap in (160, 800):
         mask = chopped(gap=gap)
@@ -196,15 +202,15 @@ def test_the_level_of_noise_does_not_depend_on_how_much_is_missing():
     assert levels[1] == pytest.approx(levels[0], abs=1.5)
 
 
-def test_noise_is_taken_out_best_at_the_power_it_has():
+def test_noise_is_removed_best_at_its_true_power():
     observed, power = TONES + 0.1 * WHITE, np.full(FRAMES.f_pts, 0.1**2 * np.sum(FRAMES.win**2))
     found = [
         snr_db(
             TONES,
             noise.denoise(
-                observed, np.zeros(TIME.size, int), TONES, RATE, share * power, np.zeros(3)
+                observed, np.zeros(TIME.size, int), TONES, RATE, scale * power, np.zeros(3)
             ),
         )
-        for share in (0.4, 1, 2.5)
+        for scale in (0.4, 1, 2.5)
     ]
     assert found[1] == max(found)
