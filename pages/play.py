@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from audio_utils import NOISE_STD, RMS, note_frequency, partials
+from audio_utils import NOISE_STD, note_frequency, partials
+from kind import kind_of
 from pages.figures import MOST_KINDS, principal_axes
 from pages.report import PAGE, PLAY
 
@@ -41,13 +42,13 @@ def files(model, clean, labels=None, long_sound=None):
 
 def write(path, model, clean, labels=None, long_sound=None):
     """Write the page to `path`; the other arguments are those of `files`."""
-    images = "shape" in model.metadata
-    size = (
-        model.input_size if images else 0 if "notes" in model.metadata else 2 * model.input_size
-    )  # bytes of each
+    kind = kind_of(model.metadata, model.input_size)
+    images = not kind.sounds
+    # bytes of each
+    size = model.input_size if images else 0 if kind.notes else 2 * model.input_size
     clean = np.reshape(clean, (len(clean), -1))[: min(EXAMPLES, EXAMPLE_BYTES // max(1, size))]
-    content = _of_images(model, clean) if images else _of_sounds(model, clean, long_sound)
-    content |= {"network": _network(model), "map": _latent_map(model, clean, labels)}
+    content = _of_images(kind, clean) if images else _of_sounds(kind, clean, long_sound)
+    content |= {"network": _network(model, kind), "map": _latent_map(model, kind, clean, labels)}
     text = json.dumps(content, allow_nan=False).replace(
         "<", "\\u003c"
     )  # nothing in it ends its element
@@ -74,7 +75,7 @@ def _numbers(model):
     return np.concatenate([np.ravel(part.numpy()) for part in parts])
 
 
-def _network(model):
+def _network(model, kind):
     """The weights, and the layers' widths."""
     widths = [model.input_size, *model.hidden], [model.latent, *reversed(model.hidden)]
     return {
@@ -85,17 +86,17 @@ def _network(model):
         },
         "components": model.components,
         "likelihood": model.likelihood,
-        "rate": model.metadata.get("sample_rate"),
+        "rate": kind.sample_rate,
     }
 
 
-def _latent_map(model, clean, labels):
+def _latent_map(model, kind, clean, labels):
     """The held-out codes, the two axes they are shown on, and what each is."""
     codes = model.encode(clean.astype(np.float32))[0].numpy()
     with np.errstate(invalid="ignore"):  # of a single example, the share of the variance
         axes = principal_axes(codes)[2]
     axes = np.pad(axes, ((0, 2 - len(axes)), (0, 0)))  # there may be one only
-    names = model.metadata.get("notes")
+    names = kind.notes and kind.notes.notes
     kinds, index = np.unique([] if labels is None else labels[: len(clean)], return_inverse=True)
     labelled = 1 < len(kinds) <= MOST_KINDS
     return {
@@ -103,33 +104,34 @@ def _latent_map(model, clean, labels):
         "centre": codes.mean(0).tolist(),
         "axes": axes.tolist(),
         "labels": index.tolist() if labelled else None,
-        "names": [names[kind] if names else str(kind) for kind in kinds],
+        "names": [names[label] if names else str(label) for label in kinds],
     }
 
 
-def _of_images(model, clean):
+def _of_images(kind, clean):
     """What the page of a model of images holds besides."""
-    digits = model.metadata.get("data") is None
+    digits = kind.data is None
     levels = np.round(255 * clean).astype(np.uint8)
     return {
         "kind": "digit" if digits else "image",
-        "shape": model.metadata["shape"],
+        "shape": kind.shape,
         "images": base64.b64encode(levels.tobytes()).decode(),
         "centred": digits,
     }
 
 
-def _of_sounds(model, clean, long_sound):
+def _of_sounds(kind, clean, long_sound):
     """What the page of a model of sounds holds besides: its notes, or recordings held out."""
-    names, rms = model.metadata.get("notes"), model.metadata.get("rms", RMS)
-    if not names:
+    if kind.recordings:
         held_out = {"windows": _halves(clean), "long": _halves(long_sound), "count": len(clean)}
-        return {"notes": None, "noise": 0, "rms": rms, **held_out}
-    timbre, rate = model.metadata["timbre"], model.metadata["sample_rate"]
+        return {"notes": None, "noise": 0, "rms": kind.rms, **held_out}
     keys = "amplitudes", "decays"
     notes = [
         {"name": name, "frequency": note_frequency(name)}
-        | {key: values.tolist() for key, values in zip(keys, partials(name, timbre, rate))}
-        for name in names
+        | {
+            key: values.tolist()
+            for key, values in zip(keys, partials(name, kind.notes.timbre, kind.sample_rate))
+        }
+        for name in kind.notes.notes
     ]
-    return {"notes": notes, "noise": NOISE_STD, "rms": rms, "count": len(clean)}
+    return {"notes": notes, "noise": NOISE_STD, "rms": kind.rms, "count": len(clean)}
