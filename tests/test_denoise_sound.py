@@ -11,6 +11,7 @@ from audio_utils import snr_db
 from files import restore_sound as restore_sound_module
 from files.model_file import Restorer
 from files.restore_sound import restore_sound
+from kind import kind_of
 from signals import denoise_sound
 
 RATE, KNOWN = 16000, (220.0, 330.0, 987.0)  # Hz
@@ -31,7 +32,9 @@ def projected(windows):
     return np.linalg.solve(normal, (windows @ basis.T)[..., None])[..., 0] @ basis
 
 
-MODEL = Restorer(projected, 1024, {"sample_rate": RATE, "rms": 0.4, "sha256": "of recordings"})
+MODEL = Restorer(
+    projected, 1024, kind_of({"sample_rate": RATE, "rms": 0.4, "sha256": "of recordings"}, 1024)
+)
 
 
 def restored(folder, sound, rate, gap=0.02, every=0.25):
