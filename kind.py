@@ -40,7 +40,9 @@ def kind_of(metadata, input_size, path="this model"):
         return Kind(shape=tuple(shape), data=metadata.get("data"), sha256=sha256)
     names = metadata.get("notes", None if rms else list(C_MAJOR))
     timbre = metadata.get("timbre", "sine")
-    if shape is None and _is_rate(rate) and _is_level(rms) and _are_notes(names, timbre):
+    rate_fits = isinstance(rate, int) and SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]
+    level_fits = rms is None or (isinstance(rms, int | float) and 0 < rms < math.inf)
+    if shape is None and rate_fits and level_fits and _are_notes(names, timbre):
         notes = names and Notes(tuple(names), timbre, rate, input_size)
         return Kind(sample_rate=rate, rms=rms or RMS, notes=notes, sha256=sha256)
     problem = "a model of neither sounds nor images"
@@ -53,18 +55,10 @@ def _is_shape(shape, input_size):
     return len(sides) == 2 and positive and math.prod(sides) == input_size
 
 
-def _is_rate(rate):
-    return isinstance(rate, int) and SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]
-
-
-def _is_level(rms):
-    return rms is None or (isinstance(rms, int | float) and 0 < rms < math.inf)
-
-
 def _are_notes(names, timbre):
-    """True for names of notes in a known timbre, or None."""
+    """True for a list of notes, or None, in a known timbre."""
     try:
-        known = names is None or [note_frequency(name) for name in names]
+        known = isinstance(names, list) and [note_frequency(name) for name in names]
     except (ValueError, TypeError):
         return False
-    return bool(known) and timbre in tuple(TIMBRES)
+    return (names is None or bool(known)) and timbre in tuple(TIMBRES)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from audio_utils import note_fades, one_after_the_other, write_wav
-from files import held_out
+from files import held_out, model_file
 from files.image_files import read_image
 from harness import UserError, cli
 from harness.run_folder import claimed, replacing
@@ -33,10 +33,8 @@ def read_flags():
     add = flags.add_argument
     add("model", type=Path, metavar="MODEL", help="folder of a finished run, or its model.keras")
     what = flags.add_mutually_exclusive_group()
-    text = (
-        "interpolate from A to B. Images: numbers of held-out ones (the first is 0), or image "
-        "files. Sounds: notes such as C4, or sound files"
-    )
+    ends = "numbers of held-out images (from 0) or image files; or notes such as C4, or sound files"
+    text = f"interpolate from A to B: {ends}"
     what.add_argument("--blend", nargs=2, metavar=("A", "B"), help=text)
     text = "plot held-out examples on two latent axes"
     what.add_argument("--map", action="store_true", help=text)
@@ -118,8 +116,7 @@ def blend_images(model, kind, settings):
 
 def blend_sounds(model, kind, settings):
     if settings.data:
-        problem = f"{settings.model} blends notes and sound files only"
-        raise UserError(f"argument --data: {problem}; leave it out")
+        raise UserError("argument --data: not used to blend notes and sound files; leave it out")
     rate = kind.sample_rate
     samples = model.input_size + rate // blending.LOWEST_PITCH + 1
     ends = [held_out.sound(name, samples, kind) for name in settings.blend]
@@ -132,8 +129,8 @@ def draw_map(model, kind, settings):
     path = settings.model
     if model.latent < 2:
         raise UserError(f"{path}: a map needs 2 latent dimensions, and --latent was 1; retrain it")
-    found = held_out.examples(kind, model.input_size, path, settings.data, MAPPED)
-    examples, labels, names, what = found
+    size, data = model.input_size, settings.data
+    examples, labels, names, what = held_out.examples(kind, size, path, data, MAPPED)
     means = model.encode(examples)[0].numpy()
     if len(means) < 3 or not np.ptp(means, axis=0).any():
         problem = f"a map needs 3 different points, and the {len(means)} {what} give fewer"
@@ -145,9 +142,7 @@ def draw_map(model, kind, settings):
 
 
 def main(settings):
-    from files.model_file import load_model  # loads TensorFlow, so only after the flags are checked
-
-    model = load_model(settings.model)
+    model = model_file.load_model(settings.model)
     kind = kind_of(model.metadata, model.input_size, settings.model)
     if settings.map:
         draw = draw_map

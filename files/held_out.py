@@ -26,7 +26,7 @@ def images(kind, path, data=None):
         raise UserError(f"{data}: not found; --data says where the model's training images are")
     found = load_images(data, kind.shape[0])
     if (shape := found.test.shape[1:]) != kind.shape:
-        problem = f"expected images of {kind.shape} pixels, got {shape}"
+        problem = f"expected {kind.shape} pixels, got {shape}"
         raise UserError(f"{data or 'MNIST'}: {problem}; see --data")
     _check(kind, path, data or f"digits ({found.provenance['source']})", found.provenance)
     return found.test, found.test_labels
@@ -35,8 +35,8 @@ def images(kind, path, data=None):
 def windows(kind, size, path, data, count):
     """Return windows (M, size) of sound, each one's note (M,) and the notes' names.
 
-    Recordings have no notes, and only held-out windows are taken. UserError if recordings are not
-    given or are not those that the model was trained with.
+    Recordings have no notes; their windows are held out. UserError if they are not found or are
+    not those that the model was trained with.
     """
     if kind.notes:
         if data:
@@ -44,8 +44,7 @@ def windows(kind, size, path, data, count):
         _, clean, index = kind.notes.windows("held out", count, (0, 0))
         return clean, index, kind.notes.notes
     if not data:
-        problem = "a model of recordings"
-        raise UserError(f"{path}: {problem}; --data must say where its training data are")
+        raise UserError(f"{path}: a model of recordings; --data says where its training data are")
     with tempfile.TemporaryDirectory() as folder:
         sounds = sound_files.load(data, kind.sample_rate, size, kind.rms, LONG_SECONDS, folder)
         folders.print_skipped(sounds.skipped)
@@ -54,10 +53,7 @@ def windows(kind, size, path, data, count):
 
 
 def _check(kind, path, data, provenance):
-    """Raise a UserError unless the model was trained with these data.
-
-    The model may have learned from what is held out of other data.
-    """
+    """Raise a UserError for data that the model was not trained with: it may know all of them."""
     if kind.sha256 and provenance.get("sha256") != kind.sha256:
         problem = f"not trained with {data} as it is now"
         raise UserError(f"{path}: {problem}; --data says where the training data are")
@@ -77,9 +73,10 @@ def examples(kind, size, path, data, count):
 
 
 def sound(name, samples, kind):
-    """Return a note, or the loudest part of a sound file, at the level of a training note (samples,).
+    """Return a note or the loudest part of a sound file, at the level of a training note.
 
-    UserError for a note that the model does not know and for a file that is too short or silent.
+    Returns (samples,). UserError for a note that the model does not know, and for a file that is
+    too short or silent.
     """
     try:
         note_frequency(name)

@@ -111,12 +111,12 @@ def _check_origin(path, registered_name, metadata):
     if registered_name != REGISTERED_NAME or "experiment" not in metadata:
         raise UserError(f"{path}: a Keras model, but not one that these scripts have trained")
     written = int(metadata.get("format", FORMAT))
-    if written != FORMAT:
-        version, remedy = (
-            ("a newer", "update them") if written > FORMAT else ("an older", "retrain")
-        )
-        problem = f"written by {version} version of these scripts (format {written})"
-        raise UserError(f"{path}: {problem}; {remedy}")
+    if written > FORMAT:
+        problem = f"written by a newer version of these scripts (format {written})"
+        raise UserError(f"{path}: {problem}; update them")
+    if written < FORMAT:
+        problem = f"written by an older version of these scripts (format {written})"
+        raise UserError(f"{path}: {problem}; retrain it")
 
 
 def _arrays(weights, shapes):

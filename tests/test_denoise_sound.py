@@ -117,7 +117,7 @@ def test_a_part_has_the_levels_of_its_place_and_what_is_added_to_it_is_missing(m
         seen.append((start, *read(0, samples)))
         return [seen[-1][1]]
 
-    model = types.SimpleNamespace(input_size=1024, metadata={"sample_rate": RATE})
+    model = types.SimpleNamespace(input_size=1024, kind=kind_of({"sample_rate": RATE}, 1024))
     channel, none = types.SimpleNamespace(model=model, restored=restored), np.zeros((0, 2), int)
     monkeypatch.setattr(denoise_sound.noise, "calibrate", lambda *given: (None, -99.0, None))
     denoiser = restore_sound_module._denoiser(

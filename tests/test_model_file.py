@@ -1,4 +1,4 @@
-"""Reading model files: their kind, files of earlier scripts, sounds without TensorFlow, refusals."""
+"""Reading model files: kinds, files of earlier scripts, sounds without TensorFlow, refusals."""
 
 import io
 import json
