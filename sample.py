@@ -1,14 +1,11 @@
 """Sample new digits or sounds from a trained model, interpolate, or map its latent space.
 
 python sample.py plots/mnist                   # new digits: plots/mnist/generated.png
-python sample.py plots/mnist --blend 3 17      # one held-out digit becomes another: blend.png
-python sample.py plots/sound --blend C4 G4     # one note becomes another: blend.wav
+python sample.py plots/mnist --blend 3 17      # from one held-out digit to another: blend.png
+python sample.py plots/sound --blend C4 G4     # from one note to another: blend.wav
 python sample.py plots/sound --map             # map.png
 """
 
-import harness  # noqa: F401  sets NumPy's threads, so before NumPy
-
-# isort: split
 import os
 from functools import partial
 from pathlib import Path
@@ -16,164 +13,145 @@ from pathlib import Path
 import numpy as np
 
 from audio_utils import note_fades, one_after_the_other, write_wav
-from files import held_out
+from files import held_out, model_file
 from files.image_files import read_image
 from harness import UserError, cli
 from harness.run_folder import claimed, replacing
 from inference import principal_axes
+from kind import kind_of
 from pages import figures
-from signals import blending as blend_sound
+from signals import blending
 
-NEW_DIGITS, NEW_SOUNDS, MOST = 96, 16, 500
-A_ROW, STEPS, MAPPED = (
-    16,
-    12,
-    2000,
-)  # new digits a row; images of a blend, its ends included; examples on a map
+NEW_DIGITS, NEW_SOUNDS, MAX_COUNT = 96, 16, 500
+DIGITS_PER_ROW = 16
+BLEND_STEPS = 12  # images of a blend, including its ends
+MAPPED = 2000  # examples on a map
 
 
 def read_flags():
     flags = cli.Parser(__doc__)
     add = flags.add_argument
-    add(
-        "model", type=Path, metavar="MODEL", help="the folder of a finished run, or its model.keras"
-    )
+    add("model", type=Path, metavar="MODEL", help="folder of a finished run, or its model.keras")
     what = flags.add_mutually_exclusive_group()
-    ends = "numbers of held-out images (0 is the first) or image files; or notes such as C4, or sound files"
-    what.add_argument(
-        "--blend", nargs=2, metavar=("A", "B"), help=f"interpolate from A to B: {ends}"
-    )
-    what.add_argument(
-        "--map", action="store_true", help="plot held-out examples on two latent axes"
-    )
-    what.add_argument(
-        "--count",
-        type=cli.whole_number,
-        help=f"how many: digits ({NEW_DIGITS}), sounds ({NEW_SOUNDS})",
-    )
+    ends = "numbers of held-out images (from 0) or image files; or notes such as C4, or sound files"
+    text = f"interpolate from A to B: {ends}"
+    what.add_argument("--blend", nargs=2, metavar=("A", "B"), help=text)
+    text = "plot held-out examples on two latent axes"
+    what.add_argument("--map", action="store_true", help=text)
+    text = f"number of new digits ({NEW_DIGITS}) or sounds ({NEW_SOUNDS})"
+    what.add_argument("--count", type=cli.whole_number, help=text)
     add("--seed", type=cli.seed, default=0, help="random seed (0)")
-    add("--data", help="where the training data are now, to interpolate or map held-out examples")
-    add(
-        "-o", "--out", type=Path, metavar="FOLDER", help="output folder (default: beside the model)"
-    )
+    add("--data", help="where the training data are now, for --blend and --map")
+    text = "output folder (default: beside the model)"
+    add("-o", "--out", type=Path, metavar="FOLDER", help=text)
     settings = flags.parse_args()
-    if settings.count and settings.count > MOST:
-        flags.error(f"argument --count: at most {MOST} at once")
+    if settings.count and settings.count > MAX_COUNT:
+        flags.error(f"argument --count: must be at most {MAX_COUNT}")
     if settings.data and not (settings.blend or settings.map):
-        flags.error("argument --data: for --blend and --map only")
+        flags.error("argument --data: works with --blend and --map only")
     return settings
 
 
 def write(settings, name, save):
-    """Write a result, save(path), into the output folder. UserError if it would replace what it was made from."""
+    """Write a result into the output folder. UserError if that would replace its own source.
+
+    save: function of the path to write to.
+    """
     out = settings.out or (settings.model if settings.model.is_dir() else settings.model.parent)
-    if any(
-        os.path.realpath(source) == os.path.realpath(out / name) for source in settings.blend or ()
-    ):
-        raise UserError(f"{out / name}: is what was to be blended; give another folder, --out")
+    sources = [os.path.realpath(source) for source in settings.blend or ()]
+    if os.path.realpath(out / name) in sources:
+        raise UserError(f"{out / name}: is one of the files to blend; give another folder, --out")
     out.mkdir(parents=True, exist_ok=True)
     with claimed(out / name), replacing(out / name) as path:
         save(path)
     print(f"wrote {out / name}")
 
 
-def blend_images(model, settings):
+def write_picture(settings, name, picture):
+    write(settings, name, partial(figures.save, pictures=[picture]))
+
+
+def write_sound(settings, name, sound, rate):
+    write(settings, name, partial(write_wav, signal=sound, sample_rate=rate))
+
+
+def new_images(model, kind, settings):
+    count = settings.count or NEW_DIGITS
+    new = model.generate(count, (settings.seed, 0)).numpy()
+    columns = min(count, DIGITS_PER_ROW)
+    rows = np.pad(new, ((0, -count % columns), (0, 0))).reshape(-1, columns, *kind.shape)
+    rows = {str(1 + number * columns): row for number, row in enumerate(rows)}
+    title = f"New images from the prior (seed {settings.seed})"
+    write_picture(settings, "generated.png", figures.digit_rows(title, rows))
+
+
+def new_sounds(model, kind, settings):
+    new = model.generate(settings.count or NEW_SOUNDS, (settings.seed, 0)).numpy()
+    rate, title = kind.sample_rate, f"New sounds from the prior (seed {settings.seed})"
+    write_sound(settings, "generated.wav", one_after_the_other(new, rate), rate)
+    write_picture(settings, "generated.png", figures.windows(title, new, rate))
+
+
+def blend_images(model, kind, settings):
     numbers = [int(name) for name in settings.blend if name.isdecimal()]
-    known = held_out.images(model, settings.model, settings.data)[0] if numbers else []
+    known = held_out.images(kind, settings.model, settings.data)[0] if numbers else []
     if numbers and max(numbers) >= len(known):
-        raise UserError(
-            f"{max(numbers)}: the images held out are 0 to {len(known) - 1}; choose among them"
-        )
-    shape = tuple(model.metadata["shape"])
-    ends = [
-        known[int(name)] if name.isdecimal() else read_image(name, shape) for name in settings.blend
-    ]
-    ends = np.stack(ends) / np.float32(255)
+        problem = f"must be a held-out image, from 0 to {len(known) - 1}"
+        raise UserError(f"argument --blend: {problem} (found {max(numbers)})")
+    ends, names = [], []
+    for name in settings.blend:
+        number = name.isdecimal()
+        ends.append(known[int(name)] if number else read_image(name, kind.shape))
+        names.append(f"no. {name}" if number else os.path.basename(name))
+    ends = np.stack(ends) / np.float32(255)  # (2, H, W)
     means = model.encode(ends.reshape(2, -1))[0].numpy()
-    shares = np.linspace(0, 1, STEPS)[:, None]
-    steps = model.expectation(
-        ((1 - shares) * means[:1] + shares * means[1:]).astype(np.float32)
-    ).numpy()
-    strip = [ends[0], *steps.reshape(-1, *shape), ends[1]]
-    names = [
-        f"no. {name}" if name.isdecimal() else os.path.basename(name) for name in settings.blend
-    ]
-    labels = [names[0], *(f"{share:.0%}" for share in shares[:, 0]), names[1]]
-    title = (
-        "Outside, two images as they are; inside, the interpolation between them in latent space"
-    )
-    write(
-        settings, "blend.png", partial(figures.save, pictures=[figures.strip(title, strip, labels)])
-    )
+    weights = np.linspace(0, 1, BLEND_STEPS)[:, None]
+    codes = (1 - weights) * means[:1] + weights * means[1:]  # (BLEND_STEPS, L)
+    steps = model.expectation(codes.astype(np.float32)).numpy().reshape(-1, *kind.shape)
+    labels = [names[0], *(f"{weight:.0%}" for weight in weights[:, 0]), names[1]]
+    title = "Two images (outside), and the interpolation between them in latent space"
+    picture = figures.strip(title, [ends[0], *steps, ends[1]], labels)
+    write_picture(settings, "blend.png", picture)
 
 
-def blend_sounds(model, settings):
-    rate = model.metadata["sample_rate"]
-    sound, description = blend_sound.blend(model, settings.blend)
-    print(description)
-    write(
-        settings,
-        "blend.wav",
-        partial(write_wav, signal=sound * note_fades(sound.size, rate), sample_rate=rate),
-    )
+def blend_sounds(model, kind, settings):
+    if settings.data:
+        raise UserError("argument --data: not used to blend notes and sound files; leave it out")
+    rate = kind.sample_rate
+    samples = model.input_size + rate // blending.LOWEST_PITCH + 1
+    ends = [held_out.sound(name, samples, kind) for name in settings.blend]
+    sound = blending.glide(model, ends, rate)
+    print(blending.summary(sound, ends, rate))
+    write_sound(settings, "blend.wav", sound * note_fades(sound.size, rate), rate)
 
 
-def draw_map(model, settings):
+def draw_map(model, kind, settings):
+    path = settings.model
     if model.latent < 2:
-        raise UserError(
-            f"{settings.model}: its --latent is 1, and a map needs 2 dimensions or more"
-        )
-    examples, labels, names, what = held_out.examples(model, settings.model, settings.data, MAPPED)
+        raise UserError(f"{path}: a map needs 2 latent dimensions, and --latent was 1; retrain it")
+    size, data = model.input_size, settings.data
+    examples, labels, names, what = held_out.examples(kind, size, path, data, MAPPED)
     means = model.encode(examples)[0].numpy()
     if len(means) < 3 or not np.ptp(means, axis=0).any():
-        raise UserError(
-            f"{settings.model}: fewer than 3 places to map in {len(means)} {what}; give more by --data"
-        )
-    mean, axes, shares = principal_axes(means, 2)
+        problem = f"a map needs 3 different points, and the {len(means)} {what} give fewer"
+        raise UserError(f"{path}: {problem}; give more by --data")
+    mean, axes, fractions = principal_axes(means, 2)
     points = (means - mean) @ axes.T
     title = f"{len(points):,} {what} in latent space (posterior means)"
-    picture = figures.latent_map(title, points, shares, labels, names)
-    write(settings, "map.png", partial(figures.save, pictures=[picture]))
-
-
-def new_ones(model, settings):
-    digits = "shape" in model.metadata
-    count = settings.count or (NEW_DIGITS if digits else NEW_SOUNDS)
-    new = model.generate(count, (settings.seed, 0)).numpy()
-    title = f"New {'images' if digits else 'sounds'} from the prior (seed {settings.seed})"
-    if digits:
-        columns = min(count, A_ROW)
-        new = np.pad(new, ((0, -count % columns), (0, 0))).reshape(
-            -1, columns, *model.metadata["shape"]
-        )
-        picture = figures.digit_rows(
-            title, {str(1 + number * columns): row for number, row in enumerate(new)}
-        )
-    else:
-        rate = model.metadata["sample_rate"]
-        write(
-            settings,
-            "generated.wav",
-            partial(write_wav, signal=one_after_the_other(new, rate), sample_rate=rate),
-        )
-        picture = figures.windows(title, new, rate)
-    write(settings, "generated.png", partial(figures.save, pictures=[picture]))
+    picture = figures.latent_map(title, points, fractions, labels, names)
+    write_picture(settings, "map.png", picture)
 
 
 def main(settings):
-    from files.model_file import (  # not before the flags are good: it loads TensorFlow
-        knows_sounds,
-        load_model,
-    )
-
-    model = load_model(settings.model)
-    images = not knows_sounds(settings.model, model.metadata, model.input_size)
-    if settings.data and settings.blend and not images:
-        raise UserError(
-            f"{settings.model}: blends notes and sound files alone, without --data; leave it out"
-        )
-    blend = blend_images if images else blend_sounds
-    (blend if settings.blend else draw_map if settings.map else new_ones)(model, settings)
+    model = model_file.load_model(settings.model)
+    kind = kind_of(model.metadata, model.input_size, settings.model)
+    if settings.map:
+        draw = draw_map
+    elif settings.blend:
+        draw = blend_sounds if kind.sounds else blend_images
+    else:
+        draw = new_sounds if kind.sounds else new_images
+    draw(model, kind, settings)
 
 
 if __name__ == "__main__":

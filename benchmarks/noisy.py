@@ -99,10 +99,9 @@ def row(model, clean, noisy, rate):
 
 def sounds(model, folders):
     """Yield name, clean sound, and the same with its own noise or None."""
-    rate, window = model.metadata["sample_rate"], model.input_size
+    rate, window = model.kind.sample_rate, model.input_size
     if not folders:
-        notes = model.metadata["notes"]
-        tone, noisy = audio_utils.Notes(notes, model.metadata["timbre"], rate, window).long((0, 1))
+        tone, noisy = model.kind.notes.long((0, 1))
         yield "scale", tone, noisy
     for folder in folders:
         with tempfile.TemporaryDirectory() as store:
@@ -129,7 +128,7 @@ def main():
     flags.add_argument("--hiss", help="a recording that holds only noise")
     settings = flags.parse_args()
     model = load_restorer(settings.model)
-    rate, head = model.metadata["sample_rate"], None
+    rate, head = model.kind.sample_rate, None
     for name, clean, own in sounds(model, settings.folders):
         for title, noisy in noisy_sounds(name, clean, own, rate, settings.hiss).items():
             scores = row(model, clean, noisy, rate)

@@ -1,73 +1,49 @@
-"""A trained model's `reconstruct` in NumPy: it needs no gradient, and TensorFlow takes seconds to load."""
+"""Layout of a model's weights, and its `reconstruct` in NumPy: loading TensorFlow takes seconds."""
 
-import io
 import itertools
 
 import numpy as np
 
 
-def dense_reconstruct(own, weights):
-    """What `models.DVAE.reconstruct` computes, from a model's own configuration and its weights (HDF5, bytes).
+def weight_shapes(config):
+    """Return {name in the model's file: shape} of all weights: encoder, decoder, then the rest.
 
-    Their sizes must have been checked. None if the weights are not those of a "gaussian" model, laid out as by Keras
-    3, and finite: Keras may still know them, or says best what is wrong.
+    config: that of `models.DVAE`. Keras gives the names. Each layer has a kernel and a bias.
     """
-    names, shapes = _weights_of(own)
-    found = _read(weights, dict(zip(names, shapes))) if own["likelihood"] == "gaussian" else None
-    if found is None or not all(np.isfinite(value).all() for value in found.values()):
-        return None
-    depth, latent = len(own["hidden"]) + 1, own["latent"]  # layers of encoder and decoder each
-    layers = [
-        (found[kernel], found[bias]) for kernel, bias in zip(names[: 4 * depth : 2], names[1::2])
-    ]
-    layers[depth - 1] = tuple(
-        value[..., :latent] for value in layers[depth - 1]
-    )  # mean without log_var
+    if config["likelihood"] not in ("bernoulli", "gaussian"):
+        raise ValueError(f"unknown likelihood {config['likelihood']!r}")
+    hidden, latent, components = config["hidden"], config["latent"], config["components"]
+    sides = {
+        "encoder": [config["input_size"], *hidden, 2 * latent],
+        "decoder": [latent, *reversed(hidden), config["input_size"]],
+    }
+    shapes = {}
+    for side, widths in sides.items():
+        for number, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+            layer = f"{side}/layers/dense{f'_{number}' if number else ''}/vars"
+            shapes |= {f"{layer}/0": (inputs, outputs), f"{layer}/1": (outputs,)}
+    log_std = [()] if config["likelihood"] == "gaussian" else []
+    prior = [(components,), (components, latent), (components, latent)]
+    return shapes | {f"vars/{number}": shape for number, shape in enumerate(log_std + prior)}
+
+
+def dense_reconstruct(config, weights):
+    """Return `DVAE.reconstruct` of a "gaussian" model, computed with NumPy.
+
+    weights: {name: array} in the order of `weight_shapes`.
+    """
+    depth, latent = len(config["hidden"]) + 1, config["latent"]  # layers per side
+    arrays = list(weights.values())[: 4 * depth]
+    layers = list(zip(arrays[::2], arrays[1::2]))
+    layers[depth - 1] = [value[..., :latent] for value in layers[depth - 1]]  # the mean only
 
     def reconstruct(corrupted, observed=None):
         values = np.asarray(corrupted, np.float32)
         with np.errstate(all="ignore"):  # as TensorFlow does
             for number, (kernel, bias) in enumerate(layers, 1):
                 values = values @ kernel + bias
-                if number % depth:  # not after the last of each
+                if number % depth:  # the last layer of each side is linear
                     np.maximum(values, 0, out=values)
         return values
 
     return reconstruct
-
-
-def _weights_of(own):
-    """Names and shapes of a model's weights in its file: kernel, bias of each layer of both sides, and all others."""
-    size, latent, components, hidden = (
-        own["input_size"],
-        own["latent"],
-        own["components"],
-        list(own["hidden"]),
-    )
-    names, shapes = [], []
-    for side, widths in (
-        ("encoder", [size, *hidden, 2 * latent]),
-        ("decoder", [latent, *reversed(hidden), size]),
-    ):
-        for number, (before, after) in enumerate(itertools.pairwise(widths)):
-            layer = f"{side}/layers/dense{f'_{number}' if number else ''}/vars"
-            names, shapes = (
-                [*names, f"{layer}/0", f"{layer}/1"],
-                [*shapes, (before, after), (after,)],
-            )
-    others = [(), (components,), (components, latent), (components, latent)]
-    return names + [f"vars/{number}" for number in range(len(others))], shapes + others
-
-
-def _read(weights, shapes):
-    """{name: array} from HDF5, if it has float32 arrays of these names and shapes and no others; else None."""
-    import h5py
-
-    found = {}
-    with h5py.File(io.BytesIO(weights)) as file:
-        file.visititems(
-            lambda name, item: found.update({name: item} if isinstance(item, h5py.Dataset) else {})
-        )
-        fits = {name: item.shape for name, item in found.items()} == shapes
-        fits = fits and all(item.dtype == np.float32 for item in found.values())
-        return {name: item[()] for name, item in found.items()} if fits else None

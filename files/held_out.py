@@ -1,6 +1,6 @@
-"""What a trained model has not learned from: examples of its own data, to blend and to map.
+"""Examples for sample.py: held-out data of the model, or the user's notes and sound files.
 
-`path` is that of the model and `data` what the user says of where its data are now, for UserErrors to name.
+`path` is the model's and `data` the value of --data, which says where its training data are now.
 """
 
 import os
@@ -8,79 +8,104 @@ import tempfile
 
 import numpy as np
 
-from audio_utils import C_MAJOR, Notes, noisy_notes
+from audio_utils import TONE_AMPLITUDE, Notes, note_frequency
 from files import folders, sound_files
 from files.image_files import load_images
 from harness import UserError
 
-LONG_SECONDS = 1  # of the long sound that recordings are read with, and nothing here uses
+LONG_SECONDS = 1  # of a recording's long sound, which must be loaded but is not used here
 
 
-def images(model, path, data=None):
-    """The held-out images of the model's data, as grey levels (M, H, W), and their labels or None.
+def images(kind, path, data=None):
+    """Return the model's held-out images, grey levels (M, H, W), and their labels (M,) or None.
 
-    UserError if they are not to be found, or others.
+    UserError if the images are not found or are not those that the model was trained with.
     """
-    shape = tuple(model.metadata["shape"])
-    data = data or model.metadata.get("data")
+    data = data or kind.data
     if data and not os.path.exists(data):
-        raise UserError(
-            f"{data}: no longer there; --data says where the images are that the model was trained on"
-        )
-    found = load_images(data, shape[0])
-    if (pixels := found.test.shape[1:]) != shape:
-        raise UserError(
-            f"{data or 'MNIST'}: images of {pixels} pixels, the model knows {shape}; see --data"
-        )
-    _check(model, path, data or f"digits ({found.provenance['source']})", found.provenance)
+        raise UserError(f"{data}: not found; --data says where the model's training images are")
+    found = load_images(data, kind.shape[0])
+    if (shape := found.test.shape[1:]) != kind.shape:
+        problem = f"expected {kind.shape} pixels, got {shape}"
+        raise UserError(f"{data or 'MNIST'}: {problem}; see --data")
+    _check(kind, path, data or f"digits ({found.provenance['source']})", found.provenance)
     return found.test, found.test_labels
 
 
-def examples(model, path, data, count):
-    """Up to `count` examples (M, D), their labels or notes (M,) or None, the notes' names or None, what they are."""
-    if "shape" not in model.metadata:
-        found, labels, names = windows(model, path, data, count)
-        return found, labels, names, "noisy notes" if names else "held-out windows"
-    found, labels = images(model, path, data)
-    labels = None if labels is None else labels[:count]
-    return (
-        found[:count].reshape(-1, model.input_size) / np.float32(255),
-        labels,
-        None,
-        "held-out images",
-    )
+def windows(kind, size, path, data, count):
+    """Return windows (M, size) of sound, each one's note (M,) and the notes' names.
 
-
-def windows(model, path, data, count):
-    """Windows (M, N) of the sounds that the model has heard, which note each is, and the notes' names.
-
-    Of recordings, those held out, without notes. UserError if they are not given, or others.
+    Recordings have no notes; their windows are held out. UserError if they are not found or are
+    not those that the model was trained with.
     """
-    rate, rms = model.metadata["sample_rate"], model.metadata.get("rms")
-    notes = model.metadata.get(
-        "notes", None if rms else C_MAJOR
-    )  # the first scripts had no others and wrote no level
-    if notes:
+    if kind.notes:
         if data:
             raise UserError(f"{path}: a model of the built-in notes; leave --data out")
-        sounds = Notes(notes, model.metadata.get("timbre", "sine"), rate, model.input_size)
-        _, examples, labels = noisy_notes(sounds, count, (0, 0))
-        return examples, labels, notes
+        _, clean, index = kind.notes.windows("held out", count, (0, 0))
+        return clean, index, kind.notes.notes
     if not data:
-        raise UserError(
-            f"{path}: a model of recordings; --data says where those are that it was trained on"
-        )
+        raise UserError(f"{path}: a model of recordings; --data says where its training data are")
     with tempfile.TemporaryDirectory() as folder:
-        sounds = sound_files.load(data, rate, model.input_size, rms, LONG_SECONDS, folder)
+        sounds = sound_files.load(data, kind.sample_rate, size, kind.rms, LONG_SECONDS, folder)
         folders.print_skipped(sounds.skipped)
-        _check(model, path, data, sounds.provenance)
+        _check(kind, path, data, sounds.provenance)
         return sounds.windows("held out", count, (0, 0))[0], None, None
 
 
-def _check(model, path, data, provenance):
-    """UserError unless the data are those the model was trained with: what is held out of others, it may have seen."""
-    learned = model.metadata.get("sha256")
-    if learned and provenance.get("sha256") != learned:
-        raise UserError(
-            f"{path}: not trained with {data} as it is now; --data says where its own data are"
-        )
+def _check(kind, path, data, provenance):
+    """Raise a UserError for data that the model was not trained with: it may know all of them."""
+    if kind.sha256 and provenance.get("sha256") != kind.sha256:
+        problem = f"not trained with {data} as it is now"
+        raise UserError(f"{path}: {problem}; --data says where the training data are")
+
+
+def examples(kind, size, path, data, count):
+    """Return up to `count` examples (M, size), their labels or notes (M,), names and description.
+
+    Labels are None where unknown. Names are those of the notes, or None.
+    """
+    if kind.sounds:
+        found, index, names = windows(kind, size, path, data, count)
+        return found, index, names, "noisy notes" if names else "held-out windows"
+    found, labels = images(kind, path, data)
+    labels = None if labels is None else labels[:count]
+    return found[:count].reshape(-1, size) / np.float32(255), labels, None, "held-out images"
+
+
+def sound(name, samples, kind):
+    """Return a note or the loudest part of a sound file, at the level of a training note.
+
+    Returns (samples,). UserError for a note that the model does not know, and for a file that is
+    too short or silent.
+    """
+    try:
+        note_frequency(name)
+    except ValueError:
+        signal = _loudest_part(name, samples, kind.sample_rate)
+    else:
+        signal = _note(name, samples, kind)
+    return signal * (TONE_AMPLITUDE / np.sqrt(2 * np.mean(signal**2)))
+
+
+def _note(name, samples, kind):
+    if kind.notes and name not in kind.notes.notes:
+        known = " ".join(kind.notes.notes)
+        raise UserError(f"{name}: not a note that the model knows; choose from {known}")
+    timbre = kind.notes.timbre if kind.notes else "sine"
+    notes = Notes((name,), timbre, kind.sample_rate, samples)
+    return notes.windows("held out", 1, (0, 0))[0].numpy()[0]
+
+
+def _loudest_part(path, samples, rate):
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: neither a note such as C4 nor a sound file; give one of these")
+    values = np.concatenate([np.zeros(0), *sound_files.decode(path, rate)])
+    if values.size < samples:
+        raise UserError(f"{path}: shorter than {samples / rate:.2g} s; give another sound")
+    values -= values.mean()
+    energy = np.cumsum(np.pad(values**2, (1, 0)))
+    loudest = np.argmax(energy[samples:] - energy[:-samples])
+    signal = values[loudest : loudest + samples]
+    if np.sqrt(np.mean(signal**2)) < sound_files.LEAST_RMS:
+        raise UserError(f"{path}: silent; give another sound")
+    return signal

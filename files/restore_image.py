@@ -60,11 +60,11 @@ PLAIN = Background(0.0, 0.0, 1, 1.0)
 def restore_image(model, source, destination, mask_file=None, keep=False, count=0):
     """Restore an image file; one line on what was done. UserError if it cannot be.
 
-    model: has `reconstruct` and `metadata`. mask_file: an image of the same size, white in the hole, or of any one
+    model: has `reconstruct` and `kind`. mask_file: an image of the same size, white in the hole, or of any one
     colour on black; else that is where the image is transparent. keep: replace only the hole. count: so many other
     ways to complete it are written beside the destination (`completion_paths`).
     """
-    height, width = model.metadata["shape"]
+    height, width = model.kind.shape
     image, image_format, frames = _read(source, keep)
     size = image.size  # Pillow's sizes are (width, height)
     if abs(size[0] * height - size[1] * width) > max(width, height):

@@ -12,7 +12,6 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-import audio_utils
 from audio_utils import runs
 from files.gaps import find_gaps, inside, keeps_zeros, read_gaps
 from files.sound_files import ReadForward, check_header, read_on, reason, remedy, resample
@@ -38,7 +37,7 @@ WELL_KEPT_DB = 24.0  # SNR of what is to be kept after a lossy code
 def restore_sound(model, source, destination, gap_file=None, keep=False):
     """Restore a sound file, each channel on its own; one line on what was done. UserError if it cannot be.
 
-    model: has `reconstruct`, `input_size` and `metadata`. gap_file: as `read_gaps` takes it; else the gaps are found.
+    model: has `reconstruct`, `input_size` and `kind`. gap_file: as `read_gaps` takes it; else the gaps are found.
     keep: replace only the gaps. Memory does not grow with the sound's length.
     """
     with contextlib.ExitStack() as opened:
@@ -51,7 +50,7 @@ def restore_sound(model, source, destination, gap_file=None, keep=False):
             rate, channels, model_rate = (
                 sound.samplerate,
                 sound.channels,
-                model.metadata["sample_rate"],
+                model.kind.sample_rate,
             )
             gaps, silences, frames = find_gaps(first_look, model.input_size / model_rate * rate)
             if not frames:
@@ -59,7 +58,7 @@ def restore_sound(model, source, destination, gap_file=None, keep=False):
             if gap_file:
                 gaps = [read_gaps(gap_file, rate, frames, source)] * channels
             # A model of notes draws the whole of a note; one of recordings, which has a level and no notes, does not.
-            denoises = not keep and "rms" in model.metadata and "notes" not in model.metadata
+            denoises = not keep and model.kind.recordings
             # On the disk the result goes to, files without a name for each channel, at its own rate and the model's.
             fitting = (keep or denoises) and rate != model_rate, True
             files = [
@@ -164,7 +163,7 @@ class _Channel:
 
     @functools.cached_property
     def levels(self):
-        rms = self.model.metadata.get("rms", audio_utils.RMS)
+        rms = self.model.kind.rms
         return sound_levels.measure(
             self.read, self.samples, self.model.reconstruct, self.model.input_size, rms
         )
@@ -205,7 +204,7 @@ class _Channel:
 
     def _errors(self, first, truth):
         """Of the network and of autoregression where the `truth` begins at `first` and is missing too: (2,)."""
-        reach = max(2 * self.model.input_size, round(REACH * self.model.metadata["sample_rate"]))
+        reach = max(2 * self.model.input_size, round(REACH * self.model.kind.sample_rate))
         start, stop = max(first - reach, 0), min(first + truth.size + reach, self.samples)
         judged = slice(first - start, first - start + truth.size)
         values, mask = self.read(start, stop)
@@ -215,14 +214,14 @@ class _Channel:
         )
         ways = (
             np.concatenate(list(drawn)),
-            fill(values, runs(mask.astype(int)), self.model.metadata["sample_rate"]),
+            fill(values, runs(mask.astype(int)), self.model.kind.sample_rate),
         )
         return [np.mean((way[judged] - truth) ** 2) + 1e-12 * np.mean(truth**2) for way in ways]
 
 
 def _channels(model, sound, files, gaps, silences, frames, destination):
     """The channels of a sound file just opened, at the model's rate. files: those in its own, and those in this."""
-    rate, model_rate = sound.samplerate, model.metadata["sample_rate"]
+    rate, model_rate = sound.samplerate, model.kind.sample_rate
     own = _stored(_without_gaps(sound, gaps), files[0], destination)
     collections.deque(
         _stored(resample(own, sound.channels, rate, model_rate), files[-1], destination), maxlen=0
@@ -264,7 +263,7 @@ def _filled(blocks, number, filling, ways):
 
 def _filling(channel, file, gaps, frames, rate):
     """What to fill the gaps of a channel with, as `_filled` takes it. file: open, the channel at its own rate."""
-    ratio = channel.model.metadata["sample_rate"] / rate
+    ratio = channel.model.kind.sample_rate / rate
     if len(gaps) and channel.network_predicts_better(_at_rate([gaps], ratio)):
         return ((*gap, None) for gap in gaps)
     return fill_each(functools.partial(_read, file), gaps, frames, rate)
@@ -281,7 +280,7 @@ def _denoiser(channel, file, gaps, silences, frames, rate):
         )
         return np.concatenate(list(pieces))[: sound.size]
 
-    rates = rate, channel.model.metadata["sample_rate"]
+    rates = rate, channel.model.kind.sample_rate
     return Denoiser(functools.partial(_read, file), gaps, silences, frames, rates, draw)
 
 

@@ -16,12 +16,12 @@ import soundfile
 import soxr
 from tqdm import tqdm
 
+from audio_utils import SAMPLE_RATES
 from files import folders
 from harness import UserError
 from harness.quiet_tensorflow import stderr_held_back, tf
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff")  # looked for in a folder
-SAMPLE_RATES = (1000, 768_000)  # Hz; a file outside has a broken header
 MOST_CHANNELS = 64
 MOST_HOURS = 24  # in all: 5.5 GB on the disk at 16 kHz
 FRAMES_A_BLOCK = 1 << 16  # decoded at once

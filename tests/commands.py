@@ -1,4 +1,4 @@
-"""Scripts as a user starts them."""
+"""Run the scripts as a user does."""
 
 import importlib
 import os
@@ -28,7 +28,7 @@ def run(script, *flags, cwd=None, **environment):
 
 
 def refused(done, *words):
-    """It ended with status 2 and one line on stderr that says these words."""
+    """Assert that a script ended with status 2 and one line on stderr with these words."""
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     for word in words:
@@ -36,7 +36,7 @@ def refused(done, *words):
 
 
 def until(condition):
-    """Wait for what a browser does in its own time."""
+    """Wait until `condition()` is true, at most a minute."""
     deadline = time.monotonic() + 60
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -44,7 +44,7 @@ def until(condition):
 
 
 def inside(capsys, script, *flags):
-    """One of the two experiments in this process, which has TensorFlow already: as what `run` returns."""
+    """Run an experiment in this process, where TensorFlow is loaded. Returns what `run` does."""
     module, status = importlib.import_module(script[:-3]), 0
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:

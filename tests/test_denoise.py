@@ -1,4 +1,4 @@
-"""The command line of denoise.py: where results go, what is refused, and that nothing is ever lost."""
+"""The command line of denoise.py: where results go, what is refused, and no file is ever lost."""
 
 import errno
 import json
@@ -22,7 +22,7 @@ from harness.run_folder import claimed, replacing
 RATE = 16000
 
 
-def test_results_go_where_they_belong_and_never_over_an_input(tmp_path, monkeypatch):
+def test_destinations_are_never_an_input(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("in/deep er").mkdir(parents=True)
     Path("other").mkdir()
@@ -55,11 +55,11 @@ def test_results_go_where_they_belong_and_never_over_an_input(tmp_path, monkeypa
         ("-c.wav", "new/-c.wav"),
         ("in/ä.wav", "new/ä.wav"),
     ]
-    Path("in/mended").mkdir()
-    Path("in/mended/ä.wav").write_bytes(b"an earlier result")
-    assert len(pairs("in", out="in/mended")) == 3
+    Path("in/restored").mkdir()
+    Path("in/restored/ä.wav").write_bytes(b"an earlier result")
+    assert len(pairs("in", out="in/restored")) == 3
     for inputs, out, words in (
-        (["in/ä.wav", "other/ä.wav"], "new", ["in/ä.wav", "other/ä.wav"]),  # two of one name
+        (["in/ä.wav", "other/ä.wav"], "new", ["in/ä.wav", "other/ä.wav"]),  # the same name twice
         (["-c.wav"], "-c.wav", ["is the input"]),
         (["-c.wav"], "hard.wav", ["hard.wav", "is the input"]),
         (["in/link.wav"], "in/ä.wav", ["is the input"]),
@@ -77,7 +77,7 @@ def test_results_go_where_they_belong_and_never_over_an_input(tmp_path, monkeypa
             assert word in str(caught.value)
 
 
-def test_bad_files_among_good_ones_are_named_and_the_others_mended(tmp_path, sound):
+def test_bad_files_are_named_and_the_others_restored(tmp_path, sound):
     folder = tmp_path / "in put"
     folder.mkdir()
     time = np.arange(RATE) / RATE
@@ -90,7 +90,7 @@ def test_bad_files_among_good_ones_are_named_and_the_others_mended(tmp_path, sou
     (folder / "empty.wav").write_bytes(b"")
     (folder / "text.wav").write_text("hello")
     (folder / "cut.flac").write_bytes((folder / "-good.flac").read_bytes()[:9000])
-    Image.new("L", (28, 28)).save(folder / "image.png")  # not looked at
+    Image.new("L", (28, 28)).save(folder / "image.png")  # a model of sounds leaves it alone
     done = run("denoise.py", sound[0], folder, "--keep", "-o", tmp_path / "out")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     bad = ("cut.flac", "empty.wav", "nan.wav", "none.wav", "text.wav")
@@ -104,7 +104,7 @@ def test_bad_files_among_good_ones_are_named_and_the_others_mended(tmp_path, sou
 
 
 def batch(pairs, capsys, overwrite=False, faulty=()):
-    """The status of a batch whose files are copied, but for faulty ones, what it said and what was there then."""
+    """Copy files as a batch; `faulty` ones raise. Returns status, lines of stdout and of stderr."""
     status = 0
 
     def restore(source, destination):
@@ -123,7 +123,7 @@ def batch(pairs, capsys, overwrite=False, faulty=()):
     return status, said.out.splitlines(), said.err.splitlines()
 
 
-def test_whatever_a_file_raises_the_others_are_done(tmp_path, capsys):
+def test_an_error_in_one_file_does_not_stop_the_others(tmp_path, capsys):
     sources = [tmp_path / name for name in ("a.wav", "b\udce9.wav", "c\n.wav", "d.wav", "e.wav")]
     for source in sources:
         source.write_text(source.name[0])
@@ -154,10 +154,8 @@ def test_whatever_a_file_raises_the_others_are_done(tmp_path, capsys):
     faults = {sources[3]: UserError("d.wav: bad"), sources[1]: MemoryError("not reached")}
     status, out, err = batch(pairs, capsys, faulty=faults)
     assert status == 2 and err == ["denoise.py: d.wav: bad"]
-    assert (
-        out[-1]
-        == "1 of 5 files restored, 3 were there already and --overwrite replaces them, 1 could not be"
-    )
+    kept = "3 were there already and --overwrite replaces them"
+    assert out[-1] == f"1 of 5 files restored, {kept}, 1 could not be"
     assert (tmp_path / "out/deep/e.wav").read_text() == "by hand"
     status, out, _ = batch(pairs[2:], capsys, overwrite=True)
     assert (
@@ -168,7 +166,7 @@ def test_whatever_a_file_raises_the_others_are_done(tmp_path, capsys):
     assert not list(tmp_path.rglob(".unfinished*"))
 
 
-def test_a_result_that_another_process_writes_is_left_to_it(tmp_path, capsys):
+def test_a_result_that_another_process_writes_is_kept(tmp_path, capsys):
     source, result = tmp_path / "a.wav", tmp_path / "out.wav"
     source.write_text("a")
     with claimed(result):
@@ -177,7 +175,7 @@ def test_a_result_that_another_process_writes_is_left_to_it(tmp_path, capsys):
         status == 2 and f"{result}: another process is writing it" in line and not result.exists()
     )
 
-    def meanwhile(path):  # the other ends between this one's look at the results and its turn
+    def meanwhile(path):  # the other one ends after this one has looked for the result
         result.write_text("the other's")
         return claimed(path)
 
@@ -187,7 +185,7 @@ def test_a_result_that_another_process_writes_is_left_to_it(tmp_path, capsys):
     assert status == 2 and "has just written it" in line and result.read_text() == "the other's"
 
 
-def test_one_result_that_is_there_is_replaced_only_if_asked(tmp_path, sound):
+def test_overwrite_is_needed_to_replace_a_result(tmp_path, sound):
     soundfile.write(tmp_path / "a.wav", np.ones(RATE), RATE)
     (tmp_path / "b.wav").write_text("by hand")
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was loaded')")
@@ -204,9 +202,10 @@ def test_one_result_that_is_there_is_replaced_only_if_asked(tmp_path, sound):
 @pytest.mark.parametrize(
     "redirected, status", [("2>&-", 0), (">&- 2>&- <&-", 0), ("2>&1 | true", 141)]
 )
-def test_closed_streams_do_not_keep_it_from_its_work(tmp_path, sound, redirected, status):
+def test_closed_streams_do_not_stop_it(tmp_path, sound, redirected, status):
     soundfile.write(tmp_path / "a.wav", np.ones(RATE), RATE)
-    line = f"set -o pipefail; {sys.executable} {ROOT}/denoise.py '{sound[0]}' a.wav --keep -o b.wav {redirected}"
+    line = f"{sys.executable} {ROOT}/denoise.py '{sound[0]}' a.wav --keep -o b.wav {redirected}"
+    line = f"set -o pipefail; {line}"
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == status and not done.stderr, done.stderr
     np.testing.assert_array_equal(
@@ -214,7 +213,7 @@ def test_closed_streams_do_not_keep_it_from_its_work(tmp_path, sound, redirected
     )
 
 
-def test_the_users_own_settings_make_no_difference_or_one_line(tmp_path, sound, digits):
+def test_the_users_settings_of_keras_change_nothing(tmp_path, sound, digits):
     soundfile.write(tmp_path / "a.wav", 0.5 * np.sin(np.arange(RATE)), RATE)
     torn = np.full((28, 28, 2), 255, np.uint8)
     torn[5:20, 9:18, 0], torn[8:14, 8:14, 1] = 0, 0  # ink, hole
@@ -250,7 +249,9 @@ def test_the_users_own_settings_make_no_difference_or_one_line(tmp_path, sound, 
     refused(done, tmp_path / "broken/keras.json", "floatx", "bfloat16", "remove it")
 
 
-def test_what_a_model_has_not_learned_is_refused(tmp_path, sound, digits, monkeypatch, capsys):
+def test_files_and_flags_of_the_other_kind_are_refused(
+    tmp_path, sound, digits, monkeypatch, capsys
+):
     Image.new("L", (28, 28)).save(tmp_path / "a.png")
     soundfile.write(tmp_path / "a.wav", np.ones(RATE), RATE)
     for model, file, flags, words in (
@@ -268,7 +269,7 @@ def test_what_a_model_has_not_learned_is_refused(tmp_path, sound, digits, monkey
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a.wav"}
 
 
-def test_mistakes_and_sounds_do_not_wait_for_tensorflow(tmp_path, sound):
+def test_mistakes_and_sounds_need_no_tensorflow(tmp_path, sound):
     Image.new("L", (28, 28)).save(tmp_path / "a.png")
     soundfile.write(
         tmp_path / "a.wav",

@@ -7,6 +7,7 @@ import soundfile
 from audio_utils import snr_db
 from files.model_file import Restorer
 from files.restore_sound import restore_sound
+from kind import kind_of
 from signals import denoise_sound
 
 RATE, KNOWN = 16000, (220.0, 330.0, 987.0)  # Hz
@@ -31,7 +32,7 @@ def projected(windows, observed):
 def restored(folder, sound, rate, gap=0.02, every=0.25, reconstruct=projected, window=1024):
     """Restore a file of a sound (T, C) with gaps: the result, the gaps (T,), the message."""
     metadata = {"sample_rate": RATE, "rms": 0.4, "sha256": "of recordings"}
-    model = Restorer(reconstruct, window, metadata)
+    model = Restorer(reconstruct, window, kind_of(metadata, window))
     gaps = np.mod(np.arange(len(sound)) / rate - 0.1, every) < gap
     soundfile.write(folder / "in.wav", sound * ~gaps[:, None], rate, "FLOAT")
     message = restore_sound(model, folder / "in.wav", folder / "out.wav")

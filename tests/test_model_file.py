@@ -1,4 +1,4 @@
-"""Model files: saving, loading, files of earlier scripts, and files that are refused."""
+"""Reading model files: kinds, files of earlier scripts, sounds without TensorFlow, refusals."""
 
 import base64
 import io
@@ -11,22 +11,25 @@ import h5py
 import numpy as np
 import pytest
 
+from audio_utils import C_MAJOR, RMS, Notes
 from files import model_file
-from files.model_file import knows_sounds, load_model, load_restorer
+from files.model_file import load_model, load_restorer
 from harness import UserError
+from kind import Kind, kind_of
 from models import DVAE, keras
 
 SOUNDS = {"experiment": "sound", "sample_rate": 16000}
 
 
-def test_a_file_of_earlier_scripts_gives_the_same_model(tmp_path, sound):
+def test_a_file_of_earlier_scripts_loads(tmp_path, sound):
+    """They called the metadata "about"."""
     path = tmp_path / "model.keras"
     with zipfile.ZipFile(sound[0] / "model.keras") as ours, zipfile.ZipFile(path, "w") as theirs:
         for name in ours.namelist():
             content = ours.read(name)
             if name == "config.json":
                 config = json.loads(content)
-                config["config"]["about"] = config["config"].pop("metadata")  # what they called it
+                config["config"]["about"] = config["config"].pop("metadata")
                 content = json.dumps(config)
             theirs.writestr(name, content)
     now, before = load_model(sound[0]), load_model(tmp_path)
@@ -34,7 +37,7 @@ def test_a_file_of_earlier_scripts_gives_the_same_model(tmp_path, sound):
     windows = np.random.default_rng(0).standard_normal((3, 1024)).astype(np.float32)
     np.testing.assert_array_equal(before.reconstruct(windows), now.reconstruct(windows))
     restorer = load_restorer(path)
-    assert restorer.metadata == now.metadata and restorer.input_size == 1024
+    assert restorer.kind == kind_of(now.metadata, 1024) and restorer.input_size == 1024
     np.testing.assert_allclose(restorer.reconstruct(windows), now.reconstruct(windows), atol=1e-5)
 
 
@@ -57,20 +60,35 @@ def test_a_file_of_earlier_scripts_gives_the_same_model(tmp_path, sound):
         {"sample_rate": 16000, "timbre": ["sine"]},
     ],
 )
-def test_a_model_of_neither_sounds_nor_images_is_refused(metadata):
+def test_other_kinds_of_models_are_refused(metadata):
     with pytest.raises(UserError, match=r"m\.keras: a model of neither sounds nor images"):
-        knows_sounds("m.keras", metadata, 784)
+        kind_of(metadata, 784, "m.keras")
 
 
-def test_a_model_says_what_it_has_learned(sound, digits):
-    for folder, expected in ((sound[0], True), (digits[0], False)):
-        model = load_model(folder)
-        assert knows_sounds(folder, model.metadata, model.input_size) is expected
-    assert knows_sounds("m.keras", {"sample_rate": 8000}, 256)  # as the first scripts wrote it
+def test_kind_of_trained_models(sound, digits):
+    notes, mnist = (load_model(folder) for folder in (sound[0], digits[0]))
+    kind = kind_of(notes.metadata, notes.input_size)
+    assert kind == Kind(sample_rate=16000, rms=RMS, notes=Notes(C_MAJOR, "sine", 16000, 1024))
+    assert kind.sounds and not kind.recordings
+    kind = kind_of(mnist.metadata, mnist.input_size)
+    assert kind == Kind(shape=(28, 28), sha256=mnist.metadata["sha256"])
+    assert kind.sha256 and not kind.sounds and not kind.recordings
+
+
+def test_kind_of_recordings():
+    kind = kind_of({"sample_rate": 8000, "rms": 0.1, "sha256": "abc"}, 256)
+    assert kind == Kind(sample_rate=8000, rms=0.1, sha256="abc")
+    assert kind.sounds and kind.recordings
+
+
+def test_kind_of_the_first_models():
+    """They had no "rms", "notes" and "timbre" in their metadata."""
+    kind = kind_of({"sample_rate": 8000}, 256)
+    assert kind == Kind(sample_rate=8000, rms=RMS, notes=Notes(C_MAJOR, "sine", 8000, 256))
 
 
 def randomized(path, likelihood="gaussian", **shape):
-    """A model of sounds all of whose weights are random, biases too: as Keras has it, its file written."""
+    """Save a model of sounds with random weights and biases, and return it."""
     model, rng = DVAE(24, likelihood, metadata=SOUNDS, **shape), np.random.default_rng(1)
     for weight in model.weights:
         weight.assign(rng.standard_normal(weight.shape) / 3)
@@ -85,26 +103,24 @@ def randomized(path, likelihood="gaussian", **shape):
         {"hidden": (24,), "latent": 24, "components": 1},  # each kernel as wide as high
         {"hidden": (9, 9, 5), "latent": 3},
         {"hidden": [7] * 12, "latent": 1},  # more layers than there are digits
-        {"likelihood": "bernoulli", "hidden": (7, 5), "latent": 3},  # by Keras itself
+        {"likelihood": "bernoulli", "hidden": (7, 5), "latent": 3},  # restored by Keras
     ],
 )
-def test_sounds_are_restored_with_the_same_numbers_as_by_keras(tmp_path, shape):
+def test_numpy_gives_the_numbers_of_keras(tmp_path, shape):
     model, restorer = randomized(tmp_path / "model.keras", **shape), load_restorer(tmp_path)
     assert (restorer.refined is None) == (model.likelihood == "gaussian")
-    assert restorer.metadata == model.metadata and restorer.input_size == 24
+    assert restorer.kind == kind_of(SOUNDS, 24) and restorer.input_size == 24
     for count in (0, 1, 700):
         windows = np.random.default_rng(count).standard_normal((count, 24)).astype(np.float32)
-        expected, found = (
-            model.reconstruct(windows).numpy(),
-            np.asarray(restorer.reconstruct(windows)),
-        )
+        expected = model.reconstruct(windows).numpy()
+        found = np.asarray(restorer.reconstruct(windows, np.ones_like(windows)))
         assert found.dtype == np.float32 and found.shape == expected.shape
         np.testing.assert_allclose(
             found, expected, rtol=0, atol=1e-5 * np.abs(expected).max(initial=0)
         )
 
 
-def test_a_trained_model_of_sounds_restores_without_keras_as_with_it(sound):
+def test_numpy_agrees_with_keras_for_a_trained_model(sound):
     windows = np.random.default_rng(0).standard_normal((600, 1024)).astype(np.float32)
     expected, restorer = load_model(sound[0]).reconstruct(windows).numpy(), load_restorer(sound[0])
     assert restorer.refined is None
@@ -114,7 +130,7 @@ def test_a_trained_model_of_sounds_restores_without_keras_as_with_it(sound):
 
 
 def other(name, value, **settings):
-    """A change of an HDF5 file: `value` (or nothing) for what is there."""
+    """A change of an HDF5 file: put `value`, or nothing, in place of a dataset."""
 
     def change(file):
         if name in file:
@@ -137,7 +153,7 @@ KERNEL, BIAS = "encoder/layers/dense_1/vars/0", "decoder/layers/dense/vars/1"
             {},
             other("vars/2", np.full((2, 3), np.inf, "f4")),
             True,
-        ),  # of the prior, which restoring does not need
+        ),  # the prior, which is not needed for restoring
         ({}, other("vars/3", None), True),
         ({}, other("vars/4", np.zeros(3, "f4")), True),
         ({}, other(KERNEL, np.zeros((5, 7), "f4")), True),  # transposed
@@ -158,18 +174,16 @@ KERNEL, BIAS = "encoder/layers/dense_1/vars/0", "decoder/layers/dense/vars/1"
         ({"hidden": [10**9]}, None, True),
         ({"hidden": "75"}, None, True),
         ({"likelihood": "poisson"}, None, True),
-        ({"likelihood": "bernoulli"}, None, True),  # which has a weight less
+        ({"likelihood": "bernoulli"}, None, True),  # has one weight less
         ({"metadata": {**SOUNDS, "format": 3}}, None, True),
         ({"metadata": {**SOUNDS, "format": 1}}, None, True),
         ({"metadata": {"sample_rate": 16000}}, None, True),
         ({"metadata": ["experiment"]}, None, True),
     ],
 )
-def test_what_keras_refuses_is_refused_without_it_in_the_same_words(tmp_path, own, change, refused):
-    path, windows = (
-        tmp_path / "model.keras",
-        np.random.default_rng(0).standard_normal((3, 24)).astype(np.float32),
-    )
+def test_numpy_and_keras_refuse_the_same_files(tmp_path, own, change, refused):
+    path = tmp_path / "model.keras"
+    windows = np.random.default_rng(0).standard_normal((3, 24)).astype(np.float32)
     randomized(path, hidden=(7, 5), latent=3, components=2)
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -181,15 +195,48 @@ def test_what_keras_refuses_is_refused_without_it_in_the_same_words(tmp_path, ow
         for name, content in {**members, "config.json": json.dumps(config)}.items():
             archive.writestr(name, weights.getvalue() if name == "model.weights.h5" else content)
     if not refused:
-        expected, found = (load(path).reconstruct(windows) for load in (load_model, load_restorer))
+        expected = load_model(path).reconstruct(windows)
+        found = load_restorer(path).reconstruct(windows, np.ones_like(windows))
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
         return
     said = []
     for load in (load_model, load_restorer):
         with pytest.raises(UserError, match=r"model\.keras: ") as caught:
             load(path)
-        said.append(re.sub(r"dense\w*", "", str(caught.value)))  # Keras counts layers on
+        said.append(str(caught.value))
     assert said[0] == said[1] and len(said[0].splitlines()) == 1
+
+
+def test_a_model_trained_with_keras_fit_loads(tmp_path):
+    """Its file also holds the state of the optimizer."""
+    model = randomized(tmp_path / "model.keras", hidden=(7,), latent=3)
+    model.compile("adam")
+    windows = np.zeros((8, 24), np.float32)
+    model.fit(windows, windows, verbose=0)
+    model.save(tmp_path / "model.keras")
+    for load in (load_model, load_restorer):
+        found = load(tmp_path).reconstruct(windows, np.ones_like(windows))
+        np.testing.assert_allclose(found, model.reconstruct(windows), atol=1e-5)
+
+
+def test_weights_larger_than_the_file_are_refused(tmp_path):
+    """HDF5 needs no bytes for data that were never written."""
+    path = tmp_path / "model.keras"
+    randomized(path, hidden=(7,), latent=3, components=2)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config, weights = json.loads(members["config.json"]), io.BytesIO(members["model.weights.h5"])
+    config["config"]["components"] = size = 10**9
+    with h5py.File(weights, "r+") as file:
+        for name, shape in {"1": (size,), "2": (size, 3), "3": (size, 3)}.items():
+            del file["vars"][name]
+            file["vars"].create_dataset(name, shape, "f4", chunks=(1024, 3)[: len(shape)])
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", json.dumps(config))
+        archive.writestr("model.weights.h5", weights.getvalue())
+    for load in (load_model, load_restorer):
+        with pytest.raises(UserError, match=r"model\.keras: .*more weights than bytes"):
+            load(path)
 
 
 def normal(*shape, seed=0):

@@ -10,6 +10,7 @@ from PIL import Image
 from files.model_file import Restorer
 from files.restore_image import restore_image
 from harness import UserError
+from kind import Kind
 
 RNG = np.random.default_rng(0)
 SIDE = 28
@@ -18,7 +19,7 @@ HOLE[7:14, 14:24] = True
 DRAWN = np.zeros((SIDE, SIDE), np.uint8)  # white on black, all levels among it
 DRAWN[4:24, 8:20] = RNG.integers(100, 256, (20, 12))
 DRAWN[4, 8] = 255
-GREY = Restorer(lambda images: np.full_like(images, 0.6), SIDE**2, {"shape": [SIDE, SIDE]})
+GREY = Restorer(lambda images: np.full_like(images, 0.6), SIDE**2, Kind(shape=(SIDE, SIDE)))
 
 
 def digit(size, mode="L"):
@@ -34,7 +35,7 @@ def test_a_hole_is_where_an_image_is_transparent_or_its_mask_white(tmp_path):
         seen.append(np.asarray(images).reshape(28, 28))
         return np.ones_like(images)
 
-    model = Restorer(white, 28 * 28, {"shape": [28, 28]})
+    model = Restorer(white, 28 * 28, Kind(shape=(28, 28)))
     for size in (28, 56):
         levels, image = digit(size, "RGBA")
         hole = np.zeros((size, size), bool)
@@ -59,7 +60,7 @@ def test_a_hole_is_where_an_image_is_transparent_or_its_mask_white(tmp_path):
 
 
 def test_an_image_the_model_would_return_is_returned(tmp_path):
-    model = Restorer(lambda images: images, 28 * 20, {"shape": [28, 20]})
+    model = Restorer(lambda images: images, 28 * 20, Kind(shape=(28, 20)))
     levels = np.random.default_rng(0).integers(0, 256, (28, 20), np.uint8)
     Image.fromarray(levels).save(tmp_path / "a.png")
     Image.fromarray(levels * np.uint16(257)).save(tmp_path / "a16.png")
@@ -271,7 +272,7 @@ def test_keep_keeps_every_other_pixel_in_its_mode_or_says_why_not(tmp_path):
     many.putpalette(RNG.integers(0, 256, 768, np.uint8).tobytes())
     many.save(tmp_path / "many.gif")
     ramp = Restorer(
-        lambda images: np.linspace(0, 1, images.size, dtype=np.float32), SIDE**2, GREY.metadata
+        lambda images: np.linspace(0, 1, images.size, dtype=np.float32), SIDE**2, GREY.kind
     )
     restore_image(
         ramp, tmp_path / "many.gif", tmp_path / "out.gif", tmp_path / "mask.png", keep=True
@@ -385,7 +386,7 @@ def test_background_and_contrast_are_taken_out_for_the_network_and_put_back(
 ):
     seen = []
     model = Restorer(
-        lambda images: seen.append(images) or knows_bars(images), SIDE**2, {"shape": [SIDE, SIDE]}
+        lambda images: seen.append(images) or knows_bars(images), SIDE**2, Kind(shape=(SIDE, SIDE))
     )
     truth = level + (drawn - level) * bars(True)
     values = np.where(HOLE, 77, truth) + noise * abs(drawn - level) * RNG.normal(size=truth.shape)
@@ -402,7 +403,7 @@ def test_background_and_contrast_are_taken_out_for_the_network_and_put_back(
 
 
 def test_what_a_model_knows_as_it_is_is_left_as_it_is(tmp_path):
-    paper = Restorer(lambda images: images, SIDE**2, {"shape": [SIDE, SIDE]})
+    paper = Restorer(lambda images: images, SIDE**2, Kind(shape=(SIDE, SIDE)))
     seen = 235 - 200 * bars(True)
     Image.fromarray(seen.astype(np.uint8)).save(tmp_path / "a.png")
     assert "taken" not in restore_image(paper, tmp_path / "a.png", tmp_path / "b.png")
@@ -421,7 +422,7 @@ def test_a_hole_is_filled_by_the_refined_posterior_and_its_completions_go_beside
     def complete(corrupted, observed, count):
         return np.stack([np.full(SIDE**2, (number + 1) / 10) for number in range(count)])
 
-    model = Restorer(lambda images: images, SIDE**2, {"shape": [SIDE, SIDE]}, refined, complete)
+    model = Restorer(lambda images: images, SIDE**2, Kind(shape=(SIDE, SIDE)), refined, complete)
     picture = np.zeros((SIDE, SIDE), np.uint8)
     picture[4:20, 9:13] = 255
     hole = np.zeros((SIDE, SIDE), bool)

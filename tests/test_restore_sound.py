@@ -13,6 +13,7 @@ from files.gaps import find_gaps, inside, read_gaps
 from files.model_file import Restorer
 from files.restore_sound import restore_sound
 from harness import UserError
+from kind import kind_of
 from signals import levels as sound_levels
 from signals.fill_gaps import fill
 
@@ -34,7 +35,7 @@ def sinusoids(windows):
 
 
 def stand_in(reconstruct, **metadata):
-    return Restorer(reconstruct, 1024, {"sample_rate": RATE, **metadata})
+    return Restorer(reconstruct, 1024, kind_of({"sample_rate": RATE, **metadata}, 1024))
 
 
 def tone_with_gaps(rate, seconds=1.0, frequency=440.0, gap=0.01):

@@ -1,4 +1,4 @@
-"""sample.py: new ones, blends and maps, in this process save for one run of the script."""
+"""sample.py: new examples, blends and maps."""
 
 import shutil
 import sys
@@ -17,24 +17,20 @@ from audio_utils import note_frequency
 from files import held_out, image_files, model_file
 from harness import cli
 from pages import figures
-from signals import blending as blend_sound
+from signals import blending
 
 RATE, WINDOW = 4000, 256
 
 
-class TwoNotes(models.DVAE):
-    """Knows C4, E4 and G4 by heart: its code is the least-squares weights of their sines and cosines."""
+class ThreeNotes(models.DVAE):
+    """Knows C4, E4 and G4: its codes are least-squares weights of their sines and cosines."""
 
     def __init__(self):
         super().__init__(
             WINDOW, "gaussian", (8,), 6, metadata={"experiment": "sound", "sample_rate": RATE}
         )
-        angle = (
-            2
-            * np.pi
-            * np.outer([note_frequency(note) for note in ("C4", "E4", "G4")], np.arange(WINDOW))
-            / RATE
-        )
+        frequencies = [note_frequency(note) for note in ("C4", "E4", "G4")]
+        angle = 2 * np.pi * np.outer(frequencies, np.arange(WINDOW)) / RATE
         self.basis = np.concatenate([np.sin(angle), np.cos(angle)]).astype(np.float32)
         self.inverse = np.linalg.pinv(self.basis)
 
@@ -48,7 +44,7 @@ class TwoNotes(models.DVAE):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory, sound, digits):
-    """Folders with the trained models; that of the digits as if it had been trained with a few labelled images."""
+    """Folders with trained models. Few labelled images pass for the digits' training data."""
     folder = tmp_path_factory.mktemp("models")
     images = np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8)
     labels = np.arange(40) % 4
@@ -70,19 +66,11 @@ def do(monkeypatch, *flags):
         sample.main(sample.read_flags())
 
 
-def test_new_ones_are_those_of_the_model_and_the_seed(monkeypatch, saved, tmp_path):
+def test_new_examples_depend_on_the_model_and_the_seed(monkeypatch, saved, tmp_path):
     before = (saved / "sound/model.keras").read_bytes()
     do(monkeypatch, saved / "sound", "--count", 3, "--seed", 5)
-    do(
-        monkeypatch,
-        saved / "sound/model.keras",
-        "--count",
-        3,
-        "--seed",
-        5,
-        "--out",
-        tmp_path / "a/b",
-    )
+    flags = "--count", 3, "--seed", 5, "--out", tmp_path / "a/b"
+    do(monkeypatch, saved / "sound/model.keras", *flags)
     do(monkeypatch, saved / "mnist", "--count", 20, "-o", tmp_path / "digits")
     assert {path.name for path in (saved / "sound").iterdir()} == {
         "model.keras",
@@ -101,7 +89,7 @@ def test_new_ones_are_those_of_the_model_and_the_seed(monkeypatch, saved, tmp_pa
 
 
 def handed_to(figure, monkeypatch, *flags):
-    """What is drawn: the arguments of this function of `figures`, which draws it all the same."""
+    """Return the arguments that a function of `figures` gets. It still draws."""
     kept, draw = [], getattr(figures, figure)
     with monkeypatch.context() as changed:
         changed.setattr(figures, figure, lambda *given: kept.append(given) or draw(*given))
@@ -109,14 +97,14 @@ def handed_to(figure, monkeypatch, *flags):
     return kept[0]
 
 
-def test_a_blend_of_images_begins_and_ends_with_their_reconstructions(monkeypatch, saved, tmp_path):
+def test_an_image_blend_starts_and_ends_at_reconstructions(monkeypatch, saved, tmp_path):
     held_out = image_files.load_images(saved / "images.npz")[2]
     Image.fromarray(held_out[7]).save(tmp_path / "own.png")
     flags = saved / "mnist", "--blend", 3, tmp_path / "own.png", "--out", tmp_path
     _, strip, labels = handed_to("strip", monkeypatch, *flags)
     inputs = np.stack([held_out[3], held_out[7]]) / 255
     np.testing.assert_allclose([strip[0], strip[-1]], inputs, atol=1e-6)
-    assert (labels[0], labels[-1]) == ("no. 3", "own.png") and len(strip) == sample.STEPS + 2
+    assert (labels[0], labels[-1]) == ("no. 3", "own.png") and len(strip) == sample.BLEND_STEPS + 2
     model = model_file.load_model(saved / "mnist")
     shown = (
         model.reconstruct(inputs.reshape(2, -1).astype(np.float32)).numpy().reshape(inputs.shape)
@@ -125,8 +113,8 @@ def test_a_blend_of_images_begins_and_ends_with_their_reconstructions(monkeypatc
     assert Image.open(tmp_path / "blend.png").size[0] > 1000
 
 
-def shares(sound, notes):
-    """The share of a sound's energy in each note, window by window: (K, notes)."""
+def fractions(sound, notes):
+    """Return the fraction of a sound's energy in each note, per window: (K, notes)."""
     spectra = scipy.signal.stft(sound, RATE, "hann", 1024, padded=False, boundary=None)
     power = np.abs(spectra[2]) ** 2
     near = [np.abs(spectra[0] - note_frequency(note)) < 12 for note in notes]
@@ -134,11 +122,9 @@ def shares(sound, notes):
 
 
 @pytest.mark.parametrize("recorded", [False, True])
-def test_a_glide_goes_from_one_note_to_the_other_without_holes_or_clicks(
-    tmp_path, monkeypatch, capsys, recorded
-):
+def test_a_glide_has_no_holes_and_no_clicks(tmp_path, monkeypatch, capsys, recorded):
     ends = ["C4", "G4"]
-    if recorded:  # in stereo, at another rate, soft, with a silence before
+    if recorded:  # in stereo, at another rate, soft, after a silence
         for index, note in enumerate(ends):
             tone = 0.02 * np.sin(
                 2 * np.pi * note_frequency(note) * np.arange(11025) / 11025 + index
@@ -146,10 +132,10 @@ def test_a_glide_goes_from_one_note_to_the_other_without_holes_or_clicks(
             tone = np.pad(tone, (3000, 0))
             ends[index] = tmp_path / f"{note} ü.wav"
             scipy.io.wavfile.write(ends[index], 11025, np.stack([tone, tone], 1).astype(np.float32))
-    monkeypatch.setattr(model_file, "load_model", lambda path: TwoNotes())
+    monkeypatch.setattr(model_file, "load_model", lambda path: ThreeNotes())
     do(monkeypatch, tmp_path, "--blend", *ends)
     sound, rate = soundfile.read(tmp_path / "blend.wav")
-    assert rate == RATE and sound.size == blend_sound.SECONDS * RATE
+    assert rate == RATE and sound.size == blending.SECONDS * RATE
     inside = sound[RATE // 100 : -RATE // 100]  # without the fades
     levels = np.sqrt(np.convolve(inside**2, np.full(RATE // 10, 10 / RATE), "valid"))
     assert (
@@ -157,17 +143,15 @@ def test_a_glide_goes_from_one_note_to_the_other_without_holes_or_clicks(
     )  # a note's level: 0.5 / sqrt(2)
     tone_step = 2 * np.pi * note_frequency("G4") / RATE * 0.5
     assert np.abs(np.diff(sound)).max() < 2 * tone_step
-    share = shares(inside, ("C4", "G4"))
-    assert share[0, 0] > 0.98 and share[-1, 1] > 0.98 and share.sum(1).min() > 0.9
-    assert np.diff(share[:, 1]).min() > -0.05  # ever more of the second
+    fraction = fractions(inside, ("C4", "G4"))
+    assert fraction[0, 0] > 0.98 and fraction[-1, 1] > 0.98 and fraction.sum(1).min() > 0.9
+    assert np.diff(fraction[:, 1]).min() > -0.05  # the second only grows
     assert "from 262 to 392 Hz" in capsys.readouterr().out.replace("261", "262")
 
 
-def test_a_pitch_that_is_not_reached_is_told_from_the_one_that_was_asked(
-    tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setattr(model_file, "load_model", lambda path: TwoNotes())
-    do(monkeypatch, tmp_path, "--blend", "C4", "A4")  # of which it makes the notes that it knows
+def test_a_glide_prints_pitches_asked_for_and_reached(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(model_file, "load_model", lambda path: ThreeNotes())
+    do(monkeypatch, tmp_path, "--blend", "C4", "A4")  # it cannot make an A4
     words = capsys.readouterr().out.split()
     reached, asked = (float(words[words.index(before) + 1].strip("),")) for before in ("to", "and"))
     assert asked == pytest.approx(440, rel=0.01) and reached == pytest.approx(
@@ -175,7 +159,7 @@ def test_a_pitch_that_is_not_reached_is_told_from_the_one_that_was_asked(
     )
 
 
-def test_the_map_is_the_principal_components_of_the_posterior_means(monkeypatch, saved, tmp_path):
+def test_the_map_shows_principal_components(monkeypatch, saved, tmp_path):
     from sklearn.decomposition import PCA
 
     points = np.random.default_rng(0).normal(size=(200, 5)) * [5, 3, 1, 1, 0.5] + 7
@@ -194,7 +178,7 @@ def test_the_map_is_the_principal_components_of_the_posterior_means(monkeypatch,
             _, _, images, expected, _ = image_files.load_images(saved / "images.npz")
             examples, expected = images[:most].reshape(most, -1) / np.float32(255), expected[:most]
         else:
-            assert names == list(audio_utils.C_MAJOR)
+            assert names == audio_utils.C_MAJOR
             _, examples, expected = audio_utils.noisy_notes(
                 audio_utils.Notes(), sample.MAPPED, (0, 0)
             )
@@ -207,22 +191,22 @@ def test_the_map_is_the_principal_components_of_the_posterior_means(monkeypatch,
         np.testing.assert_allclose(ratio, pca.explained_variance_ratio_, rtol=1e-4)
 
 
-class Recorded(TwoNotes):
-    """The same, as if it had learned recordings, those whose hash is "its own"."""
+class Recorded(ThreeNotes):
+    """Says that it was trained with recordings whose hash is "its own"."""
 
     def __init__(self):
         super().__init__()
         self.metadata |= {"rms": 0.3, "sha256": "its own"}
 
 
-def test_a_map_of_recordings_is_of_those_held_out_and_of_no_others(tmp_path, monkeypatch, capsys):
+def test_a_map_of_recordings_shows_held_out_windows(tmp_path, monkeypatch, capsys):
+    """The model's own recordings are needed; others are refused."""
     played = [
         np.sin(2 * np.pi * note_frequency(note) * np.arange(n) / RATE)
         for note, n in (("C4", 35000), ("G4", 5000))
     ]
-    scipy.io.wavfile.write(
-        tmp_path / "a.wav", RATE, 0.1 * np.concatenate(played)
-    )  # the end of a file is held out
+    # The end of the file is held out.
+    scipy.io.wavfile.write(tmp_path / "a.wav", RATE, 0.1 * np.concatenate(played))
     heard, load = [], held_out.sound_files.load
 
     def loaded(*arguments):
@@ -252,7 +236,7 @@ def test_a_map_of_recordings_is_of_those_held_out_and_of_no_others(tmp_path, mon
     assert g4.min() > 0.2 and c4.max() < 0.1 * g4.min()
 
 
-def test_held_out_images_are_those_of_the_models_own_data(tmp_path, monkeypatch, saved, capsys):
+def test_held_out_images_are_of_the_models_own_data(tmp_path, monkeypatch, saved, capsys):
     model = model_file.load_model(saved / "mnist")
     monkeypatch.setattr(model_file, "load_model", lambda path: model)
     own = image_files.load_images(saved / "images.npz").provenance.get("sha256")
@@ -271,10 +255,10 @@ def test_held_out_images_are_those_of_the_models_own_data(tmp_path, monkeypatch,
     assert (tmp_path / "map.png").is_file()
 
 
-def test_a_map_needs_two_dimensions_and_three_places(tmp_path, monkeypatch, saved, capsys):
+def test_a_map_needs_two_dimensions_and_three_points(tmp_path, monkeypatch, saved, capsys):
     np.savez(tmp_path / "two.npz", np.arange(2 * 784, dtype=np.uint8).reshape(2, 28, 28))
     metadata = {"experiment": "mnist", "shape": [28, 28], "data": str(tmp_path / "two.npz")}
-    for latent, words in ((1, "--latent is 1"), (2, "fewer than 3 places")):
+    for latent, words in ((1, "--latent was 1"), (2, "needs 3 different points")):
         model = models.DVAE(784, "bernoulli", (8,), latent, 3, metadata=metadata)
         monkeypatch.setattr(model_file, "load_model", lambda path, model=model: model)
         with pytest.raises(SystemExit) as end:
@@ -283,7 +267,7 @@ def test_a_map_needs_two_dimensions_and_three_places(tmp_path, monkeypatch, save
         assert end.value.code == 2 and words in line and not (tmp_path / "map.png").exists()
 
 
-def test_mistakes_end_in_one_line_and_nothing_is_written(monkeypatch, saved, tmp_path, capsys):
+def test_mistakes_give_one_line_and_write_nothing(monkeypatch, saved, tmp_path, capsys):
     mnist, sound = saved / "mnist", saved / "sound"
     (tmp_path / "text.wav").write_text("hello")
     (tmp_path / "text.png").write_text("hello")
@@ -308,6 +292,9 @@ def test_mistakes_end_in_one_line_and_nothing_is_written(monkeypatch, saved, tmp
         ((mnist, "--data", "x"), "--data"),
         ((sound, "--map", "--data", "x"), "--data"),
         ((sound, "--blend", "C4", "H4"), "H4"),
+        ((sound, "--blend", "Cb4", "E#4"), "Cb4: not a note that the model knows"),
+        ((sound, "--blend", "C4", "E#4"), "E#4: not a note that the model knows"),
+        ((sound, "--blend", "C4", "G4", "--data", "x"), "--data"),
         ((sound, "--blend", "3", "C4"), "3: "),
         *(
             ((sound, "--blend", "C4", tmp_path / name), name)
@@ -323,7 +310,6 @@ def test_mistakes_end_in_one_line_and_nothing_is_written(monkeypatch, saved, tmp
             error,
         )
         assert not out.exists()
-    (tmp_path / "blend.png").write_bytes(b"one's own")
     Image.new("L", (9, 9)).save(tmp_path / "blend.png")
     before = (tmp_path / "blend.png").read_bytes()
     with pytest.raises(SystemExit):

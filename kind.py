@@ -1,0 +1,64 @@
+"""The kind of a trained model: sounds or images, and the data that it was trained on."""
+
+import math
+from dataclasses import dataclass
+
+from audio_utils import C_MAJOR, RMS, SAMPLE_RATES, TIMBRES, Notes, note_frequency
+from harness import UserError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Facts about a model's data, from the metadata in its file. `kind_of` makes and checks it."""
+
+    shape: tuple | None = None  # (height, width) of images; None for sounds
+    sample_rate: int | None = None  # Hz; None for images
+    rms: float | None = None  # level of the training sounds; None for images
+    notes: Notes | None = None  # the built-in notes; None for recordings and images
+    data: str | None = None  # where the training images were; None for MNIST and sounds
+    sha256: str | None = None  # hash of the training data; None for notes and some old models
+
+    @property
+    def sounds(self):
+        """True for sounds, False for images."""
+        return self.shape is None
+
+    @property
+    def recordings(self):
+        """True for a model of the user's own recordings."""
+        return self.sounds and self.notes is None
+
+
+def kind_of(metadata, input_size, path="this model"):
+    """Return the `Kind` of a model. UserError naming `path` if its metadata fit neither kind.
+
+    Models of the first scripts have no "rms", "notes" and "timbre": they know sines in C major.
+    """
+    rate, shape, rms = (metadata.get(name) for name in ("sample_rate", "shape", "rms"))
+    sha256 = metadata.get("sha256")
+    if rate is None and _is_shape(shape, input_size):
+        return Kind(shape=tuple(shape), data=metadata.get("data"), sha256=sha256)
+    names = metadata.get("notes", None if rms else list(C_MAJOR))
+    timbre = metadata.get("timbre", "sine")
+    rate_fits = isinstance(rate, int) and SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]
+    level_fits = rms is None or (isinstance(rms, int | float) and 0 < rms < math.inf)
+    if shape is None and rate_fits and level_fits and _are_notes(names, timbre):
+        notes = names and Notes(tuple(names), timbre, rate, input_size)
+        return Kind(sample_rate=rate, rms=rms or RMS, notes=notes, sha256=sha256)
+    problem = "a model of neither sounds nor images"
+    raise UserError(f"{path}: {problem}; train one with sound_dvae.py or mnist_dvae.py")
+
+
+def _is_shape(shape, input_size):
+    sides = shape if isinstance(shape, list) else []
+    positive = all(isinstance(side, int) and side > 0 for side in sides)
+    return len(sides) == 2 and positive and math.prod(sides) == input_size
+
+
+def _are_notes(names, timbre):
+    """True for a list of notes, or None, in a known timbre."""
+    try:
+        known = isinstance(names, list) and [note_frequency(name) for name in names]
+    except (ValueError, TypeError):
+        return False
+    return (names is None or bool(known)) and timbre in tuple(TIMBRES)
