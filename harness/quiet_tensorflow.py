@@ -99,8 +99,8 @@ def _check_keras_settings():
     except AttributeError:
         raise UserError(f"{path}: must be a JSON object; fix it or remove it") from None
     if wrong:
-        value = json.dumps(found[wrong[0]])
-        raise UserError(f"{path}: {wrong[0]} must not be {value}; fix it or remove the file")
+        setting = f"{wrong[0]} is {json.dumps(found[wrong[0]])}"
+        raise UserError(f"{path}: {setting}, which Keras does not accept; fix it or remove it")
 
 
 class _LateTensorFlow:
