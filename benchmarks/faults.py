@@ -14,6 +14,7 @@ files: every reader gets damaged files. Each must load as valid data or be refus
 import argparse
 import contextlib
 import json
+import math
 import os
 import random
 import resource
@@ -115,16 +116,16 @@ def saved_at(folder):
         return json.loads(str(file["state"]))["iteration"]
 
 
-def killed(process, folder, seconds=None, writing=None):
+def killed(process, folder, seconds=math.inf, writing=None):
     """Kill a run `seconds` after its first scores, or while it writes the file `writing`.
 
     Returns False if the run ended before.
     """
     scored = None
     while process.poll() is None:
-        if scored is None and (folder / "scores.csv").exists():
-            scored = time.monotonic()
-        late = seconds is not None and scored is not None and time.monotonic() >= scored + seconds
+        if (folder / "scores.csv").exists():
+            scored = scored or time.monotonic()
+        late = scored and time.monotonic() >= scored + seconds
         if late or (writing and (folder / f".unfinished-{writing}").exists()):
             process.kill()
             break
@@ -147,24 +148,27 @@ def run_whole(script, folder):
 
 
 def kill_and_resume(script, folder, whole, writing, draw_seconds):
-    """Kill a run until that succeeds, and resume it. Returns a report and what differs."""
+    """Kill a run, resume it, and print what became of it. Returns True if a file differs."""
     run = folder / "run"
     folder.mkdir()
     begin = partial(start, script, *SCRIPTS[script], often=True, cwd=folder)
-    seconds = draw_seconds()
-    while not killed(begin(), run, None if writing else seconds, writing):
+    while True:
+        seconds = math.inf if writing else draw_seconds()
+        if killed(begin(), run, seconds, writing):
+            break
         shutil.rmtree(run)  # it ended too early
-        seconds = draw_seconds()
     moment = f"writing {writing}" if writing else f"{seconds:.2f} s after its first scores"
     saved = saved_at(run)
     status, _, err = finish(begin("--resume"))
     different = [err] if status else differences(run, whole)
+    result = f"DIFFERENT: {', '.join(different)}" if different else "identical"
+    print(f"{script} killed {moment}, saved at {saved}; resumed: {result}", flush=True)
     shutil.rmtree(folder)
-    return f"killed {moment}, saved at {saved}", different
+    return bool(different)
 
 
 def kills(count, seed):
-    """Kill and resume `count` runs, printing a line for each. Returns the number that differ."""
+    """Kill and resume `count` runs. Returns the number that end with other files."""
     rng, wrong = random.Random(seed), 0
     with tempfile.TemporaryDirectory(prefix="faults ü ") as temporary:
         temporary = Path(temporary)
@@ -172,17 +176,10 @@ def kills(count, seed):
         seconds = {script: run_whole(script, temporary / script) for script in SCRIPTS}
         for number in range(1, count + 1):
             script = list(SCRIPTS)[number % 2]
+            folder, whole = temporary / f"killed {number}", temporary / script / "run"
             writing = FILES_TO_KILL[number // 2 % len(FILES_TO_KILL)] if number % 4 < 2 else None
-            report, different = kill_and_resume(
-                script,
-                temporary / f"killed {number}",
-                temporary / script / "run",
-                writing,
-                lambda script=script: rng.uniform(0, seconds[script]),
-            )
-            wrong += bool(different)
-            result = f"DIFFERENT: {', '.join(different)}" if different else "identical"
-            print(f"{number:3d} {script} {report}; resumed: {result}", flush=True)
+            draw_seconds = partial(rng.uniform, 0, seconds[script])
+            wrong += kill_and_resume(script, folder, whole, writing, draw_seconds)
     print(f"kills survived: {count - wrong} of {count} with identical results")
     return wrong
 
@@ -385,8 +382,8 @@ def image_readers():
     def load_mask(path):
         torn, whole = path.with_name("torn.bmp"), path.with_name("whole.bmp")
         make_picture(torn)
-        negative = Restorer(lambda corrupted, observed: 1 - corrupted, 600, {"shape": [30, 20]})
-        restore_image(negative, torn, whole, path)
+        inverts = Restorer(lambda corrupted, observed: 1 - corrupted, 600, {"shape": [30, 20]})
+        restore_image(inverts, torn, whole, path)
         return [np.asarray(Image.open(whole))]
 
     return {
