@@ -484,19 +484,18 @@ def files(count, seed):
 
 def main():
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parts = ("kills", "cases", "files")
+    parts = {
+        "kills": lambda: kills(settings.kills, settings.seed),
+        "cases": cases,
+        "files": lambda: files(settings.files, settings.seed),
+    }
     flags.add_argument("part", nargs="?", choices=parts, help="by default, all three")
     flags.add_argument("--kills", type=int, default=20, help="runs to kill")
     flags.add_argument("--files", type=int, default=2000, help="damaged files to try, at least")
     flags.add_argument("--seed", type=int, default=0)
     settings = flags.parse_args()
-    wrong = 0
-    if settings.part in (None, "kills"):
-        wrong += kills(settings.kills, settings.seed)
-    if settings.part in (None, "cases"):
-        wrong += cases()
-    if settings.part in (None, "files"):
-        wrong += files(settings.files, settings.seed)
+    chosen = [settings.part] if settings.part else parts
+    wrong = sum(parts[part]() for part in chosen)
     raise SystemExit(wrong > 0)
 
 
