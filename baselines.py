@@ -82,6 +82,54 @@ def best_note(chopped, mask, sounds):
 
     This baseline knows the notes and their timbre, but not which note a window holds.
     """
+    explained = [_fit_note(chopped, mask, note, sounds)[2] for note in sounds.notes]
+    return right_note(chopped, mask, sounds, np.argmax(explained, axis=0))
+
+
+def right_note(chopped, mask, sounds, index):
+    """The oracle, a least-squares fit of the right note: (B, N), (B, N) -> (B, N).
+
+    index (B,): which of `sounds.notes`. No unbiased estimate has a smaller error for H partials of
+    unknown amplitudes and phases in white noise of variance s^2. Let B be the basis (2 H, N) and
+    S its columns at the N_obs observed samples. The weights have the covariance s^2 (S S^T)^-1, so
+    the error's energy in a window is s^2 trace((S S^T)^-1 B B^T). Partials are almost orthogonal,
+    hence S S^T is about (N_obs / N) B B^T and the error's power 2 H s^2 / N_obs. For one sinusoid
+    at 4.95 dB in 1024 samples, a fifth of them missing, this gives an SNR of 31.07 dB, and 7.8 dB
+    less for six partials. For decaying partials it is roughly the mean over all gap positions.
+
+    More knowledge could do better. Known amplitudes gain 3 dB, and known ratios between the
+    partials leave two unknowns instead of 2 H.
+    """
+    fits = np.zeros(chopped.shape)
+    for number, note in enumerate(sounds.notes):
+        rows = index == number
+        fits[rows] = fit_note(chopped[rows], mask[rows], note, sounds)
+    return fits
+
+
+def right_scale(chopped, mask, sounds):
+    """The oracle for a scale of equally long notes, each fitted as a whole: (T,) -> (T,)."""
+    index = np.arange(len(sounds.notes))
+    chopped, mask = chopped.reshape(index.size, -1), mask.reshape(index.size, -1)
+    fades = note_fades(chopped.shape[1], sounds.sample_rate)
+    outside = np.maximum(mask, fades < 1)  # the fades are not fitted
+    return (right_note(chopped, outside, sounds, index) * fades).ravel()
+
+
+def effective_number(labels):
+    """Effective number of different labels, the exponential of their entropy; 0 without labels."""
+    if not len(labels):
+        return 0.0
+    fractions = np.unique(labels, return_counts=True)[1] / len(labels)
+    return float(np.exp(-np.sum(fractions * np.log(fractions))))
+
+
+def note_share(signals, sounds):
+    """Fraction of each signal's energy that its best single note explains, and that note's index.
+
+    (B, N) -> (B,), (B,).
+    """
+    nothing = np.zeros_like(signals)
     explained = [_fit_note(signals, nothing, note, sounds)[2] for note in sounds.notes]
     explained = np.stack(explained)  # (notes, B)
     return explained.max(0) / np.maximum((signals**2).sum(1), 1e-12), explained.argmax(0)

@@ -1,11 +1,12 @@
-"""Two workers on this machine, over its loopback, beside one: the same scores, and what they survive.
+"""Two workers on this machine, connected over its loopback interface, and what they survive.
 
-    python benchmarks/cluster.py               # some minutes; `make cluster` is this
+    python benchmarks/cluster.py               # some minutes; `make cluster` is the same
     python benchmarks/cluster.py scores faults
 
-scores: the last ones of a run. They differ as those of two seeds do, for each worker draws its own part of a batch.
-faults: a worker that never comes; one killed, stopped or told to end, and each time the run resumed, on two workers
-or on one.
+scores: the last scores of runs with one worker and with two. They differ as those of two seeds do,
+because each worker draws its own part of a batch.
+faults: a worker that never comes; a worker that is killed, stopped or interrupted. Each run is
+resumed, with two workers or with one.
 """
 
 import csv
@@ -22,58 +23,49 @@ from pathlib import Path
 from faults import contents, differences, make_digits, saved_at, wait_for
 
 ROOT = Path(__file__).parent.parent
-STRUCK_AT, LAST = 100, 300  # the checkpoint in which a signal comes, and the last one of that run
-ENDING = (signal.SIGTERM, signal.SIGINT)  # these ask a run to end; others do not ask
+SIGNAL_AT, LAST = 100, 300  # checkpoint at which a signal is sent, and the last checkpoint
+INTERRUPTIONS = signal.SIGTERM, signal.SIGINT  # a run saves and ends on these
+STOPPING = "stopping after this step; press again to stop at once"
 
 
 def start(count, script, *flags, only=None, cwd=ROOT, **environment):
-    """`count` workers (or those in `only`) as processes; one is a process on its own."""
+    """Start `count` workers, or those numbered in `only`, as processes."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
     for each in sockets:
         each.close()
+    command = [sys.executable, ROOT / script, *map(str, flags)]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     processes = []
     for index in range(count) if only is None else only:
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        env = {
-            **os.environ,
-            **environment,
-            **({"TF_CONFIG": json.dumps(config)} if count > 1 else {}),
-        }
-        command = [sys.executable, ROOT / script, *map(str, flags)]
-        pipes = {
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.PIPE,
-            "stdin": subprocess.DEVNULL,
-            "text": True,
-        }
-        processes.append(subprocess.Popen(command, cwd=cwd, env=env, **pipes))
+        env = {**os.environ, **environment}
+        if count > 1:
+            env["TF_CONFIG"] = json.dumps(config)
+        processes.append(subprocess.Popen(command, cwd=cwd, env=env, text=True, **pipes))
     return processes
 
 
 def finish(processes):
-    """Wait for them: (exit status, stdout, stderr) of each."""
+    """Wait for processes and return the status, stdout and stderr of each."""
     ends = [process.communicate(timeout=1200) for process in processes]
     return [(process.returncode, *end) for process, end in zip(processes, ends)]
 
 
 def finish_well(processes):
-    """Wait for them; an error if one did not end well, or if any but the first said something."""
+    """Wait for processes that must succeed without a message; only the first may print."""
     ends = finish(processes)
     assert all(status == 0 and not err for status, _, err in ends), ends
     assert not any(out for _, out, _ in ends[1:]), ends
 
 
 def last_scores(folder):
+    """Return the last checkpoint's scores of held-out data."""
     with open(folder / "scores.csv") as file:
-        *_, last = (
-            row for row in csv.DictReader(file) if row["method"] == "DVAE" and row["iteration"]
-        )
-    return {
-        name: float(value)
-        for name, value in last.items()
-        if name not in ("method", "iteration", "train_loss")
-    }
+        rows = [row for row in csv.DictReader(file) if row["method"] == "DVAE"]
+    last = [row for row in rows if row["iteration"]][-1]
+    others = "method", "iteration", "train_loss"
+    return {name: float(value) for name, value in last.items() if name not in others}
 
 
 def compare_scores(runs, folder):
@@ -90,118 +82,104 @@ def compare_scores(runs, folder):
 
 
 def begin(folder, *more, count=2, **options):
-    """A small run in a folder of its own, with the same flags as the others: config.json and the page name them."""
+    """Start a small run in `folder`. All have the same flags, since files of a run name them."""
     folder.mkdir(exist_ok=True)
     sizes = "--iters", LAST, "--batch-size", 32, "--hidden", 32, "--latent", 4
-    return start(
-        count,
-        "mnist_dvae.py",
-        *sizes,
-        "--data",
-        "../digits.npz",
-        "--out",
-        "run",
-        *more,
-        cwd=folder,
-        **options,
-    )
+    flags = *sizes, "--data", "../digits.npz", "--out", "run", *more
+    return start(count, "mnist_dvae.py", *flags, cwd=folder, **options)
 
 
-def never_came(wait, processes):
+def one_missing(wait, processes):
+    """Check that a worker ends if another one does not come within `wait` seconds."""
     begun = time.monotonic()
     ((status, out, err),) = finish(processes)
-    print(
-        f"the other never came: after {time.monotonic() - begun:.1f} s in all: {err.strip()}",
-        flush=True,
-    )
-    assert (
-        status == 2
-        and not out
-        and len(err.splitlines()) == 1
-        and f"did not come within {wait} s" in err
-    ), err
+    print(f"one missing: ended after {time.monotonic() - begun:.1f} s: {err.strip()}", flush=True)
+    assert status == 2 and not out and len(err.splitlines()) == 1, err
+    assert f"did not come within {wait} s" in err, err
 
 
-def strike(folder, number, worker):
-    """Two workers, one of which gets a signal once there are scores: their ends, and seconds until the other's."""
+def send_signal(folder, number, worker):
+    """Send a signal to one of two workers at the checkpoint SIGNAL_AT.
+
+    Returns the ends of both, and the seconds until the other one ended.
+    """
     processes = begin(folder)
     try:
-        wait_for(folder / f"run/reconstruction_{STRUCK_AT:06d}.png", processes[0])
+        wait_for(folder / f"run/reconstruction_{SIGNAL_AT:06d}.png", processes[0])
         processes[worker].send_signal(number)
         begun = time.monotonic()
         processes[1 - worker].wait(100)
         seconds = time.monotonic() - begun
-        processes[worker].send_signal(
-            signal.SIGCONT
-        )  # one that had fallen silent wakes up when all is over
+        processes[worker].send_signal(signal.SIGCONT)  # wakes up a stopped worker
         return finish(processes), seconds
     finally:
         for process in processes:
             process.kill()
 
 
-def struck(folder, number, worker, statuses, words, resumed_on):
-    """What workers say, of which one gets a signal, and when; then on with the run."""
+def try_signal(folder, number, worker, statuses, words, resumed_on):
+    """Check how two workers end when one gets a signal, and that their run can be resumed.
+
+    statuses: of both workers. words: in the last line of each.
+    """
     name = f"{number.name} to worker {worker}"
     out, whole = folder / name / "run", folder / "whole/run"
-    ends, seconds = strike(folder / name, number, worker)
-    saved = saved_at(out)
-    said = ends[1 - worker][2].strip()
-    print(f"{name}: the other ended after {seconds:.1f} s, saved at {saved}: {said}", flush=True)
+    ends, seconds = send_signal(folder / name, number, worker)
+    saved, last = saved_at(out), ends[1 - worker][2].strip()
+    print(f"{name}: the other ended after {seconds:.1f} s, saved at {saved}: {last}", flush=True)
     assert [status for status, _, _ in ends] == statuses and seconds < 60, ends
     for index, (status, _, err) in enumerate(ends):
         lines = err.splitlines()
-        if number in ENDING and index == worker:
-            assert lines[:2] == ["", "finishing what is under way; once more stops at once"], ends
+        if number in INTERRUPTIONS and index == worker:
+            assert lines[:2] == ["", STOPPING], ends
             lines = lines[2:]
         if status != -signal.SIGKILL:
-            assert (
-                len(lines) == 1 and words in lines[0] and ("--resume" in lines[0]) == (index == 0)
-            ), ends
-    # Nothing but a checkpoint would be saved in so short a run, had they not been told to end.
-    assert STRUCK_AT < saved < LAST if number in ENDING else saved >= STRUCK_AT, saved
-
+            assert len(lines) == 1 and words in lines[0], ends
+            assert ("--resume" in lines[0]) == (index == 0), ends
+    # So short a run saves only at checkpoints, unless it is interrupted.
+    assert SIGNAL_AT < saved < LAST if number in INTERRUPTIONS else saved >= SIGNAL_AT, saved
     finish_well(begin(folder / name, "--resume", count=resumed_on))
-    ours, theirs = contents(out), contents(whole)
-    different = differences(ours, theirs)
-    if (
-        resumed_on == 1
-    ):  # other random numbers from there on; nothing else in what was written before
-        early = [
-            "config.json",
-            *(each for each in theirs if f"_{STRUCK_AT:06d}" in each or "_000000" in each),
-        ]
-        assert len(early) == 5 and not set(early) & set(different) and ours.keys() == theirs.keys()
-        one, two = (last_scores(each)["loss"] for each in (out, whole))
-        print(f"    resumed on one: loss {one}, on two, never stopped: {two}", flush=True)
-        assert abs(one / two - 1) < 0.05
-    else:
-        print(
-            f"    resumed on two: {different or 'every file as that of a run never stopped'}",
-            flush=True,
-        )
+    check_resumed(out, whole, resumed_on)
+
+
+def check_resumed(out, whole, workers):
+    """Compare a run resumed on one worker or two with an uninterrupted run on two."""
+    different = differences(out, whole)
+    if workers == 2:
+        print(f"    resumed on two: {different or 'all files are identical'}", flush=True)
         assert not different
+        return
+    # One worker draws other random numbers. Files of earlier checkpoints do not change.
+    names = contents(whole).keys()
+    assert contents(out).keys() == names
+    early = {name for name in names if f"_{SIGNAL_AT:06d}" in name or "_000000" in name}
+    assert len(early) == 4 and not (early | {"config.json"}) & set(different), different
+    one, two = (last_scores(each)["loss"] for each in (out, whole))
+    print(f"    resumed on one: loss {one}; uninterrupted on two: {two}", flush=True)
+    assert abs(one / two - 1) < 0.05
 
 
 def faults(folder):
     make_digits(folder / "digits.npz", 2000, 28)
-    never_came(60, begin(folder / "no worker 0", only=[1]))
-    never_came(5, begin(folder / "no worker 1", only=[0], DVAE_WAIT="5"))
+    one_missing(60, begin(folder / "no worker 0", only=[1]))
+    one_missing(5, begin(folder / "no worker 1", only=[0], DVAE_WAIT="5"))
     finish_well(begin(folder / "whole"))
-    struck(folder, signal.SIGKILL, 1, [2, -9], "worker 0 of 2 has lost another", resumed_on=2)
-    struck(folder, signal.SIGKILL, 0, [-9, 2], "worker 1 of 2 has lost another", resumed_on=1)
-    struck(folder, signal.SIGSTOP, 1, [2, 2], "has lost another", resumed_on=2)
-    struck(folder, signal.SIGSTOP, 0, [2, 2], "has lost another", resumed_on=2)
-    struck(folder, signal.SIGTERM, 1, [130, 143], "interrupted", resumed_on=2)
-    struck(folder, signal.SIGINT, 0, [130, 130], "interrupted", resumed_on=1)
+    for number, worker, statuses, words, resumed_on in (
+        (signal.SIGKILL, 1, [2, -9], "worker 0 of 2 has lost another worker", 2),
+        (signal.SIGKILL, 0, [-9, 2], "worker 1 of 2 has lost another worker", 1),
+        (signal.SIGSTOP, 1, [2, 2], "has lost another worker", 2),
+        (signal.SIGSTOP, 0, [2, 2], "has lost another worker", 2),
+        (signal.SIGTERM, 1, [130, 143], "interrupted", 2),
+        (signal.SIGINT, 0, [130, 130], "interrupted", 1),
+    ):
+        try_signal(folder, number, worker, statuses, words, resumed_on)
 
 
 if __name__ == "__main__":
     parts = sys.argv[1:] or ["scores", "faults"]
     with tempfile.TemporaryDirectory() as temporary:
         if "scores" in parts:
-            compare_scores(
-                {"sound_dvae.py": (), "mnist_dvae.py": ("--iters", 800)}, Path(temporary)
-            )
+            runs = {"sound_dvae.py": (), "mnist_dvae.py": ("--iters", 800)}
+            compare_scores(runs, Path(temporary))
         if "faults" in parts:
             faults(Path(temporary))

@@ -1,19 +1,20 @@
-"""What runs survive: kills at random moments, full disks, locks, numbers that are none, broken files.
+"""Try what runs survive: kills at any moment, full disks, locks, invalid numbers, broken files.
 
-    python benchmarks/faults.py                # everything, some 20 minutes
+    python benchmarks/faults.py                # everything, about 20 minutes
     python benchmarks/faults.py kills --kills 4
     python benchmarks/faults.py cases
     python benchmarks/faults.py files --files 5000
 
-kills: runs of both scripts are ended by SIGKILL, some at a random moment after their training has begun and some
-while a file is being written, then resumed, and everything they wrote is compared with what a run writes that was
-never stopped. cases: what a run says and leaves behind when something is wrong. files: mutated files are given to
-every reader; each must load as something sound or be refused in the one-line way.
+kills: SIGKILL ends runs of both scripts, some at a random moment of their training, some while they
+write a file. Each is resumed, and its files are compared with those of an uninterrupted run.
+cases: what a run prints and leaves behind when something is wrong.
+files: every reader gets damaged files. Each must load as valid data or be refused in one line.
 """
 
 import argparse
 import contextlib
 import json
+import math
 import os
 import random
 import resource
@@ -24,7 +25,9 @@ import sys
 import tempfile
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,66 +37,56 @@ sys.path.insert(0, str(ROOT))
 from harness import UserError
 
 SMALL = ("--iters", 300, "--batch-size", 32, "--hidden", 32, "--latent", 4)
-# Runs the script with more saves than a short run would have. `harness` comes first, as in the scripts: it sets NumPy's
-# threads, and sums end in other digits with two.
+SCRIPTS = {  # and the flags of a small run
+    "sound_dvae.py": (*SMALL, "--sample-rate", 4000, "--window", 128, "--out", "run"),
+    "mnist_dvae.py": (*SMALL, "--data", "../digits.npz", "--out", "run"),
+}
+# Runs a script that saves every 40 iterations. A short run would hardly save.
 SAVING_OFTEN = (
-    f"import runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, {str(ROOT)!r}); import harness.checkpoint;"
-    "harness.checkpoint.ITERATIONS = 40; runpy.run_path(sys.argv[0], run_name='__main__')"
+    f"import runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, {str(ROOT)!r}); "
+    "from harness import guard; guard.SAVE_ITERATIONS = 40; "
+    "runpy.run_path(sys.argv[0], run_name='__main__')"
 )
-# Root may read and write everything, but for this.
-AS_OTHERS = (
-    "setpriv",
-    "--bounding-set=-dac_override,-dac_read_search",
-    "--inh-caps=-dac_override,-dac_read_search",
+FILES_TO_KILL = (  # while they are written
+    *("checkpoint.npz", "reconstruction_000100.png", "generated_000200.png"),
+    *("scores.csv", "model.keras"),
 )
+# Root may read and write any file, except with fewer capabilities.
+NO_OVERRIDE = "-dac_override,-dac_read_search"
+AS_OTHERS = ("setpriv", f"--bounding-set={NO_OVERRIDE}", f"--inh-caps={NO_OVERRIDE}")
 
 
 def make_digits(path, count=600, side=12):
-    """An .npz of small images, a bright square somewhere in each, with the square's row as label."""
+    """Write an .npz of small images with a bright square each. The square's row is the label."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 60, (count, side, side), np.uint8)
     rows = rng.integers(0, 8, count)
     for image, row in zip(images, rows):
         image[row : row + 4, 3:8] = 230
     half = count // 2
-    np.savez(
-        path, x_train=images[:half], y_train=rows[:half], x_test=images[half:], y_test=rows[half:]
-    )
-
-
-def command(script, *flags, often=False):
-    return [
-        sys.executable,
-        *(("-c", SAVING_OFTEN) if often else ()),
-        str(ROOT / script),
-        *map(str, flags),
-    ]
+    train = {"x_train": images[:half], "y_train": rows[:half]}
+    np.savez(path, **train, x_test=images[half:], y_test=rows[half:])
 
 
 def start(script, *flags, often=False, before=(), **options):
-    """A run as a process of its own, `before` in front of its command; its output is captured.
+    """Start a script as a process with captured output; `before` precedes its command.
 
-    Runs that are to be compared are given the same --out, in different folders: it is on the page they write.
+    Runs to be compared need the same --out, in different folders, since their pages name it.
     """
-    pipes = {
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-        "stdin": subprocess.DEVNULL,
-        "text": True,
-    }
-    return subprocess.Popen(
-        [*before, *command(script, *flags, often=often)], **{"cwd": ROOT, **pipes, **options}
-    )
+    code = ("-c", SAVING_OFTEN) if often else ()
+    command = [*before, sys.executable, *code, str(ROOT / script), *map(str, flags)]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, **{"cwd": ROOT, **pipes, **options})
 
 
 def finish(process):
-    """Wait for it: exit status, stdout, stderr."""
+    """Wait for a process and return its status, stdout and stderr."""
     out, err = process.communicate(timeout=600)
     return process.returncode, out, err
 
 
 def contents(folder):
-    """All that a run has written, by name, without the times at which archives say they were made."""
+    """Return the contents of a run's files by name, without the times that archives store."""
     found = {}
     for path in folder.iterdir():
         found[path.name] = path.read_bytes()
@@ -104,31 +97,35 @@ def contents(folder):
     return found
 
 
-def differences(ours, theirs):
-    return sorted(
-        name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)
-    )
+def differences(folder, expected):
+    """Return the names of the files that differ between two folders."""
+    ours, theirs = contents(folder), contents(expected)
+    names = sorted(ours.keys() | theirs.keys())
+    return [name for name in names if ours.get(name) != theirs.get(name)]
 
 
 def wait_for(path, process):
-    """Until the file is there, or the process that should write it has ended."""
+    """Return when the file exists or the process has ended."""
     while not path.exists() and process.poll() is None:
         time.sleep(0.01)
 
 
 def saved_at(folder):
-    """The iteration at which a run was last saved; None for never."""
+    """Return the iteration of a run's checkpoint, None without a checkpoint."""
     with contextlib.suppress(FileNotFoundError), np.load(folder / "checkpoint.npz") as file:
         return json.loads(str(file["state"]))["iteration"]
 
 
-def killed(process, folder, seconds=None, writing=None):
-    """SIGKILL `seconds` after the first scores are there, or once `writing` is being written. Whether that came."""
-    begun = None
+def killed(process, folder, seconds=math.inf, writing=None):
+    """Kill a run `seconds` after its first scores, or while it writes the file `writing`.
+
+    Returns False if the run ended before.
+    """
+    scored = None
     while process.poll() is None:
-        if begun is None and (folder / "scores.csv").exists():
-            begun = time.monotonic()
-        late = seconds is not None and begun is not None and time.monotonic() >= begun + seconds
+        if (folder / "scores.csv").exists():
+            scored = scored or time.monotonic()
+        late = scored and time.monotonic() >= scored + seconds
         if late or (writing and (folder / f".unfinished-{writing}").exists()):
             process.kill()
             break
@@ -137,220 +134,196 @@ def killed(process, folder, seconds=None, writing=None):
     return process.returncode == -signal.SIGKILL
 
 
-def never_stopped(script, flags, folder):
-    """A run to compare with; the seconds from its first scores to its end."""
-    folder.parent.mkdir()
-    process = start(script, *flags, cwd=folder.parent)
-    wait_for(folder / "scores.csv", process)
+def run_whole(script, folder):
+    """Run a script without a stop; return the seconds from its first scores to its end."""
+    folder.mkdir()
+    process = start(script, *SCRIPTS[script], cwd=folder)
+    wait_for(folder / "run/scores.csv", process)
     begun = time.monotonic()
     status, _, err = finish(process)
     assert status == 0, err
-    lasted = time.monotonic() - begun
-    print(f"{script}: never stopped, {lasted:.1f} s from its first scores to its end", flush=True)
-    return lasted
+    seconds = time.monotonic() - begun
+    print(f"{script}: uninterrupted, {seconds:.1f} s after its first scores", flush=True)
+    return seconds
+
+
+def kill_and_resume(script, folder, whole, writing, draw_seconds):
+    """Kill a run, resume it, and print what became of it. Returns True if a file differs."""
+    run = folder / "run"
+    folder.mkdir()
+    begin = partial(start, script, *SCRIPTS[script], often=True, cwd=folder)
+    while True:
+        seconds = math.inf if writing else draw_seconds()
+        if killed(begin(), run, seconds, writing):
+            break
+        shutil.rmtree(run)  # it ended too early
+    moment = f"writing {writing}" if writing else f"{seconds:.2f} s after its first scores"
+    saved = saved_at(run)
+    status, _, err = finish(begin("--resume"))
+    different = [err] if status else differences(run, whole)
+    result = f"DIFFERENT: {', '.join(different)}" if different else "identical"
+    print(f"{script} killed {moment}, saved at {saved}; resumed: {result}", flush=True)
+    shutil.rmtree(folder)
+    return bool(different)
 
 
 def kills(count, seed):
-    """`count` runs killed and resumed; prints a line for each. The number of those that ended in the same results."""
-    rng = random.Random(seed)
-    survived = 0
+    """Kill and resume `count` runs. Returns the number that end with other files."""
+    rng, wrong = random.Random(seed), 0
     with tempfile.TemporaryDirectory(prefix="faults ü ") as temporary:
         temporary = Path(temporary)
         make_digits(temporary / "digits.npz")
-        runs = {
-            "sound_dvae.py": (*SMALL, "--sample-rate", 4000, "--window", 128, "--out", "run"),
-            "mnist_dvae.py": (*SMALL, "--data", temporary / "digits.npz", "--out", "run"),
-        }
-        lasted = {
-            script: never_stopped(script, flags, temporary / script / "run")
-            for script, flags in runs.items()
-        }
-        files = [
-            "checkpoint.npz",
-            "reconstruction_000100.png",
-            "generated_000200.png",
-            "scores.csv",
-            "model.keras",
-        ]
+        seconds = {script: run_whole(script, temporary / script) for script in SCRIPTS}
         for number in range(1, count + 1):
-            script, flags = list(runs.items())[number % 2]
-            folder = temporary / f"killed {number}" / "run"
-            folder.parent.mkdir()
-            writing = files[number // 2 % len(files)] if number % 4 < 2 else None
-            seconds = None if writing else rng.uniform(0, lasted[script])
-            here = {"often": True, "cwd": folder.parent}
-            while not killed(start(script, *flags, **here), folder, seconds, writing):
-                shutil.rmtree(folder)  # it had come to its end before
-                seconds = seconds and rng.uniform(0, lasted[script])
-            moment = f"writing {writing}" if writing else f"{seconds:.2f} s after its first scores"
-            saved = saved_at(folder)
-            status, _, err = finish(start(script, *flags, "--resume", **here))
-            differ = (
-                differences(contents(folder), contents(temporary / script / "run"))
-                if status == 0
-                else [err]
-            )
-            survived += not differ
-            result = f"DIFFERENT: {', '.join(differ)}" if differ else "identical"
-            print(
-                f"{number:3d} {script} killed {moment}, saved at {saved}; resumed: {result}",
-                flush=True,
-            )
-            shutil.rmtree(folder)
-    return survived
+            script = list(SCRIPTS)[number % 2]
+            folder, whole = temporary / f"killed {number}", temporary / script / "run"
+            writing = FILES_TO_KILL[number // 2 % len(FILES_TO_KILL)] if number % 4 < 2 else None
+            draw_seconds = partial(rng.uniform, 0, seconds[script])
+            wrong += kill_and_resume(script, folder, whole, writing, draw_seconds)
+    print(f"kills survived: {count - wrong} of {count} with identical results")
+    return wrong
 
 
-class Cases:
-    """Runs of the digits in one folder. `wrong`: of each case, what was not as it should be."""
+class Case(NamedTuple):
+    """How a run ended, and how it should have: its status and words of its last line."""
 
-    def __init__(self, folder):
-        self.folder, self.wrong = folder, {}
-        self.others = AS_OTHERS if os.geteuid() == 0 else ()
-        make_digits(folder / "digits.npz")
-        status, _, err = self.run("whole")
-        assert status == 0, err
-
-    def start(self, out, *flags, **options):
-        data = "--data", self.folder / "digits.npz", "--out", self.folder / out
-        return start("mnist_dvae.py", *SMALL, *data, *flags, **options)
-
-    def run(self, out, *flags, **options):
-        return finish(self.start(out, *flags, **options))
-
-    def case(self, name, ended, *words, expected=2):
-        """A run must have ended with this status and one line of these words, which is printed."""
-        status, _, err = ended
-        lines = [line for line in err.splitlines() if line and "it/s" not in line]
-        said = lines[-1] if lines else ""
-        wrong = self.wrong[name] = (
-            [] if status == expected else [f"status {status}, not {expected}"]
-        )
-        if len(lines) != 1 + ("interrupted" in said):
-            wrong.append(f"{len(lines)} lines: {err[-2000:]}")
-        wrong += [f"does not say {word!r}" for word in words if str(word) not in said]
-        print(f"{name}: {said}", flush=True)
-
-    def goes_on(self, name, out):
-        """The run of that case must end, once resumed, as the one that was never stopped."""
-        self.wrong[name] += [path.name for path in (self.folder / out).glob(".unfinished-*")]
-        status, _, err = self.run(out, "--resume")
-        differ = (
-            differences(*(contents(self.folder / each) for each in (out, "whole")))
-            if status == 0
-            else [err]
-        )
-        self.wrong[name] += set(differ) - {"config.json", "index.html"}  # these two name the folder
+    name: str
+    ended: tuple  # status, stdout, stderr
+    words: tuple
+    status: int = 2
+    resume: str | None = None  # a folder whose run, once resumed, must equal an uninterrupted one
+    wrong: tuple = ()  # other things found wrong
 
 
-def full_disks(cases):
-    name, disk = "a disk of 1 MB that fills up", cases.folder / "disk"
+def full_disks(folder, begin):
+    disk = folder / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk]
     if os.geteuid() == 0 and subprocess.run(mount).returncode == 0:
         try:
             (disk / "full").write_bytes(bytes(550_000))
-            cases.case(name, cases.run("disk/run"), "No space")
-            left = contents(disk / "run")
-            print(f"    left: {', '.join(sorted(left))}")
-            different = differences(left, contents(cases.folder / "whole"))
-            cases.wrong[name] += [
-                each for each in different if each.endswith(".png") and each in left
-            ]
+            ended = finish(begin("disk/run"))
+            left = [path.name for path in (disk / "run").iterdir()]
+            different = set(differences(disk / "run", folder / "whole")) & set(left)
+            broken = tuple(name for name in different if name.endswith(".png"))
             subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
-            cases.goes_on(name, "disk/run")
+            yield Case("a disk of 1 MB", ended, ("No space",), resume="disk/run", wrong=broken)
         finally:
             subprocess.run(["umount", disk], check=True)
     else:
-        print(f"{name}: not tried, for only root may make one")
-    name, most = "files limited to 100 kB", (10**5, 10**5)
-    limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, most)}
-    cases.case(name, cases.run("limit", **limit), "File too large")
-    cases.goes_on(name, "limit")
+        print("a disk of 1 MB: not tried, since only root can mount one")
+    most = 10**5, 10**5
+    limit = begin("limit", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, most))
+    yield Case("files of at most 100 kB", finish(limit), ("File too large",), resume="limit")
 
 
-def several_runs(cases):
-    process = cases.start("two")
-    wait_for(cases.folder / "two/scores.csv", process)
-    cases.case("a second run in the folder", cases.run("two"), "another run")
+def several_runs(folder, begin):
+    process = begin("two")
+    wait_for(folder / "two/scores.csv", process)
+    yield Case("a second run in the folder", finish(begin("two")), ("another run",))
     process.send_signal(signal.SIGINT)
-    cases.case("Ctrl-C", finish(process), "--resume", expected=130)
-    cases.goes_on("Ctrl-C", "two")
-    killed(cases.start("killed"), cases.folder / "killed", 0)
-    cases.case(
-        "a new run where one was killed",
-        cases.run("killed"),
-        "unfinished run",
-        "--resume",
-        "--overwrite",
-    )
-    cases.case("a finished run", cases.run("whole"), "a finished run", "--overwrite")
-    ended = cases.run("killed", "--latent", 5, "--resume")
-    cases.case("resumed with other settings", ended, "--latent is 4 there, 5 here")
+    yield Case("Ctrl-C", finish(process), ("--resume",), status=130, resume="two")
+    killed(begin("killed"), folder / "killed", 0)
+    words = "unfinished run", "--resume", "--overwrite"
+    yield Case("a new run where one was killed", finish(begin("killed")), words)
+    yield Case("a finished run", finish(begin("whole")), ("a finished run", "--overwrite"))
+    ended = finish(begin("killed", "--latent", 5, "--resume"))
+    yield Case("resumed with other settings", ended, ("--latent: expected 4, got 5",))
 
 
-def wrong_places(cases):
-    folder = cases.folder
-    process = cases.start("vanishing")
+def wrong_places(folder, begin):
+    process = begin("vanishing")
     wait_for(folder / "vanishing/checkpoint.npz", process)
     shutil.rmtree(folder / "vanishing")
-    cases.case("a folder that vanishes", finish(process), folder / "vanishing", "No such file")
+    words = folder / "vanishing", "No such file"
+    yield Case("a folder that vanishes", finish(process), words)
     (folder / "file").write_text("in the way")
-    cases.case("a file where a folder should be", cases.run("file/run"), "file")
+    yield Case("a file in place of a folder", finish(begin("file/run")), ("file",))
     (folder / "read-only").mkdir(mode=0o555)
-    cases.case(
-        "a read-only folder", cases.run("read-only/run", before=cases.others), "Permission denied"
-    )
+    ended = finish(begin("read-only/run", before=AS_OTHERS if os.geteuid() == 0 else ()))
+    yield Case("a read-only folder", ended, ("Permission denied",))
 
 
-def wrong_data(cases):
-    name, secret = "data that may not be read", cases.folder / "secret.npz"
-    shutil.copy(cases.folder / "digits.npz", secret)
+def wrong_data(folder, begin):
+    secret = folder / "secret.npz"
+    shutil.copy(folder / "digits.npz", secret)
     secret.chmod(0)
-    ended = cases.run("none", "--data", secret, before=cases.others)
-    cases.case(name, ended, "secret.npz", "Permission denied")
-    cases.wrong[name] += ["leaves a folder"] * (cases.folder / "none").exists()
-    ended = cases.run("diverged", "--learning-rate", 1e30)
-    cases.case(
-        "a learning rate that leads to NaN", ended, "iteration", "learning rate", "--learning-rate"
-    )
+    before = AS_OTHERS if os.geteuid() == 0 else ()
+    ended = finish(begin("none", "--data", secret, before=before))
+    left = ("leaves a folder",) * (folder / "none").exists()
+    yield Case("unreadable data", ended, ("secret.npz", "Permission denied"), wrong=left)
+    ended = finish(begin("diverged", "--learning-rate", 1e30))
+    words = "iteration", "learning rate", "--learning-rate"
+    yield Case("a learning rate that leads to NaN", ended, words)
 
 
-def try_cases():
-    """Of each case, what is wrong about how it ended: nothing, if all is well. Prints the line it said."""
+def faults_of(case, folder, begin):
+    """Print the last line of a case's run; return a list of everything wrong with the case."""
+    status, _, err = case.ended
+    lines = [line for line in err.splitlines() if line and "it/s" not in line]
+    last = lines[-1] if lines else ""
+    print(f"{case.name}: {last}", flush=True)
+    wrong = list(case.wrong)
+    wrong += [f"status {status}, expected {case.status}"] if status != case.status else []
+    if len(lines) != 1 + ("interrupted" in last):
+        wrong.append(f"{len(lines)} lines: {err[-2000:]}")
+    wrong += [f"does not say {word!r}" for word in case.words if str(word) not in last]
+    if case.resume:
+        out = folder / case.resume
+        wrong += [path.name for path in out.glob(".*")]
+        status, _, err = finish(begin(case.resume, "--resume"))
+        different = {err} if status else set(differences(out, folder / "whole"))
+        wrong += different - {"config.json", "index.html"}  # these name the folder
+    return wrong
+
+
+def cases():
+    """Try all cases, printing the last line of each. Returns the number that went wrong."""
     with tempfile.TemporaryDirectory(prefix="faults ü ") as temporary:
-        os.chmod(temporary, 0o755)
-        cases = Cases(Path(temporary))
-        for some in (full_disks, several_runs, wrong_places, wrong_data):
-            some(cases)
-        return cases.wrong
+        folder = Path(temporary)
+        folder.chmod(0o755)
+        make_digits(folder / "digits.npz")
+
+        def begin(out, *flags, **options):
+            data = "--data", folder / "digits.npz", "--out", folder / out
+            return start("mnist_dvae.py", *SMALL, *data, *flags, **options)
+
+        status, _, err = finish(begin("whole"))
+        assert status == 0, err
+        tried = {
+            case.name: faults_of(case, folder, begin)
+            for group in (full_disks, several_runs, wrong_places, wrong_data)
+            for case in group(folder, begin)
+        }
+    wrong = {name: faults for name, faults in tried.items() if faults}
+    for name, faults in wrong.items():
+        print(f"WRONG, {name}: {'; '.join(faults)}")
+    print(f"cases as they should be: {len(tried) - len(wrong)} of {len(tried)}")
+    return len(wrong)
 
 
 def mutated(content, rng):
-    """A copy of some bytes with a mistake or a few in it."""
+    """Return a copy of some bytes with one mistake or a few."""
     content = bytearray(content)
     for _ in range(rng.choice((1, 1, 1, 2, 5, 20))):
         # Headers are short and matter most.
-        first = (
-            rng.randrange(min(len(content), rng.choice((16, 100, 1000, len(content)))) or 1)
-            if content
-            else 0
+        start = rng.randrange(min(len(content), rng.choice((16, 100, 1000, len(content)))) or 1)
+        end = start + rng.choice((1, 1, 2, 4, 8, rng.randrange(1, 300)))
+        flipped = bytes(byte ^ 1 << rng.randrange(8) for byte in content[start : start + 1])
+        filled = rng.choice((b"\0", b"\xff", b"\x7f", b"\x80")) * (end - start)
+        random_bytes = rng.randbytes(end - start)
+        end, new = rng.choice(
+            (
+                (len(content), b""),  # cut off
+                (end, b""),  # removed
+                (start, random_bytes),  # inserted
+                (end, random_bytes),
+                (end, filled),
+                (start + 1, flipped),
+                (end, content[start - end :]),
+            )
         )
-        size = rng.choice((1, 1, 2, 4, 8, rng.randrange(1, 300)))
-        kind = rng.randrange(7)
-        if kind == 0:
-            del content[first:]
-        elif kind == 1:
-            del content[first : first + size]
-        elif kind == 2:
-            content[first:first] = rng.randbytes(size)
-        elif kind == 3:
-            content[first : first + size] = rng.randbytes(size)
-        elif kind == 4:
-            content[first : first + size] = rng.choice((b"\0", b"\xff", b"\x7f", b"\x80")) * size
-        elif kind == 5 and content:
-            content[first % len(content)] ^= 1 << rng.randrange(8)
-        else:
-            content[first : first + size] = content[-size:]
+        content[start:end] = new
     return bytes(content)
 
 
@@ -364,15 +337,12 @@ def sound_readers():
         soundfile.write(path, 0.5 * np.sin(np.arange(4000) / 10), 8000)
 
     def load(path):
-        with (
-            stderr_held_back()
-        ):  # as the scripts do: the MP3 decoder has its own lines on what it meets
+        with stderr_held_back():  # hides the MP3 decoder's own messages, as the scripts do
             return list(sound_files.decode(path, 16000))
 
     def make_labels(path):
-        path.write_text(
-            "# start, end\n" + "".join(f"{second}.25\t{second}.5\n" for second in range(9))
-        )
+        rows = [f"{second}.25\t{second}.5\n" for second in range(9)]
+        path.write_text("# start, end\n" + "".join(rows))
 
     files = {"WAV": "sound.wav", "FLAC": "sound.flac", "OGG": "sound.ogg", "MP3": "sound.mp3"}
     return {name: (file, make, load) for name, file in files.items()} | {
@@ -394,9 +364,8 @@ def image_readers():
     pixels = np.random.default_rng(0).integers(0, 255, (30, 20, 3), np.uint8)
 
     def make_idx(path):
-        path.write_bytes(
-            bytes([0, 0, 8, 3, 0, 0, 0, 9, 0, 0, 0, 10, 0, 0, 0, 12]) + bytes(range(90)) * 12
-        )
+        header = bytes([0, 0, 8, 3, 0, 0, 0, 9, 0, 0, 0, 10, 0, 0, 0, 12])
+        path.write_bytes(header + bytes(range(90)) * 12)
 
     def make_picture(path):
         Image.fromarray(pixels).save(path)
@@ -413,9 +382,8 @@ def image_readers():
     def load_mask(path):
         torn, whole = path.with_name("torn.bmp"), path.with_name("whole.bmp")
         make_picture(torn)
-        restore_image(
-            Restorer(lambda corrupted: 1 - corrupted, 600, {"shape": [30, 20]}), torn, whole, path
-        )
+        inverts = Restorer(lambda corrupted, observed: 1 - corrupted, 600, {"shape": [30, 20]})
+        restore_image(inverts, torn, whole, path)
         return [np.asarray(Image.open(whole))]
 
     return {
@@ -428,7 +396,10 @@ def image_readers():
 
 
 def readers():
-    """{name: (the name of its file, make(path), load(path))}; `load` raises UserError, or returns arrays of numbers."""
+    """Return {name: (file name, make(path), load(path))}.
+
+    `make` writes a valid file. `load` returns arrays of numbers or raises UserError.
+    """
     from files.model_file import load_model
     from harness import checkpoint
     from harness.quiet_tensorflow import tf
@@ -438,9 +409,14 @@ def readers():
     state = {"first_batch": [0.5], "iteration": 20, "rows": []}
 
     def make_model(path):
-        DVAE(12, "gaussian", (7,), 3, metadata={"experiment": "sound", "sample_rate": 8000}).save(
-            path
-        )
+        metadata = {"experiment": "sound", "sample_rate": 8000}
+        DVAE(12, "gaussian", (7,), 3, metadata=metadata).save(path)
+
+    def load_weights(path):
+        return load_model(path).get_weights()
+
+    def make_checkpoint(path):
+        checkpoint.save(path, variables, state)
 
     def load_checkpoint(path):
         iteration = checkpoint.restore(path, variables, state)["iteration"]
@@ -449,90 +425,77 @@ def readers():
     return {
         **sound_readers(),
         **image_readers(),
-        "model": ("model.keras", make_model, lambda path: load_model(path).get_weights()),
-        "checkpoint": (
-            "checkpoint.npz",
-            lambda path: checkpoint.save(path, variables, state),
-            load_checkpoint,
-        ),
+        "model": ("model.keras", make_model, load_weights),
+        "checkpoint": ("checkpoint.npz", make_checkpoint, load_checkpoint),
     }
 
 
 def try_mutated(name, reader, count, rng, folder):
-    """`count` mutated files for one reader: how many loaded, how many were refused, and what else happened."""
+    """Give a reader `count` damaged files; return how many loaded, were refused, and failed.
+
+    The last is a list. A file fails if it raises another error, is refused in other than one line,
+    or loads as numbers that are not finite or, in an archive with checksums, not as written.
+    """
     file_name, make, load = reader
-    folder = folder / name
-    folder.mkdir()
-    path = folder / file_name
+    path = folder / name / file_name
+    path.parent.mkdir()
     make(path)
-    whole = path.read_bytes()
-    right = load(path)
+    whole, right = path.read_bytes(), load(path)
     checksummed = zipfile.is_zipfile(path)
     loaded = refused = 0
     failed = []
-    for number in range(count):
-        content = mutated(whole, rng)
-        path.write_bytes(content)
+    for _ in range(count):
+        path.write_bytes(mutated(whole, rng))
         try:
             arrays = load(path)
-            if not all(np.isfinite(np.asarray(array, float)).all() for array in arrays):
-                failed.append((number, "numbers that are not finite"))
-            if checksummed and not all(map(np.array_equal, arrays, right)):
-                failed.append((number, "other numbers than were written"))
             loaded += 1
+            if not all(np.isfinite(np.asarray(array, float)).all() for array in arrays):
+                failed.append("numbers that are not finite")
+            if checksummed and not all(map(np.array_equal, arrays, right)):
+                failed.append("other numbers than were written")
         except UserError as error:
             refused += 1
             if len(str(error).splitlines()) != 1 or file_name not in str(error):
-                failed.append((number, f"refused, but with {error!s:.500}"))
+                failed.append(f"refused with {error!s:.500}")
         except Exception as error:
-            failed.append((number, f"{type(error).__name__}: {error!s:.500}"))
-    for number, what in failed:
-        print(f"{name} {number}: {what}")
+            failed.append(f"{type(error).__name__}: {error!s:.500}")
+    for problem in failed:
+        print(f"{name}: {problem}")
     return loaded, refused, failed
 
 
 def files(count, seed):
-    """At least `count` mutated files among all readers; prints a line for each. The number that went wrong."""
-    rng = random.Random(seed)
-    wrong = tried = 0
+    """Give all readers at least `count` damaged files, printing a line for each reader.
+
+    Returns the number of files that failed.
+    """
+    rng, wrong = random.Random(seed), 0
     table = readers()
     each = -(-count // len(table))
     with tempfile.TemporaryDirectory() as temporary:
         for name, reader in table.items():
             loaded, refused, failed = try_mutated(name, reader, each, rng, Path(temporary))
-            print(
-                f"{name}: {each} mutated files tried, {loaded} loaded, {refused} refused, {len(failed)} tracebacks"
-            )
-            tried, wrong = tried + each, wrong + len(failed)
-    print(f"all: {tried} mutated files tried, {wrong} tracebacks")
+            wrong += len(failed)
+            counts = f"{loaded} loaded, {refused} refused, {len(failed)} failed"
+            print(f"{name}: {each} damaged files, {counts}", flush=True)
+    print(f"all: {each * len(table)} damaged files, {wrong} failed")
     return wrong
 
 
 def main():
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    flags.add_argument(
-        "part", nargs="?", choices=("kills", "cases", "files"), help="by default, all three"
-    )
+    parts = {
+        "kills": lambda: kills(settings.kills, settings.seed),
+        "cases": cases,
+        "files": lambda: files(settings.files, settings.seed),
+    }
+    flags.add_argument("part", nargs="?", choices=parts, help="by default, all three")
     flags.add_argument("--kills", type=int, default=20, help="runs to kill")
-    flags.add_argument("--files", type=int, default=2000, help="mutated files to try, at least")
+    flags.add_argument("--files", type=int, default=2000, help="damaged files to try, at least")
     flags.add_argument("--seed", type=int, default=0)
     settings = flags.parse_args()
-    wrong = 0
-    if settings.part in (None, "kills"):
-        survived = kills(settings.kills, settings.seed)
-        print(f"kills survived: {survived} of {settings.kills} with identical results")
-        wrong += settings.kills - survived
-    if settings.part in (None, "cases"):
-        result = try_cases()
-        for name, what in result.items():
-            if what:
-                print(f"WRONG, {name}: {'; '.join(what)}")
-        print(
-            f"cases as they should be: {sum(not what for what in result.values())} of {len(result)}"
-        )
-        wrong += sum(bool(what) for what in result.values())
-    if settings.part in (None, "files"):
-        wrong += files(settings.files, settings.seed)
+    chosen = [settings.part] if settings.part else parts
+    wrong = sum(parts[part]() for part in chosen)
     raise SystemExit(wrong > 0)
 
 

@@ -1,7 +1,7 @@
-"""TensorFlow, loaded at its first use and without its start-up lines.
+"""TensorFlow, loaded on first use and without its start-up messages.
 
-`from harness.quiet_tensorflow import tf` costs nothing by itself: TensorFlow's 3 to 7 seconds are spent when `tf` is
-first used, so that flags are read, and `--help` and mistakes answered, before them.
+`from harness.quiet_tensorflow import tf` takes no time. TensorFlow takes 3 to 7 seconds to load, so
+`--help` and wrong flags are answered before.
 """
 
 import contextlib
@@ -13,28 +13,29 @@ import tempfile
 
 from harness import UserError
 
-# Keras imports these if they can be found, which takes a second. Left out, save in a notebook: somebody may want there
-# what Keras does with them.
+# Keras imports these packages if it finds them, which takes a second, but does not need them.
 UNUSED = "matplotlib.pyplot", "pandas", "sklearn"
-KERAS_SETTINGS = {  # of keras.json: what Keras takes without an error, the first being its default and ours
+# Values that Keras accepts in keras.json. The first is Keras's default, which we use.
+KERAS_SETTINGS = {
     "floatx": ("float32", "float16", "float64"),
     "image_data_format": ("channels_last", "channels_first"),
     "nnx_enabled": (False,),
 }
+EPSILON = 1e-7  # Keras's default
 
 
 @contextlib.contextmanager
 def stderr_held_back():
-    """Keep what native code writes to stderr meanwhile; let it out only if the block raises."""
+    """Hide what native code writes to stderr, unless the block raises."""
     sys.stderr.flush()
     terminal = os.dup(2)
-    with tempfile.TemporaryFile() as kept:
-        os.dup2(kept.fileno(), 2)
+    with tempfile.TemporaryFile() as hidden:
+        os.dup2(hidden.fileno(), 2)
         try:
             yield
         except BaseException:
-            kept.seek(0)
-            os.write(terminal, kept.read())
+            hidden.seek(0)
+            os.write(terminal, hidden.read())
             raise
         finally:
             sys.stderr.flush()
@@ -44,59 +45,62 @@ def stderr_held_back():
 
 @functools.cache
 def load(devices=True):
-    """TensorFlow, its devices found: both are the moments at which it talks. Other workers must be met in between."""
-    # Without warnings and notes. With other workers, of whose loss we speak ourselves, without errors too.
+    """Load TensorFlow quietly; find its devices too, unless other workers must be met first."""
+    # 2 hides warnings. 3 hides errors too: several workers report a lost one themselves.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if devices else "3")
-    # oneDNN is used on some processors only, changes the last digits there, and prints an error that is none.
+    # oneDNN runs on some processors only. It changes the last digits and logs a needless message.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    _leave_keras_settings_out()
-    hidden = [name for name in UNUSED if name not in sys.modules and "IPython" not in sys.modules]
+    _check_keras_settings()
     with stderr_held_back():
-        sys.modules.update(dict.fromkeys(hidden))
-        try:
+        with _missing(UNUSED):
             import tensorflow
 
             tensorflow.keras.config.set_floatx(KERAS_SETTINGS["floatx"][0])
             tensorflow.keras.config.set_image_data_format(KERAS_SETTINGS["image_data_format"][0])
-            tensorflow.keras.config.set_epsilon(1e-7)
-        finally:
-            for name in hidden:
-                del sys.modules[name]
-        tensorflow.config.experimental.enable_tensor_float_32_execution(False)  # TF32 keeps 10 bits
+            tensorflow.keras.config.set_epsilon(EPSILON)
+        # TF32 would round the factors of products to 10 bits.
+        tensorflow.config.experimental.enable_tensor_float_32_execution(False)
         if devices:
             tensorflow.config.list_logical_devices()
     return tensorflow
 
 
-def _leave_keras_settings_out():
-    """Have TensorFlow come with Keras 3 on top of it, whatever the user has set for other programs.
+@contextlib.contextmanager
+def _missing(packages):
+    """Let imports of these packages fail, except in a notebook, whose user may need them."""
+    hidden = [name for name in packages if name not in sys.modules and "IPython" not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
-    UserError for a keras.json that Keras ends on; what it takes from one that is good is set back when it is loaded.
+
+def _check_keras_settings():
+    """Select Keras 3 on TensorFlow, and check the user's keras.json, which Keras always reads.
+
+    UserError if Keras would fail on it. `load` resets the valid settings in it.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     for name in ("TF_USE_LEGACY_KERAS", "KERAS_NNX_ENABLED"):
         os.environ.pop(name, None)
-    home = os.path.expanduser("~")  # where Keras looks, and in this order
-    home = os.environ.get(
-        "KERAS_HOME", os.path.join(home if os.access(home, os.W_OK) else "/tmp", ".keras")
-    )
-    path = os.path.expanduser(os.path.join(home, "keras.json"))
+    home = os.path.expanduser("~")
+    home = os.path.join(home if os.access(home, os.W_OK) else "/tmp", ".keras")  # as Keras does
+    path = os.path.expanduser(os.path.join(os.environ.get("KERAS_HOME", home), "keras.json"))
     try:
         with open(path) as file:
-            own = json.load(file)
-    except (FileNotFoundError, ValueError):  # no JSON at all is passed over by Keras, too
+            found = json.load(file)
+        values = {name: found.get(name, accepted[0]) for name, accepted in KERAS_SETTINGS.items()}
+        wrong = [name for name, value in values.items() if value not in KERAS_SETTINGS[name]]
+        wrong += ["epsilon"] if not isinstance(found.get("epsilon", EPSILON), float) else []
+    except (FileNotFoundError, ValueError):  # Keras ignores a file that is not JSON
         return
-    remedy = "fix it or remove it, and Keras writes a new one"
-    if not isinstance(own, dict):
-        raise UserError(f"{path}: not Keras's settings; {remedy}")
-    wrong = [
-        name for name, values in KERAS_SETTINGS.items() if own.get(name, values[0]) not in values
-    ]
-    wrong += ["epsilon"] if not isinstance(own.get("epsilon", 1e-7), float) else []
+    except AttributeError:
+        raise UserError(f"{path}: must be a JSON object; fix it or remove it") from None
     if wrong:
-        raise UserError(
-            f"{path}: {wrong[0]} is {json.dumps(own[wrong[0]])}, which Keras does not take; {remedy}"
-        )
+        setting = f"{wrong[0]} is {json.dumps(found[wrong[0]])}"
+        raise UserError(f"{path}: {setting}, which Keras does not accept; fix it or remove it")
 
 
 class _LateTensorFlow:

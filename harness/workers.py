@@ -1,7 +1,7 @@
-"""One process, or several that share every batch: which of them this is, and TensorFlow's strategy for them.
+"""One process, or several workers that share every batch, and TensorFlow's strategy for them.
 
-Several are told of each other by TF_CONFIG, as Kubernetes' operators set it, or by Slurm's `srun`. The first of them
-is the chief: it alone scores, prints and writes.
+TF_CONFIG, as Kubernetes operators set it, or Slurm's `srun` tells the workers about each other.
+Worker 0 is the chief. Only the chief scores, prints and writes.
 """
 
 import dataclasses
@@ -18,13 +18,13 @@ import numpy as np
 from harness import UserError
 from harness.quiet_tensorflow import load, stderr_held_back
 
-WAIT = 60  # seconds for all workers to come; DVAE_WAIT is another number of them
+WAIT = 60  # seconds to wait for all workers, unless DVAE_WAIT is set
 RETRY_SECONDS = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
 class Workers:
-    """Who this process is: its number, 0 the chief's, and all workers' (host, port); () for a process on its own."""
+    """The number of this worker and the (host, port) of all; () for a single process."""
 
     number: int = 0
     addresses: tuple = ()
@@ -39,7 +39,7 @@ class Workers:
 
     @functools.cached_property
     def strategy(self):
-        """TensorFlow's strategy: for several workers, several GPUs of this machine, or the one device there is."""
+        """TensorFlow's strategy for several workers, several GPUs of one machine, or one device."""
         if self.several:
             with stderr_held_back():
                 return load(devices=False).distribute.MultiWorkerMirroredStrategy()
@@ -49,18 +49,22 @@ class Workers:
         return tf.distribute.get_strategy()
 
     def lost(self, error):
-        """One line if this is what TensorFlow raises for want of another worker, else None."""
-        if self.several:
-            errors = load().errors
-            if isinstance(
-                error, errors.UnavailableError | errors.AbortedError | errors.DeadlineExceededError
-            ):
-                which = f"worker {self.number} of {len(self.addresses)}"
-                return f"{which} has lost another ({type(error).__name__}) and ends too"
+        """Return a line if TensorFlow raised this error because another worker ended, else None."""
+        if not self.several:
+            return None
+        errors = load().errors
+        lost = errors.UnavailableError | errors.AbortedError | errors.DeadlineExceededError
+        if not isinstance(error, lost):
+            return None
+        name = f"worker {self.number} of {len(self.addresses)}"
+        return f"{name} has lost another worker ({type(error).__name__}) and ends too"
 
 
 def join():
-    """Meet the other workers, if any, before TensorFlow does anything else. UserError if one does not come."""
+    """Meet the other workers, if any. This must be the first use of TensorFlow.
+
+    UserError if a worker does not come.
+    """
     workers = Workers(*task())
     if not workers.several:
         return workers
@@ -70,28 +74,28 @@ def join():
     try:
         wait = float(os.environ.get("DVAE_WAIT", WAIT))
     except ValueError as error:
-        raise UserError(f"DVAE_WAIT={os.environ['DVAE_WAIT']}: not a number of seconds") from error
+        value = os.environ["DVAE_WAIT"]
+        raise UserError(f"DVAE_WAIT={value}: must be a number of seconds") from error
     _meet(workers.number, workers.addresses, wait)
-    # TensorFlow's own wait for the others has no end, and stops all of Python. It is short, for they are all there;
-    # should one be lost at this very moment, this ends it.
+    # TensorFlow waits for the others without a limit and blocks Python meanwhile. All are there, so
+    # the wait is short. If one is lost at this moment, faulthandler ends the process.
     faulthandler.dump_traceback_later(max(10, wait), exit=True, file=os.dup(2))
     cluster = {"worker": [f"{host}:{port}" for host, port in workers.addresses]}
-    os.environ["TF_CONFIG"] = json.dumps(
-        {"cluster": cluster, "task": {"type": "worker", "index": workers.number}}
-    )
-    _ = workers.strategy  # made now
+    this = {"type": "worker", "index": workers.number}
+    os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": this})
+    _ = workers.strategy  # connects to the other workers
     faulthandler.cancel_dump_traceback_later()
     return workers
 
 
 def task():
-    """This worker's number and all workers' (host, port), the chief's first; 0 and () for a process on its own.
+    """Return this worker's number and all (host, port), the chief's first; (0, ()) if alone.
 
-    UserError if the environment speaks of several, but not clearly.
+    UserError if TF_CONFIG does not say which worker this is.
     """
+    if "TF_CONFIG" not in os.environ and _slurm("STEP_NUM_TASKS") > 1:
+        return _slurm_task()
     text = os.environ.get("TF_CONFIG") or "{}"
-    if "TF_CONFIG" not in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
-        text = _slurm()
     try:
         config = json.loads(text)
         cluster = config.get("cluster", {})
@@ -102,9 +106,35 @@ def task():
         return number, tuple(_host_and_port(cluster[job][i]) for job, i in tasks)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"TF_CONFIG={text}: does not say which worker this is ({type(error).__name__}: {error}); "
-            "docs/several_machines.md shows how"
+            f"TF_CONFIG={text}: does not say which worker this is ({type(error).__name__}: "
+            f"{error}); see docs/several_machines.md for an example"
         ) from error
+
+
+def _slurm_task():
+    """Return the same for a step of a Slurm job, in which each task is a worker.
+
+    Slurm assigns the GPUs. The resolver's own assignment is off, since it fails without GPUs.
+    """
+    resolver = load(devices=False).distribute.cluster_resolver.SlurmClusterResolver(
+        port_base=20_000 + (_slurm("JOB_ID") + _slurm("STEP_ID")) % 10_000,
+        gpus_per_node=_slurm("STEP_NUM_TASKS"),
+        gpus_per_task=1,
+        auto_set_gpu=False,
+    )
+    addresses = tuple(map(_host_and_port, resolver.cluster_spec().as_dict()["worker"]))
+    number = _slurm("PROCID")
+    node = os.environ.get("SLURMD_NODENAME")
+    if node and addresses[number][0] != node:  # TensorFlow sorts node10 before node9
+        raise UserError(
+            f"Slurm: worker {number} runs on {node}, but TensorFlow expects it on "
+            f"{addresses[number][0]}; set TF_CONFIG"
+        )
+    return number, addresses
+
+
+def _slurm(name):
+    return int(os.environ.get(f"SLURM_{name}", 0))
 
 
 def _host_and_port(address):
@@ -112,80 +142,59 @@ def _host_and_port(address):
     return host, int(port)
 
 
-def _slurm():
-    """What TF_CONFIG would say in this step of a Slurm job, each task a worker.
-
-    Slurm itself shows each task its GPUs, so TensorFlow's resolver is not asked to: it could not do without any.
-    """
-    tf = load(devices=False)
-    step = int(os.environ["SLURM_JOB_ID"]) + int(os.environ.get("SLURM_STEP_ID", 0))
-    tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
-    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-        port_base=20_000 + step % 10_000, gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
-    )
-    workers = resolver.cluster_spec().as_dict()["worker"]
-    number, node = int(os.environ["SLURM_PROCID"]), os.environ.get("SLURMD_NODENAME")
-    if (
-        node and workers[number].rsplit(":", 1)[0] != node
-    ):  # it sorts node10 before node9, Slurm does not
-        raise UserError(
-            f"Slurm: TensorFlow takes worker {number} for {workers[number]}, not {node}; set TF_CONFIG"
-        )
-    return json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": number}})
-
-
 def _meet(number, addresses, wait):
-    """Return once every other worker's port is open, with this one's open meanwhile. UserError after `wait` seconds."""
-    until = time.monotonic() + wait
+    """Return once the ports of all other workers are open, keeping this worker's port open.
+
+    UserError after `wait` seconds.
+    """
+    deadline = time.monotonic() + wait
     host, port = addresses[number]
     try:
-        door = socket.create_server(("", port))
+        server = socket.create_server(("", port))
     except OSError as error:
         raise UserError(
-            f"{host}:{port}, this worker's address: {error.strerror}; give another in TF_CONFIG"
+            f"{host}:{port}: cannot open this worker's port ({error.strerror}); "
+            "choose another in TF_CONFIG"
         ) from error
-    with door:
-        missing = [i for i in range(len(addresses)) if i != number]
-        while missing:
-            try:
-                socket.create_connection(addresses[missing[0]], timeout=5).close()
-                missing.pop(0)
-            except OSError as error:
-                if time.monotonic() > until:
-                    host, port = addresses[missing[0]]
+    with server:
+        for other, (host, port) in enumerate(addresses):
+            while other != number and (problem := _connection_error(host, port)):
+                if time.monotonic() > deadline:
                     raise UserError(
-                        f"worker {missing[0]} of {len(addresses)} at {host}:{port} did not come within {wait:g} s "
-                        f"({error.strerror or error}); start it too, or wait longer with DVAE_WAIT=300"
-                    ) from error
+                        f"worker {other} of {len(addresses)} at {host}:{port} did not come within "
+                        f"{wait:g} s ({problem}); start it too, or wait longer with DVAE_WAIT=300"
+                    )
                 time.sleep(RETRY_SECONDS)
 
 
+def _connection_error(host, port):
+    """Return the reason if nothing listens at this address."""
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError as error:
+        return error.strerror or error
+
+
 def broadcast_state(strategy, variables, settings, example):
-    """Give the variables the chief's values on every worker. UserError if this one's settings are not the chief's.
+    """Assign the chief's values to the variables of every worker.
 
-    settings: numbers; example: the mean of the first one, which may be rounded otherwise there.
+    UserError if this worker's settings (numbers) or its `example` (the mean of the first example,
+    up to rounding) differ from the chief's.
     """
-    *values, theirs, other = _from_chief(
-        strategy, [*variables, load().constant(settings, "float64"), example]
-    )
-    if not np.array_equal(theirs, np.float64(settings)) or not np.isclose(
-        other, example, rtol=1e-3, atol=1e-6
-    ):
-        raise UserError("this worker's flags or data are not the chief's; start all with the same")
-    for variable, value in zip(variables, values):
-        variable.assign(value)
-
-
-def _from_chief(strategy, values):
-    """The chief's values on every worker: a list of tensors of numbers, float64, each of a shape that all know."""
     tf = load()
+    values = [*variables, tf.constant(settings, "float64"), example]
 
-    def share():
+    def from_chief():
         replica = tf.distribute.get_replica_context()
         chief = tf.get_static_value(replica.replica_id_in_sync_group) == 0
-        return replica.all_reduce(
-            "SUM", [tf.cast(value, tf.float64) * float(chief) for value in values]
-        )
+        own = [tf.cast(value, tf.float64) * float(chief) for value in values]
+        return replica.all_reduce("SUM", own)
 
-    shared = tf.function(lambda: strategy.run(share))()
-    return [strategy.experimental_local_results(value)[0] for value in shared]
+    sums = tf.function(lambda: strategy.run(from_chief))()
+    sums = [strategy.experimental_local_results(value)[0] for value in sums]
+    *values, chief_settings, chief_example = sums
+    same_data = np.isclose(chief_example, example, rtol=1e-3, atol=1e-6)
+    if not same_data or not np.array_equal(chief_settings, np.float64(settings)):
+        raise UserError("this worker's flags or data differ from the chief's; start all alike")
+    for variable, value in zip(variables, values):
+        variable.assign(value)

@@ -1,10 +1,9 @@
-"""Kills, interruptions and broken files, at a size that fits; benchmarks/faults.py has the rest."""
+"""Kills, interruptions and damaged files in a short form. benchmarks/faults.py has the rest."""
 
 import contextlib
 import io
 import random
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -20,61 +19,43 @@ from harness import UserError, cli
 READERS = faults.readers()
 
 
-def test_a_run_interrupted_and_killed_writes_what_one_never_stopped_does(tmp_path, interruptible):
+def test_an_interrupted_and_killed_run_ends_as_a_whole_one(tmp_path, interruptible):
     faults.make_digits(tmp_path / "dïgits.npz", 200)
     for name in ("whole", "a folder", "a földer elsewhere"):
         (tmp_path / name).mkdir()
     (tmp_path / "a folder/-run").symlink_to("../a földer elsewhere")
-    flags = (
-        "--iters",
-        60,
-        "--batch-size",
-        8,
-        "--hidden",
-        8,
-        "--latent",
-        2,
-        "--data",
-        "../dïgits.npz",
-        "--out=-run",
-    )
-    whole = faults.start("mnist_dvae.py", *flags, cwd=tmp_path / "whole")
+    sizes = "--iters", 60, "--batch-size", 8, "--hidden", 8, "--latent", 2
+    flags = "mnist_dvae.py", *sizes, "--data", "../dïgits.npz", "--out=-run"
+    whole = faults.start(*flags, cwd=tmp_path / "whole")
 
     folder = tmp_path / "a földer elsewhere"
-    flags = ("mnist_dvae.py", *flags)
     process = faults.start(*flags, cwd=tmp_path / "a folder")
-    while not (folder / "scores.csv").exists() and process.poll() is None:
-        time.sleep(0.01)
+    faults.wait_for(folder / "scores.csv", process)
     process.send_signal(signal.SIGINT)
     status, _, err = faults.finish(process)
-    assert status == 130 and err.splitlines()[-1].endswith(
-        "--data '../dïgits.npz' --out=-run --resume"
-    )
+    assert status == 130
+    assert err.splitlines()[-1].endswith("--data '../dïgits.npz' --out=-run --resume")
 
     process = faults.start(*flags, "--resume", often=True, cwd=tmp_path / "a folder")
     assert faults.killed(process, folder, writing="checkpoint.npz")
     status, _, err = faults.finish(faults.start(*flags, "--resume", cwd=tmp_path / "a folder"))
     assert status == 0, err
     assert faults.finish(whole)[0] == 0
-    assert (
-        faults.differences(faults.contents(folder), faults.contents(tmp_path / "whole/-run")) == []
-    )
-    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    assert faults.differences(folder, tmp_path / "whole/-run") == []
+    assert not list(folder.glob(".*"))
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_mutated_files_load_as_something_sound_or_are_refused_in_one_line(tmp_path, name):
-    loaded, refused, failed = faults.try_mutated(
-        name, READERS[name], 40, random.Random(1), tmp_path
-    )
+def test_damaged_files_load_as_valid_data_or_are_refused(tmp_path, name):
+    rng = random.Random(1)
+    loaded, refused, failed = faults.try_mutated(name, READERS[name], 40, rng, tmp_path)
     assert failed == [] and refused > 0 and loaded + refused == 40
 
 
-def test_a_reader_that_lets_mistakes_through_would_be_seen(tmp_path):
+def test_a_careless_reader_is_caught(tmp_path):
     def try_careless(name, load):
-        return faults.try_mutated(name, (*READERS[name][:2], load), 20, random.Random(1), tmp_path)[
-            2
-        ]
+        reader = (*READERS[name][:2], load)
+        return faults.try_mutated(name, reader, 20, random.Random(1), tmp_path)[2]
 
     assert try_careless("WAV", scipy.io.wavfile.read)
     assert try_careless("npz", lambda path: [np.fromfile(path, np.uint8)])
@@ -82,11 +63,9 @@ def test_a_reader_that_lets_mistakes_through_would_be_seen(tmp_path):
 
 @given(content=st.binary(max_size=200) | st.binary(max_size=200).map(lambda tail: b"PK\3\4" + tail))
 @settings(max_examples=60, deadline=None, derandomize=True)
-def test_what_is_no_file_of_any_kind_is_refused_by_every_reader(tmp_path_factory, content):
+def test_every_reader_refuses_files_of_no_kind(tmp_path_factory, content):
     folder = tmp_path_factory.getbasetemp()
-    for name in sorted(
-        READERS.keys() - {"labels"}
-    ):  # text without a line names no gap, which is no fault
+    for name in sorted(READERS.keys() - {"labels"}):  # text without a line is a list of no gaps
         file_name, _, load = READERS[name]
         (folder / file_name).write_bytes(content)
         with pytest.raises(UserError, match=file_name) as refused:
@@ -105,8 +84,9 @@ VALUES = st.one_of(
     ),
 )
 FLAGS = st.sampled_from(
-    "--iters --batch-size --learning-rate --hidden --latent --components --corruption --amount --seed --out --resume "
-    "--overwrite --sample-rate --window --data --notes --size --tensorboard --re -x".split()
+    "--iters --batch-size --learning-rate --hidden --latent --components --corruption --amount "
+    "--seed --out --resume --overwrite --sample-rate --window --data --notes --size --tensorboard "
+    "--re -x".split()
 )
 
 
@@ -114,15 +94,12 @@ FLAGS = st.sampled_from(
 @given(flags=st.lists(FLAGS | VALUES | st.builds("{}={}".format, FLAGS, VALUES), max_size=6))
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_flags_are_read_or_refused_in_one_line(script, flags):
-    said = io.StringIO()
+    stderr = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), cli.one_line_errors():
+        with contextlib.redirect_stderr(stderr), cli.one_line_errors():
             read = cli.parse(script.Settings, "", flags)
     except SystemExit as end:
-        assert end.code == 2 and len(said.getvalue().splitlines()) == 1
+        assert end.code == 2 and len(stderr.getvalue().splitlines()) == 1
     else:
-        assert (
-            said.getvalue() == ""
-            and 1 <= read.iters < 2**31
-            and all(width >= 1 for width in read.hidden)
-        )
+        assert stderr.getvalue() == "" and 1 <= read.iters < 2**31
+        assert all(width >= 1 for width in read.hidden)

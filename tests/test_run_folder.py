@@ -1,4 +1,4 @@
-"""Files are whole or absent; runs are not lost, mixed or overwritten by mistake."""
+"""Files are whole or absent. Runs are not lost, mixed or overwritten by mistake."""
 
 import contextlib
 import csv
@@ -18,17 +18,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import UserError, cli, run_folder
+from harness import UserError, cli, run_folder, tables
 from harness.run_folder import Run
 from pages.report import WRITTEN
 
 MODEL = types.SimpleNamespace(save=lambda path: path.write_text("a model"))
+BASELINE = {"method": "input", "snr_db": 3.0}
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings(cli.Settings):
     experiment = "sound"
-    data: str = cli.flag(None, "one's own")
+    data: str = cli.flag(None, "own recordings")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,30 +44,29 @@ class Digits(Settings):
 
 @contextlib.contextmanager
 def running(out, kind=Settings, sha256="of the data", **changed):
-    """A run whose data are good, as a process of its own would have it."""
-    with Run(
-        kind(out=Path(out), **{"iters": 100, "hidden": (64,), **changed}), written=WRITTEN
-    ) as run:
+    """A run whose data are valid, as in a process of its own."""
+    settings = kind(out=Path(out), **{"iters": 100, "hidden": (64,), **changed})
+    with Run(settings, written=WRITTEN) as run:
         run.record({"source": "some files", "sha256": sha256})
         yield run
 
 
 def begin(*arguments, **changed):
-    """A run that comes to no end."""
+    """A run that ends unfinished."""
     with running(*arguments, **changed):
         pass
 
 
 def finish(*arguments, **changed):
     with running(*arguments, **changed) as run:
-        run.finish(MODEL, [{"method": "input", "snr_db": 3.0}])
+        run.finish(MODEL, [BASELINE])
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
-def test_a_file_is_replaced_only_by_a_whole_one_that_the_disk_has(tmp_path, monkeypatch):
+def test_a_file_is_replaced_by_a_whole_one_on_the_disk(tmp_path, monkeypatch):
     done = []
     for name in ("fsync", "replace"):
         call = getattr(os, name)
@@ -87,23 +87,22 @@ def test_a_file_is_replaced_only_by_a_whole_one_that_the_disk_has(tmp_path, monk
     assert [file.name for file in tmp_path.iterdir()] == ["scores.csv"]
 
 
-def test_a_table_keeps_its_columns_and_all_digits_and_the_terminal_four(tmp_path, capsys):
+def test_a_table_keeps_all_digits_and_the_terminal_shows_four(tmp_path, capsys):
     third = np.float32(1) / 3
     rows = [
         {"method": "DVAE", "iteration": 100, "snr_db": 29.5 + third},
         {"method": "oracle", "snr_db": 31.0},
     ]
-    run_folder.write_scores(tmp_path / "scores.csv", rows)
+    tables.write_csv(tmp_path / "scores.csv", rows)
     with open(tmp_path / "scores.csv") as file:
         head, *lines = csv.reader(file)
     assert head == ["method", "iteration", "snr_db"] and lines[1] == ["oracle", "", "31.0"]
     assert lines[0][:2] == ["DVAE", "100"] and float(lines[0][2]) == 29.5 + third
-    resumed = json.loads(
-        json.dumps(rows, default=float)
-    )  # as a checkpoint keeps them: a resumed run writes the same
-    run_folder.write_scores(tmp_path / "resumed.csv", resumed)
+    # A checkpoint keeps the rows as JSON; a resumed run must write the same file.
+    resumed = json.loads(json.dumps(rows, default=float))
+    tables.write_csv(tmp_path / "resumed.csv", resumed)
     assert (tmp_path / "resumed.csv").read_bytes() == (tmp_path / "scores.csv").read_bytes()
-    run_folder.print_table(rows)
+    tables.print_table(rows)
     assert capsys.readouterr().out.splitlines() == [
         "method  iteration  snr_db",
         "DVAE          100   29.83",
@@ -111,17 +110,17 @@ def test_a_table_keeps_its_columns_and_all_digits_and_the_terminal_four(tmp_path
     ]
 
 
-def test_a_checkpoint_is_on_the_disk_when_its_page_is_written(tmp_path, capsys):
+def test_a_checkpoint_is_on_disk_when_its_page_is_written(tmp_path, capsys):
     pages = []
-    settings = Settings(out=tmp_path)
     with Run(
-        settings, lambda folder: pages.append(contents(folder)), columns=("iteration", "snr_db")
+        Settings(out=tmp_path),
+        lambda folder: pages.append(contents(folder)),
+        columns=("iteration", "snr_db"),
     ) as run:
         run.record({"source": "some files"})
         for i in (0, 100):
-            run.log(
-                i, {"kl": 2.0, "snr_db": 3.25}, {f"{i}.png": lambda path: path.write_text("pixels")}
-            )
+            files = {f"{i}.png": lambda path: path.write_text("pixels")}
+            run.log(i, {"kl": 2.0, "snr_db": 3.25}, files)
         run.finish(MODEL, [{"method": "input", "snr_db": 1.5}, {"method": "DVAE", "snr_db": 3.25}])
     assert [set(page) for page in pages] == [
         {"config.json", "scores.csv", "0.png"},
@@ -129,54 +128,53 @@ def test_a_checkpoint_is_on_the_disk_when_its_page_is_written(tmp_path, capsys):
         {"config.json", "scores.csv", "0.png", "100.png", "model.keras"},
     ]
     rows = ["method,iteration,kl,snr_db", "DVAE,0,2.0,3.25", "DVAE,100,2.0,3.25", "input,,,1.5"]
-    assert [page["scores.csv"].decode().splitlines() for page in pages] == [
-        rows[:2],
-        rows[:3],
-        rows,
-    ]
+    written = [page["scores.csv"].decode().splitlines() for page in pages]
+    assert written == [rows[:2], rows[:3], rows]
     assert "iteration 100   snr_db 3.25\n" in capsys.readouterr().out
     assert json.loads((tmp_path / "config.json").read_text())["finished"]
 
 
-def test_a_folder_with_a_run_is_left_alone_without_a_flag(tmp_path):
+def test_a_folder_with_a_run_needs_a_flag(tmp_path):
     out = tmp_path / "out"
     begin(out)
-    with pytest.raises(UserError, match=r"out: holds an unfinished run; --resume .* --overwrite"):
+    with pytest.raises(
+        UserError, match=r"out: already contains an unfinished run; use --resume .* --overwrite"
+    ):
         begin(out)
     finish(out, overwrite=True)
     before = contents(out)
-    with pytest.raises(UserError, match=r"out: holds a finished run; --resume .* --overwrite"):
+    with pytest.raises(
+        UserError, match=r"out: already contains a finished run; use --resume .* --overwrite"
+    ):
         begin(out)
     assert contents(out) == before
     (out / "config.json").unlink()
-    with pytest.raises(UserError, match="out: holds an unfinished run; --overwrite") as refused:
+    with pytest.raises(
+        UserError, match="out: already contains an unfinished run; use --overwrite"
+    ) as refused:
         begin(out)
-    assert "--resume" not in str(refused.value)  # it would be refused, too
+    assert "--resume" not in str(refused.value)  # it would be refused as well
     with pytest.raises(UserError, match=r"config\.json is missing"):
         begin(out, resume=True)
 
 
-def test_overwrite_removes_what_runs_write_and_nothing_else(tmp_path):
+def test_overwrite_removes_only_what_runs_write(tmp_path):
     finish(tmp_path)
     ours = [
-        "reconstruction_000800.png",
-        "generated_000100.wav",
-        "scores.csv",
-        "model.keras",
-        "checkpoint.npz",
+        *("reconstruction_000800.png", "generated_000100.wav", "scores.csv", "model.keras"),
+        *("checkpoint.npz", "index.html", "events.out.tfevents.1", "tone.wav", "clean.wav"),
+        *("chopped.wav", ".unfinished-scores.csv"),
     ]
-    ours += ["index.html", "events.out.tfevents.1", "tone.wav", "clean.wav", "chopped.wav"]
     others = ["notes.txt", "generated_by_hand.png", "reconstruction.png", "model.keras.old"]
-    for name in (*ours, ".unfinished-scores.csv", *others):
+    for name in (*ours, *others):
         (tmp_path / name).write_text(name)
     begin(tmp_path, overwrite=True, hidden=(8,))
     assert {path.name for path in tmp_path.iterdir()} == {*others, "config.json"}
     assert json.loads((tmp_path / "config.json").read_text())["hidden"] == [8]
 
 
-def test_an_overwriting_cut_short_leaves_neither_a_run_to_resume_nor_room_for_another(
-    tmp_path, monkeypatch
-):
+def test_an_interrupted_overwrite_leaves_no_usable_run(tmp_path, monkeypatch):
+    """The folder must look neither resumable nor empty, however far the deletion came."""
     finish(tmp_path)
     names = ("scores.csv", "model.keras", "checkpoint.npz")
     for name in names:
@@ -206,11 +204,11 @@ def test_an_overwriting_cut_short_leaves_neither_a_run_to_resume_nor_room_for_an
 
 @pytest.mark.parametrize("flags", [{}, {"overwrite": True}, {"resume": True}])
 @pytest.mark.parametrize("refused", [UserError("no images"), KeyboardInterrupt()])
-def test_until_the_data_are_good_nothing_is_changed(tmp_path, flags, refused):
-    """Nor is anything left: neither folders that were made for nothing nor a word on how to go on."""
+def test_nothing_changes_until_the_data_are_valid(tmp_path, flags, refused):
+    """Nothing is left behind either: no new folders, and no note on how to continue."""
     if flags:
         finish(tmp_path / "old")
-        (tmp_path / "old/.unfinished-scores.csv").write_text("of a run that was killed")
+        (tmp_path / "old/.unfinished-scores.csv").write_text("from a run that was killed")
     for out in ("old", "new/and/deep"):
         before = contents(tmp_path / "old") if flags else None
         with (
@@ -226,61 +224,50 @@ def test_until_the_data_are_good_nothing_is_changed(tmp_path, flags, refused):
     with pytest.raises(UserError), Run(Settings(out=tmp_path / "empty")):
         raise UserError("no images")
     with pytest.raises(UserError), Run(Settings(out=tmp_path / "used")):
-        (tmp_path / "used/notes.txt").write_text("put there meanwhile")
+        (tmp_path / "used/notes.txt").write_text("created by somebody else")
         raise UserError("no images")
-    assert (tmp_path / "empty").is_dir() and (tmp_path / "used/notes.txt").is_file()
+    assert list((tmp_path / "empty").iterdir()) == []
+    assert [path.name for path in (tmp_path / "used").iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize("flag", ["overwrite", "resume"])
 @pytest.mark.parametrize(
-    "theirs",
+    "content",
     [
-        *(
-            '{"name": "an app"}',
-            "[1, 2]",
-            "null",
-            "no JSON",
-            "\udce4",
-            '{"experiment": "", "iters": {}}',
-            "[" * 10**5,
-        ),
-        *(
-            f'{{"experiment": "sound", "iters": 9, "provenance": {each}}}'
-            for each in ("null", "[]", '{"versions": 1}')
-        ),
+        *('{"name": "an app"}', "[1, 2]", "null", "no JSON", "\udce4", "[" * 10**5),
+        '{"experiment": "", "iters": {}}',
+        '{"experiment": "sound", "iters": 9, "provenance": null}',
+        '{"experiment": "sound", "iters": 9, "provenance": []}',
+        '{"experiment": "sound", "iters": 9, "provenance": {"versions": 1}}',
     ],
 )
-def test_a_config_that_is_no_runs_is_never_touched(tmp_path, flag, theirs):
-    (tmp_path / "config.json").write_text(theirs, errors="surrogateescape")
+def test_the_config_of_another_program_is_kept(tmp_path, flag, content):
+    (tmp_path / "config.json").write_text(content, errors="surrogateescape")
     before = contents(tmp_path)
     with pytest.raises(UserError, match=r"config\.json: not the settings of a run"):
         begin(tmp_path, **{flag: True})
     assert contents(tmp_path) == before
 
 
-def test_resuming_asks_for_the_same_settings_and_names_the_others(tmp_path):
+def test_resuming_needs_the_same_settings(tmp_path):
     out = tmp_path / "out"
     begin(out)
     (tmp_path / "link to it").symlink_to(out)
     begin(tmp_path / "link to it", resume=True)
     with pytest.raises(
-        UserError, match=r"--hidden is \[64\] there, \[8\] here; --window is 9 there, 10 here"
+        UserError, match=r"--hidden: expected \[64\], got \[8\]; --window: expected 9, got 10"
     ):
         begin(out, WithWindow, resume=True, hidden=(8,), window=10)
-    with pytest.raises(UserError, match="--experiment is sound there, mnist here"):
+    with pytest.raises(UserError, match="--experiment: expected sound, got mnist"):
         begin(out, Digits, resume=True)
-    with pytest.raises(UserError, match="--iters is 100 there, 99 here"):
+    with pytest.raises(UserError, match="--iters: expected 100, got 99"):
         begin(out, resume=True, iters=99)
 
 
-def test_resuming_asks_for_the_same_data_wherever_they_lie_and_names_other_versions(
-    tmp_path, capsys
-):
+def test_resuming_needs_the_same_data_at_any_path(tmp_path, capsys):
     begin(tmp_path, data="here.npz")
     before = contents(tmp_path)
-    with pytest.raises(
-        UserError, match=r"holds a run with other data \(some files\); resume with the same"
-    ):
+    with pytest.raises(UserError, match=r"with other data \(some files\); resume .* same files"):
         begin(tmp_path, resume=True, data="here.npz", sha256="of others")
     assert contents(tmp_path) == before and capsys.readouterr().err == ""
     begin(tmp_path, resume=True, data="there.npz")
@@ -289,16 +276,17 @@ def test_resuming_asks_for_the_same_data_wherever_they_lie_and_names_other_versi
     config["provenance"]["versions"]["keras"] = "2.0"
     (tmp_path / "config.json").write_text(json.dumps(config))
     begin(tmp_path, resume=True)
-    assert f"{tmp_path}: begun with keras 2.0; " in capsys.readouterr().err
-    del config["provenance"]  # as earlier scripts wrote it: then the path has to do
+    assert f"{tmp_path}: started with keras 2.0; " in capsys.readouterr().err
+    del config["provenance"]  # as earlier scripts wrote it: then the paths are compared
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"--data is there\.npz there, None here"):
+    with pytest.raises(UserError, match=r"--data: expected there\.npz, got None"):
         begin(tmp_path, resume=True)
     begin(tmp_path, resume=True, data="there.npz")
     begin(tmp_path, resume=True, data="./there.npz/")
 
 
-def test_a_resumed_run_is_changed_only_once_its_checkpoint_is_accepted(tmp_path):
+def test_resuming_changes_nothing_before_the_first_log(tmp_path):
+    """Until then training may refuse the checkpoint."""
     finish(tmp_path)
     before = contents(tmp_path)
     new = {"chopped.wav": lambda path: path.write_text("new")}
@@ -307,9 +295,7 @@ def test_a_resumed_run_is_changed_only_once_its_checkpoint_is_accepted(tmp_path)
         running(tmp_path, resume=True, iters=200) as run,
     ):
         run.save(new)
-        raise UserError(
-            "checkpoint.npz: of other data"
-        )  # as training finds out when it restores it
+        raise UserError("checkpoint.npz: of other data")  # as training does
     assert contents(tmp_path) == before
     with running(tmp_path, resume=True, iters=200) as run:
         run.save(new)
@@ -318,13 +304,11 @@ def test_a_resumed_run_is_changed_only_once_its_checkpoint_is_accepted(tmp_path)
     assert (tmp_path / "chopped.wav").read_text() == "new"
 
 
-def test_versions_are_found_whatever_the_package_is_called(monkeypatch):
+def test_versions_are_found_under_any_package_name(monkeypatch):
+    names = ("numpy", "keras", "tensorflow")
     assert run_folder.versions() == {
         "python": platform.python_version(),
-        **{
-            name: importlib.import_module(name).__version__
-            for name in ("numpy", "keras", "tensorflow")
-        },
+        **{name: importlib.import_module(name).__version__ for name in names},
     }
     version = importlib.metadata.version
 
@@ -344,46 +328,80 @@ def test_versions_are_found_whatever_the_package_is_called(monkeypatch):
         assert run_folder.versions()["tensorflow"] == expected
 
 
-def test_what_two_processes_write_is_refused_to_the_second(tmp_path):
-    path, other = tmp_path / "mended.wav", tmp_path / "other.wav"
+def test_two_processes_never_write_one_result(tmp_path):
+    path, other = tmp_path / "restored.wav", tmp_path / "other.wav"
     with run_folder.claimed(path), run_folder.replacing(path) as beside:
         beside.write_text("whole")
         with (
-            pytest.raises(UserError, match=r"mended\.wav: another process is writing it"),
+            pytest.raises(UserError, match=r"restored\.wav: another process is writing it"),
             run_folder.claimed(path),
         ):
             pass
         with run_folder.claimed(other):
             pass
         assert beside.read_text() == "whole"
-    with run_folder.claimed(
-        path
-    ):  # what was written is no claim, nor is what a killed process left
+    with run_folder.claimed(path):  # neither a result is a claim, nor what a killed process left
         pass
     beside.write_text("half")
+    (tmp_path / ".lock-restored.wav").touch()
     with run_folder.claimed(path):
         pass
-    assert contents(tmp_path) == {"mended.wav": b"whole"}
-    with pytest.raises(OSError) as refused, run_folder.claimed(tmp_path / "missing/mended.wav"):
+    assert contents(tmp_path) == {"restored.wav": b"whole"}
+    with pytest.raises(OSError) as refused, run_folder.claimed(tmp_path / "missing/restored.wav"):
         pass
-    assert refused.value.filename == str(tmp_path / "missing/mended.wav")
+    assert refused.value.filename == str(tmp_path / "missing/restored.wav")
 
 
-def test_a_full_disk_is_named_though_the_library_that_writes_does_not(tmp_path):
+def claim_in_turns(path, log, turns):
+    """Claim a path in a child process again and again; log whenever it is not alone."""
+    pid = os.fork()
+    if pid:
+        return pid
+    inside = path.with_name("inside")
+    for _ in range(turns):
+        with contextlib.suppress(UserError), run_folder.claimed(path):
+            try:
+                inside.mkdir()
+            except FileExistsError:
+                log.write_text("two at once")
+            else:
+                inside.rmdir()
+    os._exit(0)
+
+
+def test_a_removed_lock_file_locks_nobody_out_or_in(tmp_path):
+    """The lock file is removed while other processes may have it open."""
+    log = tmp_path / "log"
+    children = [claim_in_turns(tmp_path / "restored.wav", log, 1000) for _ in range(3)]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    assert contents(tmp_path) == {}
+
+
+def test_a_file_system_without_locks_is_usable(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with run_folder.claimed(tmp_path / "restored.wav"), running(tmp_path / "out"):
+        pass
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["config.json", "out"]
+
+
+def test_a_full_disk_is_named_even_if_the_library_does_not(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with pytest.raises(OSError) as full, run_folder.replacing(tmp_path / "a.wav") as beside:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
         beside.write_bytes(bytes(50_000))
-        raise RuntimeError("System error")  # as libsndfile has it
+        raise RuntimeError("System error")  # as libsndfile says
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert full.value.errno == errno.EFBIG and full.value.filename == str(tmp_path / "a.wav")
     with pytest.raises(RuntimeError), run_folder.replacing(tmp_path / "a.wav") as beside:
         beside.write_bytes(bytes(50_000))
-        raise RuntimeError("a fault of another kind")
+        raise RuntimeError("another error")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_finished_run_is_resumed_only_for_more_iterations(tmp_path, capsys):
+def test_a_finished_run_resumes_only_for_more_iterations(tmp_path, capsys):
     finish(tmp_path)
     before = contents(tmp_path)
     capsys.readouterr()
@@ -397,13 +415,14 @@ def test_a_finished_run_is_resumed_only_for_more_iterations(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_resuming_where_there_is_no_run_starts_one(tmp_path, capsys):
+def test_resuming_without_a_run_starts_one(tmp_path, capsys):
     begin(tmp_path / "out", resume=True)
     assert "no run to resume; starting one" in capsys.readouterr().out
     assert (tmp_path / "out/config.json").exists()
 
 
-def test_two_runs_do_not_share_a_folder_and_the_dead_hold_no_lock(tmp_path):
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    """A killed process releases its lock."""
     pid = os.fork()
     if not pid:  # the child holds the lock until it is killed
         with Run(Settings(out=tmp_path)):
@@ -422,12 +441,13 @@ def test_two_runs_do_not_share_a_folder_and_the_dead_hold_no_lock(tmp_path):
     with running(tmp_path), pytest.raises(UserError, match="another run is writing there"):
         begin(tmp_path, resume=True)
     begin(tmp_path, resume=True)
+    assert not (tmp_path / ".lock").exists()
 
 
-def test_what_to_type_to_go_on_is_said_where_a_run_is_kept(tmp_path, monkeypatch, capsys):
+def test_an_ended_run_names_the_command_to_continue(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["sound_dvae.py", "--out", "my runs/ü", "--overwrite"])
 
-    def said(error):
+    def printed(error):
         with (
             pytest.raises(SystemExit),
             cli.one_line_errors(),
@@ -437,16 +457,14 @@ def test_what_to_type_to_go_on_is_said_where_a_run_is_kept(tmp_path, monkeypatch
         (line,) = capsys.readouterr().err.splitlines()
         return line
 
-    to_go_on = "; to go on: python sound_dvae.py --out 'my runs/ü' --resume"
-    assert said(KeyboardInterrupt()) == "interrupted" + to_go_on
-    assert (
-        said(OSError(28, "No space left", "a.png"))
-        == f"sound_dvae.py: a.png: No space left{to_go_on}"
-    )
-    assert said(FloatingPointError("nan")) == "sound_dvae.py: nan"
+    note = "; to continue: python sound_dvae.py --out 'my runs/ü' --resume"
+    assert printed(KeyboardInterrupt()) == "interrupted" + note
+    full = OSError(28, "No space left", "a.png")
+    assert printed(full) == f"sound_dvae.py: a.png: No space left{note}"
+    assert printed(FloatingPointError("nan")) == "sound_dvae.py: nan"
     monkeypatch.setattr("sys.argv", ["sound_dvae.py", "--resume"])
-    assert said(KeyboardInterrupt()) == "interrupted; to go on: the same command again"
+    assert printed(KeyboardInterrupt()) == "interrupted; to continue: python sound_dvae.py --resume"
     monkeypatch.setattr("sys.argv", ["sound_dvae.py", "--out", "my runs/ü", "--overwrite"])
-    assert said(KeyboardInterrupt()) == "interrupted" + to_go_on
+    assert printed(KeyboardInterrupt()) == "interrupted" + note
     config = json.loads((tmp_path / "ü/config.json").read_text())
     assert config["command"] == "python sound_dvae.py --out 'my runs/ü'"

@@ -1,4 +1,4 @@
-"""Several workers: who they are, that they meet, and that together they do what one does."""
+"""Several workers know their numbers, meet, and together train as one process does."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from harness import UserError, cli, workers
 from harness.run_folder import Run
 
 HERE = Path(__file__).parent
-ITERATIONS, TOLD_AT, KILLED_AT = 40, 10, 24
+ITERATIONS, INTERRUPTED_AT, KILLED_AT = 40, 10, 24
 
 
 @pytest.fixture
@@ -26,78 +26,69 @@ def environment(monkeypatch):
     return monkeypatch
 
 
-def told(cluster, **task):
+def tf_config(cluster, **task):
     return json.dumps({"cluster": cluster, "task": task, "environment": "cloud"})
 
 
-def test_tf_config_says_who_this_is(environment):
+def test_tf_config_gives_number_and_addresses(environment):
     assert workers.task() == (0, ())
     two = {"worker": ["a:1", "10.0.0.2:22"]}
     with_chief = {"worker": ["b:1", "c:1"], "chief": ["a:1"], "evaluator": ["e:1"]}
     for text, expected in {
         "": (0, ()),
         "{}": (0, ()),
-        told({"worker": ["a:1"]}, type="worker", index=0): (0, ()),
-        told(two, type="worker", index=1): (1, (("a", 1), ("10.0.0.2", 22))),
-        told(two, type="worker", index="1"): (1, (("a", 1), ("10.0.0.2", 22))),
-        told(with_chief, type="chief", index=0): (0, (("a", 1), ("b", 1), ("c", 1))),
-        told(with_chief, type="worker", index=1): (2, (("a", 1), ("b", 1), ("c", 1))),
+        tf_config({"worker": ["a:1"]}, type="worker", index=0): (0, ()),
+        tf_config(two, type="worker", index=1): (1, (("a", 1), ("10.0.0.2", 22))),
+        tf_config(two, type="worker", index="1"): (1, (("a", 1), ("10.0.0.2", 22))),
+        tf_config(with_chief, type="chief", index=0): (0, (("a", 1), ("b", 1), ("c", 1))),
+        tf_config(with_chief, type="worker", index=1): (2, (("a", 1), ("b", 1), ("c", 1))),
     }.items():
         environment.setenv("TF_CONFIG", text)
         assert workers.task() == expected
     for text in (
         "no JSON",
         "[]",
-        told(two, type="worker", index=2),
-        told(two),
-        told(with_chief, type="evaluator", index=0),
-        told({"worker": ["a", "b"]}, type="worker", index=0),
+        tf_config(two, type="worker", index=2),
+        tf_config(two),
+        tf_config(with_chief, type="evaluator", index=0),
+        tf_config({"worker": ["a", "b"]}, type="worker", index=0),
     ):
         environment.setenv("TF_CONFIG", text)
         with pytest.raises(UserError, match=r"TF_CONFIG=.* does not say which worker this is"):
             workers.task()
 
 
-def test_a_step_of_a_slurm_job_says_who_this_is(environment):
-    values = {
-        "STEP_NUM_TASKS": 3,
-        "STEP_NODELIST": "n[1-2]",
-        "STEP_TASKS_PER_NODE": "2,1",
-        "PROCID": 2,
-        "JOB_ID": 7,
-    }
-    for name, value in values.items():
+def test_a_slurm_step_gives_number_and_addresses(environment):
+    values = {"STEP_NUM_TASKS": 3, "STEP_NODELIST": "n[1-2]", "STEP_TASKS_PER_NODE": "2,1"}
+    for name, value in {**values, "PROCID": 2, "JOB_ID": 7}.items():
         environment.setenv(f"SLURM_{name}", str(value))
     environment.setenv("SLURMD_NODENAME", "n2")
     number, addresses = workers.task()
     assert number == 2 and [host for host, _ in addresses] == ["n1", "n1", "n2"]
     assert addresses[0][1] != addresses[1][1]
     environment.setenv("SLURMD_NODENAME", "n1")
-    with pytest.raises(UserError, match="worker 2 for n2:"):
+    with pytest.raises(UserError, match=r"worker 2 runs on n1, .* on n2"):
         workers.task()
     environment.setenv("SLURM_STEP_NUM_TASKS", "1")
     assert workers.task() == (0, ())
 
 
 def free_ports(count):
-    doors = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [door.getsockname()[1] for door in doors]
-    for door in doors:
-        door.close()
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [server.getsockname()[1] for server in servers]
+    for server in servers:
+        server.close()
     return ports
 
 
-def test_a_worker_that_does_not_come_is_named():
+def test_a_missing_worker_is_named():
     addresses = [("127.0.0.1", port) for port in free_ports(3)]
     with socket.create_server(addresses[1]):
-        with pytest.raises(
-            UserError,
-            match=rf"worker 2 of 3 at 127.0.0.1:{addresses[2][1]} did not come .* DVAE_WAIT",
-        ):
+        missing = rf"worker 2 of 3 at 127.0.0.1:{addresses[2][1]} did not come .* DVAE_WAIT"
+        with pytest.raises(UserError, match=missing):
             workers._meet(0, addresses, 0.5)
-        with pytest.raises(
-            UserError, match=rf"127.0.0.1:{addresses[1][1]}, this worker's address: .*in use"
-        ):
+        in_use = rf"127.0.0.1:{addresses[1][1]}: cannot open this worker's port \(.*in use"
+        with pytest.raises(UserError, match=in_use):
             workers._meet(1, addresses, 0.5)
 
 
@@ -116,7 +107,7 @@ def test_only_the_chief_writes(tmp_path, monkeypatch):
 
 
 def make_batch(seed, count):
-    """16 values that share a factor, half of them hidden."""
+    """16 values with a common factor, half of them missing."""
     from harness.quiet_tensorflow import tf
 
     clean = tf.random.stateless_normal((count, 1), seed) * tf.ones((1, 16))
@@ -125,9 +116,9 @@ def make_batch(seed, count):
 
 
 def losses(folder=None, number=None, made_before=None, resume=False):
-    """The held-out loss after each iteration of a small run that saves at every one.
+    """Yield the held-out loss after each iteration of a small run that saves at every one.
 
-    The worker sends itself the signal `number` while it makes a batch, after `made_before` others.
+    The worker sends itself the signal `number` while it makes a batch, after `made_before` batches.
     """
     import training
     from harness.quiet_tensorflow import tf
@@ -165,13 +156,13 @@ def losses(folder=None, number=None, made_before=None, resume=False):
 
 
 def as_process(folder, *signals):
-    """What each worker of the test below runs; its losses are printed as they come, and where it was told to end.
+    """Run one worker of the test below; print its losses and its interruptions as they come.
 
-    signals: the middle arguments of `losses`, for a first run and for one that goes on with it, and so on.
+    signals: the middle arguments of `losses` for a first run, for a run that resumes it, and so on.
     """
     with cli.one_line_errors():
-        together = workers.join()  # once; each run's own joining finds them met
-        workers.join = lambda: together
+        joined = workers.join()  # workers can meet only once
+        workers.join = lambda: joined
         for turn, each in enumerate(signals or [()]):
             try:
                 for row in losses(folder, *each, resume=turn > 0):
@@ -181,7 +172,7 @@ def as_process(folder, *signals):
 
 
 def gradients_of_two_replicas():
-    """Prints how far one step of two replicas on their parts is from one on both: the largest relative difference."""
+    """Print how far a step of two replicas is from a step of one on the whole batch."""
     import training
     from harness.quiet_tensorflow import load
 
@@ -195,7 +186,7 @@ def gradients_of_two_replicas():
     with strategy.scope():
         keras.utils.set_random_seed(1)
         model = DVAE(16, "gaussian", hidden=(8,), latent=2)
-        optimizer = keras.optimizers.SGD(1.0)  # so that a step is the gradient
+        optimizer = keras.optimizers.SGD(1.0)  # a step is then the gradient
         optimizer.build(model.trainable_variables)
     before = [variable.numpy() for variable in model.trainable_variables]
     i = tf.constant(3)
@@ -214,76 +205,63 @@ def gradients_of_two_replicas():
     worst = max(
         np.abs(ours - theirs).max() / np.abs(theirs).max() for ours, theirs in zip(moved, expected)
     )
-    print(
-        json.dumps(
-            {
-                "sizes": sizes,
-                "worst": float(worst),
-                "loss": float(sums[0]),
-                "expected": float(nll + kl),
-            }
-        )
-    )
+    found = {"worst": float(worst), "loss": float(sums[0]), "expected": float(nll + kl)}
+    print(json.dumps({"sizes": sizes, **found}))
 
 
 def start(call, **environment):
-    inherited = {
-        name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"
-    }
+    environment = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}", **environment}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
     return subprocess.Popen(
         [sys.executable, "-c", f"import test_workers; test_workers.{call}"],
-        env={
-            **inherited,
-            "PYTHONPATH": os.pathsep.join((str(HERE), str(HERE.parent))),
-            **environment,
-        },
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def test_two_replicas_on_their_parts_do_what_one_does_on_both():
-    said, error = (process := start("gradients_of_two_replicas()")).communicate(timeout=200)
-    assert process.returncode == 0, error
-    found = json.loads(said.splitlines()[-1])
+def test_two_replicas_step_as_one_does_on_the_whole_batch():
+    process = start("gradients_of_two_replicas()")
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    found = json.loads(out.splitlines()[-1])
     assert found["sizes"] == [12, 13]
     assert found["worst"] < 1e-6 and found["loss"] == pytest.approx(found["expected"], rel=1e-6)
 
 
-def test_two_workers_learn_what_one_does_and_end_together(tmp_path):
+def test_two_workers_learn_as_one_does_and_end_together(tmp_path):
+    """SIGTERM to the second worker interrupts both. Its SIGKILL later ends the first."""
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+    configs = [tf_config(cluster, type="worker", index=index) for index in (0, 1)]
     out = tmp_path / "two"
-    # One batch is made before the first iteration, to tell the data by.
-    strikes = [(int(signal.SIGTERM), TOLD_AT - 1), (int(signal.SIGKILL), KILLED_AT - TOLD_AT)]
-    chief = start(
-        f"as_process({str(out)!r}, (), ())", TF_CONFIG=told(cluster, type="worker", index=0)
-    )
-    other = start(
-        f"as_process({str(tmp_path / 'no')!r}, *{strikes})",
-        TF_CONFIG=told(cluster, type="worker", index=1),
-    )
+    # One batch is made before the first iteration, to identify the data.
+    first = int(signal.SIGTERM), INTERRUPTED_AT - 1
+    second = int(signal.SIGKILL), KILLED_AT - INTERRUPTED_AT
+    chief = start(f"as_process({str(out)!r}, (), ())", TF_CONFIG=configs[0])
+    call = f"as_process({str(tmp_path / 'no')!r}, {first}, {second})"
+    other = start(call, TF_CONFIG=configs[1])
     alone = dict(losses(tmp_path / "alone"))
 
-    said, error = other.communicate(timeout=200)
+    printed, error = other.communicate(timeout=200)
     killed = time.monotonic()
-    assert other.returncode == -signal.SIGKILL and not said
-    assert error == "\nfinishing what is under way; press again to stop at once\n"
-    said, error = chief.communicate(timeout=60)
+    assert other.returncode == -signal.SIGKILL and not printed
+    assert error == "\nstopping after this step; press again to stop at once\n"
+    printed, error = chief.communicate(timeout=60)
     assert time.monotonic() - killed < 60
-    assert (
-        chief.returncode == 2
-        and "worker 0 of 2 has lost another" in error
-        and error.count("\n") == 1
-    )
-    assert "to go on: python -c" in error or "--resume" in error
-    together = dict(map(json.loads, said.splitlines()))
-    assert list(together) == [*range(TOLD_AT), "interrupted", *range(TOLD_AT, KILLED_AT)]
-    # Other random numbers from the same weights: the curves are alike, not the same.
-    fallen = alone[0] - alone[ITERATIONS]
+    assert chief.returncode == 2 and error.count("\n") == 1
+    assert "worker 0 of 2 has lost another worker" in error and "to continue: python -c" in error
+    together = dict(map(json.loads, printed.splitlines()))
+    assert list(together) == [
+        *range(INTERRUPTED_AT),
+        "interrupted",
+        *range(INTERRUPTED_AT, KILLED_AT),
+    ]
+    # Other random numbers from the same weights: the curves are similar, not equal.
+    drop = alone[0] - alone[ITERATIONS]
     assert together[0] == pytest.approx(alone[0], rel=1e-5)
-    assert 1e-4 < abs(together[TOLD_AT - 1] - alone[TOLD_AT - 1]) < 0.1 * fallen
-    gone_on = dict(losses(out, resume=True))
-    assert list(gone_on) == list(range(KILLED_AT - 1, ITERATIONS + 1))
-    assert gone_on[ITERATIONS] == pytest.approx(alone[ITERATIONS], abs=0.1 * fallen)
+    assert 1e-4 < abs(together[INTERRUPTED_AT - 1] - alone[INTERRUPTED_AT - 1]) < 0.1 * drop
+    resumed = dict(losses(out, resume=True))
+    assert list(resumed) == list(range(KILLED_AT - 1, ITERATIONS + 1))
+    assert resumed[ITERATIONS] == pytest.approx(alone[ITERATIONS], abs=0.1 * drop)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "two"]
