@@ -257,7 +257,7 @@ def test_images_of_ones_own_are_used_and_bad_ones_are_refused_in_one_line(tmp_pa
         "--out",
         tmp_path / "out",
     )
-    assert done.returncode == 0 and "50 images to learn from, 20 held out" in done.stdout, (
+    assert done.returncode == 0 and "50 training images, 20 held out" in done.stdout, (
         done.stderr
     )
     assert "classifier_error" in done.stdout
@@ -278,7 +278,7 @@ def test_images_of_ones_own_are_used_and_bad_ones_are_refused_in_one_line(tmp_pa
         "--out",
         tmp_path / "photos",
     )
-    assert done.returncode == 0 and "8 images to learn from, 1 held out" in done.stdout, done.stderr
+    assert done.returncode == 0 and "8 training images, 1 held out" in done.stdout, done.stderr
     assert (
         "bad.png" in done.stderr and "mean image" in done.stdout and "classifier" not in done.stdout
     )
