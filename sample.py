@@ -17,7 +17,7 @@ import numpy as np
 
 from audio_utils import note_fades, one_after_the_other, write_wav
 from files import held_out
-from files.image_files import read_image
+from files.pictures import read_image
 from harness import UserError, cli
 from harness.run_folder import claimed, replacing
 from pages import figures

@@ -1,7 +1,4 @@
-"""Read images: image files, folders of them, .npz files and MNIST's original files.
-
-All become grey levels, uint8: (H, W), or (count, H, W) for a data set.
-"""
+"""Read data sets of images: folders of image files, .npz files and MNIST's original files."""
 
 import contextlib
 import gzip
@@ -21,10 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from files import folders
+from files import folders, pictures
 from harness import UserError
 from harness.errors import one_error
 from harness.quiet_tensorflow import load
@@ -151,10 +147,8 @@ def _split(train, train_labels, test, test_labels, name):
     if test is None:
         return _divided(train, train_labels, name)
     if train.shape[1:] != test.shape[1:]:
-        raise UserError(
-            f"{name}: training and held-out images must have one size "
-            f"({train.shape[1:]} and {test.shape[1:]}); rescale one or the other"
-        )
+        sizes = f"{train.shape[1:]} and {test.shape[1:]}"
+        raise UserError(f"{name}: images must have one size ({sizes}); rescale some of them")
     if train_labels is None or test_labels is None:
         train_labels = test_labels = None
     _check_labels(train, train_labels, name)
@@ -220,9 +214,9 @@ def _sha256(arrays):
 def _read_set(sources):
     """Return the arrays (x_train, y_train, x_test, y_test), None where missing, and notes.
 
-    sources: by these names, context managers that yield an open file, and the array's shape and
-    dtype. Images without a bright level are read again and stretched, all by one factor: levels of
-    0 to 1 or 0 to 16 would be almost black.
+    sources: by these names, functions like `_npz_array` that open the array. Images without a
+    bright level are read again and stretched, all by one factor: levels of 0 to 1 or 0 to 16 would
+    be almost black.
     """
     images = [sources[name] for name in ("x_train", "x_test") if name in sources]
     labels = [_read_labels(sources.get(name)) for name in ("y_train", "y_test")]
@@ -319,7 +313,7 @@ def _idx_array(path):
     ):
         *zeros, code, dimensions = _read(file, (4,), np.uint8).tolist()
         if any(zeros) or (code, dimensions) not in IDX_ARRAYS:
-            raise ValueError("must be an IDX file of images in bytes, or of labels")
+            raise ValueError("not an IDX file of 8-bit images or of labels")
         shape = tuple(_read(file, (dimensions,), ">u4").tolist())
         yield file, shape, np.dtype(IDX_ARRAYS[code, dimensions])
         if file.read(1):
@@ -432,7 +426,7 @@ def _folder_images(folder, files, skipped, shape):
     images, count = _room((len(files), *shape)), 0
     for path in tqdm(files, "reading", unit="file", leave=False, disable=None):
         try:
-            images[count] = read_image(path, shape)
+            images[count] = pictures.read_image(path, shape)
             count += 1
         except UserError as error:
             skipped.append(str(error))
@@ -450,83 +444,3 @@ def _folder_images(folder, files, skipped, shape):
         problem = f"almost black, with no level above {images.max()} of 255"
         raise UserError(f"{folder}: {problem}; brighten the images")
     return images
-
-
-def read_image(path, shape):
-    """Return an image file as grey levels, uint8, center-cropped and rescaled to `shape`, (H, W).
-
-    EXIF orientation is applied, transparent parts are shown on black, and only the first frame is
-    read. UserError as for `opened`.
-    """
-    with opened(path) as image:
-        # A large JPEG is decoded at a fraction of its size, which is faster.
-        image.draft(None, (4 * max(shape), 4 * max(shape)))
-        ImageOps.exif_transpose(image, in_place=True)
-        image = in_8_bits(image)
-        image = image.convert("RGBA" if image.has_transparency_data else "L")
-        image = ImageOps.fit(image, shape[::-1])
-        if image.mode == "RGBA":
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-        return np.asarray(image.convert("L"))
-
-
-@contextlib.contextmanager
-def opened(path):
-    """Open an image file with Pillow; yield the image, not yet decoded.
-
-    UserError, which names the file, for every error in the block: it is no image, it is damaged,
-    or it has more than Image.MAX_IMAGE_PIXELS pixels, about 89 million.
-    """
-    with one_error(path, "leave it out, or save it as PNG"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with open(path, "rb") as file, _decoder(file) as image:
-            _fix_transparent_level(image)
-            yield image
-
-
-def _decoder(file):
-    try:
-        return Image.open(file)
-    except UnidentifiedImageError as error:  # its own message is for programmers
-        raise ValueError("not an image that Pillow can read") from error
-
-
-def is_deep(image):
-    """Return True if a PNG or TIFF image, not yet decoded, has more than 8 bits per channel."""
-    if image.format == "TIFF":
-        return max(image.tag_v2.get(258, (8,))) > 8  # BitsPerSample
-    return image.format == "PNG" and any(";16" in tile.args for tile in image.tile)
-
-
-def _fix_transparent_level(image):
-    """Fix the transparent level of a PNG image with 2 or 4 bits: Pillow scales all levels but it.
-
-    ValueError for 16-bit colors with a transparent one: Pillow keeps the upper 8 bits of colors,
-    but the lower 8 bits of the transparent color.
-    """
-    key = image.info.get("transparency")
-    if image.format != "PNG" or not isinstance(key, int | tuple):
-        return
-    if isinstance(key, tuple) and is_deep(image):
-        raise ValueError("cannot read 16-bit colors with a transparent color, but 8-bit ones")
-    image.info["transparency"] = key * {"L;2": 85, "L;4": 17}.get(image.tile[0].args, 1)
-
-
-def in_8_bits(image):
-    """Convert an image of 16 bits, or of floats in [0, 1], to mode L; return any other unchanged.
-
-    Pillow's own conversion clips the levels to 255 and ignores a transparent level; here that
-    level gives mode LA. ValueError for levels outside the range.
-    """
-    if image.mode[0] not in "IF":
-        return image
-    levels, key = np.asarray(image), image.info.get("transparency")
-    white = 65535 if image.mode[0] == "I" else 1  # mode I: 16-bit PGM files
-    if not (levels.min() >= 0 and levels.max() <= white):  # false for NaN as well
-        found = f"{levels.min():g} to {levels.max():g}"
-        raise ValueError(f"levels of mode {image.mode} must be from 0 to {white} ({found})")
-    grey = Image.fromarray(_grey_levels(levels / white))
-    if key is None:
-        return grey
-    return Image.merge("LA", (grey, Image.fromarray(np.uint8(255) * (levels != key))))

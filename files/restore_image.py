@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, JpegImagePlugin
 
-from files import image_files
+from files import pictures
 from harness import UserError
 from harness.errors import one_error
 from harness.run_folder import replacing
@@ -98,7 +98,7 @@ def _summary(hole, background, change, frames, keep):
 
 def _read(path, keep=False):
     """Return a file's image, upright and in its own mode; the format to write; its frame count."""
-    with image_files.opened(path) as image:
+    with pictures.opened(path) as image:
         Image.init()
         frames = getattr(image, "n_frames", 1)
         if image.format not in Image.SAVE:
@@ -111,13 +111,13 @@ def _read(path, keep=False):
             _check_keep(path, image)
         ImageOps.exif_transpose(image, in_place=True)
         image.load()
-        image_files.in_8_bits(image)  # raises ValueError for levels outside the range
+        pictures.in_8_bits(image)  # raises ValueError for levels outside the range
         return image, "JPEG" if image.format == "MPO" else image.format, frames
 
 
 def _check_keep(path, image):
     """Raise UserError unless every pixel outside the hole can be kept. Before decoding."""
-    deep_colors = image_files.is_deep(image) and image.mode[0] not in WHITE
+    deep_colors = pictures.is_deep(image) and image.mode[0] not in WHITE
     if image.format in KEPT_FORMATS and image.mode in KEPT_MODES and not deep_colors:
         return
     found = f"{image.format}, mode {image.mode}{' of 16 bits' if deep_colors else ''}"
@@ -129,7 +129,7 @@ def _check_keep(path, image):
 
 def _levels(image):
     """Return the grey levels and the opacity of an image: both (H, W), float32, in [0, 1]."""
-    rgba = image_files.in_8_bits(image).convert("RGBA")
+    rgba = pictures.in_8_bits(image).convert("RGBA")
     alpha = np.asarray(rgba.getchannel("A")) / np.float32(255)
     deep = image.mode[0] in WHITE
     grey = np.asarray(image if deep else rgba.convert("L"), np.float32)

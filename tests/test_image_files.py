@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import image_utils
-from files import image_files
+from files import image_files, pictures
 from harness import UserError
 from harness.quiet_tensorflow import tf
 
@@ -436,7 +436,7 @@ def test_every_mode_of_image_becomes_grey(tmp_path, mode, end):
     if mode == "F":
         image = Image.fromarray(np.asarray(gradient("L"), np.float32) / 255)
     image.save(tmp_path / f"a.{end}")
-    read = image_files.read_image(tmp_path / f"a.{end}", (20, 20))
+    read = pictures.read_image(tmp_path / f"a.{end}", (20, 20))
     assert read.dtype == np.uint8 and read.shape == (20, 20)
     np.testing.assert_allclose(read[:8], 255, atol=12)
     np.testing.assert_allclose(read[12:], 0, atol=12)
@@ -446,24 +446,24 @@ def test_images_are_upright_center_cropped_and_on_black(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn clockwise when shown
     gradient("L").save(tmp_path / "turned.jpg", exif=exif)
-    read = image_files.read_image(tmp_path / "turned.jpg", (8, 8))
+    read = pictures.read_image(tmp_path / "turned.jpg", (8, 8))
     assert read[:, 4:].min() > 230 and read[:, :4].max() < 25
 
     wide = np.zeros((20, 60), np.uint8)
     wide[:, 20:40] = 200
     Image.fromarray(wide).save(tmp_path / "wide.png")
-    np.testing.assert_array_equal(image_files.read_image(tmp_path / "wide.png", (20, 20)), 200)
-    assert image_files.read_image(tmp_path / "wide.png", (10, 30)).shape == (10, 30)
+    np.testing.assert_array_equal(pictures.read_image(tmp_path / "wide.png", (20, 20)), 200)
+    assert pictures.read_image(tmp_path / "wide.png", (10, 30)).shape == (10, 30)
 
     half = Image.new("RGBA", (20, 20), (255, 255, 255, 0))
     half.paste((255, 255, 255, 255), (0, 0, 10, 20))
     for image, name in ((half, "rgba.png"), (half.convert("LA"), "la.png"), (half, "rgba.webp")):
         image.save(tmp_path / name, lossless=True)
-        read = image_files.read_image(tmp_path / name, (20, 20))
+        read = pictures.read_image(tmp_path / name, (20, 20))
         assert read[:, :10].min() > 250 and read[:, 10:].max() < 5, name
     for depth in (np.uint8, np.uint16):
         Image.fromarray(wide.astype(depth)).save(tmp_path / "keyed.png", transparency=200)
-        assert image_files.read_image(tmp_path / "keyed.png", (20, 20)).max() == 0
+        assert pictures.read_image(tmp_path / "keyed.png", (20, 20)).max() == 0
 
 
 def test_folder_is_searched_and_unusable_files_are_named(tmp_path, capsys):
