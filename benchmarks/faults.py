@@ -413,9 +413,8 @@ def image_readers():
     def load_mask(path):
         torn, whole = path.with_name("torn.bmp"), path.with_name("whole.bmp")
         make_picture(torn)
-        restore_image(
-            Restorer(lambda corrupted: 1 - corrupted, 600, {"shape": [30, 20]}), torn, whole, path
-        )
+        inverts = Restorer(lambda corrupted, observed: 1 - corrupted, 600, {"shape": [30, 20]})
+        restore_image(inverts, torn, whole, path)
         return [np.asarray(Image.open(whole))]
 
     return {

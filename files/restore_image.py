@@ -12,15 +12,15 @@ from harness.errors import one_error
 from harness.run_folder import replacing
 
 SAVE_OPTIONS = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True, "exact": True}}
-KEPT_FORMATS = "JPEG", "MPO", "PNG", "TIFF", "WEBP"  # --keep takes these, in the modes below
-KEPT_MODES = "L", "LA", "RGB", "RGBA", "I;16", "I;16B"  # "I;16": 16-bit grey
+KEPT_FORMATS = "JPEG", "MPO", "PNG", "TIFF", "WEBP"  # for --keep; MPO: JPEGs of some phones
+KEPT_MODES = "L", "LA", "RGB", "RGBA", "I;16", "I;16B"  # for --keep; "I;16": 16-bit grey
 LOSSLESS_TIFF = "packbits", "tiff_adobe_deflate", "tiff_deflate", "tiff_lzw"
 WHITE = {"I": 65535, "F": 1}  # of modes with more than 8 bits, by their first letter
 MODES = "1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"  # and those of WHITE
 MOST_MISSING = 2 / 3  # of an image; a larger hole is an inverted mask or a drawing on transparency
-NOISE_MARGIN = 2  # standard deviations; levels as near to the background's belong to it
-LEAST_CONTRAST = 4  # standard deviations; below that nothing is drawn
-FULL_CONTRAST = 0.9  # of the range; a drawing of that contrast on black needs no stretching
+NOISE_MARGIN = 2  # standard deviations; levels this close to the background are background
+LEAST_CONTRAST = 4  # standard deviations; a fainter drawing counts as noise
+FULL_CONTRAST = 0.9  # of the range; levels with at least this contrast on black are not stretched
 
 
 class Background(NamedTuple):
@@ -51,11 +51,7 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
     grey, alpha = _levels(image)
     hole = _read_mask(mask_file, source, image.size) if mask_file else alpha == 0
     if hole.mean() > MOST_MISSING:
-        remedy = (
-            "invert the mask: white marks the hole"
-            if mask_file
-            else "make only the hole transparent"
-        )
+        remedy = "invert the mask" if mask_file else "make only the hole transparent"
         problem = f"too much of the image is missing ({hole.mean():.0%})"
         raise UserError(f"{mask_file or source}: {problem}; {remedy}")
     count = count if hole.any() else 0
@@ -85,7 +81,7 @@ def _summary(hole, background, change, frames, keep):
     said = [f"{hole.sum()} of {hole.size} pixels missing" if hole.any() else "nothing missing"]
     if not (hole.any() or keep):
         said.append("denoised")
-    if background:
+    if background != WHITE_ON_BLACK:
         drawn = background.level + background.sign * background.contrast
         levels = f"{255 * drawn:.0f} on {255 * background.level:.0f}"
         said.append(f"levels {levels} stretched to 255 on 0 for the network")
@@ -172,12 +168,11 @@ def _ambiguity(colors, bright, hole):
 
 
 def _restored(model, grey, hole, shape, count):
-    """Return an image's restored levels, then `count` completions, each (H, W), and its background.
+    """Return an image's restored levels, then `count` completions, each (H, W); its background.
 
-    A network that has learned white digits on black also restores dark, pale or grey ones, if the
+    A network that has learned white digits on black also restores dark, pale or grey ones if the
     background and contrast are removed before and put back after. That is done only if it explains
-    the observed pixels better: a model of other images may know them as they are. The background
-    returned is None if it was left.
+    the observed pixels better: a model of other images may know them as they are.
     """
 
     def error(background):
@@ -185,8 +180,8 @@ def _restored(model, grey, hole, shape, count):
         return np.mean(np.square(_in_image(made, grey, shape, background) - grey), where=~hole)
 
     background = _background(grey[~hole])
-    if background and error(background) >= error(None):
-        background = None
+    if background != WHITE_ON_BLACK:
+        background = min(WHITE_ON_BLACK, background, key=error)
     corrupted, observed = _network_input(grey, hole, shape, background)
     refine = hole.any() and model.refined
     made = [(model.refined if refine else model.reconstruct)(corrupted, observed)]
@@ -196,7 +191,7 @@ def _restored(model, grey, hole, shape, count):
 
 def _network_input(grey, hole, shape, background):
     """Return an image at the network's size and the mask of observed pixels: (1, D), (1, D)."""
-    level, noise, sign, contrast = background or WHITE_ON_BLACK
+    level, noise, sign, contrast = background
     margin = NOISE_MARGIN * noise
     drawn = np.clip(sign * (grey - level) - margin, 0, None) / (contrast - margin) * ~hole
     size = shape[::-1]
@@ -209,7 +204,7 @@ def _network_input(grey, hole, shape, background):
 
 def _in_image(made, grey, shape, background):
     """Return the network's output, (D,), at an image's size and on its background: (H, W)."""
-    level, _, sign, contrast = background or WHITE_ON_BLACK
+    level, _, sign, contrast = background
     made = _rescaled(np.reshape(made, shape), grey.shape[::-1])
     return np.clip(level + sign * contrast * made, 0, 1)
 
@@ -217,7 +212,7 @@ def _in_image(made, grey, shape, background):
 def _background(observed):
     """Estimate the background from the observed levels (N,), most of which must be background.
 
-    None for white on black, and if nothing stands out from the noise.
+    WHITE_ON_BLACK, which changes nothing, also if nothing stands out from the noise.
     """
     level = np.median(observed)
     deviations = observed - level
@@ -228,7 +223,7 @@ def _background(observed):
     drawn = drawn[drawn > 0]
     contrast = np.quantile(drawn, 0.9) if drawn.size else 0.0
     if contrast <= LEAST_CONTRAST * noise or (level == 0 and contrast >= FULL_CONTRAST):
-        return None
+        return WHITE_ON_BLACK
     return Background(float(level), float(noise), sign, float(contrast + NOISE_MARGIN * noise))
 
 

@@ -1,4 +1,4 @@
-"""The digits, and images of one's own: every format, what is held out, what is refused."""
+"""Reading MNIST and the user's images: formats, held-out images, refused files."""
 
 import gzip
 import hashlib
@@ -20,7 +20,7 @@ RNG = np.random.default_rng(0)
 
 
 def png_header(width, height):
-    """The beginning of a PNG file of that size: all that tells a decoder how much room to make."""
+    """Return the start of a PNG file, from which a decoder learns how much memory it needs."""
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -150,7 +150,7 @@ def test_layouts_of_torchvision_emnist_and_qmnist_are_read(tmp_path):
     write_set(tmp_path / "scales", mnist, (train // 16, labels, test, labels))
     with pytest.raises(UserError, match=r"scales: .* must have one scale"):
         image_files.load_images(tmp_path / "scales")
-    Image.fromarray(train[0]).save(tmp_path / "torch/a.png")  # then it is a folder of pictures
+    Image.fromarray(train[0]).save(tmp_path / "torch/a.png")  # now a folder of image files
     Image.fromarray(train[1]).save(tmp_path / "torch/b.png")
     assert len(image_files.load_images(tmp_path / "torch").train) == 1
 
@@ -281,7 +281,7 @@ def test_single_array_of_any_type_is_split_the_same_way(tmp_path):
     levels = RNG.integers(0, 2, (40, 5, 7)).astype(np.uint8) * 255
     path = tmp_path / "own 画像.npz"
     first = None
-    colour, clear = np.repeat(levels[..., None], 3, 3), np.full((*levels.shape, 1), 255, np.uint8)
+    color, clear = np.repeat(levels[..., None], 3, 3), np.full((*levels.shape, 1), 255, np.uint8)
     arrays = [
         levels,
         levels == 255,
@@ -292,9 +292,9 @@ def test_single_array_of_any_type_is_split_the_same_way(tmp_path):
     arrays += [
         levels // 255,
         levels[..., None],
-        colour,
-        np.concatenate([colour, clear], 3),
-        colour / 255,
+        color,
+        np.concatenate([color, clear], 3),
+        color / 255,
     ]
     for values in arrays:
         np.savez_compressed(path, images=values)
@@ -317,27 +317,27 @@ def test_single_array_of_any_type_is_split_the_same_way(tmp_path):
         sorted(image.tobytes() for image in images) for images in ([*train, *test], levels)
     )
     assert ours == theirs
-    clear[1:] = 0  # all but one transparent: black
-    np.savez(path, np.concatenate([colour, clear], 3))
+    clear[1:] = 0  # all but one are transparent, hence black
+    np.savez(path, np.concatenate([color, clear], 3))
     train, _, test, _, source = image_files.load_images(path)
     seen = [image for image in (*train, *test) if image.any()]
     np.testing.assert_array_equal(seen, levels[:1])
 
 
 def test_colors_become_the_same_greys_as_in_pillow(tmp_path):
-    colours = RNG.integers(0, 256, (6, 8, 8, 3), np.uint8)
-    np.savez(tmp_path / "c.npz", colours)
+    colors = RNG.integers(0, 256, (6, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "c.npz", colors)
     train, _, test, _, _ = image_files.load_images(tmp_path / "c.npz")
     ours = np.array(sorted([*train.tolist(), *test.tolist()]))
     theirs = np.array(
-        sorted(np.asarray(Image.fromarray(image).convert("L")).tolist() for image in colours)
+        sorted(np.asarray(Image.fromarray(image).convert("L")).tolist() for image in colors)
     )
     assert np.abs(ours - theirs).max() <= 1
 
 
 def test_arrays_with_keras_keys_need_no_labels(tmp_path):
     images = RNG.integers(0, 256, (12, 6, 6), np.uint8)
-    labels = np.arange(12)[:, None]  # as Keras's colour sets have them
+    labels = np.arange(12)[:, None]  # as in Keras's CIFAR-10
     np.savez(tmp_path / "a.npz", x_train=images, x_test=images[:3])
     assert image_files.load_images(tmp_path / "a.npz")[1::2][:2] == (None, None)
     np.savez(
@@ -410,7 +410,7 @@ def test_false_headers_are_refused(tmp_path):
 
 
 def gradient(mode, size=(40, 40)):
-    """An image whose upper half is white, whatever its mode."""
+    """Return an image of that mode, white in its upper half and black below."""
     image = Image.new("L", size, 0)
     image.paste(255, (0, 0, size[0], size[1] // 2))
     if mode == "I;16":
@@ -444,7 +444,7 @@ def test_every_mode_of_image_becomes_grey(tmp_path, mode, end):
 
 def test_images_are_upright_center_cropped_and_on_black(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter turn clockwise when shown
+    exif[0x0112] = 6  # to be shown after a quarter turn clockwise
     gradient("L").save(tmp_path / "turned.jpg", exif=exif)
     read = pictures.read_image(tmp_path / "turned.jpg", (8, 8))
     assert read[:, 4:].min() > 230 and read[:, :4].max() < 25
@@ -474,7 +474,7 @@ def test_folder_is_searched_and_unusable_files_are_named(tmp_path, capsys):
         Image.new("L", (9 + number, 30), level).save(
             folder / ("b/deep" if number % 2 else "b") / f"{number:02d}.png"
         )
-    (folder / "b/again").symlink_to(folder / "b")  # a circle
+    (folder / "b/again").symlink_to(folder / "b")  # a cycle of links
     (folder / ".hidden.png").write_text("not looked at")
     images = image_files.load_images(folder, 16)
     assert sorted(image[0, 0] for image in (*images[0], *images[2])) == levels

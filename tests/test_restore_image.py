@@ -1,4 +1,4 @@
-"""Restoring image files: where the hole is, what is kept, what is refused."""
+"""Restoring image files: finding the hole, filling it, keeping the rest, refusing other files."""
 
 import struct
 import zlib
@@ -15,7 +15,7 @@ RNG = np.random.default_rng(0)
 SIDE = 28
 HOLE = np.zeros((SIDE, SIDE), bool)
 HOLE[7:14, 14:24] = True
-DRAWN = np.zeros((SIDE, SIDE), np.uint8)  # white on black, all levels among it
+DRAWN = np.zeros((SIDE, SIDE), np.uint8)  # white on black
 DRAWN[4:24, 8:20] = RNG.integers(100, 256, (20, 12))
 DRAWN[4, 8] = 255
 GREY = Restorer(
@@ -24,7 +24,7 @@ GREY = Restorer(
 
 
 def digit(size, mode="L"):
-    """A grey gradient, and as an image."""
+    """Return the levels of a grey gradient, (size, size), and the gradient as an image."""
     levels = np.add.outer(np.arange(size), np.arange(size)) * 200 // (2 * size)
     return levels, Image.fromarray(levels.astype(np.uint8)).convert(mode)
 
@@ -42,7 +42,7 @@ def test_hole_is_transparent_or_white_in_the_mask(tmp_path):
         hole = np.zeros((size, size), bool)
         hole[size // 4 : size // 2, size // 2 :] = True
         pixels = np.array(image)
-        pixels[hole, :3], pixels[hole, 3] = 99, 0  # what hides under it must not be seen
+        pixels[hole, :3], pixels[hole, 3] = 99, 0  # the model must not see the hidden 99
         Image.fromarray(pixels).save(tmp_path / "a.png")
         line = restore_image(model, tmp_path / "a.png", tmp_path / "b.png", keep=True)
         assert f"{hole.sum()} of {size * size} pixels missing" in line
@@ -79,7 +79,7 @@ def test_identity_model_returns_the_image(tmp_path):
 
 
 def png(values, kind, depth, transparent=None):
-    """A PNG file of whole numbers, (H, W) or (H, W, channels), by the book: Pillow does not write all kinds."""
+    """Return a PNG file of integers, (H, W) or (H, W, channels). Pillow cannot write all kinds."""
     values = np.reshape(values, (len(values), -1))
     bits = (values[..., None] >> np.arange(depth)[::-1] & 1).reshape(len(values), -1)
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", SIDE, SIDE, depth, kind, 0, 0, 0))]
@@ -101,9 +101,9 @@ def colored(inside, outside=(0, 0, 0)):
     return Image.fromarray(np.where(HOLE[..., None], np.uint8(inside), np.uint8(outside)))
 
 
-def painted(colour, where=HOLE):
-    """On a transparent layer of the same colour."""
-    image = Image.new("RGBA", (SIDE, SIDE), colour)
+def painted(color, where=HOLE):
+    """Return an image of one color, opaque where `where` is true."""
+    image = Image.new("RGBA", (SIDE, SIDE), color)
     image.putalpha(Image.fromarray(np.uint8(255) * where))
     return image
 
@@ -247,7 +247,7 @@ def test_keep_keeps_the_other_pixels_bit_for_bit(tmp_path):
 
 
 def palette(transparency=None):
-    """Greys that are multiples of 8 as an image of a palette, whose last entry may be clear."""
+    """Return multiples of 8 as a palette image; entry `transparency` is transparent."""
     image = Image.fromarray(np.where(HOLE, 255, DRAWN // 8).astype(np.uint8)).convert("P")
     image.putpalette([min(255, 8 * entry) for entry in range(256) for _ in range(3)])
     if transparency is not None:
@@ -256,7 +256,7 @@ def palette(transparency=None):
 
 
 def test_keep_refuses_other_kinds_of_images_in_one_line(tmp_path):
-    """They are restored without --keep, and refused before anything is written with it."""
+    """With --keep nothing is written; without it they are restored."""
     MASKS["white.png"].save(tmp_path / "mask.png")
     grey = Image.fromarray(DRAWN)
     deep = DRAWN[..., None].repeat(4, 2).astype(int) * 257
@@ -338,17 +338,17 @@ def test_unreadable_or_unwritable_images_are_refused_early(tmp_path, keep):
 
 
 def bars(upright):
-    """Bars of white on black, as a pattern that a model might know: (SIDE, SIDE)."""
+    """Return white bars on black, (SIDE, SIDE): a pattern that a model might have learned."""
     levels = np.zeros((SIDE, SIDE))
     levels[4:24, [6, 7, 14, 15, 20, 21]] = 1
     return levels if upright else levels.T
 
 
 def knows_bars(images):
-    """Draws the nearer of two patterns, as strongly as a network that has seen nothing but white on black."""
+    """Return the nearer of two patterns, white on black, or grey for light images."""
     known = np.stack([bars(True).ravel(), bars(False).ravel()]).astype(np.float32)
     images = np.asarray(images)
-    if images.mean() > 0.5:  # what it has never seen comes out as grey
+    if images.mean() > 0.5:  # unlike anything it has learned
         return np.full_like(images, 0.5)
     return known[np.square(images[:, None] - known).mean(2).argmin(1)]
 
@@ -373,9 +373,8 @@ def test_background_and_contrast_are_removed_and_put_back(tmp_path, drawn, level
     whole = np.asarray(Image.open(tmp_path / "b.png"), float)
     assert np.abs(whole - truth)[HOLE].mean() < 0.04 * abs(drawn - level) + 1
     assert np.abs(whole - truth).mean() < 0.04 * abs(drawn - level) + 1
-    assert np.mean(seen[-1].reshape(SIDE, SIDE)[bars(True) == 0] == 0) > (
-        0.75 if level else 0.4
-    )  # without its noise
+    black = seen[-1].reshape(SIDE, SIDE)[bars(True) == 0] == 0
+    assert black.mean() > (0.75 if level else 0.4)  # the background's noise is removed
     assert noise or (f"on {level} stretched to 255 on 0" in line) == (drawn < 230 or level > 0)
 
 
@@ -387,9 +386,7 @@ def test_levels_that_a_model_knows_are_not_stretched(tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "b.png")), seen)
 
 
-def test_hole_is_filled_by_refinement_and_completions(
-    tmp_path,
-):
+def test_hole_is_filled_by_refinement_and_completions(tmp_path):
     given = []
 
     def refined(corrupted, observed):
@@ -419,8 +416,6 @@ def test_hole_is_filled_by_refinement_and_completions(
     for name, level in {"b": 0.5, "b-1": 0.1, "b-2": 0.2}.items():
         written = np.asarray(Image.open(tmp_path / f"{name}.png"))
         np.testing.assert_array_equal(written, np.where(hole, round(255 * level), picture))
-    restore_image(
-        model, tmp_path / "a.png", tmp_path / "whole.png", count=2
-    )  # nothing is missing: as it was
+    restore_image(model, tmp_path / "a.png", tmp_path / "whole.png", count=2)  # nothing is missing
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "whole.png")), picture)
     assert len(given) == 1 and not (tmp_path / "whole-1.png").exists()
