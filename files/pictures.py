@@ -31,8 +31,8 @@ def read_image(path, shape):
 def opened(path):
     """Open an image file with Pillow; yield the image, not yet decoded.
 
-    UserError, which names the file, for every error in the block: it is no image, it is damaged,
-    or it has more than Image.MAX_IMAGE_PIXELS pixels, about 89 million.
+    UserError, which names the file, for any error in the block: the file is damaged or no image,
+    or has more pixels than Pillow's limit, about 89 million.
     """
     with one_error(path, "leave it out, or save it as PNG"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -45,7 +45,7 @@ def opened(path):
 def _decoder(file):
     try:
         return Image.open(file)
-    except UnidentifiedImageError as error:  # its own message is for programmers
+    except UnidentifiedImageError as error:  # its message shows a Python object
         raise ValueError("not an image that Pillow can read") from error
 
 
