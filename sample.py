@@ -14,7 +14,7 @@ import numpy as np
 
 from audio_utils import note_fades, one_after_the_other, write_wav
 from files import held_out, model_file
-from files.image_files import read_image
+from files.pictures import read_image
 from harness import UserError, cli
 from harness.run_folder import claimed, replacing
 from inference import principal_axes

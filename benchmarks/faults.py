@@ -357,7 +357,7 @@ def sound_readers():
 def image_readers():
     from PIL import Image
 
-    from files import image_files
+    from files import image_files, pictures
     from files.model_file import Restorer
     from files.restore_image import restore_image
 
@@ -377,7 +377,7 @@ def image_readers():
         return [array for array in image_files.load_images(path)[:4] if array is not None]
 
     def load_picture(path):
-        return [image_files.read_image(path, (28, 28))]
+        return [pictures.read_image(path, (28, 28))]
 
     def load_mask(path):
         torn, whole = path.with_name("torn.bmp"), path.with_name("whole.bmp")

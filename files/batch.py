@@ -1,4 +1,4 @@
-"""Many files, one after the other: what becomes of each, and that one which cannot be restored stops no other."""
+"""Restore many files, one after the other; a file that fails does not stop the others."""
 
 import errno
 import os
@@ -17,10 +17,14 @@ DISK_FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
 
 def plan(inputs, out, protected):
-    """Pairs (source, destination) for files and folders, in order. UserError if one would destroy a file it needs."""
+    """Return pairs (source, destination) for files and folders, in order.
+
+    protected: more files that must not be overwritten. UserError if a result would replace an
+    input, a protected file or another result.
+    """
     single = len(inputs) == 1 and not inputs[0].is_dir() and not out.is_dir()
     if not single and out.exists() and not out.is_dir():
-        raise UserError(f"{out}: a file, and the results need a folder; give another --out")
+        raise UserError(f"{out}: is a file, but several results need a folder; give another --out")
     pairs = []
     for path in inputs:
         if path.is_dir():
@@ -28,96 +32,102 @@ def plan(inputs, out, protected):
         elif path.exists() and not path.is_file():
             raise UserError(f"{path}: neither a file nor a folder; give a sound or an image")
         else:
-            path.stat()  # raises what the system has to say
+            path.stat()  # raises FileNotFoundError and the like
             pairs.append((path, out if single else out / path.name))
     if single and out.suffix.lower() != inputs[0].suffix.lower():
-        problem = (
-            f"the result has the input's format; give it a name that ends in {inputs[0].suffix}"
-        )
+        problem = f"must have the input's format; give a name that ends in {inputs[0].suffix}"
         raise UserError(f"{out}: {problem}")
-    taken = {}
-    for source, destination in pairs:
-        if destination in taken:
-            raise UserError(
-                f"{source}: would become {destination}, as would {taken[destination]}; do one at a time"
-            )
-        taken[destination] = source
-    originals = {
-        (s.st_dev, s.st_ino): path for path in [*taken.values(), *protected] for s in [path.stat()]
-    }
-    for destination in taken:
-        if (
-            destination.exists()
-            and (here := destination.stat())
-            and (here.st_dev, here.st_ino) in originals
-        ):
-            raise UserError(
-                f"{destination}: is the input {originals[here.st_dev, here.st_ino]}; give another --out"
-            )
+    _check_collisions(pairs, protected)
     return pairs
 
 
+def _check_collisions(pairs, protected):
+    """Raise UserError if a destination is an input, a protected file or another destination."""
+    taken, originals = {}, {_inode(path): path for path in protected}
+    for source, destination in pairs:
+        if destination in taken:
+            problem = f"{taken[destination]} and {source} would have the same result"
+            raise UserError(f"{destination}: {problem}; restore one at a time")
+        taken[destination] = source
+        originals[_inode(source)] = source
+    for destination in taken:
+        if destination.exists() and _inode(destination) in originals:
+            original = originals[_inode(destination)]
+            raise UserError(f"{destination}: is the input {original}; give another --out")
+
+
+def _inode(path):
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino
+
+
 def files_below(folder, out):
-    """The sounds and images in a folder and below it, without the results of an earlier run."""
+    """Return the sounds and images in a folder and below it, without results of an earlier run."""
     files, skipped = folders.walk(folder)
     files = [file for file in files if file.suffix.lower() in SOUNDS + IMAGES]
-    folders.print_skipped(
-        skipped + [f"{file}: not a file, or a broken link" for file in files if not file.is_file()]
-    )
+    broken = [f"{file}: not a file, or a broken link" for file in files if not file.is_file()]
+    folders.print_skipped(skipped + broken)
     files = [file for file in files if file.is_file()]
     results, own = out.resolve(), folder.resolve()
     if results not in (own, *own.parents):
         files = [file for file in files if results not in file.resolve().parents]
     if not files:
-        raise UserError(
-            f"{folder}: no sounds or images in this folder; looked for {' '.join(SOUNDS + IMAGES)}"
-        )
+        kinds = " ".join(SOUNDS + IMAGES)
+        raise UserError(f"{folder}: no sounds or images in this folder; expected {kinds}")
     return files
 
 
 def restore_each(pairs, restore, overwrite):
-    """Restore each of (source, destination), whatever others raise, with a line on each, and a count if several.
+    """Restore each (source, destination) and print a line on each, then a count if several.
 
-    restore(source, destination) -> what was done. SystemExit: status 2 if a file cannot be restored, 1 with the
-    tracebacks at the end if that is a fault of ours.
+    restore(source, destination) returns what was done, in words. SystemExit with status 2 if some
+    files cannot be restored, or 1, with the tracebacks at the end, if the fault is in our code.
     """
-    done, there, failed, faults = 0, 0, 0, {}
-    for source, destination in tqdm(
-        pairs, unit=" files", leave=False, disable=len(pairs) == 1 or None
-    ):
+    existing, failed, tracebacks = 0, 0, {}
+    disable = len(pairs) == 1 or None  # None: unless stderr is a terminal
+    for source, destination in tqdm(pairs, unit=" files", leave=False, disable=disable):
         try:
-            if is_there(destination) and not overwrite:
-                there += 1
-                continue
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            with claimed(destination):
-                if is_there(destination) and not overwrite:
-                    raise UserError(
-                        f"{destination}: another process has just written it; --overwrite replaces it"
-                    )
-                said = restore(source, destination)
+            said = _restore(source, destination, restore, overwrite)
         except Exception as error:
             failed += 1
-            if isinstance(error, OSError) and not error.filename:
-                error.filename = destination.parent if error.errno in DISK_FULL else source
-            if (line := cli.known(error)) is None:
-                faults[traceback.format_exc()] = None  # many files may show the same fault
+            if (line := _known(error, source, destination)) is None:
+                tracebacks[traceback.format_exc()] = None  # each once: files may share a fault
                 line = f"{source}: {type(error).__name__}, a bug in these scripts; please report it"
             tqdm.write(f"denoise.py: {line}", file=sys.stderr)
-        else:
-            done += 1
-            tqdm.write(" ".join(f"{source}: {said}; now {destination}".splitlines()))
-    if len(pairs) > 1 or there:
-        were_there = f", {there} were there already and --overwrite replaces them" if there else ""
-        print(
-            f"{done} of {len(pairs)} files restored{were_there}"
-            + (f", {failed} could not be" if failed else "")
-        )
+            continue
+        if said is None:
+            existing += 1
+            continue
+        tqdm.write(" ".join(f"{source}: {said}; saved as {destination}".splitlines()))
+    if len(pairs) > 1 or existing:
+        counts = [f"{len(pairs) - existing - failed} of {len(pairs)} files restored"]
+        counts += [f"{existing} already existed (--overwrite replaces them)"] if existing else []
+        counts += [f"{failed} failed"] if failed else []
+        print(", ".join(counts))
     if failed:
-        sys.stderr.write("".join(faults))
-        raise SystemExit(1 if faults else 2)
+        sys.stderr.write("".join(tracebacks))
+        raise SystemExit(1 if tracebacks else 2)
+
+
+def _restore(source, destination, restore, overwrite):
+    """Return what `restore` returns, or None if the destination exists and is to be kept."""
+    if is_there(destination) and not overwrite:
+        return None
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with claimed(destination):
+        if is_there(destination) and not overwrite:
+            problem = "another process has just written it"
+            raise UserError(f"{destination}: {problem}; --overwrite replaces it")
+        return restore(source, destination)
+
+
+def _known(error, source, destination):
+    """Return a line on an error, with the file's name, or None if the fault is in our code."""
+    if isinstance(error, OSError) and not error.filename:
+        error.filename = destination.parent if error.errno in DISK_FULL else source
+    return cli.known(error)
 
 
 def is_there(path):
-    """Whether something would be replaced; a folder cannot be, and the system says so."""
+    """Return True if `path` is something that can be replaced: no folder, but any link."""
     return os.path.lexists(path) and not path.is_dir()

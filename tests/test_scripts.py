@@ -258,9 +258,7 @@ def test_own_images_are_used_and_bad_ones_named(tmp_path, capsys):
         "--out",
         tmp_path / "out",
     )
-    assert done.returncode == 0 and "50 images to learn from, 20 held out" in done.stdout, (
-        done.stderr
-    )
+    assert done.returncode == 0 and "50 training images, 20 held out" in done.stdout, done.stderr
     assert "classifier_error" in done.stdout
 
     folder = tmp_path / "-photos"  # without labels
@@ -279,7 +277,7 @@ def test_own_images_are_used_and_bad_ones_named(tmp_path, capsys):
         "--out",
         tmp_path / "photos",
     )
-    assert done.returncode == 0 and "8 images to learn from, 1 held out" in done.stdout, done.stderr
+    assert done.returncode == 0 and "8 training images, 1 held out" in done.stdout, done.stderr
     assert (
         "bad.png" in done.stderr and "mean image" in done.stdout and "classifier" not in done.stdout
     )

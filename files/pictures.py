@@ -1,0 +1,89 @@
+"""Read single image files with Pillow."""
+
+import contextlib
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from harness.errors import one_error
+
+
+def read_image(path, shape):
+    """Return an image file as grey levels, uint8, center-cropped and rescaled to `shape`, (H, W).
+
+    EXIF orientation is applied, transparent parts are shown on black, and only the first frame is
+    read. UserError as for `opened`.
+    """
+    with opened(path) as image:
+        # A large JPEG is decoded at a fraction of its size, which is faster.
+        image.draft(None, (4 * max(shape), 4 * max(shape)))
+        ImageOps.exif_transpose(image, in_place=True)
+        image = in_8_bits(image)
+        image = image.convert("RGBA" if image.has_transparency_data else "L")
+        image = ImageOps.fit(image, shape[::-1])
+        if image.mode == "RGBA":
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+        return np.asarray(image.convert("L"))
+
+
+@contextlib.contextmanager
+def opened(path):
+    """Open an image file with Pillow; yield the image, not yet decoded.
+
+    UserError, which names the file, for any error in the block: the file is damaged or no image,
+    or has more pixels than Pillow's limit, about 89 million.
+    """
+    with one_error(path, "leave it out, or save it as PNG"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with open(path, "rb") as file, _decoder(file) as image:
+            _fix_transparent_level(image)
+            yield image
+
+
+def _decoder(file):
+    try:
+        return Image.open(file)
+    except UnidentifiedImageError as error:  # its message shows a Python object
+        raise ValueError("not an image that Pillow can read") from error
+
+
+def is_deep(image):
+    """Return True if a PNG or TIFF image, not yet decoded, has more than 8 bits per channel."""
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(258, (8,))) > 8  # BitsPerSample
+    return image.format == "PNG" and any(";16" in tile.args for tile in image.tile)
+
+
+def _fix_transparent_level(image):
+    """Fix the transparent level of a PNG image with 2 or 4 bits: Pillow scales all levels but it.
+
+    ValueError for 16-bit colors with a transparent one: Pillow keeps the upper 8 bits of colors,
+    but the lower 8 bits of the transparent color.
+    """
+    key = image.info.get("transparency")
+    if image.format != "PNG" or not isinstance(key, int | tuple):
+        return
+    if isinstance(key, tuple) and is_deep(image):
+        raise ValueError("a transparent color needs colors of 8 bits (16 found)")
+    image.info["transparency"] = key * {"L;2": 85, "L;4": 17}.get(image.tile[0].args, 1)
+
+
+def in_8_bits(image):
+    """Convert an image of 16 bits, or of floats in [0, 1], to mode L; return any other unchanged.
+
+    Pillow's own conversion clips the levels to 255 and ignores a transparent level; here that
+    level gives mode LA. ValueError for levels outside the range.
+    """
+    if image.mode[0] not in "IF":
+        return image
+    levels, key = np.asarray(image), image.info.get("transparency")
+    white = 65535 if image.mode[0] == "I" else 1  # mode I: 16-bit PGM files
+    if not (levels.min() >= 0 and levels.max() <= white):  # false for NaN as well
+        found = f"{levels.min():g} to {levels.max():g}"
+        raise ValueError(f"levels of mode {image.mode} must be from 0 to {white} ({found})")
+    grey = Image.fromarray(np.round(255.0 * (levels / white)).astype(np.uint8))
+    if key is None:
+        return grey
+    return Image.merge("LA", (grey, Image.fromarray(np.uint8(255) * (levels != key))))
