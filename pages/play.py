@@ -12,7 +12,10 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
+import audio_utils
+import inference
 from audio_utils import NOISE_STD, RMS, note_frequency, partials
+from files import gaps
 from pages.figures import MOST_KINDS, principal_axes
 from pages.report import PAGE, PLAY
 
@@ -47,6 +50,17 @@ def write(path, model, clean, labels=None, long_sound=None):
     )  # bytes of each
     clean = np.reshape(clean, (len(clean), -1))[: min(EXAMPLES, EXAMPLE_BYTES // max(1, size))]
     content = _of_images(model, clean) if images else _of_sounds(model, clean, long_sound)
+    content["constants"] = {
+        "hopsPerWindow": inference.HOPS_A_WINDOW,
+        "leastObserved": inference.LEAST_OBSERVED,
+        "notExplained": float(inference.NOT_EXPLAINED),
+        "explained": inference.EXPLAINED,
+        "gapSeconds": gaps.GAP_SECONDS,
+        "gapJump": gaps.GAP_JUMP,
+        "noteSeconds": audio_utils.NOTE_SECONDS,
+        "fadeSeconds": audio_utils.FADE_SECONDS,
+        "spectrumFloorDb": audio_utils.SPECTRUM_FLOOR_DB,
+    }
     content |= {"network": _network(model), "map": _latent_map(model, clean, labels)}
     text = json.dumps(content, allow_nan=False).replace(
         "<", "\\u003c"
