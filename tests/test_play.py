@@ -76,7 +76,7 @@ def given(values):
 
 def restored(browser):
     return browser.execute_script(
-        "return Boolean(shown.restored) && !restorer.busy && !restorer.waiting"
+        "return Boolean(shown.restored) && !restorer.timer"
     )
 
 

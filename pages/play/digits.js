@@ -2,7 +2,7 @@
 
 const ENLARGED = 16; // canvas pixels per image pixel
 const images = Float32Array.from(bytesOf(data.images), level => level / 255);
-const small = document.createElement("canvas"); // an image at its own size, before it is enlarged
+const small = make("canvas"); // holds an image at its own size, before it is enlarged
 
 // from: "held" (out) and a number, "own" from an empty pad, or "new" and the seed of a sample from
 // the prior. strokes: {erase, points: [x, y, ...]} in cells of the pad. hole: see hole.js.
@@ -34,52 +34,45 @@ function update() {
 function paint(canvas, values, width, height) {
   const pixels = new ImageData(width, height), words = new Uint32Array(pixels.data.buffer);
   values.forEach((value, i) => { words[i] = 0xff000000 | Math.round(255 * value) * 0x010101; });
-  small.width = width;
-  small.height = height;
-  small.getContext("2d").putImageData(pixels, 0, 0);
-  canvas.width = ENLARGED * WIDTH;
-  canvas.height = ENLARGED * HEIGHT;
+  Object.assign(small, {width, height}).getContext("2d").putImageData(pixels, 0, 0);
+  Object.assign(canvas, {width: ENLARGED * WIDTH, height: ENLARGED * HEIGHT});
   const context = canvas.getContext("2d");
-  context.imageSmoothingEnabled = false;
+  Object.assign(context, {imageSmoothingEnabled: false, strokeStyle: "#e66", lineWidth: 4});
   context.drawImage(small, 0, 0, canvas.width, canvas.height);
-  context.strokeStyle = "#e66";
   return context;
 }
 
-function showPad() {
-  const context = paint(element("picture"), made.pad, PAD_WIDTH, PAD_HEIGHT);
-  if (!pen.cursor) return;
-  const scale = ENLARGED / FINE, [x, y] = pen.cursor;
-  context.lineWidth = pen.down ? 8 : 3;
-  context.beginPath();
-  context.arc(scale * x, scale * y, scale * (erasing() ? ERASER : PEN), 0, 7);
-  context.stroke();
-}
-
-function showSeen() {
-  const context = paint(element("seen"), made.seen, WIDTH, HEIGHT);
-  if (!state.hole) return;
-  const [x, y, width, height] = state.hole.map(value => ENLARGED * value);
-  context.fillStyle = "#d6272866";
-  context.fillRect(x, y, width, height);
-  context.lineWidth = 4;
-  context.strokeRect(x, y, width, height);
-  context.fillStyle = "#e66";
-  context.fillRect(x + width - 20, y + height - 20, 20, 20);
+/** Show the pad with the keyboard's pen, and what the network sees with its hole. */
+function showInput() {
+  const picture = paint(element("picture"), made.pad, PAD_WIDTH, PAD_HEIGHT);
+  const seen = paint(element("seen"), made.seen, WIDTH, HEIGHT);
+  if (pen.cursor) {
+    const [x, y, radius] = [...pen.cursor, erasing() ? ERASER : PEN].map(at => at * ENLARGED / FINE);
+    picture.lineWidth = pen.down ? 8 : 3;
+    picture.beginPath();
+    picture.arc(x, y, radius, 0, 7);
+    picture.stroke();
+  }
+  if (state.hole) {
+    const [x, y, width, height] = state.hole.map(value => ENLARGED * value);
+    seen.fillStyle = "#d6272866";
+    seen.fillRect(x, y, width, height);
+    seen.strokeRect(x, y, width, height);
+    seen.fillStyle = "#e66";
+    seen.fillRect(x + width - 20, y + height - 20, 20, 20);
+  }
 }
 
 const labelOf = n => map.labels ? `, labelled ${map.nameOf(n)}` : "";
 
 function show() {
-  const {from, number, z} = state;
-  showPad();
-  showSeen();
+  const {from, number, z} = state, held = `Held-out ${data.kind} ${number}${labelOf(number)}`;
+  showInput();
   paint(element("output"), made.output, WIDTH, HEIGHT);
   bars.forEach((bar, i) => { if (bar !== document.activeElement || !z) bar.value = made.z[i]; });
   map.mark = made.z;
   map.draw();
   element("own-z").hidden = !z;
-  const held = `Held-out ${data.kind} ${number}${labelOf(number)}`;
   element("from").textContent = {held, own: "Your drawing", new: "New sample from the prior"}[from];
 }
 
@@ -93,15 +86,12 @@ function set(change) {
 
 /** Sliders that set the latent dimensions. */
 function makeBars() {
-  const highest = map.codes.reduce((high, value) => Math.max(high, Math.abs(value)), 1);
-  const max = Math.ceil(highest);
+  const max = Math.ceil(map.codes.reduce((high, value) => Math.max(high, Math.abs(value)), 1));
   return Array.from({length: network.latent}, (_, i) => {
-    const bar = document.createElement("input");
-    Object.assign(bar, {type: "range", min: -max, max, step: "any"});
+    const bar = make("input", {type: "range", min: -max, max, step: "any"});
     bar.ariaLabel = `latent dimension ${i + 1}`;
     bar.addEventListener("input", () => {
-      state.z = made.z.slice();
-      state.z[i] = Number(bar.value);
+      state.z = made.z.map((value, k) => k === i ? Number(bar.value) : value);
       update();
     });
     bar.addEventListener("change", () => states.save());
@@ -136,15 +126,14 @@ function describe() {
 
 function restoreState(text) {
   const from = ["own", "new"].find(name => text.has(name)) ?? "held";
-  const limit = from === "held" ? map.points.length : 2 ** 32;
-  const strokes = (text.get("strokes") ?? "").match(/[ep]\d+,\d+(,\d+,\d+)*(?=_|$)/g) ?? [];
+  const number = integerFrom(text.get(from), from === "held" ? map.points.length : 2 ** 32, 0);
+  const valid = (text.get("strokes") ?? "").split("_").filter(
+    stroke => /^[ep]\d+,\d+(,\d+,\d+)*$/.test(stroke));
+  const strokes = valid.map(
+    stroke => ({erase: stroke[0] === "e", points: stroke.slice(1).split(",").map(Number)}));
   const hole = numbersFrom(text.get("hole"), 4), z = numbersFrom(text.get("z"), network.latent);
-  Object.assign(state, {
-    from, number: integerFrom(text.get(from), limit, 0), hole: hole && holeWithin(hole),
-    strokes: strokes.map(
-      stroke => ({erase: stroke[0] === "e", points: stroke.slice(1).split(",").map(Number)})),
-    z: z && Float32Array.from(z),
-  });
+  Object.assign(state, {from, number, strokes, hole: hole && holeWithin(hole)});
+  state.z = z && Float32Array.from(z);
   drawPad();
   update();
 }
@@ -158,27 +147,24 @@ function listen() {
   onClick("hole", () => set({hole: randomHole(), z: null}));
   onClick("whole", () => set({hole: null, z: null}));
   onClick("own-z", () => set({z: null}));
-  ["blend-a", "blend-b", "share"].forEach(id => {
-    element(id).addEventListener("input", interpolate);
-    element(id).addEventListener("change", () => states.save());
-  });
+  for (const id of ["blend-a", "blend-b", "share"]) {
+    onInput(id, interpolate);
+    onChange(id, () => states.save());
+  }
   listenToPad();
   listenToHole();
 }
 
 const map = new LatentMap(element("map"), data.map, {
   hover: previewMap, down: previewMap, leave: () => { element("near").textContent = ""; },
-  up: place => {
-    const [[, number]] = map.nearest(place);
-    set({from: "held", number, strokes: [], hole: null, z: null});
-  },
+  up: place => set(
+    {from: "held", number: map.nearest(place)[0][1], strokes: [], hole: null, z: null}),
 });
-const bars = makeBars();
+const bars = makeBars(), states = new StateHistory(describe, restoreState);
 element("bars").append(...bars);
 ["blend-a", "blend-b"].forEach((id, i) => {
   const max = map.points.length - 1;
   Object.assign(element(id), {max, value: Math.min([3, 17][i], max)});
 });
-const states = new StateHistory(describe, restoreState);
 listen();
 states.start();

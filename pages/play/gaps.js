@@ -1,8 +1,7 @@
-// Gaps in sounds, [start, end] in samples: those of a file, and those the user cuts.
+// Gaps in sounds, [start, end] in samples: those in a file, and those that the user cuts.
 
 const LEAST_GAP = 8; // samples, of a gap that the user cuts
-const MISSING = 0.2; // fraction of each window in a random gap
-const cutter = {chosen: null, drag: null}; // a gap's number; the gap for a pointer's position
+const cutter = {chosen: -1, drag: null}; // a gap's number; the gap for a pointer's position
 
 const peakOf = values => values.reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
 
@@ -16,10 +15,9 @@ function findGaps(values, rate) {
     if (values[end] === 0) continue;
     if (end - start >= gapSeconds * rate) {
       const silent = start === 0 || end === values.length || end - start > longest;
+      const jumps = Math.max(Math.abs(values[start - 1]), Math.abs(values[end])) >= jump;
       if (silent) found.silences.push([start, end]);
-      else if (Math.abs(values[start - 1]) >= jump || Math.abs(values[end]) >= jump) {
-        found.gaps.push([start, end]);
-      }
+      else if (jumps) found.gaps.push([start, end]);
     }
     start = end + 1;
   }
@@ -40,46 +38,35 @@ function randomGaps() {
 
 /** A pointer pressed on a gap moves it; elsewhere it starts a new one. */
 function takeGap(at) {
-  const samples = sound.channels[0].length;
-  cutter.chosen = state.gaps.findIndex(([start, end]) => at >= start && at < end);
-  if (cutter.chosen >= 0) {
-    const [start, end] = state.gaps[cutter.chosen];
-    cutter.drag = now => {
-      const shift = clamp(Math.round(now - at), -start, samples - end);
-      return [start + shift, end + shift];
-    };
-  } else {
-    cutter.drag = now => [Math.floor(Math.min(at, now)), Math.ceil(Math.max(at, now))];
-    cutter.chosen = state.gaps.push(cutter.drag(at)) - 1;
-  }
-  chop();
-}
-
-function dropGap() {
-  state.gaps = state.gaps.filter(([start, end]) => end - start >= LEAST_GAP);
-  cutter.chosen = Math.min(cutter.chosen, state.gaps.length - 1);
-  chop();
-  states.save();
+  const {gaps} = state, samples = sound.channels[0].length;
+  const under = gaps.findIndex(([start, end]) => at >= start && at < end);
+  const [start, end] = gaps[under] ?? [];
+  const shift = now => clamp(Math.round(now - at), -start, samples - end);
+  const moved = now => [start + shift(now), end + shift(now)];
+  const spanned = now => [Math.floor(Math.min(at, now)), Math.ceil(Math.max(at, now))];
+  cutter.drag = under < 0 ? spanned : moved;
+  cutter.chosen = under < 0 ? gaps.length : under;
 }
 
 /** Arrow keys move the chosen gap, with Shift they resize it. Enter adds a gap, Delete removes the
  * chosen one, n chooses the next. */
 function cutByKey(event) {
-  const step = ARROWS[event.key]?.[0], {gaps} = state, samples = sound.channels[0].length;
-  if (!step && !["Enter", "Delete", "n"].includes(event.key)) return;
+  const {key, shiftKey} = event, step = ARROWS[key]?.[0], {gaps} = state;
+  if (!step && !["Enter", "Delete", "n"].includes(key)) return;
   event.preventDefault();
-  cutter.chosen ??= gaps.length - 1;
-  if (event.key === "n") {
+  if (cutter.chosen < 0) cutter.chosen = gaps.length - 1;
+  const samples = sound.channels[0].length, [start, end] = gaps[cutter.chosen] ?? [];
+  if (key === "n") {
     cutter.chosen = (cutter.chosen + 1) % Math.max(1, gaps.length);
-  } else if (event.key === "Delete") {
-    gaps.splice(cutter.chosen, 1);
+  } else if (key === "Delete") {
+    gaps.splice(cutter.chosen, 1); // nothing if there are none
     cutter.chosen = gaps.length - 1;
-  } else if (event.key === "Enter" || !gaps[cutter.chosen]) {
-    cutter.chosen = gaps.push([Math.round(samples / 2), Math.round(samples * 0.525)]) - 1;
+  } else if (key === "Enter" || end === undefined) {
+    cutter.chosen = gaps.push([Math.round(samples / 2), Math.round(0.525 * samples)]) - 1;
   } else {
-    const [start, end] = gaps[cutter.chosen], lowest = event.shiftKey ? start + LEAST_GAP - end : -start;
-    const shift = clamp(Math.round(step * samples / 200), lowest, samples - end);
-    gaps[cutter.chosen] = [event.shiftKey ? start : start + shift, end + shift];
+    const least = shiftKey ? start + LEAST_GAP - end : -start;
+    const shift = clamp(Math.round(step * samples / 200), least, samples - end);
+    gaps[cutter.chosen] = [shiftKey ? start : start + shift, end + shift];
   }
   chop();
   states.save();
@@ -88,13 +75,20 @@ function cutByKey(event) {
 function listenToGaps() {
   const canvas = element("input-wave");
   const sampleAt = event => clamp(placeOn(canvas, event)[0], 0, 1) * sound.channels[0].length;
-  dragged(canvas, {
-    down: event => takeGap(sampleAt(event)),
-    move: event => {
-      state.gaps[cutter.chosen] = cutter.drag(sampleAt(event));
-      chop();
-    },
-    up: dropGap,
-  });
+  const move = event => {
+    state.gaps[cutter.chosen] = cutter.drag(sampleAt(event));
+    chop();
+  };
+  const down = event => {
+    takeGap(sampleAt(event));
+    move(event);
+  };
+  const up = () => {
+    state.gaps = state.gaps.filter(([start, end]) => end - start >= LEAST_GAP);
+    cutter.chosen = Math.min(cutter.chosen, state.gaps.length - 1);
+    chop();
+    states.save();
+  };
+  dragged(canvas, {down, move, up});
   canvas.addEventListener("keydown", cutByKey);
 }

@@ -1,33 +1,25 @@
 // Gliding from sound to sound through latent space, as in signals/blending.py.
 
 const GLIDE_HOPS = 16; // per window
-const GLIDE_SECONDS = 30; // at most
+const HOPS_AT_ONCE = 8; // scheduled together
 const LEVEL = 0.25; // RMS
 const PULL = 0.06; // per hop: weight that moves to the note under the pointer
 
-/** Period of a held-out window in samples: its note's, or the lag of its best autocorrelation. */
+/** Period of a held-out window in samples: its note's, or its strongest partial's. */
 function periodOf(values, n) {
   const note = notes?.find(({name}) => name === map.nameOf(n));
   if (note) return network.rate / note.frequency;
-  let best = values.length >> 1, highest = -Infinity;
-  for (let lag = Math.ceil(network.rate / 2000); lag <= values.length / 2; lag++) {
-    let product = 0, energy = 1e-12;
-    for (let i = lag; i < values.length; i++) {
-      product += 2 * values[i] * values[i - lag];
-      energy += values[i] ** 2 + values[i - lag] ** 2;
-    }
-    if (product / energy <= highest + 0.02) continue;
-    highest = product / energy;
-    best = lag;
-  }
-  return best;
+  const padded = new Float64Array(2 ** Math.ceil(Math.log2(16 * values.length)));
+  padded.set(hann(values.length).map((weight, i) => weight * values[i]));
+  const levels = spectrum(padded), strongest = levels.indexOf(levels.reduce((a, b) => Math.max(a, b)));
+  return Math.min(values.length / 2, padded.length / strongest);
 }
 
 /** A held-out sound, continued by its period so that it has a code at every phase. */
 class Tone {
   constructor(n) {
     const {window} = network, values = decode(network, map.code(n)), period = periodOf(values, n);
-    const samples = Float32Array.from({length: window + Math.ceil(period)}, (_, i) => {
+    const samples = new Float32Array(window + Math.ceil(period)).map((_, i) => {
       const place = i - period * Math.max(0, Math.ceil((i - window + 1) / period));
       const low = Math.floor(place), next = values[low + 1] ?? values[low];
       return values[low] + (place - low) * (next - values[low]);
@@ -36,11 +28,10 @@ class Tone {
   }
 
   codeAt(place) {
-    const start = Math.floor(place % this.period), {codes, samples} = this;
-    if (!codes.has(start)) {
-      codes.set(start, encode(network, samples.subarray(start, start + network.window)));
-    }
-    return codes.get(start);
+    const start = Math.floor(place % this.period), end = start + network.window;
+    const code = this.codes.get(start) ?? encode(network, this.samples.subarray(start, end));
+    this.codes.set(start, code);
+    return code;
   }
 }
 
@@ -49,30 +40,34 @@ class Tone {
 class Glide {
   constructor() {
     const {window} = network, hop = Math.max(1, Math.floor(window / GLIDE_HOPS));
-    const taper = hann(window), sum = new Float64Array(window);
-    Object.assign(this, {hop, taper, sum, place: 0, tones: new Map()});
+    const sum = new Float64Array(2 * window); // from a window before `place` to one after it
+    Object.assign(this, {hop, sum, taper: hann(window), place: 0, tones: new Map()});
   }
 
-  /** Go one hop toward example `goal`, and return its samples. */
+  /** Go one hop toward example `goal`. Returns the next samples; none during the first windows. */
   step(goal) {
-    const {hop, taper, sum} = this, values = decode(network, this.mixToward(goal));
-    const energy = values.reduce((total, value) => total + value ** 2, 0);
-    const gain = LEVEL * 2 / GLIDE_HOPS / (Math.sqrt(energy / values.length) + 1e-9);
-    values.forEach((value, i) => { sum[i] += gain * taper[i] * value; });
-    const done = sum.slice(0, hop);
-    sum.copyWithin(0, hop).fill(0, sum.length - hop);
+    const {hop, taper, sum} = this, {window} = network, values = decode(network, this.mix(goal));
+    const rms = Math.sqrt(values.reduce((total, value) => total + value ** 2, 0) / window) + 1e-9;
+    values.forEach((value, i) => { sum[window + i] += taper[i] * value / rms; });
+    // Mixtures are softer, so the sum is brought to one level too.
+    const power = taper.reduce((total, weight, i) => total + weight * sum[i] ** 2, 1e-9);
+    const gain = LEVEL * Math.sqrt(window / 2 / power), middle = window >> 1;
+    const done = sum.slice(middle, middle + hop).map(value => gain * value);
+    sum.copyWithin(0, hop).fill(0, 2 * window - hop);
     this.place += hop;
-    return done;
+    return this.place > 1.5 * window ? done : [];
   }
 
-  mixToward(goal) {
-    const {tones, place} = this, first = !tones.size, z = new Float32Array(network.latent);
+  /** The mean code of the tones, each weighted by how recently it was the goal. */
+  mix(goal) {
+    const {tones, place} = this, first = !tones.size;
     if (!tones.has(goal)) tones.set(goal, new Tone(goal));
     for (const [n, tone] of tones) {
       tone.weight = first ? 1 : tone.weight + PULL * ((n === goal) - tone.weight);
       if (tone.weight < 0.01 && n !== goal) tones.delete(n);
     }
     const total = [...tones.values()].reduce((sum, {weight}) => sum + weight, 0);
+    const z = new Float32Array(network.latent);
     for (const tone of tones.values()) {
       tone.codeAt(place).forEach((value, i) => { z[i] += tone.weight / total * value; });
     }
@@ -102,21 +97,16 @@ const gliding = {
 
   /** Schedule the next samples. A click plays for a moment, a drag as long as it lasts. */
   fill() {
-    while (this.time < this.context.currentTime + 0.15) {
-      const parts = Array.from({length: 8}, () => [...this.glide.step(this.goal)]);
-      const values = Float32Array.from(parts.flat());
-      if (!values.length) continue;
-      const buffer = player.bufferOf({rate: network.rate, channels: [values]});
-      const source = new AudioBufferSourceNode(this.context, {buffer});
+    while (this.timer && this.time < this.context.currentTime + 0.15) {
+      const parts = Array.from({length: HOPS_AT_ONCE}, () => [...this.glide.step(this.goal)]);
+      const values = Float32Array.from(parts.flat()), seconds = values.length / network.rate;
+      if (!seconds) continue;
+      const source = player.sourceOf({rate: network.rate, channels: [values]});
       source.connect(this.out);
       source.start(this.time);
-      this.time += buffer.duration;
-      this.left -= buffer.duration;
-      const full = this.glide.place + 9 * network.window > this.glide.sum.length;
-      if (full || !this.held && this.left <= 0) {
-        this.end();
-        return;
-      }
+      this.time += seconds;
+      this.left -= seconds;
+      if (!this.held && this.left <= 0) this.end();
     }
   },
 

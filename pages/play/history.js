@@ -1,8 +1,8 @@
 // The page's state as text, in the address and for undo. Links can come from anybody, so the
-// functions that read the text must not trust it.
+// functions that read the text do not trust it.
 
-/** The present state and the earlier ones. describe() returns a state's parts; restore(text) takes
- * them as URLSearchParams. */
+/** The present state and earlier ones. describe() returns a state's parts by name; restore(text)
+ * takes them as URLSearchParams. */
 class StateHistory {
   constructor(describe, restore) {
     Object.assign(this, {describe, restore, past: [], now: "", timer: null});
@@ -48,8 +48,8 @@ class StateHistory {
 
 /** Read a list of finite numbers of this length; null if the text is anything else. */
 function numbersFrom(text, length) {
-  const numbers = (text ?? "").split(",").map(Number);
-  return text && numbers.length === length && numbers.every(Number.isFinite) ? numbers : null;
+  const numbers = text?.split(",").map(Number);
+  return numbers?.length === length && numbers.every(Number.isFinite) ? numbers : null;
 }
 
 /** Read an integer from 0 to below `limit`; `otherwise` if the text is anything else. */

@@ -1,6 +1,5 @@
 // The hole in the image: [x, y, width, height] in pixels.
 
-const MISSING = 0.2; // fraction of the image in a random hole
 const holder = {drag: null}; // from a pointer's position, the hole being dragged
 
 /** Round a hole and keep it within the image. */
@@ -19,18 +18,20 @@ function randomHole() {
 
 /** A pointer pressed at x, y moves the hole, resizes it at its corner, or starts a new one. */
 function dragFrom(x, y) {
-  const [left, top, width, height] = state.hole ?? [-1, -1, 0, 0];
+  const [left, top, width, height] = state.hole ?? [-Infinity, -Infinity, 0, 0];
   const right = left + width, bottom = top + height;
   const slack = Math.max(1.5, WIDTH / 14); // pixels: fingers are less precise than a mouse
-  if (state.hole && Math.abs(x - right) < slack && Math.abs(y - bottom) < slack) {
-    return (nowX, nowY) => [left, top, nowX - left, nowY - top];
+  if (Math.abs(x - right) < slack && Math.abs(y - bottom) < slack) {
+    return (toX, toY) => [left, top, toX - left, toY - top];
   }
   if (x >= left && x < right && y >= top && y < bottom) {
-    return (nowX, nowY) => [left + nowX - x, top + nowY - y, width, height];
+    return (toX, toY) => [left + toX - x, top + toY - y, width, height];
   }
-  const startX = Math.round(x), startY = Math.round(y);
-  return (nowX, nowY) => [Math.min(startX, nowX), Math.min(startY, nowY),
-    Math.abs(nowX - startX), Math.abs(nowY - startY)];
+  const span = (from, to) => [Math.min(from, to), Math.abs(to - from)];
+  return (toX, toY) => {
+    const [column, columns] = span(Math.round(x), toX), [row, rows] = span(Math.round(y), toY);
+    return [column, row, columns, rows];
+  };
 }
 
 /** Arrow keys move the hole, with Shift they resize it; Delete removes it. */
@@ -38,30 +39,22 @@ function holeByKey(event) {
   const [right, down] = ARROWS[event.key] ?? [0, 0];
   if (!ARROWS[event.key] && event.key !== "Delete") return;
   event.preventDefault();
-  if (event.key === "Delete") {
-    set({hole: null});
-  } else if (!state.hole) {
-    set({hole: randomHole(), z: null});
-  } else {
-    const [x, y, width, height] = state.hole;
-    const resized = [x, y, width + right, height + down];
-    const moved = [x + right, y + down, width, height];
-    set({hole: holeWithin(event.shiftKey ? resized : moved), z: null});
-  }
+  const [x, y, width, height] = state.hole ?? randomHole();
+  const resized = [x, y, width + right, height + down], moved = [x + right, y + down, width, height];
+  if (event.key === "Delete") set({hole: null});
+  else set({hole: holeWithin(event.shiftKey ? resized : moved), z: null});
 }
 
 function listenToHole() {
   const canvas = element("seen");
   const pixelAt = event => {
     const [x, y] = placeOn(canvas, event);
-    return [x * WIDTH, y * HEIGHT];
+    return [clamp(x, 0, 1) * WIDTH, clamp(y, 0, 1) * HEIGHT];
   };
   dragged(canvas, {
     down: event => { holder.drag = dragFrom(...pixelAt(event)); },
     move: event => {
-      const [x, y] = pixelAt(event);
-      state.hole = holeWithin(holder.drag(clamp(x, 0, WIDTH), clamp(y, 0, HEIGHT)));
-      state.z = null;
+      Object.assign(state, {hole: holeWithin(holder.drag(...pixelAt(event))), z: null});
       update();
     },
     up: () => states.save(),

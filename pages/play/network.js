@@ -8,20 +8,14 @@ function bytesOf(base64) {
   return bytes;
 }
 
-/** The value of a 16-bit word in half precision. */
-function halfOf(word) {
-  const exponent = (word >> 10) & 31, fraction = word & 1023;
-  const subnormal = fraction * 2 ** -24;
-  const size = exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : subnormal;
-  return word & 0x8000 ? -size : size;
-}
-
-/** Little-endian half-precision numbers as floats. A table is faster: there are millions. */
+/** Convert little-endian half precision to floats. The bits of a half, moved to a float's sign,
+ * exponent and fraction, give its value times 2 ** -112: the exponents' biases are 15 and 127. */
 function floatsOf(bytes) {
-  const table = Float32Array.from({length: 65536}, (_, word) => halfOf(word));
-  const floats = new Float32Array(bytes.length / 2);
-  for (let i = 0; i < floats.length; i++) floats[i] = table[bytes[2 * i] | bytes[2 * i + 1] << 8];
-  return floats;
+  const bits = new Uint32Array(bytes.length / 2).map((_, i) => {
+    const half = bytes[2 * i] | bytes[2 * i + 1] << 8;
+    return (half & 0x8000) << 16 | (half & 0x7fff) << 13;
+  });
+  return new Float32Array(bits.buffer).map(value => value * 2 ** 112);
 }
 
 /** Seeded random numbers: uniform in [0, 1) (mulberry32) and standard normal (Box-Muller). */
@@ -33,16 +27,13 @@ function randomBy(seed) {
     t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
     return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   };
-  const normal = () => {
-    const radius = Math.sqrt(-2 * Math.log(1 - uniform()));
-    return radius * Math.cos(2 * Math.PI * uniform());
-  };
-  return {uniform, normal};
+  const radius = () => Math.sqrt(-2 * Math.log(1 - uniform()));
+  return {uniform, normal: () => radius() * Math.cos(2 * Math.PI * uniform())};
 }
 
 /** Add x times a kernel to y; the kernel holds the weights of one input side by side. Inputs of 0
- * are skipped: black pixels, gaps, half of ReLU's outputs. Four inputs at a time read and write y
- * once instead of four times. */
+ * are skipped: black pixels, gaps, half of ReLU's outputs. Taking four inputs at a time reads and
+ * writes y less often. */
 function addProduct(y, x, kernel) {
   const width = y.length, active = [];
   for (let i = 0; i < x.length; i++) if (x[i] !== 0) active.push(i);
@@ -60,13 +51,13 @@ function addProduct(y, x, kernel) {
   }
 }
 
-/** Apply dense layers with ReLU between them to a batch. */
+/** Apply dense layers, with ReLU between them, to a batch. */
 function forward(layers, inputs) {
   layers.forEach(({kernel, bias}, number) => {
-    const size = kernel.length / bias.length, rows = inputs.length / size;
-    const outputs = new Float32Array(rows * bias.length);
+    const width = bias.length, size = kernel.length / width, rows = inputs.length / size;
+    const outputs = new Float32Array(rows * width);
     for (let row = 0; row < rows; row++) {
-      const y = outputs.subarray(row * bias.length, (row + 1) * bias.length);
+      const y = outputs.subarray(row * width, (row + 1) * width);
       y.set(bias);
       addProduct(y, inputs.subarray(row * size, (row + 1) * size), kernel);
     }
@@ -75,10 +66,9 @@ function forward(layers, inputs) {
   return inputs;
 }
 
-/** Posterior means of a batch. The encoder puts each log variance after its mean; they are unused. */
+/** Posterior means of a batch. The encoder also gives the log variances, after each mean. */
 function encode({encoder, latent}, inputs) {
-  const rows = forward(encoder, inputs);
-  return rows.filter((_, i) => i % (2 * latent) < latent);
+  return forward(encoder, inputs).filter((_, i) => i % (2 * latent) < latent);
 }
 
 function decode({decoder, likelihood}, z) {
@@ -89,17 +79,14 @@ function decode({decoder, likelihood}, z) {
 const reconstruct = (network, inputs) => decode(network, encode(network, inputs));
 
 /** Draw z from the prior, a mixture of Gaussians. */
-function samplePrior({prior, latent}, {uniform, normal}) {
-  const highest = Math.max(...prior.logits);
-  const weights = prior.logits.map(logit => Math.exp(logit - highest));
-  let left = uniform() * weights.reduce((a, b) => a + b);
-  let component = 0;
+function samplePrior({prior: {logits, means, logVars}, latent}, {uniform, normal}) {
+  const highest = Math.max(...logits), weights = logits.map(logit => Math.exp(logit - highest));
+  let left = uniform() * weights.reduce((a, b) => a + b), component = 0;
   while (component < weights.length - 1 && left > weights[component]) {
     left -= weights[component];
     component++;
   }
-  return Float32Array.from({length: latent}, (_, i) => {
-    const at = component * latent + i;
-    return prior.means[at] + Math.exp(prior.logVars[at] / 2) * normal();
-  });
+  const start = component * latent;
+  return means.slice(start, start + latent).map(
+    (mean, i) => mean + Math.exp(logVars[start + i] / 2) * normal());
 }

@@ -2,20 +2,17 @@
 
 const [HEIGHT, WIDTH] = data.shape; // of the images, pixels
 const FINE = 4, PAD_WIDTH = FINE * WIDTH, PAD_HEIGHT = FINE * HEIGHT;
-const PEN = FINE * 1.1, ERASER = FINE * 2.2; // radii in cells
+const PEN = FINE * 1.1, ERASER = FINE * 2.2; // radii, cells
 const BOX = 20; // pixels: MNIST's digits fit this square
-
-// cursor and down: the keyboard's pen. stroke: the one being drawn.
-const pen = {cursor: null, down: false, stroke: null};
+const pen = {cursor: null, down: false, stroke: null}; // the keyboard's; the stroke being drawn
 const erasing = () => element("erase").checked;
 
 /** Press a round brush with a soft edge on the pad. */
 function stamp(x, y, erase) {
-  const radius = erase ? ERASER : PEN, {pad} = made;
-  const lastRow = Math.min(PAD_HEIGHT - 1, y + radius);
-  const lastColumn = Math.min(PAD_WIDTH - 1, x + radius);
-  for (let row = Math.max(0, Math.floor(y - radius)); row <= lastRow; row++) {
-    for (let column = Math.max(0, Math.floor(x - radius)); column <= lastColumn; column++) {
+  const {pad} = made, radius = erase ? ERASER : PEN;
+  const first = at => Math.max(0, Math.floor(at - radius));
+  for (let row = first(y); row <= Math.min(PAD_HEIGHT - 1, y + radius); row++) {
+    for (let column = first(x); column <= Math.min(PAD_WIDTH - 1, x + radius); column++) {
       const distance = Math.hypot(column + 0.5 - x, row + 0.5 - y), at = row * PAD_WIDTH + column;
       const ink = clamp(radius - distance, 0, 1);
       pad[at] = erase ? Math.min(pad[at], 1 - ink) : Math.max(pad[at], ink);
@@ -23,9 +20,9 @@ function stamp(x, y, erase) {
   }
 }
 
-/** Draw the last segment of a stroke. */
-function stampLast({erase, points}) {
-  const [x, y] = points.slice(-2), [fromX, fromY] = points.length > 2 ? points.slice(-4) : [x, y];
+/** Draw the segment of a stroke that ends at points[end]. */
+function stampSegment({erase, points}, end) {
+  const [x, y] = points.slice(end - 1), [fromX, fromY] = points.slice(Math.max(0, end - 3));
   const steps = Math.max(1, Math.ceil(Math.hypot(x - fromX, y - fromY)));
   for (let i = 1; i <= steps; i++) {
     stamp(fromX + (x - fromX) * i / steps, fromY + (y - fromY) * i / steps, erase);
@@ -35,33 +32,29 @@ function stampLast({erase, points}) {
 /** Draw the state's image and strokes on a new pad. */
 function drawPad() {
   const base = baseImage();
-  made.pad = Float32Array.from({length: PAD_WIDTH * PAD_HEIGHT}, (_, at) => {
+  made.pad = new Float32Array(PAD_WIDTH * PAD_HEIGHT).map((_, at) => {
     const row = Math.floor(at / PAD_WIDTH / FINE), column = Math.floor(at % PAD_WIDTH / FINE);
     return base[row * WIDTH + column];
   });
-  for (const {erase, points} of state.strokes) {
-    for (let end = 2; end <= points.length; end += 2) {
-      stampLast({erase, points: points.slice(0, end)});
-    }
+  for (const stroke of state.strokes) {
+    for (let end = 1; end < stroke.points.length; end += 2) stampSegment(stroke, end);
   }
 }
 
 /** Cells per pixel, and the cell at the image's center. A user's drawing is framed like MNIST's
- * digits: its longer side has BOX pixels, and its center of mass is the center. */
+ * digits: its longer side has BOX pixels, and its center of mass is in the middle. */
 function framing() {
   const columns = new Float64Array(PAD_WIDTH), rows = new Float64Array(PAD_HEIGHT);
   made.pad.forEach((ink, at) => {
     columns[at % PAD_WIDTH] += ink;
     rows[Math.floor(at / PAD_WIDTH)] += ink;
   });
-  const mass = rows.reduce((a, b) => a + b);
-  if (state.from !== "own" || !data.centred || !mass) {
-    return {size: FINE, center: [PAD_WIDTH / 2, PAD_HEIGHT / 2]};
-  }
+  const mass = rows.reduce((a, b) => a + b), framed = state.from === "own" && data.centred && mass;
+  if (!framed) return {size: FINE, center: [PAD_WIDTH / 2, PAD_HEIGHT / 2]};
   const span = sums => sums.findLastIndex(Boolean) - sums.findIndex(Boolean) + 1;
-  const center = [columns, rows].map(
-    sums => sums.reduce((moment, sum, i) => moment + sum * (i + 0.5), 0) / mass);
-  return {size: Math.max(span(columns), span(rows)) / BOX, center};
+  const middle = sums => sums.reduce((total, sum, i) => total + sum * (i + 0.5), 0) / mass;
+  const size = Math.max(span(columns), span(rows)) / BOX;
+  return {size, center: [middle(columns), middle(rows)]};
 }
 
 /** The pad in the network's pixels: each is the mean of FINE x FINE cells. */
@@ -84,24 +77,13 @@ function penTo(x, y) {
   }
   pen.stroke.points.push(Math.round(x), Math.round(y));
   state.z = null;
-  stampLast(pen.stroke);
+  stampSegment(pen.stroke, pen.stroke.points.length - 1);
   update();
 }
 
 function penUp() {
   pen.stroke = null;
   states.save();
-}
-
-function hideCursor() {
-  pen.cursor = null;
-  pen.down = false;
-}
-
-function drawByPointer(event) {
-  const [x, y] = placeOn(element("picture"), event);
-  hideCursor();
-  penTo(x * PAD_WIDTH, y * PAD_HEIGHT);
 }
 
 /** Arrow keys move the pen, space lowers or lifts it, e changes between pen and eraser. */
@@ -123,10 +105,15 @@ function drawByKey(event) {
 
 function listenToPad() {
   const canvas = element("picture");
-  dragged(canvas, {down: drawByPointer, move: drawByPointer, up: penUp});
+  const draw = event => {
+    const [x, y] = placeOn(canvas, event);
+    Object.assign(pen, {cursor: null, down: false});
+    penTo(x * PAD_WIDTH, y * PAD_HEIGHT);
+  };
+  dragged(canvas, {down: draw, move: draw, up: penUp});
   canvas.addEventListener("keydown", drawByKey);
   canvas.addEventListener("blur", () => {
-    hideCursor();
+    Object.assign(pen, {cursor: null, down: false});
     penUp();
     show();
   });

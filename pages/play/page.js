@@ -1,27 +1,31 @@
 // Helpers of both pages: data, canvases and pointers.
 
+const MISSING = 0.2; // fraction missing, of random holes and gaps
+const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
 const element = id => document.getElementById(id);
+const onClick = (id, act) => element(id)?.addEventListener("click", act);
+const onInput = (id, act) => element(id)?.addEventListener("input", event => act(event.target));
+const onChange = (id, act) => element(id)?.addEventListener("change", event => act(event.target));
+const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const data = JSON.parse(element("data").textContent);
 const network = readNetwork(data.network);
-const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
 
 /** Split the block of weights into layers and prior, in the order of play.py. */
 function readNetwork({weights, sizes, components, likelihood, rate}) {
-  const numbers = floatsOf(bytesOf(weights)), latent = sizes.decoder[0];
-  let at = 0;
+  let numbers = floatsOf(bytesOf(weights));
   const take = count => {
-    at += count;
-    return numbers.slice(at - count, at);
+    const taken = numbers.subarray(0, count);
+    numbers = numbers.subarray(count);
+    return taken;
   };
   const layers = widths => widths.slice(1).map(
     (width, i) => ({kernel: take(widths[i] * width), bias: take(width)}));
-  const encoder = layers(sizes.encoder), decoder = layers(sizes.decoder), size = components * latent;
+  const encoder = layers(sizes.encoder), decoder = layers(sizes.decoder);
+  const latent = sizes.decoder[0], size = components * latent;
   const prior = {logits: take(components), means: take(size), logVars: take(size)};
   return {encoder, decoder, prior, latent, window: sizes.encoder[0], likelihood, rate};
 }
-
-const onClick = (id, act) => element(id)?.addEventListener("click", act);
 
 /** Give a canvas the screen's resolution. Its pen draws in CSS pixels. */
 function fitted(canvas) {
@@ -48,22 +52,19 @@ function placeOn(target, event) {
   return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
 }
 
-/** Follow a pointer from press to release; down, move and up take its events. */
+/** Follow a pointer from press to release. down, move and up take its events. */
 function dragged(target, {down, move, up}) {
   target.addEventListener("pointerdown", event => {
     if (event.button) return;
     event.preventDefault();
     target.focus({preventScroll: true});
     target.setPointerCapture(event.pointerId);
-    const released = new AbortController(), {signal} = released;
-    const follow = next => [...next.getCoalescedEvents?.() ?? [], next].forEach(move);
-    const end = last => {
-      released.abort();
-      up(last);
-    };
     down(event);
-    target.addEventListener("pointermove", follow, {signal});
-    target.addEventListener("pointerup", end, {signal});
-    target.addEventListener("pointercancel", end, {signal});
   });
+  const whilePressed = act => event => {
+    if (target.hasPointerCapture(event.pointerId)) act(event);
+  };
+  const follow = event => [...event.getCoalescedEvents?.() ?? [], event].forEach(each => move(each));
+  target.addEventListener("pointermove", whilePressed(follow));
+  for (const name of ["pointerup", "pointercancel"]) target.addEventListener(name, whilePressed(up));
 }

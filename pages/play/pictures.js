@@ -5,66 +5,62 @@ const COLUMNS = 300; // of a spectrogram
 
 /** Magnitudes (size / 2) of the spectrum of real values; size: a power of two (Stockham's FFT). */
 function spectrum(values) {
-  const size = values.length;
-  let re = values, im = new Float64Array(size);
-  for (let half = size >> 1, stride = 1; half >= 1; half >>= 1, stride *= 2) {
-    const nextRe = new Float64Array(size), nextIm = new Float64Array(size);
-    for (let at = 0; at < size / 2; at++) {
-      const angle = -Math.PI * Math.floor(at / stride) / half, other = at + size / 2;
-      const cos = Math.cos(angle), sin = Math.sin(angle), to = 2 * at - at % stride;
-      const x = re[at] - re[other], y = im[at] - im[other];
-      nextRe[to] = re[at] + re[other];
-      nextIm[to] = im[at] + im[other];
-      nextRe[to + stride] = x * cos - y * sin;
-      nextIm[to + stride] = x * sin + y * cos;
+  const size = values.length, middle = size >> 1;
+  let re = values.slice(), im = new Float64Array(size);
+  let nextRe = new Float64Array(size), nextIm = new Float64Array(size);
+  for (let stride = 1; stride < size; stride *= 2) {
+    for (let start = 0; start < middle; start += stride) {
+      const angle = -2 * Math.PI * start / size, cos = Math.cos(angle), sin = Math.sin(angle);
+      for (let a = start; a < start + stride; a++) {
+        const b = a + middle, to = a + start, x = re[a] - re[b], y = im[a] - im[b];
+        nextRe[to] = re[a] + re[b];
+        nextIm[to] = im[a] + im[b];
+        nextRe[to + stride] = x * cos - y * sin;
+        nextIm[to + stride] = x * sin + y * cos;
+      }
     }
-    re = nextRe;
-    im = nextIm;
+    [re, im, nextRe, nextIm] = [nextRe, nextIm, re, im];
   }
-  return re.subarray(0, size / 2).map((value, i) => Math.hypot(value, im[i]));
+  return re.subarray(0, middle).map((value, i) => Math.sqrt(value ** 2 + im[i] ** 2));
 }
 
 /** 256 pixels, from low to high level. */
 function palette() {
   return Uint32Array.from({length: 256}, (_, level) => {
-    const place = level / 255 * (MAGMA.length - 1), step = Math.min(Math.floor(place), MAGMA.length - 2);
-    const mixed = MAGMA[step].map((low, i) => low + (place - step) * (MAGMA[step + 1][i] - low));
-    const [red, green, blue] = mixed.map(Math.round);
+    const place = level / 256 * (MAGMA.length - 1), step = Math.floor(place);
+    const [red, green, blue] = MAGMA[step].map(
+      (low, i) => Math.round(low + (place - step) * (MAGMA[step + 1][i] - low)));
     return 0xff000000 | blue << 16 | green << 8 | red;
   });
 }
 
 /** Highest frequency of the spectrograms, Hz. */
 function highest() {
-  if (state.from !== "notes") return network.rate / 2;
-  const top = Math.max(...notes.map(({frequency}) => frequency));
+  const top = state.from === "notes" ? Math.max(...notes.map(note => note.frequency)) : Infinity;
   return Math.min(network.rate / 2, Math.max(2000, 4 * top));
 }
 
 /** Level over time and frequency, dB relative to a full-scale sine, as in audio_utils.py. */
-function drawSpectrogram(canvas, {rate, channels: [values]}) {
+function drawSpectrogram(canvas, values, rate) {
   const size = 2 ** Math.floor(Math.log2(clamp(0.064 * rate, 64, 8192)));
   const taper = hann(size), full = taper.reduce((a, b) => a + b) / 2, colors = palette();
-  const rows = clamp(Math.round(highest() / rate * size), 8, size / 2);
-  const pixels = new ImageData(COLUMNS, rows), words = new Uint32Array(pixels.data.buffer);
+  const height = clamp(Math.round(highest() / rate * size), 8, size / 2);
+  const pixels = new ImageData(COLUMNS, height), words = new Uint32Array(pixels.data.buffer);
   for (let column = 0; column < COLUMNS; column++) {
     const first = Math.round(column / (COLUMNS - 1) * Math.max(0, values.length - size));
     const levels = spectrum(taper.map((weight, i) => weight * (values[first + i] ?? 0)));
-    for (let row = 0; row < rows; row++) {
+    for (let row = 0; row < height; row++) {
       const db = 20 * Math.log10(levels[row] / full + 1e-9);
       const level = clamp(1 - db / data.constants.spectrumFloorDb, 0, 1);
-      words[(rows - 1 - row) * COLUMNS + column] = colors[Math.round(255 * level)];
+      words[(height - 1 - row) * COLUMNS + column] = colors[Math.round(255 * level)];
     }
   }
-  canvas.width = COLUMNS;
-  canvas.height = rows;
-  canvas.getContext("2d").putImageData(pixels, 0, 0);
+  Object.assign(canvas, {width: COLUMNS, height}).getContext("2d").putImageData(pixels, 0, 0);
 }
 
-/** Draw the lowest and highest sample under each pixel, and shade the gaps. */
-function drawWaveform(canvas, {channels: [values]}, gaps, chosen, limit) {
-  const {pen, width, height} = fitted(canvas), pixel = sample => sample / values.length * width;
-  const scale = height / limit / 2;
+/** Draw the lowest and highest sample under each pixel, shade the gaps and frame the chosen one. */
+function drawWaveform(canvas, values, gaps, chosen, limit) {
+  const {pen, width, height} = fitted(canvas), scale = height / limit / 2;
   pen.fillStyle = color("a");
   for (let column = 0; column < width; column++) {
     const first = Math.floor(column / width * values.length);
@@ -72,12 +68,10 @@ function drawWaveform(canvas, {channels: [values]}, gaps, chosen, limit) {
     const low = under.reduce((a, b) => Math.min(a, b)), high = under.reduce((a, b) => Math.max(a, b));
     pen.fillRect(column, height / 2 - scale * high, 1, Math.max(1, scale * (high - low)));
   }
-  pen.fillStyle = "#d6272844";
-  for (const [start, end] of gaps) {
-    pen.fillRect(pixel(start), 0, Math.max(1, pixel(end) - pixel(start)), height);
+  Object.assign(pen, {fillStyle: "#d6272844", strokeStyle: color("ink"), lineWidth: 2});
+  for (const gap of gaps) {
+    const [left, right] = gap.map(sample => sample / values.length * width);
+    pen.fillRect(left, 0, Math.max(1, right - left), height);
+    if (gap === chosen) pen.strokeRect(left, 1, right - left, height - 2);
   }
-  if (!chosen) return;
-  pen.strokeStyle = color("ink");
-  pen.lineWidth = 2;
-  pen.strokeRect(pixel(chosen[0]), 1, pixel(chosen[1]) - pixel(chosen[0]), height - 2);
 }

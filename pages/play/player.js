@@ -12,22 +12,19 @@ const player = {
     return this.context;
   },
 
-  bufferOf({rate, channels}) {
-    const played = Math.max(rate, LOWEST_RATE);
-    const length = Math.round(channels[0].length * played / rate);
-    const buffer = this.open().createBuffer(channels.length, length, played);
-    channels.forEach((values, i) => {
-      buffer.copyToChannel(played === rate ? values : resample(values, rate, played, length), i);
-    });
-    return buffer;
+  sourceOf({rate, channels}) {
+    const context = this.open(), played = Math.max(rate, LOWEST_RATE);
+    const buffer = context.createBuffer(channels.length, channels[0].length, played);
+    channels.forEach((values, i) => buffer.copyToChannel(values, i));
+    return new AudioBufferSourceNode(context, {buffer, playbackRate: rate / played});
   },
 
-  /** Play a sound; the button that started it stops it. */
+  /** Play a sound, or stop it if this button started it. */
   play(what, button) {
-    const stops = this.button === button && this.source;
+    const stops = this.source && this.button === button;
     this.stop();
     if (!what || stops) return;
-    const source = new AudioBufferSourceNode(this.open(), {buffer: this.bufferOf(what)});
+    const source = this.sourceOf(what);
     source.connect(this.context.destination);
     source.onended = () => { if (this.source === source) this.stop(); };
     source.start();

@@ -1,26 +1,22 @@
-// Restoring sounds longer than a window, in the worker. `model` holds the network and the
-// constants that play.py takes from Python.
+// Restoring sounds longer than a window, in the worker.
 
 const WINDOWS_AT_ONCE = 32; // per batch, and so per report of the progress
 
 /** Sums over a neighborhood of `width` samples around each sample, with zeros beyond the ends. */
 function neighborhoodSums(values, width) {
-  const half = width >> 1;
-  let sum = 0;
-  for (let i = 0; i < width - half - 1; i++) sum += values[i];
-  return Float64Array.from(values, (_, i) => {
-    sum += values[i + width - half - 1] ?? 0;
-    sum -= values[i - half - 1] ?? 0;
-    return sum;
+  const half = width >> 1, cumulative = new Float64Array(values.length + 1);
+  values.forEach((value, i) => { cumulative[i + 1] = cumulative[i] + value; });
+  return cumulative.subarray(1).map((_, i) => {
+    const end = Math.min(i + width - half, values.length);
+    return cumulative[end] - cumulative[Math.max(0, i - half)];
   });
 }
 
 /** Confidence weights of a window's samples, as in inference.py: its squared error over all its
  * observed samples times that over each neighborhood, to the power -4. */
 function confidence({leastObserved, notExplained, explained}, input, observed, output) {
-  const size = input.length, width = size >> 3;
-  const error = Float64Array.from(input, (value, i) => observed[i] * (value - output[i]) ** 2);
-  const count = observed.reduce((a, b) => a + b);
+  const size = input.length, width = size >> 3, count = observed.reduce((a, b) => a + b);
+  const error = output.map((value, i) => observed[i] * (input[i] - value) ** 2);
   const enough = count >= leastObserved * size;
   const whole = enough ? error.reduce((a, b) => a + b) / Math.max(count, 1) : notExplained;
   const counts = neighborhoodSums(observed, width);
@@ -30,8 +26,8 @@ function confidence({leastObserved, notExplained, explained}, input, observed, o
   });
 }
 
-/** Restore a long sound by weighted overlap-add, as `restore_long` in inference.py. Calls
- * report(fraction) after each batch of windows. */
+/** Restore a long sound by weighted overlap-add, as `restore_long` in inference.py. model: network
+ * and constants. Calls report(fraction) after each batch of windows. */
 function restoreLong({network, constants}, sound, observed, report) {
   const {window} = network, last = sound.length - window, taper = hann(window), starts = [];
   const total = new Float64Array(sound.length), weights = new Float64Array(sound.length);
@@ -56,29 +52,23 @@ function restoreLong({network, constants}, sound, observed, report) {
   return Float32Array.from(total, (sum, i) => sum / weights[i]);
 }
 
-/** The gain that brings the observed samples to the training level; 1 for silence. */
-function gainTo(rms, sound, observed) {
-  const energy = sound.reduce((sum, value, i) => sum + observed[i] * value * value, 0);
-  return energy ? rms / Math.sqrt(energy / observed.reduce((a, b) => a + b)) : 1;
-}
-
 /** Restore a channel of any sample rate, level and length. gaps: [start, end] in its samples.
  * rms: the level to bring it to before the network; null for a sound made at that level. */
 function restoreChannel(model, values, {gaps, rate, rms}, report) {
   const {network} = model, ratio = network.rate / rate, frames = values.length;
-  const chopped = values.slice();
+  const chopped = values.slice(), resampled = ratio === 1 ? frames : Math.ceil(frames * ratio) + 1;
   for (const [start, end] of gaps) chopped.fill(0, start, end);
-  const resampled = ratio === 1 ? frames : Math.ceil(frames * ratio) + 1;
-  const length = Math.max(network.window, resampled);
-  const sound = new Float32Array(length), observed = new Float32Array(length).fill(1);
+  const length = Math.max(network.window, resampled), observed = new Float32Array(length).fill(1);
+  const sound = new Float32Array(length);
   sound.set(ratio === 1 ? chopped : resample(chopped, rate, network.rate, length));
   for (const [start, end] of [...gaps, [frames, Infinity]]) {
-    const hidden = [Math.floor(start * ratio), Math.min(Math.ceil(end * ratio), length)];
-    observed.fill(0, ...hidden);
-    sound.fill(0, ...hidden);
+    observed.fill(0, Math.floor(start * ratio), Math.min(Math.ceil(end * ratio), length));
   }
-  const gain = rms === null ? 1 : gainTo(rms, sound, observed);
-  const restored = restoreLong(model, sound.map(value => gain * value), observed, report);
+  const heard = sound.map((value, i) => observed[i] * value);
+  const energy = heard.reduce((sum, value) => sum + value * value, 0);
+  const count = observed.reduce((a, b) => a + b);
+  const gain = rms !== null && energy ? rms / Math.sqrt(energy / count) : 1;
+  const restored = restoreLong(model, heard.map(value => gain * value), observed, report);
   const leveled = restored.map(value => value / gain);
   return ratio === 1 ? leveled.subarray(0, frames) : resample(leveled, network.rate, rate, frames);
 }
@@ -87,15 +77,15 @@ function restoreChannel(model, values, {gaps, rate, rms}, report) {
 function serve() {
   let model = null;
   onmessage = ({data}) => {
-    if (model === null) {
+    if (!model) {
       model = data;
       return;
     }
-    const {number, channels, gaps, rate, rms} = data;
+    const {channels, gaps, rate, rms} = data;
     const restored = channels.map((values, channel) => {
-      const report = part => postMessage({number, progress: (channel + part) / channels.length});
+      const report = part => postMessage({fraction: (channel + part) / channels.length});
       return restoreChannel(model, values, {gaps: gaps[channel], rate, rms}, report);
     });
-    postMessage({number, restored});
+    postMessage({fraction: 1, restored});
   };
 }

@@ -1,19 +1,32 @@
 // The worker that restores sounds, so that the page stays responsive.
 
 const restorer = {
-  worker: null, number: 0, busy: false, waiting: null,
+  worker: null, timer: null, running: false,
 
-  /** Restore a sound. While the worker is busy, only the last request waits. */
+  /** Restore a sound and call done(channels). A newer request replaces an unfinished one; a short
+   * delay keeps a drag from starting many. */
   ask(job, done) {
-    if (this.busy) {
-      this.waiting = [job, done];
-      return;
+    if (this.running) {
+      this.worker.terminate();
+      Object.assign(this, {worker: null, running: false});
     }
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.run(job, done), 30);
+  },
+
+  run(job, done) {
+    const start = performance.now(), progress = element("progress");
     this.worker ??= this.start();
-    Object.assign(this, {busy: true, done, begun: performance.now(), number: this.number + 1});
-    this.worker.postMessage({number: this.number, ...job});
-    element("progress").classList.remove("idle");
-    element("progress").value = 0;
+    this.worker.onmessage = ({data: {fraction, restored}}) => {
+      progress.value = fraction;
+      if (!restored) return;
+      progress.className = "idle";
+      Object.assign(this, {timer: null, running: false, milliseconds: performance.now() - start});
+      done(restored);
+    };
+    this.worker.postMessage(job);
+    Object.assign(progress, {className: "", value: 0});
+    this.running = true;
   },
 
   start() {
@@ -21,29 +34,6 @@ const restorer = {
     const address = URL.createObjectURL(code), worker = new Worker(address);
     URL.revokeObjectURL(address);
     worker.postMessage({network, constants: data.constants});
-    worker.onmessage = ({data: {number, progress, restored}}) => {
-      if (number !== this.number) return;
-      if (restored) this.finish(restored);
-      else element("progress").value = progress;
-    };
     return worker;
-  },
-
-  finish(restored) {
-    Object.assign(this, {busy: false, milliseconds: performance.now() - this.begun});
-    element("progress").classList.add("idle");
-    this.done(restored);
-    const next = this.waiting;
-    this.waiting = null;
-    if (next) this.ask(...next);
-  },
-
-  /** Abandon the present sound. */
-  drop() {
-    if (this.busy) {
-      this.worker.terminate();
-      this.worker = null;
-    }
-    Object.assign(this, {busy: false, waiting: null});
   },
 };

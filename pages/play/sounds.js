@@ -3,29 +3,27 @@
 const KEYS = "asdfghjkl;zxcvbnm"; // of the keyboard, for the notes in order
 const {notes} = data; // [{name, frequency, amplitudes, decays}]; null for a model of recordings
 
-// from: "notes" (their names in `tune`), held-out "window" `number` or "long" of recordings, or
-// "own", a file: {rate, bits, channels, name, found, rms}. gaps: those the user cuts.
+// from: "notes" (their names in `tune`); held-out "window" `number` or "long" of recordings; or
+// "own", a file like `sound` with a name. gaps: those that the user cuts.
 const state = {from: "notes", tune: [], number: 0, noise: data.noise, gaps: [], own: null};
-// From the state: rate, bits, channels before they are chopped; found: each channel's gaps and
-// silences; rms: the level to restore at, null for a sound made at the training level.
-const sound = {};
+// channels: before they are chopped. found: gaps and silences of each in the file. rms: the level
+// to restore at, null for a sound made at the training level.
+const sound = {rate: 0, bits: 16, channels: [], found: [], rms: null};
 const shown = {input: null, restored: null}; // {rate, bits, channels}
-const timers = {}; // of spectrograms
+const timers = {}; // of the spectrograms
 
-/** Notes one after another with faded ends, as `noisy_scale` in audio_utils.py. */
+/** Notes one after another with faded ends, as `noisy_scale` in audio_utils.py, without noise. */
 function synthesize(names, phase) {
   const {noteSeconds, fadeSeconds} = data.constants, {rate} = network;
   const samples = Math.round(noteSeconds * rate);
   const tune = names.map(name => notes.find(note => note.name === name));
   let angle = 2 * Math.PI * phase;
-  return Float32Array.from({length: names.length * samples}, (_, at) => {
+  return new Float32Array(names.length * samples).map((_, at) => {
     const i = at % samples, {frequency, amplitudes, decays} = tune[Math.floor(at / samples)];
-    const edge = (Math.min(i, samples - 1 - i) + 0.5) / rate / fadeSeconds;
+    const edge = Math.min(1, (Math.min(i, samples - 1 - i) + 0.5) / rate / fadeSeconds);
     angle += 2 * Math.PI * frequency / rate;
-    return Math.sin(0.5 * Math.PI * Math.min(edge, 1)) ** 2 * amplitudes.reduce(
-      (sum, amplitude, partial) =>
-        sum + amplitude * Math.exp(-decays[partial] * i / rate) * Math.sin((partial + 1) * angle),
-      0);
+    return Math.sin(0.5 * Math.PI * edge) ** 2 * amplitudes.reduce((sum, amplitude, k) =>
+      sum + amplitude * Math.exp(-decays[k] * i / rate) * Math.sin((k + 1) * angle), 0);
   });
 }
 
@@ -46,53 +44,54 @@ function build() {
     const found = [{gaps: [], silences: []}];
     Object.assign(sound, {rate: network.rate, bits: 16, channels: [noisy], found, rms: null});
   }
-  const {length} = sound.channels[0], within = state.gaps.filter(([start]) => start < length);
-  state.gaps = within.map(([start, end]) => [start, Math.min(end, length)]);
+  const samples = sound.channels[0].length, within = state.gaps.filter(([start]) => start < samples);
+  state.gaps = within.map(([start, end]) => [start, Math.min(end, samples)]);
   element("noise").disabled = own;
-  restorer.drop();
   chop();
 }
 
 /** All gaps of each channel: those found in the file and those the user cut. */
 const gapsOf = () => sound.found.map(({gaps}) => [...gaps, ...state.gaps]);
 
+/** Return a copy of a channel with zeros in these stretches. */
+function silenced(values, stretches) {
+  const copy = values.slice();
+  for (const [start, end] of stretches) copy.fill(0, start, end);
+  return copy;
+}
+
 /** Show the sound with its gaps, and restore it in the worker. */
 function chop() {
   const {rate, bits, rms, found, channels} = sound, gaps = gapsOf();
-  const silence = (each, stretches) => {
-    const values = each.slice();
-    for (const [start, end] of stretches) values.fill(0, start, end);
-    return values;
-  };
-  const chopped = channels.map((values, i) => silence(values, gaps[i]));
-  shown.input = {rate, bits, channels: chopped};
+  shown.input = {rate, bits, channels: channels.map((values, i) => silenced(values, gaps[i]))};
   draw("input");
   const hidden = gaps.map((some, i) => [...some, ...found[i].silences]);
   restorer.ask({channels, gaps: hidden, rate, rms}, restored => {
-    const kept = restored.map((values, i) => silence(values, found[i].silences));
+    const kept = restored.map((values, i) => silenced(values, found[i].silences));
     shown.restored = {rate, bits, channels: kept};
     draw("restored");
     offer();
   });
 }
 
-/** Draw "input" or "restored". The spectrogram waits until the user stops dragging. */
+/** Draw "input" or "restored". The spectrogram waits for a pause in a drag. */
 function draw(which) {
-  const what = shown[which], chosen = which === "input" ? state.gaps[cutter.chosen] : null;
-  if (!what) return;
-  const {rate, channels} = what, limit = 1.05 * Math.max(0.01, peakOf(shown.input.channels[0]));
-  drawWaveform(element(`${which}-wave`), what, gapsOf()[0], chosen, limit);
+  if (!shown[which]) return;
+  const {rate, channels} = shown[which], chosen = which === "input" && state.gaps[cutter.chosen];
+  const limit = 1.05 * Math.max(0.01, peakOf(shown.input.channels[0]));
+  drawWaveform(element(`${which}-wave`), channels[0], gapsOf()[0], chosen, limit);
   clearTimeout(timers[which]);
-  timers[which] = setTimeout(() => drawSpectrogram(element(`${which}-spectrum`), what), 40);
-  const kind = channels.length > 1 ? `, ${channels.length} channels` : "";
-  const limits = `spectrogram up to ${(highest() / 1000).toPrecision(2)} kHz`;
-  const seconds = (channels[0].length / rate).toFixed(2);
-  element(`${which}-says`).textContent = `${seconds} s, ${rate} Hz${kind}; ${limits}`;
+  const later = () => drawSpectrogram(element(`${which}-spectrum`), channels[0], rate);
+  timers[which] = setTimeout(later, 40);
+  const count = channels.length > 1 ? `, ${channels.length} channels` : "";
+  const seconds = (channels[0].length / rate).toFixed(2), kHz = (highest() / 1000).toPrecision(2);
+  const says = `${seconds} s, ${rate} Hz${count}; spectrogram up to ${kHz} kHz`;
+  element(`${which}-says`).textContent = says;
 }
 
 /** Change parts of the state. */
 function set(change) {
-  cutter.chosen = null;
+  cutter.chosen = -1;
   Object.assign(state, change);
   build();
   states.save();
@@ -107,21 +106,17 @@ function press(name) {
 }
 
 function makeKeyboard() {
-  const keys = notes.map(({name}, i) => {
-    const key = document.createElement("button"), letter = document.createElement("small");
-    letter.textContent = KEYS[i] ?? "";
-    key.type = "button";
-    key.className = /[#b]/.test(name) ? "black" : "";
-    key.append(name, letter);
+  notes.forEach(({name}, i) => {
+    const key = make("button", {type: "button", className: /[#b]/.test(name) ? "black" : ""});
+    key.append(name, make("small", {textContent: KEYS[i] ?? ""}));
     key.addEventListener("click", () => press(name));
-    return key;
+    element("keys").append(key);
   });
-  element("keys").append(...keys);
   addEventListener("keydown", event => {
     const {ctrlKey, metaKey, altKey, repeat, defaultPrevented} = event;
     if (ctrlKey || metaKey || altKey || repeat || defaultPrevented) return;
-    const note = notes[KEYS.indexOf(event.key)];
-    if (note && event.key.length === 1) press(note.name);
+    const note = event.key.length === 1 && notes[KEYS.indexOf(event.key)];
+    if (note) press(note.name);
   });
 }
 
@@ -143,10 +138,9 @@ async function take(file) {
 /** Offer the restored sound as a download. */
 function offer() {
   const link = element("download"), name = state.from === "own" ? state.own.name : "notes";
-  if (link.href) URL.revokeObjectURL(link.href);
-  link.href = URL.createObjectURL(new Blob([writeWav(shown.restored)], {type: "audio/wav"}));
-  link.download = `${name}-restored.wav`;
-  link.hidden = false;
+  URL.revokeObjectURL(link.href);
+  const href = URL.createObjectURL(new Blob([writeWav(shown.restored)], {type: "audio/wav"}));
+  Object.assign(link, {href, download: `${name}-restored.wav`, hidden: false});
 }
 
 function describe() {
@@ -156,20 +150,18 @@ function describe() {
 }
 
 function restoreState(text) {
-  const known = name => notes?.some(note => note.name === name);
-  const names = (text.get("notes") ?? "").split(",").filter(known).slice(0, 60);
-  const made = notes ? "notes" : text.has("window") ? "window" : "long";
-  const ends = (text.get("gaps") ?? "").split(",").map(Number), gaps = [];
+  const names = (text.get("notes") ?? "").split(","), gaps = [];
+  const all = notes?.map(note => note.name), known = names.filter(name => all?.includes(name));
+  const ends = (text.get("gaps") ?? "").split(",").map(end => Math.floor(Number(end)));
   for (let i = 0; i + 1 < ends.length; i += 2) {
-    const start = Math.floor(ends[i]), end = Math.floor(ends[i + 1]);
-    if (start >= 0 && start < end) gaps.push([start, end]);
+    if (ends[i] >= 0 && ends[i] < ends[i + 1]) gaps.push([ends[i], ends[i + 1]]);
   }
+  const made = notes ? "notes" : text.has("window") ? "window" : "long";
   Object.assign(state, {
-    from: text.has("own") && state.own ? "own" : made,
-    tune: names.length ? names : notes?.map(note => note.name),
+    from: text.has("own") && state.own ? "own" : made, gaps,
+    tune: known.length ? known.slice(0, 60) : all,
     number: integerFrom(text.get("window"), data.count, 0),
     noise: clamp(Number(text.get("noise") ?? data.noise) || 0, 0, 1),
-    gaps,
   });
   element("noise").value = state.noise;
   build();
@@ -180,18 +172,16 @@ function listen() {
   onClick("long", () => set({from: "long", gaps: []}));
   onClick("chop", () => set({gaps: randomGaps()}));
   onClick("whole", () => set({gaps: []}));
-  for (const name of ["input", "restored"]) {
-    onClick(`${name}-play`, event => player.play(shown[name], event.currentTarget));
-  }
-  element("window")?.addEventListener("change", event => {
-    set({from: "window", number: integerFrom(event.target.value, data.count, 0), gaps: []});
-  });
-  element("noise").addEventListener("input", event => {
-    state.noise = Number(event.target.value);
+  onClick("input-play", event => player.play(shown.input, event.currentTarget));
+  onClick("restored-play", event => player.play(shown.restored, event.currentTarget));
+  onChange("window", ({value}) => set(
+    {from: "window", number: integerFrom(value, data.count, 0), gaps: []}));
+  onInput("noise", ({value}) => {
+    state.noise = Number(value);
     build();
   });
-  element("noise").addEventListener("change", () => states.save());
-  element("file").addEventListener("change", event => take(event.target.files[0]));
+  onChange("noise", () => states.save());
+  onChange("file", ({files}) => take(files[0]));
   addEventListener("dragover", event => event.preventDefault());
   addEventListener("drop", event => {
     event.preventDefault();
