@@ -1,0 +1,120 @@
+// Gliding from sound to sound through latent space, as in signals/blending.py.
+
+const GLIDE_HOPS = 16; // per window
+const HOPS_AT_ONCE = 8; // scheduled together
+const LEVEL = 0.25; // RMS
+const PULL = 0.06; // per hop: weight that moves to the note under the pointer
+
+/** Period of a held-out window in samples: its note's, or its strongest partial's. */
+function periodOf(values, n) {
+  const note = notes?.find(({name}) => name === map.nameOf(n));
+  if (note) return network.rate / note.frequency;
+  const padded = new Float64Array(2 ** Math.ceil(Math.log2(16 * values.length)));
+  padded.set(hann(values.length).map((weight, i) => weight * values[i]));
+  const levels = spectrum(padded), strongest = levels.indexOf(levels.reduce((a, b) => Math.max(a, b)));
+  return Math.min(values.length / 2, padded.length / strongest);
+}
+
+/** A held-out sound, continued by its period so that it has a code at every phase. */
+class Tone {
+  constructor(n) {
+    const {window} = network, values = decode(network, map.code(n)), period = periodOf(values, n);
+    const samples = new Float32Array(window + Math.ceil(period)).map((_, i) => {
+      const place = i - period * Math.max(0, Math.ceil((i - window + 1) / period));
+      const low = Math.floor(place), next = values[low + 1] ?? values[low];
+      return values[low] + (place - low) * (next - values[low]);
+    });
+    Object.assign(this, {samples, period, weight: 0, codes: new Map()});
+  }
+
+  codeAt(place) {
+    const start = Math.floor(place % this.period), end = start + network.window;
+    const code = this.codes.get(start) ?? encode(network, this.samples.subarray(start, end));
+    this.codes.set(start, code);
+    return code;
+  }
+}
+
+/** Overlap-add of decoded mixtures of codes. Each tone's code is taken at the phase it would have
+ * if it had played all the time: windows with unrelated phases would cancel. */
+class Glide {
+  constructor() {
+    const {window} = network, hop = Math.max(1, Math.floor(window / GLIDE_HOPS));
+    const sum = new Float64Array(2 * window); // from a window before `place` to one after it
+    Object.assign(this, {hop, sum, taper: hann(window), place: 0, tones: new Map()});
+  }
+
+  /** Go one hop toward example `goal`. Returns the next samples; none during the first windows. */
+  step(goal) {
+    const {hop, taper, sum} = this, {window} = network, values = decode(network, this.mix(goal));
+    const rms = Math.sqrt(values.reduce((total, value) => total + value ** 2, 0) / window) + 1e-9;
+    values.forEach((value, i) => { sum[window + i] += taper[i] * value / rms; });
+    // Mixtures are softer, so the sum is brought to one level too.
+    const power = taper.reduce((total, weight, i) => total + weight * sum[i] ** 2, 1e-9);
+    const gain = LEVEL * Math.sqrt(window / 2 / power), middle = window >> 1;
+    const done = sum.slice(middle, middle + hop).map(value => gain * value);
+    sum.copyWithin(0, hop).fill(0, 2 * window - hop);
+    this.place += hop;
+    return this.place > 1.5 * window ? done : [];
+  }
+
+  /** The mean code of the tones, each weighted by how recently it was the goal. */
+  mix(goal) {
+    const {tones, place} = this, first = !tones.size;
+    if (!tones.has(goal)) tones.set(goal, new Tone(goal));
+    for (const [n, tone] of tones) {
+      tone.weight = first ? 1 : tone.weight + PULL * ((n === goal) - tone.weight);
+      if (tone.weight < 0.01 && n !== goal) tones.delete(n);
+    }
+    const total = [...tones.values()].reduce((sum, {weight}) => sum + weight, 0);
+    const z = new Float32Array(network.latent);
+    for (const tone of tones.values()) {
+      tone.codeAt(place).forEach((value, i) => { z[i] += tone.weight / total * value; });
+    }
+    return z;
+  }
+}
+
+const gliding = {
+  goal: null, glide: null, timer: null, out: null,
+
+  down(place) {
+    this.end();
+    const context = player.open(), time = context.currentTime + 0.05;
+    const out = new GainNode(context, {gain: 0});
+    out.connect(context.destination);
+    out.gain.setTargetAtTime(1, time, 0.01);
+    Object.assign(this, {glide: new Glide(), context, out, time, held: true, left: 0.4});
+    this.timer = setInterval(() => this.fill(), 30);
+    this.toward(place);
+  },
+
+  toward(place) {
+    const [[, n]] = map.nearest(place), hint = this.timer ? "" : "; press to hear it";
+    this.goal = n;
+    element("near").textContent = `Nearest: ${map.nameOf(n) ?? `no. ${n}`}${hint}`;
+  },
+
+  /** Schedule the next samples. A click plays for a moment, a drag as long as it lasts. */
+  fill() {
+    while (this.timer && this.time < this.context.currentTime + 0.15) {
+      const parts = Array.from({length: HOPS_AT_ONCE}, () => [...this.glide.step(this.goal)]);
+      const values = Float32Array.from(parts.flat()), seconds = values.length / network.rate;
+      if (!seconds) continue;
+      const source = player.sourceOf({rate: network.rate, channels: [values]});
+      source.connect(this.out);
+      source.start(this.time);
+      this.time += seconds;
+      this.left -= seconds;
+      if (!this.held && this.left <= 0) this.end();
+    }
+  },
+
+  up() { this.held = false; },
+
+  end() {
+    clearInterval(this.timer);
+    this.out?.gain.setTargetAtTime(0, this.time - 0.05, 0.02); // a fade avoids a click
+    Object.assign(this, {timer: null, out: null});
+  },
+};

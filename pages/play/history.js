@@ -1,0 +1,58 @@
+// The page's state as text, in the address and for undo. Links can come from anybody, so the
+// functions that read the text do not trust it.
+
+/** The present state and earlier ones. describe() returns a state's parts by name; restore(text)
+ * takes them as URLSearchParams. */
+class StateHistory {
+  constructor(describe, restore) {
+    Object.assign(this, {describe, restore, past: [], now: "", timer: null});
+    onClick("undo", () => this.undo());
+    addEventListener("keydown", event => {
+      if (!(event.ctrlKey || event.metaKey) || event.key !== "z") return;
+      event.preventDefault();
+      this.undo();
+    });
+    addEventListener("hashchange", () => {
+      if (location.hash.slice(1) !== this.now) this.start();
+    });
+  }
+
+  /** Take the state from the address. */
+  start() {
+    this.restore(new URLSearchParams(location.hash.slice(1)));
+    this.save();
+  }
+
+  /** Save the state. Called once per action that undo takes back, such as a whole stroke. */
+  save() {
+    const text = new URLSearchParams(this.describe()).toString().replaceAll("%2C", ",");
+    if (text === this.now) return;
+    if (this.now) this.past.push(this.now);
+    this.show(text);
+  }
+
+  undo() {
+    if (!this.past.length) return;
+    const text = this.past.pop();
+    this.restore(new URLSearchParams(text));
+    this.show(text);
+  }
+
+  show(text) {
+    this.now = text;
+    element("undo").disabled = !this.past.length;
+    clearTimeout(this.timer); // browsers refuse an address that changes many times per second
+    this.timer = setTimeout(() => history.replaceState(null, "", `#${text}`), 200);
+  }
+}
+
+/** Read a list of finite numbers of this length; null if the text is anything else. */
+function numbersFrom(text, length) {
+  const numbers = text?.split(",").map(Number);
+  return numbers?.length === length && numbers.every(Number.isFinite) ? numbers : null;
+}
+
+/** Read an integer from 0 to below `limit`; `otherwise` if the text is anything else. */
+function integerFrom(text, limit, otherwise) {
+  return /^\d+$/.test(text ?? "") && Number(text) < limit ? Number(text) : otherwise;
+}

@@ -1,0 +1,77 @@
+// Waveforms and spectrograms.
+
+const MAGMA = [[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]];
+const COLUMNS = 300; // of a spectrogram
+
+/** Magnitudes (size / 2) of the spectrum of real values; size: a power of two (Stockham's FFT). */
+function spectrum(values) {
+  const size = values.length, middle = size >> 1;
+  let re = values.slice(), im = new Float64Array(size);
+  let nextRe = new Float64Array(size), nextIm = new Float64Array(size);
+  for (let stride = 1; stride < size; stride *= 2) {
+    for (let start = 0; start < middle; start += stride) {
+      const angle = -2 * Math.PI * start / size, cos = Math.cos(angle), sin = Math.sin(angle);
+      for (let a = start; a < start + stride; a++) {
+        const b = a + middle, to = a + start, x = re[a] - re[b], y = im[a] - im[b];
+        nextRe[to] = re[a] + re[b];
+        nextIm[to] = im[a] + im[b];
+        nextRe[to + stride] = x * cos - y * sin;
+        nextIm[to + stride] = x * sin + y * cos;
+      }
+    }
+    [re, im, nextRe, nextIm] = [nextRe, nextIm, re, im];
+  }
+  return re.subarray(0, middle).map((value, i) => Math.sqrt(value ** 2 + im[i] ** 2));
+}
+
+/** 256 pixels, from low to high level. */
+function palette() {
+  return Uint32Array.from({length: 256}, (_, level) => {
+    const place = level / 256 * (MAGMA.length - 1), step = Math.floor(place);
+    const [red, green, blue] = MAGMA[step].map(
+      (low, i) => Math.round(low + (place - step) * (MAGMA[step + 1][i] - low)));
+    return 0xff000000 | blue << 16 | green << 8 | red;
+  });
+}
+
+/** Highest frequency of the spectrograms, Hz. */
+function highest() {
+  const top = state.from === "notes" ? Math.max(...notes.map(note => note.frequency)) : Infinity;
+  return Math.min(network.rate / 2, Math.max(2000, 4 * top));
+}
+
+/** Level over time and frequency, dB relative to a full-scale sine, as in audio_utils.py. */
+function drawSpectrogram(canvas, values, rate) {
+  const size = 2 ** Math.floor(Math.log2(clamp(0.064 * rate, 64, 8192)));
+  const taper = hann(size), full = taper.reduce((a, b) => a + b) / 2, colors = palette();
+  const height = clamp(Math.round(highest() / rate * size), 8, size / 2);
+  const pixels = new ImageData(COLUMNS, height), words = new Uint32Array(pixels.data.buffer);
+  for (let column = 0; column < COLUMNS; column++) {
+    const first = Math.round(column / (COLUMNS - 1) * Math.max(0, values.length - size));
+    const levels = spectrum(taper.map((weight, i) => weight * (values[first + i] ?? 0)));
+    for (let row = 0; row < height; row++) {
+      const db = 20 * Math.log10(levels[row] / full + 1e-9);
+      const level = clamp(1 - db / data.constants.spectrumFloorDb, 0, 1);
+      words[(height - 1 - row) * COLUMNS + column] = colors[Math.round(255 * level)];
+    }
+  }
+  Object.assign(canvas, {width: COLUMNS, height}).getContext("2d").putImageData(pixels, 0, 0);
+}
+
+/** Draw the lowest and highest sample under each pixel, shade the gaps and frame the chosen one. */
+function drawWaveform(canvas, values, gaps, chosen, limit) {
+  const {pen, width, height} = fitted(canvas), scale = height / limit / 2;
+  pen.fillStyle = color("a");
+  for (let column = 0; column < width; column++) {
+    const first = Math.floor(column / width * values.length);
+    const under = values.subarray(first, Math.ceil((column + 1) / width * values.length));
+    const low = under.reduce((a, b) => Math.min(a, b)), high = under.reduce((a, b) => Math.max(a, b));
+    pen.fillRect(column, height / 2 - scale * high, 1, Math.max(1, scale * (high - low)));
+  }
+  Object.assign(pen, {fillStyle: "#d6272844", strokeStyle: color("ink"), lineWidth: 2});
+  for (const gap of gaps) {
+    const [left, right] = gap.map(sample => sample / values.length * width);
+    pen.fillRect(left, 0, Math.max(1, right - left), height);
+    if (gap === chosen) pen.strokeRect(left, 1, right - left, height - 2);
+  }
+}

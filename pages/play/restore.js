@@ -1,0 +1,91 @@
+// Restoring sounds longer than a window, in the worker.
+
+const WINDOWS_AT_ONCE = 32; // per batch, and so per report of the progress
+
+/** Sums over a neighborhood of `width` samples around each sample, with zeros beyond the ends. */
+function neighborhoodSums(values, width) {
+  const half = width >> 1, cumulative = new Float64Array(values.length + 1);
+  values.forEach((value, i) => { cumulative[i + 1] = cumulative[i] + value; });
+  return cumulative.subarray(1).map((_, i) => {
+    const end = Math.min(i + width - half, values.length);
+    return cumulative[end] - cumulative[Math.max(0, i - half)];
+  });
+}
+
+/** Confidence weights of a window's samples, as in inference.py: its squared error over all its
+ * observed samples times that over each neighborhood, to the power -4. */
+function confidence({leastObserved, notExplained, explained}, input, observed, output) {
+  const size = input.length, width = size >> 3, count = observed.reduce((a, b) => a + b);
+  const error = output.map((value, i) => observed[i] * (input[i] - value) ** 2);
+  const enough = count >= leastObserved * size;
+  const whole = enough ? error.reduce((a, b) => a + b) / Math.max(count, 1) : notExplained;
+  const counts = neighborhoodSums(observed, width);
+  return neighborhoodSums(error, width).map((near, i) => {
+    const product = whole * (near + whole) / (counts[i] + 1);
+    return Math.min(Math.max(product, explained[0]), explained[1]) ** -4;
+  });
+}
+
+/** Restore a long sound by weighted overlap-add, as `restore_long` in inference.py. model: network
+ * and constants. Calls report(fraction) after each batch of windows. */
+function restoreLong({network, constants}, sound, observed, report) {
+  const {window} = network, last = sound.length - window, taper = hann(window), starts = [];
+  const total = new Float64Array(sound.length), weights = new Float64Array(sound.length);
+  const hop = Math.max(1, Math.floor(window / constants.hopsPerWindow));
+  for (let start = 0; start < last; start += hop) starts.push(start);
+  starts.push(last);
+  for (let first = 0; first < starts.length; first += WINDOWS_AT_ONCE) {
+    const batch = starts.slice(first, first + WINDOWS_AT_ONCE);
+    const inputs = new Float32Array(batch.length * window);
+    batch.forEach((start, row) => inputs.set(sound.subarray(start, start + window), row * window));
+    const outputs = reconstruct(network, inputs);
+    batch.forEach((start, row) => {
+      const ends = [row * window, (row + 1) * window], output = outputs.subarray(...ends);
+      const mask = observed.subarray(start, start + window);
+      confidence(constants, inputs.subarray(...ends), mask, output).forEach((weight, i) => {
+        total[start + i] += taper[i] * weight * output[i];
+        weights[start + i] += taper[i] * weight;
+      });
+    });
+    report((first + batch.length) / starts.length);
+  }
+  return Float32Array.from(total, (sum, i) => sum / weights[i]);
+}
+
+/** Restore a channel of any sample rate, level and length. gaps: [start, end] in its samples.
+ * rms: the level to bring it to before the network; null for a sound made at that level. */
+function restoreChannel(model, values, {gaps, rate, rms}, report) {
+  const {network} = model, ratio = network.rate / rate, frames = values.length;
+  const chopped = values.slice(), resampled = ratio === 1 ? frames : Math.ceil(frames * ratio) + 1;
+  for (const [start, end] of gaps) chopped.fill(0, start, end);
+  const length = Math.max(network.window, resampled), observed = new Float32Array(length).fill(1);
+  const sound = new Float32Array(length);
+  sound.set(ratio === 1 ? chopped : resample(chopped, rate, network.rate, length));
+  for (const [start, end] of [...gaps, [frames, Infinity]]) {
+    observed.fill(0, Math.floor(start * ratio), Math.min(Math.ceil(end * ratio), length));
+  }
+  const heard = sound.map((value, i) => observed[i] * value);
+  const energy = heard.reduce((sum, value) => sum + value * value, 0);
+  const count = observed.reduce((a, b) => a + b);
+  const gain = rms !== null && energy ? rms / Math.sqrt(energy / count) : 1;
+  const restored = restoreLong(model, heard.map(value => gain * value), observed, report);
+  const leveled = restored.map(value => value / gain);
+  return ratio === 1 ? leveled.subarray(0, frames) : resample(leveled, network.rate, rate, frames);
+}
+
+/** Run the worker. Its first message is the model, every other one a sound to restore. */
+function serve() {
+  let model = null;
+  onmessage = ({data}) => {
+    if (!model) {
+      model = data;
+      return;
+    }
+    const {channels, gaps, rate, rms} = data;
+    const restored = channels.map((values, channel) => {
+      const report = part => postMessage({fraction: (channel + part) / channels.length});
+      return restoreChannel(model, values, {gaps: gaps[channel], rate, rms}, report);
+    });
+    postMessage({fraction: 1, restored});
+  };
+}
