@@ -17,10 +17,8 @@ from random_numbers import normal
 C_MAJOR = ("C4", "D4", "E4", "F4", "G4", "A4", "B4")
 SAMPLE_RATES = (1000, 768_000)  # Hz; a file with a rate outside this range has a broken header
 TONE_AMPLITUDE = 0.5  # peak
-NOISE_STD = 0.2  # an SNR of 4.95 dB, like a breathy flute
-RMS = math.hypot(
-    TONE_AMPLITUDE / math.sqrt(2), NOISE_STD
-)  # noisy notes; recordings are scaled to it
+NOISE_STD = 0.2  # white noise: an SNR of 4.95 dB, like a breathy flute
+RMS = math.hypot(TONE_AMPLITUDE / math.sqrt(2), NOISE_STD)  # recordings are scaled to it
 NOTE_SECONDS = 0.5  # duration of a note
 FADE_SECONDS = 0.002  # fades of a note in a scale, long enough to avoid clicks
 SPECTRUM_FLOOR_DB = -80.0

@@ -11,15 +11,15 @@ REFINING = {  # gradient steps and their rate: more steps do not help on validat
     "bernoulli": (8, 0.1),
     "gaussian": (5, 0.01),
 }
-MOMENT_DECAYS = 0.7, 0.9  # of Adam: shorter memory than usual, because there are few steps
+MOMENT_DECAYS = 0.7, 0.9  # of Adam: faster than usual, because there are few steps
 PREDICTIVE_DRAWS = 16  # draws of z per predictive standard deviation
 HOPS_PER_WINDOW = 8  # windows over each sample of a long sound
 WINDOWS_PER_BLOCK = 512  # windows restored at once: few enough for a core's cache
 
 # Weights of windows
 LEAST_OBSERVED = 1 / 8  # smallest observed fraction of a window for its error to count
-UNKNOWN_ERROR = np.float32(1e3)  # mean squared error assumed below it: far above that of sound
-ERROR_RANGE = 1e-8, 1e8  # limits of a product of two errors: float32 holds its power -4
+UNKNOWN_ERROR = np.float32(1e3)  # assumed error if less is observed: far above that of sound
+ERROR_RANGE = 1e-8, 1e8  # of the product of two errors, so that float32 holds its power -4
 
 
 def observed_elbo(model, corrupted, observed, mean, log_var):
@@ -89,8 +89,8 @@ def refined_reconstruct(model, refine):
 def completions(model, refine, corrupted, observed, count, seed):
     """Draw `count` examples from the posterior given the observed values.
 
-    Shapes are (B, D), (B, D) -> (count, B, D). A posterior can have several modes, for example 5
-    and 6, and one Gaussian finds only one of them. So `count` Gaussians are refined, from the
+    Shapes are (B, D), (B, D) -> (count, B, D). A posterior can have several modes, for example a
+    5 and a 6, and one Gaussian finds only one of them. So `count` Gaussians are refined, from the
     encoder's posterior and from draws of the prior. They are mixed with weights proportional to
     exp(ELBO), and each completion is a decoded draw from the mixture.
     """
