@@ -13,20 +13,20 @@ import numpy as np
 from autoregression import fit, interpolate
 from files.gaps import inside
 
-CONTEXTS = (  # seconds on each side of a gap, and the order in seconds; the first makes drafts
+CONTEXTS = (  # seconds used on each side of a gap, order in seconds; the first is for drafts
     (0.064, 0.016),
     (0.032, 0.008),
     (0.128, 0.024),
     (0.256, 0.032),
 )
 MAX_ORDER = 512  # samples, or the gap's length if greater; higher orders help only steady tones
-DRAFT_ITERATIONS = 2  # of Janssen's method before the draft itself; each context adds one more
+DRAFT_ITERATIONS = 2  # of Janssen's method, from scratch; then each context adds one more
 MAX_GAP_SECONDS = 0.25  # the middle of a longer gap cannot be predicted from its ends
 MAX_GAPS_NEARBY = 8  # within the first context; with more, too little is observed between them
 MAX_FRACTION_MISSING = 0.5  # of the first context, for the same reason
-MERGE_FRACTION = 0.25  # gaps closer than this fraction of the shorter one are filled as one
+MERGE_FRACTION = 0.25  # of the shorter gap; two gaps that are closer are filled as one
 SHARPNESS = 3  # power of the inverse error in the mixture of contexts
-FULL_GAIN = 0.5  # least-squares gain in artificial gaps below which an estimate is shrunk, as noise
+FULL_GAIN = 0.5  # least-squares gain in artificial gaps; below it an estimate is mostly noise
 
 
 def fill(signal, gaps, rate):
@@ -76,10 +76,10 @@ def fill_each(read, gaps, samples, rate):
 def _merged(gaps):
     merged = []
     for first, end in gaps:
-        if merged and first - merged[-1][1] <= MERGE_FRACTION * min(
-            end - first, np.ptp(merged[-1])
-        ):
-            first = merged.pop()[0]
+        if merged:
+            shorter = min(end - first, np.ptp(merged[-1]))
+            if first - merged[-1][1] <= MERGE_FRACTION * shorter:
+                first = merged.pop()[0]
         merged.append((first, end))
     return merged
 
@@ -116,8 +116,9 @@ class _PartlyFilled:
             skipped = max(start - self.starts[other], 0)
             part = window[self.starts[other] + skipped - start : self.ends[other] - start]
             part[:] = self.values[other][skipped:][: part.size] if other in self.values else 0
-        before = max(self.ends[number - 1] if number else 0, start)
-        after = min([*self.starts[number + 1 : number + 2], stop])
+        last = number + 1 == len(self.starts)
+        before = max(start, self.ends[number - 1] if number else 0)
+        after = stop if last else min(stop, self.starts[number + 1])
         return (first - start, end - start), window, (before - start, after - start)
 
     def can_fill(self, number, context, rate):

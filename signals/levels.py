@@ -147,7 +147,7 @@ def _quieter_db(power, energy, loud):
 
 
 def _listen(read, samples, reconstruct, window, levels):
-    """Level of the tone relative to the network's, in dB, and power of the noise, from some windows."""
+    """Level of the tone relative to the network's, in dB, and power of the noise."""
     starts = np.unique(np.linspace(0, samples - window, LISTENED).astype(int))
     shown, observed, gains = [], [], []
     for start in starts:

@@ -13,14 +13,14 @@ from signals.fill_gaps import fill, mixture_weights
 
 FRAME_SECONDS = 0.128  # of the spectra
 FRAMES_PER_SAMPLE = 4  # how many frames overlap at each sample
-QUIET_QUANTILE = 0.1  # of the frames; this many hold only noise at a given frequency
-SMOOTHED_BINS = 31  # of the median over frequency: wider than the partials of a steady tone
-MIN_FRACTION_OBSERVED = 0.3  # of a frame that counts in the noise's estimate
-SURE_EXCESS = 12  # times the noise's power; noise exceeds it with probability exp(-12)
-LIKELY_EXCESS = 3  # before gaps are filled: keeping some noise is better than losing partials
+QUIET_QUANTILE = 0.1  # over frames: at each frequency, this fraction holds only noise
+SMOOTHED_BINS = 31  # frequencies in the running median, more than a steady partial covers
+MIN_FRACTION_OBSERVED = 0.3  # of a frame, for an estimate of the noise from it
+SURE_EXCESS = 12  # times the noise's power; noise itself reaches it with probability exp(-12)
+LIKELY_EXCESS = 3  # used before gaps are filled: keeping noise is better than losing partials
 NO_NOISE_DB = -30.0  # relative to the sound; less may be detail that the network leaves out
-ARTIFICIAL_GAPS = 16  # at most, for the mixture weights
-ARTIFICIAL_SPACING = 16  # gap lengths from one artificial gap to the next, at least
+ARTIFICIAL_GAPS = 16  # at most; the mixture weights come from errors in them
+ARTIFICIAL_SPACING = 16  # gap lengths from one artificial gap to the next
 SHARPNESS = 2  # power of the inverse error in the mixture of candidates
 
 
