@@ -3,6 +3,7 @@
 Signals are float arrays with full scale at -1 and 1. Long ones are (T,), batches of windows (B, N).
 """
 
+import argparse
 import dataclasses
 import math
 import re
@@ -11,6 +12,7 @@ import numpy as np
 import scipy  # its submodules load at first use: --help needs none of them
 from numpy.lib.stride_tricks import sliding_window_view
 
+from harness import UserError
 from harness.quiet_tensorflow import tf
 from random_numbers import normal
 
@@ -58,6 +60,14 @@ class Notes:
     def provenance(self):
         return {"source": "the built-in notes"}
 
+    def check(self):
+        """Raise a UserError for a note without a period per window, or above the Nyquist frequency."""
+        low, high = self.sample_rate / self.window, self.sample_rate / 2
+        for note in self.notes:
+            if not low <= (frequency := note_frequency(note)) < high:
+                expected = f"must be from {low:.5g} to below {high:.5g} Hz"
+                raise UserError(f"--notes: {expected}, got {note}, {frequency:.5g} Hz (see --help)")
+
     def windows(self, part, count, seed):
         """Return tone (count, window), clean (count, window) and indices of the notes (count,).
 
@@ -77,11 +87,23 @@ def note_frequency(name):
     """
     parts = re.fullmatch(r"([A-G])([#b]?)(-?\d)", name)
     if not parts:
-        raise ValueError(f"{name!r} is not a note such as C4, F#3 or Bb5")
+        raise ValueError(f"must be notes such as C4, F#3 or Bb5, got {name!r}")
     letter, accidental, octave = parts.groups()
     semitone = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}[letter]
     semitone += {"#": 1, "b": -1, "": 0}[accidental]
     return 440.0 * 2 ** ((semitone - 9 + 12 * (int(octave) - 4)) / 12)
+
+
+def note_names(text):
+    """Convert "C4,E4", or a sequence of names, to a tuple. ArgumentTypeError for other names."""
+    names = tuple(text.split(",") if isinstance(text, str) else text)
+    try:
+        frequencies = [note_frequency(name) for name in names]
+    except (TypeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(error) from error
+    if len({round(frequency, 3) for frequency in frequencies}) < max(1, len(names)):
+        raise argparse.ArgumentTypeError(f"must be different notes, got {text!r}")
+    return names
 
 
 def partials(note, sounds):

@@ -32,7 +32,7 @@ def read_flags():
     text = "change only gaps and holes; lossless formats keep the rest bit for bit"
     add("--keep", action="store_true", help=text)
     text = "images: also write N other ways to fill the hole: NAME-1, NAME-2, ..."
-    add("--completions", type=cli.whole_number, default=0, metavar="N", help=text)
+    add("--completions", type=cli.integer, default=0, metavar="N", help=text)
     add("--overwrite", action="store_true", help="replace existing results")
     text = "text file, one gap per line: start and end in seconds; default: runs of zeros"
     add("--gaps", type=Path, help=text)

@@ -18,6 +18,11 @@ def grey(images):
     return tf.cast(images, tf.float32) / 255.0
 
 
+def to_draw_from(images):
+    """Prepare uint8 images for `random_images`: a tensor, or the memory map of a large set."""
+    return images if isinstance(images, np.memmap) else tf.constant(images)
+
+
 def random_images(images, count, seed):
     """Draw `count` images with replacement: (M, H, W) uint8 -> (count, H, W) in [0, 1].
 

@@ -39,8 +39,8 @@ def read_flags():
     text = "plot held-out examples on two latent axes"
     what.add_argument("--map", action="store_true", help=text)
     text = f"number of new digits ({NEW_DIGITS}) or sounds ({NEW_SOUNDS})"
-    what.add_argument("--count", type=cli.whole_number, help=text)
-    add("--seed", type=cli.seed, default=0, help="random seed (0)")
+    what.add_argument("--count", type=cli.integer, help=text)
+    add("--seed", type=partial(cli.integer, low=0), default=0, help="random seed (0)")
     add("--data", help="where the training data are now, for --blend and --map")
     text = "output folder (default: beside the model)"
     add("-o", "--out", type=Path, metavar="FOLDER", help=text)

@@ -250,7 +250,7 @@ def read_flags():
     add("--iters", type=int, default=20000)
     add("--finish", type=int, default=0, help="further iterations on the importance-weighted bound")
     add("--seeds", type=int, default=2)
-    add("--hidden", type=cli.layer_widths, default=(512, 512))
+    add("--hidden", type=cli.integers, default=(512, 512))
     add("--gated", action="store_true", help="gated linear units instead of ReLU")
     add("--latent", type=int, default=50)
     add("--components", type=int, default=500, help="Gaussians in the prior; 1 for a plain VAE")

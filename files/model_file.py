@@ -1,6 +1,5 @@
 """Read a trained model from its file: with Keras, or in NumPy for restoring sounds."""
 
-import contextlib
 import io
 import json
 import zipfile
@@ -12,12 +11,14 @@ import numpy as np
 
 from files.dense_network import dense_reconstruct, weight_shapes
 from harness import UserError
+from harness.errors import one_error
 from harness.run_folder import MODEL_FORMAT as FORMAT
 from inference import compiled_reconstruct, completions, refined_reconstruct, refiner
 from kind import Kind, kind_of
 
 REGISTERED_NAME = "denoising_vae>DVAE"  # of `models.DVAE` in Keras
 LARGEST_FILE = 2**30  # bytes, unpacked
+REMEDY = "give a model.keras of sound_dvae.py or mnist_dvae.py, or the folder of its run"
 COMPLETION_SEED = 0, 1  # fixed, so the same file always gets the same completions
 
 
@@ -38,7 +39,7 @@ def load_restorer(path):
     A model of sounds needs no refined posteriors, so it works without TensorFlow.
     """
     path = _model_in(path)
-    with _refused_in_one_line(path):
+    with one_error(path, REMEDY):
         config, weights = _checked(path)
     kind = kind_of(config["metadata"], config["input_size"], path)
     if kind.sounds and config["likelihood"] == "gaussian":
@@ -64,7 +65,7 @@ def load_model(path):
     from models import DVAE, NETWORK  # loads TensorFlow
 
     path = _model_in(path)
-    with _refused_in_one_line(path):
+    with one_error(path, REMEDY):
         config, _ = _checked(path)
         model = DVAE(**{name: config[name] for name in (*NETWORK, "name", "metadata")})
         model.load_weights(path)
@@ -77,19 +78,6 @@ def _model_in(path):
     path = path / "model.keras" if path.is_dir() else path
     with open(path, "rb"):
         return path
-
-
-@contextlib.contextmanager
-def _refused_in_one_line(path):
-    """Turn whatever the block raises into a UserError that names the file."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # zipfile, json, h5py and Keras raise almost any type
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        problem = f"not a model that these scripts have trained ({reason})"
-        raise UserError(f"{path}: {problem}") from error
 
 
 def _checked(path):

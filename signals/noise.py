@@ -171,3 +171,18 @@ def denoise(observed, mask, reconstruction, rate, noise, weights):
     if mask.any():
         filled[mask == 1] = weights @ candidates(frames, observed, mask, reconstruction, noise)
     return wiener(frames, filled, reconstruction, noise) if noise.any() else filled
+
+
+def denoise_long(observed, mask, reconstruction, rate, restore=None):
+    """Posterior mean of a whole sound, whose noise is estimated: (T,), (T,), (T,) -> (T,).
+
+    restore(observed, mask) -> reconstruction, for artificial gaps. Without it, gaps are filled by
+    the network alone.
+    """
+    if restore:
+        power, _, weights = calibrate(observed, mask, rate, restore)
+        return denoise(observed, mask, reconstruction, rate, power, weights)
+    frames = transform(rate)
+    power, _ = estimated(frames, observed, mask, reconstruction)
+    filled = np.where(mask == 1, reconstruction, observed)
+    return wiener(frames, filled, reconstruction, power)

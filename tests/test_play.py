@@ -75,9 +75,7 @@ def given(values):
 
 
 def restored(browser):
-    return browser.execute_script(
-        "return Boolean(shown.restored) && !restorer.timer"
-    )
+    return browser.execute_script("return Boolean(shown.restored) && !restorer.timer")
 
 
 def seen_and_drawn(browser, model):
@@ -312,7 +310,11 @@ def test_a_noisy_chopped_scale_is_restored_as_python_does(models, sound_page):
     until(lambda: restored(browser))
     tone, corrupted, ours = (
         numbers(browser, part)
-        for part in ("cleanSound(randomBy(1))", "shown.input.channels[0]", "shown.restored.channels[0]")
+        for part in (
+            "cleanSound(randomBy(1))",
+            "shown.input.channels[0]",
+            "shown.restored.channels[0]",
+        )
     )
     mask = np.zeros(tone.size)
     for start, end in browser.execute_script("return state.gaps"):
