@@ -79,7 +79,7 @@ def amount_limit(settings):
 def describe(corruption, amount, noise):
     """Describe the damage in words, for figures and pages."""
     damage = corruption if corruption == "none" else f"{corruption} {amount:g}"
-    return damage + f", noise up to {noise:g}" * bool(noise)
+    return f"{damage}, noise up to {noise:g}" if noise else damage
 
 
 def mask_is_known(settings):

@@ -144,23 +144,21 @@ def held_out_long(settings, sounds):
     return Damaged(corrupted, clean, mask, reference)
 
 
-def restore_long(settings, long, reconstruct, hops=inference.HOPS_PER_WINDOW):
-    """Restore the long sound from overlapping windows, `hops` over each sample."""
-    window = settings.window
-    return inference.restore_long(long.corrupted, long.mask, reconstruct, window, window // hops)
+def restore_long(settings, long, reconstruct):
+    """Restore the long sound from overlapping windows."""
+    hop = settings.window // inference.HOPS_PER_WINDOW
+    return inference.restore_long(long.corrupted, long.mask, reconstruct, settings.window, hop)
 
 
 def filter_long(settings, sounds, long, reconstruct, restored):
     """Remove noise from the long sound by a Wiener filter guided by `restored`, the network's."""
-    # The network knows its notes better than any continuation of what surrounds a gap.
-    redraw = partial(
-        inference.restore_long,
-        reconstruct=reconstruct,
-        window=settings.window,
-        hop=settings.window // inference.HOPS_PER_WINDOW,
-    )
-    redraw = None if sounds.notes else redraw
-    return noise.denoise_long(long.corrupted, long.mask, restored, settings.sample_rate, redraw)
+
+    def restore(corrupted, mask):
+        return restore_long(settings, long._replace(corrupted=corrupted, mask=mask), reconstruct)
+
+    # A network that knows all notes fills a gap better than any continuation of its surroundings.
+    restore = None if sounds.notes else restore
+    return noise.denoise_long(long.corrupted, long.mask, restored, settings.sample_rate, restore)
 
 
 def snrs(damaged, estimate):
@@ -219,7 +217,7 @@ def baseline_estimates(settings, sounds, held):
     continued = baselines.autoregress(first.corrupted, first.mask)
     filled = fill_gaps.fill(held.long.corrupted, audio_utils.runs(long.mask), settings.sample_rate)
     if (filled == 0).any():  # too many gaps to fill one at a time
-        filled = restore_long(settings, long, on_masks(baselines.autoregress), hops=2)
+        filled = baselines.autoregress_long(long.corrupted, long.mask, settings.window)
     interpolated = baselines.interpolate(long.corrupted[None], long.mask[None])[0]
     methods = {
         "chopped input": (held.windows.corrupted, held.long.corrupted),

@@ -35,6 +35,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from harness import UserError
+from kind import Kind
 
 SMALL = ("--iters", 300, "--batch-size", 32, "--hidden", 32, "--latent", 4)
 SCRIPTS = {  # and the flags of a small run
@@ -382,7 +383,7 @@ def image_readers():
     def load_mask(path):
         torn, whole = path.with_name("torn.bmp"), path.with_name("whole.bmp")
         make_picture(torn)
-        inverts = Restorer(lambda corrupted, observed: 1 - corrupted, 600, {"shape": [30, 20]})
+        inverts = Restorer(lambda corrupted, observed: 1 - corrupted, 600, Kind(shape=(30, 20)))
         restore_image(inverts, torn, whole, path)
         return [np.asarray(Image.open(whole))]
 

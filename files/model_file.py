@@ -126,9 +126,11 @@ def _arrays(weights, shapes):
     with h5py.File(io.BytesIO(weights)) as file:
         file.visititems_links(note)
         for name in [*found, *shapes]:
-            expected, got = shapes.get(name), getattr(found.get(name), "shape", None)
-            if expected is None or got != expected:
-                raise ValueError(f"{name}: expected shape {expected}, got {got}")
+            if name not in shapes:
+                raise ValueError(f"unexpected weights {name!r}")
+            expected, got = shapes[name], getattr(found.get(name), "shape", None)
+            if got != expected:
+                raise ValueError(f"weights {name!r}: expected shape {expected}, got {got}")
         if sum(item.nbytes for item in found.values()) > len(weights):
             raise ValueError("more weights than bytes")
         arrays = {name: found[name].astype(np.float32)[()] for name in shapes}

@@ -410,14 +410,14 @@ def test_resuming_compares_every_setting_that_matters(script, tmp_path):
     for field in dataclasses.fields(script.Settings):
         if field.name not in harmless:
             other = {field.name: changed(field.name, getattr(script.Settings(), field.name))}
-            with pytest.raises(UserError, match=f"--{field.name.replace('_', '-')} is "):
+            with pytest.raises(UserError, match=f"--{field.name.replace('_', '-')}: expected "):
                 begin(resume=True, **other)
     assert (tmp_path / "out/config.json").read_bytes() == before
     begin(resume=True)
     config = json.loads(before)
     del config["noise"]  # as in a run that is older than this setting
     (tmp_path / "out/config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="--noise is 0"):
+    with pytest.raises(UserError, match="--noise: expected 0"):
         begin(resume=True, noise=0.5)
     begin(resume=True)
 

@@ -95,6 +95,10 @@ def test_a_missing_worker_is_named():
 class Settings(cli.Settings):
     experiment = "test"
     kl_warm_up = 0.25
+    iters: int = cli.flag(100, "optimizer steps")
+    batch_size: int = cli.flag(32, "examples per step")
+    learning_rate: float = cli.flag(1e-3, "peak", above=0)
+    data: str = cli.flag(None, "data")
 
 
 def test_only_the_chief_writes(tmp_path, monkeypatch):
