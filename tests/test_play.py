@@ -82,12 +82,10 @@ def sound_page(browse, sound):
 
 def numbers(browser, script, *arguments):
     """Value of an expression of the page's script, as an array."""
-    coded = browser.execute_script(f"""
-        const bytes = new Uint8Array(Float32Array.from({script}).buffer), letters = [];
-        for (let i = 0; i < bytes.length; i += 8192) {
-          letters.push(String.fromCharCode(...bytes.subarray(i, i + 8192)));
-        }
-        return btoa(letters.join(""))""", *arguments)  # fmt: skip
+    script = f"""
+        const bytes = new Uint8Array(Float32Array.from({script}).buffer);
+        return btoa(Array.from(bytes, byte => String.fromCharCode(byte)).join(""))"""
+    coded = browser.execute_script(script, *arguments)
     return np.frombuffer(base64.b64decode(coded), np.float32)
 
 

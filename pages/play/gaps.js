@@ -10,7 +10,7 @@ function findGaps(values, rate) {
   const longest = network.window / network.rate * rate, jump = gapJump * peakOf(values);
   for (let start = 0, end = 0; end <= values.length; end++) {
     if (values[end] === 0) continue;
-    if (end - start >= gapSeconds * rate) {
+    if (end - start >= gapSeconds * rate || end > start && end === values.length) {
       const silent = start === 0 || end === values.length || end - start > longest;
       const jumps = Math.max(Math.abs(values[start - 1]), Math.abs(values[end])) >= jump;
       if (silent) found.silences.push([start, end]);
