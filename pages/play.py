@@ -1,6 +1,6 @@
 """play.html: the page in which a run's own trained model runs, in the browser and without a server.
 
-All it needs is in it: the weights in half precision, what is held out of the data, the scripts (play_*.js). It asks for
+All it needs is in it: the weights in half precision, what is held out of the data, the scripts in play/. It asks for
 nothing from elsewhere, so it can be sent to somebody; with it go the held-out examples.
 """
 

@@ -7,6 +7,7 @@ const small = make("canvas"); // holds an image at its own size, before it is en
 // z: a code that the user chose; null for the encoder's.
 const state = {from: "held", number: 0, strokes: [], hole: null, z: null};
 const made = {}; // from the state: pad, seen, z, output
+
 function baseImage() {
   const {from, number} = state, size = HEIGHT * WIDTH;
   if (from === "held") return images.subarray(number * size, (number + 1) * size);
@@ -69,23 +70,12 @@ function show() {
   element("own-z").hidden = !z;
   element("from").textContent = {held, own: "Your drawing", new: "New sample from the prior"}[from];
 }
+
 function set(change) {
   Object.assign(state, change);
   drawPad();
   update();
   states.save();
-}
-function makeBars() {
-  const max = Math.ceil(map.codes.reduce((high, value) => Math.max(high, Math.abs(value)), 1));
-  return Array.from({length: network.latent}, (_, i) => {
-    const bar = make("input", {type: "range", min: -max, max, step: "any"});
-    bar.ariaLabel = `latent dimension ${i + 1}`;
-    bar.addEventListener("input", () => {
-      state.z = made.z.map((value, k) => k === i ? Number(bar.value) : value);
-      update();
-    });
-    return bar;
-  });
 }
 function previewMap(place) {
   const [[, n]] = map.nearest(place);
@@ -99,6 +89,7 @@ function interpolate() {
   state.z = codeOf("blend-a").map((value, i) => (1 - weight) * value + weight * to[i]);
   update();
 }
+
 function describe() {
   const {from, number, strokes, hole, z} = state, parts = {[from]: number};
   const texts = strokes.map(({erase, points}) => (erase ? "e" : "p") + points.join(","));
@@ -128,6 +119,10 @@ function listen() {
   onClick("hole", () => set({hole: randomHole(), z: null}));
   onClick("whole", () => set({hole: null, z: null}));
   onClick("own-z", () => set({z: null}));
+  onInput("bars", bar => {
+    state.z = made.z.map((value, i) => bars[i] === bar ? Number(bar.value) : value);
+    update();
+  });
   ["blend-a", "blend-b", "share"].forEach(id => onInput(id, interpolate));
   ["blend-a", "blend-b", "share", "bars"].forEach(id => onChange(id, () => states.save()));
   listenToPad();
@@ -139,7 +134,10 @@ const map = new LatentMap(element("map"), data.map, {
   up: place => set(
     {from: "held", number: map.nearest(place)[0][1], strokes: [], hole: null, z: null}),
 });
-const bars = makeBars(), states = new StateHistory(describe, restoreState);
+const states = new StateHistory(describe, restoreState);
+const max = Math.ceil(map.codes.reduce((high, value) => Math.max(high, Math.abs(value)), 1));
+const bars = Array.from({length: network.latent}, (_, i) => make(
+  "input", {type: "range", min: -max, max, step: "any", ariaLabel: `latent dimension ${i + 1}`}));
 element("bars").append(...bars);
 const last = map.points.length - 1;
 Object.assign(element("blend-a"), {max: last, value: Math.min(3, last)});

@@ -99,6 +99,7 @@ function press(name) {
   player.stop();
   player.play(shown.input, element("input-play"));
 }
+
 function makeKeyboard() {
   notes.forEach(({name}, i) => {
     const key = make("button", {type: "button", className: /[#b]/.test(name) ? "black" : ""});
