@@ -66,7 +66,7 @@ function restoreChannel(model, values, gaps, rate, rms, report) {
   const gain = rms !== null && energy ? rms / Math.sqrt(energy / count) : 1;
   const restored = restoreLong(model, heard.map(value => gain * value), observed, report);
   const leveled = restored.map(value => value / gain);
-  return resample(leveled.subarray(0, length), network.rate, rate, frames);
+  return resample(leveled, network.rate, rate, frames);
 }
 
 /** Run the worker. Its first message is the model, every other one a sound to restore. */
