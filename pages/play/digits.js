@@ -1,9 +1,7 @@
 // The page of a model of images: the network reconstructs an image that the user damages or draws.
-
 const ENLARGED = 16; // canvas pixels per image pixel
 const images = Float32Array.from(bytesOf(data.images), level => level / 255);
 const small = make("canvas"); // holds an image at its own size, before it is enlarged
-
 // from: "held" (out) and a number, "own" from an empty pad, or "new" and the seed of a sample from
 // the prior. strokes: {erase, points: [x, y, ...]} in cells of the pad. hole: see hole.js.
 // z: a code that the user chose; null for the encoder's.
@@ -19,7 +17,7 @@ function baseImage() {
 
 /** Compute and show everything that depends on the pad, at every move of the pen. */
 function update() {
-  const start = performance.now(), [x, y, width, height] = state.hole ?? [0, 0, 0, 0];
+  const [x, y, width, height] = state.hole ?? [0, 0, 0, 0];
   made.seen = shrunk();
   for (let row = y; row < y + height; row++) {
     made.seen.fill(0, row * WIDTH + x, row * WIDTH + x + width);
@@ -27,7 +25,6 @@ function update() {
   made.z = state.z ?? encode(network, made.seen);
   made.output = decode(network, made.z);
   show();
-  made.milliseconds = performance.now() - start;
 }
 
 /** Show levels in [0, 1] on a canvas, and return its 2D context. */
@@ -47,10 +44,10 @@ function showInput() {
   const picture = paint(element("picture"), made.pad, PAD_WIDTH, PAD_HEIGHT);
   const seen = paint(element("seen"), made.seen, WIDTH, HEIGHT);
   if (pen.cursor) {
-    const [x, y, radius] = [...pen.cursor, erasing() ? ERASER : PEN].map(at => at * ENLARGED / FINE);
+    const [x, y] = pen.cursor, scale = ENLARGED / FINE;
     picture.lineWidth = pen.down ? 8 : 3;
     picture.beginPath();
-    picture.arc(x, y, radius, 0, 7);
+    picture.arc(scale * x, scale * y, scale * (erasing() ? ERASER : PEN), 0, 7);
     picture.stroke();
   }
   if (state.hole) {
@@ -62,9 +59,7 @@ function showInput() {
     seen.fillRect(x + width - 20, y + height - 20, 20, 20);
   }
 }
-
 const labelOf = n => map.labels ? `, labelled ${map.nameOf(n)}` : "";
-
 function show() {
   const {from, number, z} = state, held = `Held-out ${data.kind} ${number}${labelOf(number)}`;
   showInput();
@@ -76,42 +71,22 @@ function show() {
   element("from").textContent = {held, own: "Your drawing", new: "New sample from the prior"}[from];
 }
 
-/** Change parts of the state. */
 function set(change) {
   Object.assign(state, change);
   drawPad();
   update();
   states.save();
 }
-
-/** Sliders that set the latent dimensions. */
-function makeBars() {
-  const max = Math.ceil(map.codes.reduce((high, value) => Math.max(high, Math.abs(value)), 1));
-  return Array.from({length: network.latent}, (_, i) => {
-    const bar = make("input", {type: "range", min: -max, max, step: "any"});
-    bar.ariaLabel = `latent dimension ${i + 1}`;
-    bar.addEventListener("input", () => {
-      state.z = made.z.map((value, k) => k === i ? Number(bar.value) : value);
-      update();
-    });
-    bar.addEventListener("change", () => states.save());
-    return bar;
-  });
-}
-
 function previewMap(place) {
   const [[, n]] = map.nearest(place);
   element("lies").hidden = false;
   paint(element("lies"), decode(network, map.between(place)), WIDTH, HEIGHT);
   element("near").textContent = `Decoded at this point; nearest: no. ${n}${labelOf(n)}`;
 }
-
-/** Interpolate linearly between the codes of two examples. */
 function interpolate() {
-  const [from, to] = ["blend-a", "blend-b"].map(
-    id => map.code(integerFrom(element(id).value, map.points.length, 0)));
-  const weight = Number(element("share").value);
-  state.z = from.map((value, i) => (1 - weight) * value + weight * to[i]);
+  const codeOf = id => map.code(integerFrom(element(id).value, map.points.length, 0));
+  const weight = Number(element("share").value), to = codeOf("blend-b");
+  state.z = codeOf("blend-a").map((value, i) => (1 - weight) * value + weight * to[i]);
   update();
 }
 
@@ -123,21 +98,18 @@ function describe() {
   if (z) parts.z = Array.from(z, value => value.toFixed(3));
   return parts;
 }
-
 function restoreState(text) {
   const from = ["own", "new"].find(name => text.has(name)) ?? "held";
   const number = integerFrom(text.get(from), from === "held" ? map.points.length : 2 ** 32, 0);
-  const valid = (text.get("strokes") ?? "").split("_").filter(
-    stroke => /^[ep]\d+,\d+(,\d+,\d+)*$/.test(stroke));
-  const strokes = valid.map(
+  const strokes = (text.get("strokes") ?? "").split("_").filter(
+    stroke => /^[ep]\d+,\d+(,\d+,\d+)*$/.test(stroke)).map(
     stroke => ({erase: stroke[0] === "e", points: stroke.slice(1).split(",").map(Number)}));
-  const hole = numbersFrom(text.get("hole"), 4), z = numbersFrom(text.get("z"), network.latent);
-  Object.assign(state, {from, number, strokes, hole: hole && holeWithin(hole)});
-  state.z = z && Float32Array.from(z);
+  const hole = numbersFrom(text.get("hole")), z = numbersFrom(text.get("z"));
+  Object.assign(state, {from, number, strokes, hole: hole.length === 4 ? holeWithin(hole) : null});
+  state.z = z.length === network.latent ? Float32Array.from(z) : null;
   drawPad();
   update();
 }
-
 function listen() {
   const begin = (from, number) => set({from, number, strokes: [], z: null});
   const random = limit => Math.floor(Math.random() * limit);
@@ -147,10 +119,12 @@ function listen() {
   onClick("hole", () => set({hole: randomHole(), z: null}));
   onClick("whole", () => set({hole: null, z: null}));
   onClick("own-z", () => set({z: null}));
-  for (const id of ["blend-a", "blend-b", "share"]) {
-    onInput(id, interpolate);
-    onChange(id, () => states.save());
-  }
+  onInput("bars", bar => {
+    state.z = made.z.map((value, i) => bars[i] === bar ? Number(bar.value) : value);
+    update();
+  });
+  ["blend-a", "blend-b", "share"].forEach(id => onInput(id, interpolate));
+  ["blend-a", "blend-b", "share", "bars"].forEach(id => onChange(id, () => states.save()));
   listenToPad();
   listenToHole();
 }
@@ -160,11 +134,13 @@ const map = new LatentMap(element("map"), data.map, {
   up: place => set(
     {from: "held", number: map.nearest(place)[0][1], strokes: [], hole: null, z: null}),
 });
-const bars = makeBars(), states = new StateHistory(describe, restoreState);
+const states = new StateHistory(describe, restoreState);
+const max = Math.ceil(map.codes.reduce((high, value) => Math.max(high, Math.abs(value)), 1));
+const bars = Array.from({length: network.latent}, (_, i) => make(
+  "input", {type: "range", min: -max, max, step: "any", ariaLabel: `latent dimension ${i + 1}`}));
 element("bars").append(...bars);
-["blend-a", "blend-b"].forEach((id, i) => {
-  const max = map.points.length - 1;
-  Object.assign(element(id), {max, value: Math.min([3, 17][i], max)});
-});
+const last = map.points.length - 1;
+Object.assign(element("blend-a"), {max: last, value: Math.min(3, last)});
+Object.assign(element("blend-b"), {max: last, value: Math.min(17, last)});
 listen();
 states.start();

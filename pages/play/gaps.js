@@ -1,19 +1,16 @@
 // Gaps in sounds, [start, end] in samples: those in a file, and those that the user cuts.
-
 const LEAST_GAP = 8; // samples, of a gap that the user cuts
 const cutter = {chosen: -1, drag: null}; // a gap's number; the gap for a pointer's position
-
 const peakOf = values => values.reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
 
-/** Gaps and silences of a file's channel, by the rule of files/gaps.py. Both are runs of exact
- * zeros. A gap lies between two sounds, is at most a window long, and begins or ends with a jump.
- * Longer runs and those at both ends are silence. */
+/** Gaps and silences of a file's channel, by the rule of files/gaps.py: runs of exact zeros. A gap
+ * begins or ends with a jump. Runs longer than a window and those at both ends are silence. */
 function findGaps(values, rate) {
   const {gapSeconds, gapJump} = data.constants, found = {gaps: [], silences: []};
   const longest = network.window / network.rate * rate, jump = gapJump * peakOf(values);
   for (let start = 0, end = 0; end <= values.length; end++) {
     if (values[end] === 0) continue;
-    if (end - start >= gapSeconds * rate) {
+    if (end - start >= gapSeconds * rate || end > start && end === values.length) {
       const silent = start === 0 || end === values.length || end - start > longest;
       const jumps = Math.max(Math.abs(values[start - 1]), Math.abs(values[end])) >= jump;
       if (silent) found.silences.push([start, end]);
@@ -23,8 +20,6 @@ function findGaps(values, rate) {
   }
   return found;
 }
-
-/** One gap per window, at random. */
 function randomGaps() {
   const samples = sound.channels[0].length, gaps = [];
   const window = Math.round(network.window * sound.rate / network.rate);
@@ -38,22 +33,19 @@ function randomGaps() {
 
 /** A pointer pressed on a gap moves it; elsewhere it starts a new one. */
 function takeGap(at) {
-  const {gaps} = state, samples = sound.channels[0].length;
-  const under = gaps.findIndex(([start, end]) => at >= start && at < end);
-  const [start, end] = gaps[under] ?? [];
+  const {gaps} = state, under = gaps.findIndex(([start, end]) => at >= start && at < end);
+  const [start, end] = gaps[under] ?? [], samples = sound.channels[0].length;
   const shift = now => clamp(Math.round(now - at), -start, samples - end);
   const moved = now => [start + shift(now), end + shift(now)];
   const spanned = now => [Math.floor(Math.min(at, now)), Math.ceil(Math.max(at, now))];
   cutter.drag = under < 0 ? spanned : moved;
-  cutter.chosen = under < 0 ? gaps.length : under;
+  cutter.chosen = under < 0 ? gaps.push([at, at]) - 1 : under;
+  chop();
 }
 
-/** Arrow keys move the chosen gap, with Shift they resize it. Enter adds a gap, Delete removes the
- * chosen one, n chooses the next. */
-function cutByKey(event) {
-  const {key, shiftKey} = event, step = ARROWS[key]?.[0], {gaps} = state;
-  if (!step && !["Enter", "Delete", "n"].includes(key)) return;
-  event.preventDefault();
+/** Arrow keys move the chosen gap or, with Shift, resize it. n chooses the next. */
+function cutByKey(key, [right], shift) {
+  const {gaps} = state;
   if (cutter.chosen < 0) cutter.chosen = gaps.length - 1;
   const samples = sound.channels[0].length, [start, end] = gaps[cutter.chosen] ?? [];
   if (key === "n") {
@@ -64,31 +56,24 @@ function cutByKey(event) {
   } else if (key === "Enter" || end === undefined) {
     cutter.chosen = gaps.push([Math.round(samples / 2), Math.round(0.525 * samples)]) - 1;
   } else {
-    const least = shiftKey ? start + LEAST_GAP - end : -start;
-    const shift = clamp(Math.round(step * samples / 200), least, samples - end);
-    gaps[cutter.chosen] = [shiftKey ? start : start + shift, end + shift];
+    const least = shift ? start + LEAST_GAP - end : -start;
+    const by = clamp(Math.round(right * samples / 200), least, samples - end);
+    gaps[cutter.chosen] = [shift ? start : start + by, end + by];
   }
   chop();
   states.save();
 }
-
 function listenToGaps() {
-  const canvas = element("input-wave");
-  const sampleAt = event => clamp(placeOn(canvas, event)[0], 0, 1) * sound.channels[0].length;
-  const move = event => {
-    state.gaps[cutter.chosen] = cutter.drag(sampleAt(event));
-    chop();
-  };
-  const down = event => {
-    takeGap(sampleAt(event));
-    move(event);
-  };
-  const up = () => {
-    state.gaps = state.gaps.filter(([start, end]) => end - start >= LEAST_GAP);
-    cutter.chosen = Math.min(cutter.chosen, state.gaps.length - 1);
-    chop();
-    states.save();
-  };
-  dragged(canvas, {down, move, up});
-  canvas.addEventListener("keydown", cutByKey);
+  const sampleAt = x => clamp(x, 0, 1) * sound.channels[0].length;
+  dragged(element("input-wave"), {
+    down: x => takeGap(sampleAt(x)),
+    move: x => { state.gaps[cutter.chosen] = cutter.drag(sampleAt(x)); chop(); },
+    up: () => {
+      state.gaps = state.gaps.filter(([start, end]) => end - start >= LEAST_GAP);
+      cutter.chosen = Math.min(cutter.chosen, state.gaps.length - 1);
+      chop();
+      states.save();
+    },
+  });
+  onKeys(element("input-wave"), ["Enter", "Delete", "n"], cutByKey);
 }

@@ -1,9 +1,6 @@
 // Gliding from sound to sound through latent space, as in signals/blending.py.
-
-const GLIDE_HOPS = 16; // per window
-const HOPS_AT_ONCE = 8; // scheduled together
-const LEVEL = 0.25; // RMS
-const PULL = 0.06; // per hop: weight that moves to the note under the pointer
+const GLIDE_HOPS = 16, HOPS_AT_ONCE = 8; // per window; scheduled together
+const LEVEL = 0.25, PULL = 0.06; // RMS; weight that each hop moves to the note under the pointer
 
 /** Period of a held-out window in samples: its note's, or its strongest partial's. */
 function periodOf(values, n) {
@@ -11,28 +8,25 @@ function periodOf(values, n) {
   if (note) return network.rate / note.frequency;
   const padded = new Float64Array(2 ** Math.ceil(Math.log2(16 * values.length)));
   padded.set(hann(values.length).map((weight, i) => weight * values[i]));
-  const levels = spectrum(padded), strongest = levels.indexOf(levels.reduce((a, b) => Math.max(a, b)));
+  const levels = spectrum(padded), strongest = levels.indexOf(peakOf(levels));
   return Math.min(values.length / 2, padded.length / strongest);
 }
 
 /** A held-out sound, continued by its period so that it has a code at every phase. */
-class Tone {
-  constructor(n) {
-    const {window} = network, values = decode(network, map.code(n)), period = periodOf(values, n);
-    const samples = new Float32Array(window + Math.ceil(period)).map((_, i) => {
-      const place = i - period * Math.max(0, Math.ceil((i - window + 1) / period));
-      const low = Math.floor(place), next = values[low + 1] ?? values[low];
-      return values[low] + (place - low) * (next - values[low]);
-    });
-    Object.assign(this, {samples, period, weight: 0, codes: new Map()});
-  }
-
-  codeAt(place) {
-    const start = Math.floor(place % this.period), end = start + network.window;
-    const code = this.codes.get(start) ?? encode(network, this.samples.subarray(start, end));
-    this.codes.set(start, code);
+function toneOf(n) {
+  const {window} = network, values = decode(network, map.code(n)), period = periodOf(values, n);
+  const codes = new Map(), samples = new Float32Array(window + Math.ceil(period)).map((_, i) => {
+    const place = i - period * Math.max(0, Math.ceil((i - window + 1) / period));
+    const low = Math.floor(place), next = values[low + 1] ?? values[low];
+    return values[low] + (place - low) * (next - values[low]);
+  });
+  const codeAt = place => {
+    const start = Math.floor(place % period);
+    const code = codes.get(start) ?? encode(network, samples.subarray(start, start + window));
+    codes.set(start, code);
     return code;
-  }
+  };
+  return {weight: 0, codeAt};
 }
 
 /** Overlap-add of decoded mixtures of codes. Each tone's code is taken at the phase it would have
@@ -43,7 +37,6 @@ class Glide {
     const sum = new Float64Array(2 * window); // from a window before `place` to one after it
     Object.assign(this, {hop, sum, taper: hann(window), place: 0, tones: new Map()});
   }
-
   /** Go one hop toward example `goal`. Returns the next samples; none during the first windows. */
   step(goal) {
     const {hop, taper, sum} = this, {window} = network, values = decode(network, this.mix(goal));
@@ -57,11 +50,10 @@ class Glide {
     this.place += hop;
     return this.place > 1.5 * window ? done : [];
   }
-
   /** The mean code of the tones, each weighted by how recently it was the goal. */
   mix(goal) {
     const {tones, place} = this, first = !tones.size;
-    if (!tones.has(goal)) tones.set(goal, new Tone(goal));
+    if (!tones.has(goal)) tones.set(goal, toneOf(goal));
     for (const [n, tone] of tones) {
       tone.weight = first ? 1 : tone.weight + PULL * ((n === goal) - tone.weight);
       if (tone.weight < 0.01 && n !== goal) tones.delete(n);
@@ -77,7 +69,6 @@ class Glide {
 
 const gliding = {
   goal: null, glide: null, timer: null, out: null,
-
   down(place) {
     this.end();
     const context = player.open(), time = context.currentTime + 0.05;
@@ -88,13 +79,11 @@ const gliding = {
     this.timer = setInterval(() => this.fill(), 30);
     this.toward(place);
   },
-
   toward(place) {
     const [[, n]] = map.nearest(place), hint = this.timer ? "" : "; press to hear it";
     this.goal = n;
     element("near").textContent = `Nearest: ${map.nameOf(n) ?? `no. ${n}`}${hint}`;
   },
-
   /** Schedule the next samples. A click plays for a moment, a drag as long as it lasts. */
   fill() {
     while (this.timer && this.time < this.context.currentTime + 0.15) {
@@ -109,9 +98,7 @@ const gliding = {
       if (!this.held && this.left <= 0) this.end();
     }
   },
-
   up() { this.held = false; },
-
   end() {
     clearInterval(this.timer);
     this.out?.gain.setTargetAtTime(0, this.time - 0.05, 0.02); // a fade avoids a click

@@ -1,8 +1,6 @@
-// The page's state as text, in the address and for undo. Links can come from anybody, so the
-// functions that read the text do not trust it.
+// The page's state as text, in the address and for undo. Do not trust it: links come from anybody.
 
-/** The present state and earlier ones. describe() returns a state's parts by name; restore(text)
- * takes them as URLSearchParams. */
+/** describe() returns the state's parts by name; restore(text) takes them as URLSearchParams. */
 class StateHistory {
   constructor(describe, restore) {
     Object.assign(this, {describe, restore, past: [], now: "", timer: null});
@@ -12,32 +10,26 @@ class StateHistory {
       event.preventDefault();
       this.undo();
     });
-    addEventListener("hashchange", () => {
-      if (location.hash.slice(1) !== this.now) this.start();
-    });
+    addEventListener("hashchange", () => location.hash.slice(1) === this.now || this.start());
   }
-
   /** Take the state from the address. */
   start() {
     this.restore(new URLSearchParams(location.hash.slice(1)));
     this.save();
   }
-
-  /** Save the state. Called once per action that undo takes back, such as a whole stroke. */
+  /** Save the state, once per action that undo takes back, such as a whole stroke. */
   save() {
     const text = new URLSearchParams(this.describe()).toString().replaceAll("%2C", ",");
     if (text === this.now) return;
     if (this.now) this.past.push(this.now);
     this.show(text);
   }
-
   undo() {
     if (!this.past.length) return;
     const text = this.past.pop();
     this.restore(new URLSearchParams(text));
     this.show(text);
   }
-
   show(text) {
     this.now = text;
     element("undo").disabled = !this.past.length;
@@ -46,10 +38,10 @@ class StateHistory {
   }
 }
 
-/** Read a list of finite numbers of this length; null if the text is anything else. */
-function numbersFrom(text, length) {
-  const numbers = text?.split(",").map(Number);
-  return numbers?.length === length && numbers.every(Number.isFinite) ? numbers : null;
+/** Read a list of finite numbers; [] if the text is anything else. */
+function numbersFrom(text) {
+  const numbers = text?.split(",").map(Number) ?? [];
+  return numbers.every(Number.isFinite) ? numbers : [];
 }
 
 /** Read an integer from 0 to below `limit`; `otherwise` if the text is anything else. */

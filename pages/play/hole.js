@@ -1,14 +1,10 @@
 // The hole in the image: [x, y, width, height] in pixels.
-
 const holder = {drag: null}; // from a pointer's position, the hole being dragged
-
-/** Round a hole and keep it within the image. */
 function holeWithin([x, y, width, height]) {
   const columns = clamp(Math.round(width), 1, WIDTH), rows = clamp(Math.round(height), 1, HEIGHT);
   const left = clamp(Math.round(x), 0, WIDTH - columns);
   return [left, clamp(Math.round(y), 0, HEIGHT - rows), columns, rows];
 }
-
 function randomHole() {
   const ratio = 2 ** (Math.random() - 0.5);
   const width = Math.sqrt(MISSING) * WIDTH * ratio, height = Math.sqrt(MISSING) * HEIGHT / ratio;
@@ -27,37 +23,28 @@ function dragFrom(x, y) {
   if (x >= left && x < right && y >= top && y < bottom) {
     return (toX, toY) => [left + toX - x, top + toY - y, width, height];
   }
-  const span = (from, to) => [Math.min(from, to), Math.abs(to - from)];
-  return (toX, toY) => {
-    const [column, columns] = span(Math.round(x), toX), [row, rows] = span(Math.round(y), toY);
-    return [column, row, columns, rows];
-  };
+  const fromX = Math.round(x), fromY = Math.round(y);
+  return (toX, toY) => [
+    Math.min(fromX, toX), Math.min(fromY, toY), Math.abs(toX - fromX), Math.abs(toY - fromY)];
 }
 
 /** Arrow keys move the hole, with Shift they resize it; Delete removes it. */
-function holeByKey(event) {
-  const [right, down] = ARROWS[event.key] ?? [0, 0];
-  if (!ARROWS[event.key] && event.key !== "Delete") return;
-  event.preventDefault();
+function holeByKey(key, [right, down], shift) {
   const [x, y, width, height] = state.hole ?? randomHole();
-  const resized = [x, y, width + right, height + down], moved = [x + right, y + down, width, height];
-  if (event.key === "Delete") set({hole: null});
-  else set({hole: holeWithin(event.shiftKey ? resized : moved), z: null});
+  const moved = [x + right, y + down, width, height];
+  const resized = [x, y, width + right, height + down];
+  if (key === "Delete") set({hole: null});
+  else set({hole: holeWithin(shift ? resized : moved), z: null});
 }
-
 function listenToHole() {
-  const canvas = element("seen");
-  const pixelAt = event => {
-    const [x, y] = placeOn(canvas, event);
-    return [clamp(x, 0, 1) * WIDTH, clamp(y, 0, 1) * HEIGHT];
-  };
-  dragged(canvas, {
-    down: event => { holder.drag = dragFrom(...pixelAt(event)); },
-    move: event => {
-      Object.assign(state, {hole: holeWithin(holder.drag(...pixelAt(event))), z: null});
+  const pixel = (x, y) => [clamp(x, 0, 1) * WIDTH, clamp(y, 0, 1) * HEIGHT];
+  dragged(element("seen"), {
+    down: (x, y) => { holder.drag = dragFrom(...pixel(x, y)); },
+    move: (x, y) => {
+      Object.assign(state, {hole: holeWithin(holder.drag(...pixel(x, y))), z: null});
       update();
     },
     up: () => states.save(),
   });
-  canvas.addEventListener("keydown", holeByKey);
+  onKeys(element("seen"), ["Delete"], holeByKey);
 }

@@ -1,11 +1,8 @@
 // The latent map: held-out codes on their two principal axes.
-
 const COLORS = "1f77b4 ff7f0e 2ca02c d62728 9467bd 8c564b e377c2 7f7f7f bcbd22 17becf".split(" ");
-const MIXED = 6; // nearest codes that are mixed at a point
-const EDGE = 12; // pixels
+const MIXED = 6, EDGE = 12; // nearest codes that are mixed at a point; pixels around the points
 
-/** A map that calls on.hover(place), on.leave(), on.down(place) and on.up(place), with places in
- * units of the axes. */
+/** Calls on.hover, on.down and on.up with a place in units of the axes, and on.leave. */
 class LatentMap {
   constructor(canvas, {codes, centre, axes, labels, names}, on) {
     Object.assign(this, {canvas, centre, axes, labels, names, on, cursor: null, mark: null});
@@ -13,101 +10,77 @@ class LatentMap {
     this.codes = floatsOf(bytesOf(codes));
     const count = this.codes.length / network.latent;
     this.points = Array.from({length: count}, (_, n) => this.project(this.code(n)));
-    this.limits = [0, 1].map(axis => {
-      const values = this.points.map(point => point[axis]);
-      return [Math.min(...values), Math.max(...values)];
-    });
+    const sides = [0, 1].map(axis => this.points.map(point => point[axis]));
+    this.limits = sides.map(values => [Math.min(...values), Math.max(...values)]);
     this.middle = this.limits.map(([low, high]) => (low + high) / 2);
+    if (labels) names.forEach((name, kind) => this.writeKey(name, labels.indexOf(kind)));
     this.listen();
-    if (labels) this.writeLegend();
     redrawnBy(() => this.drawPoints(), canvas);
   }
-
   code(n) { return this.codes.subarray(n * network.latent, (n + 1) * network.latent); }
-
   /** The label of an example; undefined if there are no labels. */
   nameOf(n) { return this.names[this.labels?.[n]]; }
-
   project(z) {
     const {axes, centre} = this;
     return axes.map(axis => axis.reduce((sum, value, i) => sum + value * (z[i] - centre[i]), 0));
   }
-
   colorOf(n) {
     const kinds = this.names.length, kind = this.labels?.[n];
     if (kind === undefined) return color("accent");
     return kinds <= COLORS.length ? `#${COLORS[kind]}` : `hsl(${360 * kind / kinds} 65% 50%)`;
   }
-
-  writeLegend() {
-    this.names.forEach((name, kind) => {
-      const key = make("span"), dot = make("i");
-      dot.style.background = this.colorOf(this.labels.indexOf(kind));
-      key.append(dot, name);
-      element("legend").append(key);
-    });
+  writeKey(name, n) {
+    const key = make("span"), dot = make("i");
+    dot.style.background = this.colorOf(n);
+    key.append(dot, name);
+    element("legend").append(key);
   }
-
   listen() {
-    const {canvas, on} = this;
+    const {canvas, on, limits} = this;
     const move = (cursor, act) => {
       this.cursor = cursor;
       act(cursor);
       this.draw();
     };
-    const pointed = act => event => move(this.placeAt(...placeOn(canvas, event)), act);
-    dragged(canvas, {down: pointed(on.down), move: pointed(on.hover), up: pointed(on.up)});
-    canvas.addEventListener("pointermove", event => event.buttons || pointed(on.hover)(event));
-    for (const name of ["pointerleave", "blur"]) {
-      canvas.addEventListener(name, () => move(null, on.leave));
-    }
-    canvas.addEventListener("keydown", event => {
-      const step = ARROWS[event.key], [x, y] = this.cursor ?? this.middle, {limits} = this;
-      if (!step && event.key !== "Enter") return;
-      event.preventDefault();
-      if (step) {
-        const size = (limits[0][1] - limits[0][0]) / 40;
-        const to = [clamp(x + size * step[0], ...limits[0]), clamp(y - size * step[1], ...limits[1])];
-        move(to, on.hover);
-      } else {
-        move([x, y], on.down);
-        move([x, y], on.up);
-      }
+    const pointed = act => (x, y) => move(this.placeAt(x, y), act), hover = pointed(on.hover);
+    dragged(canvas, {down: pointed(on.down), move: () => {}, up: pointed(on.up)});
+    canvas.addEventListener("pointermove", event => hover(...placeOn(canvas, event)));
+    canvas.addEventListener("pointerleave", () => move(null, on.leave));
+    canvas.addEventListener("blur", () => move(null, on.leave));
+    onKeys(canvas, ["Enter"], (key, [right, down]) => {
+      const [x, y] = this.cursor ?? this.middle, step = (limits[0][1] - limits[0][0]) / 40;
+      const to = [clamp(x + step * right, ...limits[0]), clamp(y - step * down, ...limits[1])];
+      const acts = key === "Enter" ? [on.down, on.up] : [on.hover];
+      acts.forEach(act => move(to, act));
     });
   }
-
   /** The `count` examples nearest to a place, as [squared distance, number]. */
   nearest([x, y], count = 1) {
     const distances = this.points.map(([a, b], n) => [(a - x) ** 2 + (b - y) ** 2, n]);
     return distances.sort((a, b) => a[0] - b[0]).slice(0, count);
   }
-
-  /** A code at a place: the nearest codes, weighted by inverse squared distance. The plane itself
-   * says nothing about the other latent dimensions. */
+  /** A code for a place: the mean of the nearest, weighted by inverse squared distance. */
   between(place) {
     const near = this.nearest(place, MIXED), z = new Float32Array(network.latent);
     const weights = near.map(([distance]) => 1 / (distance + 1e-6));
     const total = weights.reduce((a, b) => a + b);
-    return z.map((_, i) => near.reduce(
-      (sum, [, n], k) => sum + weights[k] / total * this.code(n)[i], 0));
+    near.forEach(([, n], k) => this.code(n).forEach((value, i) => {
+      z[i] += weights[k] / total * value;
+    }));
+    return z;
   }
-
-  /** Pixels per unit, the same on both axes. */
   get unit() {
     return Math.min(...this.limits.map(
       ([low, high], i) => (this.size[i] - 2 * EDGE) / Math.max(high - low, 1e-6)));
   }
-
   placeAt(x, y) {
     const {unit, middle, size} = this;
     return [middle[0] + (x - 0.5) * size[0] / unit, middle[1] - (y - 0.5) * size[1] / unit];
   }
-
   pixelOf([x, y]) {
     const {unit, middle, size} = this;
     return [size[0] / 2 + unit * (x - middle[0]), size[1] / 2 - unit * (y - middle[1])];
   }
-
   /** Draw the points and keep their picture, which `draw` needs at every move of a pointer. */
   drawPoints() {
     const {canvas} = this, {pen, width, height} = fitted(canvas);
@@ -122,7 +95,6 @@ class LatentMap {
     this.picture.getContext("2d").drawImage(canvas, 0, 0);
     this.draw();
   }
-
   /** Draw the points, a circle around the mark and a cross at the cursor. */
   draw() {
     if (!this.picture) return;

@@ -1,5 +1,4 @@
 // The pad to draw on. It is finer than the network's pixels: each has FINE x FINE cells.
-
 const [HEIGHT, WIDTH] = data.shape; // of the images, pixels
 const FINE = 4, PAD_WIDTH = FINE * WIDTH, PAD_HEIGHT = FINE * HEIGHT;
 const PEN = FINE * 1.1, ERASER = FINE * 2.2; // radii, cells
@@ -28,8 +27,6 @@ function stampSegment({erase, points}, end) {
     stamp(fromX + (x - fromX) * i / steps, fromY + (y - fromY) * i / steps, erase);
   }
 }
-
-/** Draw the state's image and strokes on a new pad. */
 function drawPad() {
   const base = baseImage();
   made.pad = new Float32Array(PAD_WIDTH * PAD_HEIGHT).map((_, at) => {
@@ -69,7 +66,6 @@ function shrunk() {
   }
   return image;
 }
-
 function penTo(x, y) {
   if (!pen.stroke) {
     pen.stroke = {erase: erasing(), points: []};
@@ -80,41 +76,27 @@ function penTo(x, y) {
   stampSegment(pen.stroke, pen.stroke.points.length - 1);
   update();
 }
-
 function penUp() {
   pen.stroke = null;
   states.save();
+  show();
 }
 
 /** Arrow keys move the pen, space lowers or lifts it, e changes between pen and eraser. */
-function drawByKey(event) {
-  const step = ARROWS[event.key];
-  if (!step && event.key !== " " && event.key !== "e") return;
-  event.preventDefault();
-  if (event.key === "e") element(erasing() ? "draw" : "erase").checked = true;
-  const [x, y] = pen.cursor ?? [PAD_WIDTH / 2, PAD_HEIGHT / 2], [right, down] = step ?? [0, 0];
+function drawByKey(key, [right, down]) {
+  if (key === "e") element(erasing() ? "draw" : "erase").checked = true;
+  const [x, y] = pen.cursor ?? [PAD_WIDTH / 2, PAD_HEIGHT / 2];
   pen.cursor = [clamp(x + FINE * right, 0, PAD_WIDTH), clamp(y + FINE * down, 0, PAD_HEIGHT)];
-  if (!step) pen.down = event.key === " " && !pen.down;
-  if (pen.down) {
-    penTo(...pen.cursor);
-  } else {
-    penUp();
-    show();
-  }
+  if (!right && !down) pen.down = key === " " && !pen.down;
+  if (pen.down) penTo(...pen.cursor);
+  else penUp();
 }
-
 function listenToPad() {
-  const canvas = element("picture");
-  const draw = event => {
-    const [x, y] = placeOn(canvas, event);
-    Object.assign(pen, {cursor: null, down: false});
-    penTo(x * PAD_WIDTH, y * PAD_HEIGHT);
-  };
+  const canvas = element("picture"), hide = () => Object.assign(pen, {cursor: null, down: false});
+  const draw = (x, y) => penTo(x * PAD_WIDTH, y * PAD_HEIGHT);
+  canvas.addEventListener("pointerdown", hide);
   dragged(canvas, {down: draw, move: draw, up: penUp});
-  canvas.addEventListener("keydown", drawByKey);
-  canvas.addEventListener("blur", () => {
-    Object.assign(pen, {cursor: null, down: false});
-    penUp();
-    show();
-  });
+  onKeys(canvas, [" ", "e"], drawByKey);
+  canvas.addEventListener("blur", hide);
+  canvas.addEventListener("blur", penUp);
 }

@@ -1,5 +1,4 @@
 // Waveforms and spectrograms.
-
 const MAGMA = [[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]];
 const COLUMNS = 300; // of a spectrogram
 
@@ -23,8 +22,6 @@ function spectrum(values) {
   }
   return re.subarray(0, middle).map((value, i) => Math.sqrt(value ** 2 + im[i] ** 2));
 }
-
-/** 256 pixels, from low to high level. */
 function palette() {
   return Uint32Array.from({length: 256}, (_, level) => {
     const place = level / 256 * (MAGMA.length - 1), step = Math.floor(place);
@@ -65,7 +62,8 @@ function drawWaveform(canvas, values, gaps, chosen, limit) {
   for (let column = 0; column < width; column++) {
     const first = Math.floor(column / width * values.length);
     const under = values.subarray(first, Math.ceil((column + 1) / width * values.length));
-    const low = under.reduce((a, b) => Math.min(a, b)), high = under.reduce((a, b) => Math.max(a, b));
+    const low = under.reduce((a, b) => Math.min(a, b));
+    const high = under.reduce((a, b) => Math.max(a, b));
     pen.fillRect(column, height / 2 - scale * high, 1, Math.max(1, scale * (high - low)));
   }
   Object.assign(pen, {fillStyle: "#d6272844", strokeStyle: color("ink"), lineWidth: 2});

@@ -1,24 +1,19 @@
 // Playing sounds.
-
 const LOWEST_RATE = 8000; // Hz, that every browser plays
-
 const player = {
   context: null, source: null, button: null,
-
   /** Browsers play sound only after the user has pressed something. */
   open() {
     this.context ??= new AudioContext();
     this.context.resume();
     return this.context;
   },
-
   sourceOf({rate, channels}) {
     const context = this.open(), played = Math.max(rate, LOWEST_RATE);
     const buffer = context.createBuffer(channels.length, channels[0].length, played);
     channels.forEach((values, i) => buffer.copyToChannel(values, i));
     return new AudioBufferSourceNode(context, {buffer, playbackRate: rate / played});
   },
-
   /** Play a sound, or stop it if this button started it. */
   play(what, button) {
     const stops = this.source && this.button === button;
@@ -31,7 +26,6 @@ const player = {
     Object.assign(this, {source, button});
     button.classList.add("playing");
   },
-
   stop() {
     this.source?.stop();
     this.button?.classList.remove("playing");

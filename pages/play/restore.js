@@ -1,5 +1,4 @@
 // Restoring sounds longer than a window, in the worker.
-
 const WINDOWS_AT_ONCE = 32; // per batch, and so per report of the progress
 
 /** Sums over a neighborhood of `width` samples around each sample, with zeros beyond the ends. */
@@ -17,8 +16,7 @@ function neighborhoodSums(values, width) {
 function confidence({leastObserved, notExplained, explained}, input, observed, output) {
   const size = input.length, width = size >> 3, count = observed.reduce((a, b) => a + b);
   const error = output.map((value, i) => observed[i] * (input[i] - value) ** 2);
-  const enough = count >= leastObserved * size;
-  const whole = enough ? error.reduce((a, b) => a + b) / Math.max(count, 1) : notExplained;
+  const whole = count < leastObserved * size ? notExplained : error.reduce((a, b) => a + b) / count;
   const counts = neighborhoodSums(observed, width);
   return neighborhoodSums(error, width).map((near, i) => {
     const product = whole * (near + whole) / (counts[i] + 1);
@@ -26,8 +24,7 @@ function confidence({leastObserved, notExplained, explained}, input, observed, o
   });
 }
 
-/** Restore a long sound by weighted overlap-add, as `restore_long` in inference.py. model: network
- * and constants. Calls report(fraction) after each batch of windows. */
+/** Restore a long sound by weighted overlap-add, as `restore_long` in inference.py. */
 function restoreLong({network, constants}, sound, observed, report) {
   const {window} = network, last = sound.length - window, taper = hann(window), starts = [];
   const total = new Float64Array(sound.length), weights = new Float64Array(sound.length);
@@ -54,15 +51,14 @@ function restoreLong({network, constants}, sound, observed, report) {
 
 /** Restore a channel of any sample rate, level and length. gaps: [start, end] in its samples.
  * rms: the level to bring it to before the network; null for a sound made at that level. */
-function restoreChannel(model, values, {gaps, rate, rms}, report) {
+function restoreChannel(model, values, gaps, rate, rms, report) {
   const {network} = model, ratio = network.rate / rate, frames = values.length;
-  const chopped = values.slice(), resampled = ratio === 1 ? frames : Math.ceil(frames * ratio) + 1;
+  const length = ratio === 1 ? frames : Math.ceil(frames * ratio) + 1, chopped = values.slice();
   for (const [start, end] of gaps) chopped.fill(0, start, end);
-  const length = Math.max(network.window, resampled), observed = new Float32Array(length).fill(1);
-  const sound = new Float32Array(length);
-  sound.set(ratio === 1 ? chopped : resample(chopped, rate, network.rate, length));
+  const sound = new Float32Array(Math.max(network.window, length)), observed = sound.map(() => 1);
+  sound.set(resample(chopped, rate, network.rate, length));
   for (const [start, end] of [...gaps, [frames, Infinity]]) {
-    observed.fill(0, Math.floor(start * ratio), Math.min(Math.ceil(end * ratio), length));
+    observed.fill(0, Math.floor(start * ratio), Math.ceil(end * ratio));
   }
   const heard = sound.map((value, i) => observed[i] * value);
   const energy = heard.reduce((sum, value) => sum + value * value, 0);
@@ -70,21 +66,19 @@ function restoreChannel(model, values, {gaps, rate, rms}, report) {
   const gain = rms !== null && energy ? rms / Math.sqrt(energy / count) : 1;
   const restored = restoreLong(model, heard.map(value => gain * value), observed, report);
   const leveled = restored.map(value => value / gain);
-  return ratio === 1 ? leveled.subarray(0, frames) : resample(leveled, network.rate, rate, frames);
+  return resample(leveled, network.rate, rate, frames);
 }
 
 /** Run the worker. Its first message is the model, every other one a sound to restore. */
 function serve() {
   let model = null;
   onmessage = ({data}) => {
-    if (!model) {
-      model = data;
-      return;
-    }
+    model ??= data;
+    if (model === data) return;
     const {channels, gaps, rate, rms} = data;
     const restored = channels.map((values, channel) => {
       const report = part => postMessage({fraction: (channel + part) / channels.length});
-      return restoreChannel(model, values, {gaps: gaps[channel], rate, rms}, report);
+      return restoreChannel(model, values, gaps[channel], rate, rms, report);
     });
     postMessage({fraction: 1, restored});
   };

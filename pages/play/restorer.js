@@ -1,8 +1,6 @@
 // The worker that restores sounds, so that the page stays responsive.
-
 const restorer = {
   worker: null, timer: null, running: false,
-
   /** Restore a sound and call done(channels). A newer request replaces an unfinished one; a short
    * delay keeps a drag from starting many. */
   ask(job, done) {
@@ -13,22 +11,20 @@ const restorer = {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.run(job, done), 30);
   },
-
   run(job, done) {
-    const start = performance.now(), progress = element("progress");
+    const progress = element("progress");
     this.worker ??= this.start();
     this.worker.onmessage = ({data: {fraction, restored}}) => {
       progress.value = fraction;
       if (!restored) return;
       progress.className = "idle";
-      Object.assign(this, {timer: null, running: false, milliseconds: performance.now() - start});
+      Object.assign(this, {timer: null, running: false});
       done(restored);
     };
     this.worker.postMessage(job);
     Object.assign(progress, {className: "", value: 0});
     this.running = true;
   },
-
   start() {
     const code = new Blob([element("core").textContent, "\nserve();"], {type: "text/javascript"});
     const address = URL.createObjectURL(code), worker = new Worker(address);

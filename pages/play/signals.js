@@ -1,17 +1,16 @@
 // Windows and resampling, for the page and its worker.
-
 const CROSSINGS = 24; // zero crossings of the resampling filter on each side
 const STEPS = 256; // entries of its table per zero crossing
 const ROLL_OFF = 0.95; // its passband, relative to half the lower sample rate
 
-/** A Hann window without the zeros at its ends. */
 function hann(size) {
   const cosine = i => Math.cos(2 * Math.PI * (i + 1) / (size + 1));
   return new Float64Array(size).map((_, i) => 0.5 - 0.5 * cosine(i));
 }
 
-/** Resample a sound between two rates in Hz, by a Hann-windowed sinc, and return `length` samples. */
+/** Resample a sound between two rates in Hz to `length` samples, by a Hann-windowed sinc. */
 function resample(sound, from, to, length) {
+  if (from === to) return sound.slice(0, length);
   const table = new Float64Array(CROSSINGS * STEPS + 2).map((_, i) => {
     const t = i / STEPS, angle = Math.PI * t, sinc = t ? Math.sin(angle) / angle : 1;
     return t < CROSSINGS ? sinc * Math.cos(angle / CROSSINGS / 2) ** 2 : 0;

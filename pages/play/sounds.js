@@ -1,5 +1,4 @@
 // The page of a model of sounds: the network restores a sound that the user chops.
-
 const KEYS = "asdfghjkl;zxcvbnm"; // of the keyboard, for the notes in order
 const {notes} = data; // [{name, frequency, amplitudes, decays}]; null for a model of recordings
 
@@ -26,12 +25,11 @@ function synthesize(names, phase) {
       sum + amplitude * Math.exp(-decays[k] * i / rate) * Math.sin((k + 1) * angle), 0);
   });
 }
-
-/** The sound without noise: a tune or a held-out recording. */
 function cleanSound({uniform}) {
   const {from, tune, number} = state, {window} = network;
   if (from === "notes") return synthesize(tune, uniform());
-  return from === "long" ? data.long : data.windows.subarray(number * window, (number + 1) * window);
+  if (from === "long") return data.long;
+  return data.windows.subarray(number * window, (number + 1) * window);
 }
 
 /** Make the sound that the state describes, and restore it. */
@@ -44,16 +42,15 @@ function build() {
     const found = [{gaps: [], silences: []}];
     Object.assign(sound, {rate: network.rate, bits: 16, channels: [noisy], found, rms: null});
   }
-  const samples = sound.channels[0].length, within = state.gaps.filter(([start]) => start < samples);
-  state.gaps = within.map(([start, end]) => [start, Math.min(end, samples)]);
+  const samples = sound.channels[0].length;
+  state.gaps = state.gaps.map(([start, end]) => [start, Math.min(end, samples)]);
+  state.gaps = state.gaps.filter(([start, end]) => start < end);
   element("noise").disabled = own;
   chop();
 }
 
 /** All gaps of each channel: those found in the file and those the user cut. */
 const gapsOf = () => sound.found.map(({gaps}) => [...gaps, ...state.gaps]);
-
-/** Return a copy of a channel with zeros in these stretches. */
 function silenced(values, stretches) {
   const copy = values.slice();
   for (const [start, end] of stretches) copy.fill(0, start, end);
@@ -88,8 +85,6 @@ function draw(which) {
   const says = `${seconds} s, ${rate} Hz${count}; spectrogram up to ${kHz} kHz`;
   element(`${which}-says`).textContent = says;
 }
-
-/** Change parts of the state. */
 function set(change) {
   cutter.chosen = -1;
   Object.assign(state, change);
@@ -113,14 +108,11 @@ function makeKeyboard() {
     element("keys").append(key);
   });
   addEventListener("keydown", event => {
-    const {ctrlKey, metaKey, altKey, repeat, defaultPrevented} = event;
-    if (ctrlKey || metaKey || altKey || repeat || defaultPrevented) return;
-    const note = event.key.length === 1 && notes[KEYS.indexOf(event.key)];
-    if (note) press(note.name);
+    const {key, ctrlKey, metaKey, altKey, repeat, defaultPrevented} = event;
+    const note = key.length === 1 && notes[KEYS.indexOf(key)];
+    if (note && !(ctrlKey || metaKey || altKey || repeat || defaultPrevented)) press(note.name);
   });
 }
-
-/** Take a WAV file from the user. */
 async function take(file) {
   if (!file) return;
   const says = element("own-says");
@@ -134,31 +126,26 @@ async function take(file) {
     says.textContent = `${file.name}: ${error.message}`;
   }
 }
-
-/** Offer the restored sound as a download. */
 function offer() {
   const link = element("download"), name = state.from === "own" ? state.own.name : "notes";
   URL.revokeObjectURL(link.href);
   const href = URL.createObjectURL(new Blob([writeWav(shown.restored)], {type: "audio/wav"}));
   Object.assign(link, {href, download: `${name}-restored.wav`, hidden: false});
 }
-
 function describe() {
   const {from, tune, number, noise, gaps} = state;
   const what = {notes: tune, window: number, long: "", own: ""}[from];
   return {[from]: what, noise, ...(gaps.length && {gaps: gaps.flat()})};
 }
-
 function restoreState(text) {
-  const names = (text.get("notes") ?? "").split(","), gaps = [];
+  const names = (text.get("notes") ?? "").split(",");
   const all = notes?.map(note => note.name), known = names.filter(name => all?.includes(name));
-  const ends = (text.get("gaps") ?? "").split(",").map(end => Math.floor(Number(end)));
-  for (let i = 0; i + 1 < ends.length; i += 2) {
-    if (ends[i] >= 0 && ends[i] < ends[i + 1]) gaps.push([ends[i], ends[i + 1]]);
-  }
+  const ends = numbersFrom(text.get("gaps")).map(Math.floor);
+  const pairs = ends.flatMap((start, i) => i % 2 ? [] : [[start, ends[i + 1]]]);
   const made = notes ? "notes" : text.has("window") ? "window" : "long";
   Object.assign(state, {
-    from: text.has("own") && state.own ? "own" : made, gaps,
+    from: text.has("own") && state.own ? "own" : made,
+    gaps: pairs.filter(([start, end]) => start >= 0 && start < end),
     tune: known.length ? known.slice(0, 60) : all,
     number: integerFrom(text.get("window"), data.count, 0),
     noise: clamp(Number(text.get("noise") ?? data.noise) || 0, 0, 1),
@@ -166,7 +153,6 @@ function restoreState(text) {
   element("noise").value = state.noise;
   build();
 }
-
 function listen() {
   onClick("scale", () => set({from: "notes", tune: notes.map(note => note.name), gaps: []}));
   onClick("long", () => set({from: "long", gaps: []}));
@@ -176,17 +162,11 @@ function listen() {
   onClick("restored-play", event => player.play(shown.restored, event.currentTarget));
   onChange("window", ({value}) => set(
     {from: "window", number: integerFrom(value, data.count, 0), gaps: []}));
-  onInput("noise", ({value}) => {
-    state.noise = Number(value);
-    build();
-  });
+  onInput("noise", ({value}) => { state.noise = Number(value); build(); });
   onChange("noise", () => states.save());
   onChange("file", ({files}) => take(files[0]));
   addEventListener("dragover", event => event.preventDefault());
-  addEventListener("drop", event => {
-    event.preventDefault();
-    take(event.dataTransfer.files[0]);
-  });
+  addEventListener("drop", event => { event.preventDefault(); take(event.dataTransfer.files[0]); });
   listenToGaps();
 }
 
@@ -198,5 +178,5 @@ const map = new LatentMap(element("map"), data.map, {
 const states = new StateHistory(describe, restoreState);
 if (notes) makeKeyboard();
 listen();
-redrawnBy(() => ["input", "restored"].forEach(draw), element("input-wave"), element("restored-wave"));
+redrawnBy(() => ["input", "restored"].forEach(draw), element("input-wave"));
 states.start();
