@@ -29,6 +29,8 @@ BASELINE = {"method": "input", "snr_db": 3.0}
 @dataclasses.dataclass(frozen=True)
 class Settings(cli.Settings):
     experiment = "sound"
+    iters: int = cli.flag(1000, "optimizer steps")
+    hidden: tuple = cli.flag((512,), "widths")
     data: str = cli.flag(None, "own recordings")
 
 

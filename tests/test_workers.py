@@ -1,5 +1,6 @@
 """Several workers know their numbers, meet, and together train as one process does."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -92,9 +93,14 @@ def test_a_missing_worker_is_named():
             workers._meet(1, addresses, 0.5)
 
 
+@dataclasses.dataclass(frozen=True)
 class Settings(cli.Settings):
     experiment = "test"
     kl_warm_up = 0.25
+    iters: int = cli.flag(ITERATIONS, "optimizer steps")
+    batch_size: int = cli.flag(25, "examples per iteration")
+    learning_rate: float = cli.flag(0.01, "peak learning rate")
+    data: str = cli.flag(None, "not used")
 
 
 def test_only_the_chief_writes(tmp_path, monkeypatch):
@@ -135,14 +141,7 @@ def losses(folder=None, number=None, made_before=None, resume=False):
         tf.py_function(made_one, [seed], [])
         return make_batch(seed, count)
 
-    settings = Settings(
-        iters=ITERATIONS,
-        batch_size=25,
-        learning_rate=0.01,
-        seed=1,
-        out=Path(folder or "none"),
-        resume=resume,
-    )
+    settings = Settings(seed=1, out=Path(folder or "none"), resume=resume)
     with Run(settings) as run, pytest.MonkeyPatch.context() as patch:
         run.record({})
         keras.utils.set_random_seed(1)
@@ -182,7 +181,7 @@ def gradients_of_two_replicas():
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     from models import DVAE, keras
 
-    settings = Settings(iters=4, batch_size=25, out=Path("none"))
+    settings = Settings(iters=4, out=Path("none"))
     with strategy.scope():
         keras.utils.set_random_seed(1)
         model = DVAE(16, "gaussian", hidden=(8,), latent=2)
