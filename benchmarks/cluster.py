@@ -65,7 +65,7 @@ def last_scores(folder):
         rows = [row for row in csv.DictReader(file) if row["method"] == "DVAE"]
     last = [row for row in rows if row["iteration"]][-1]
     others = "method", "iteration", "train_loss"
-    return {name: float(value) for name, value in last.items() if name not in others}
+    return {name: float(last[name]) for name in last if last[name] and name not in others}
 
 
 def compare_scores(runs, folder):

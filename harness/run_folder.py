@@ -143,7 +143,7 @@ class Run:
         self.config = None  # settings and provenance of this run, once its data are valid
         self.started = False  # true once this run has changed the folder
         self.waiting = {}  # files to write when the run starts
-        self.stack = contextlib.ExitStack()
+        self.stack = contextlib.ExitStack()  # holds the folder's lock
 
     def __enter__(self):
         self.workers = workers.join()
@@ -155,7 +155,7 @@ class Run:
 
     def __exit__(self, kind, error, traceback):
         with self.stack:
-            if error is None or isinstance(error, KeyboardInterrupt):  # training has saved
+            if error is None or isinstance(error, KeyboardInterrupt):  # it has been saved
                 self._start()
             lost = error and self.workers.lost(error)
             shown = UserError(lost) if lost else error
@@ -340,7 +340,7 @@ def _check_settings(out, previous, settings):
 
 
 def _comparable(name, value):
-    """A setting for comparison: the paths x and x/ of data are equal."""
+    """Return a setting for comparison. As paths of data, x and x/ are equal."""
     return os.path.abspath(value) if name == "data" and isinstance(value, str) else value
 
 

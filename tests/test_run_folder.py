@@ -30,11 +30,7 @@ BASELINE = {"method": "input", "snr_db": 3.0}
 class Settings(cli.Settings):
     experiment = "sound"
     iters: int = cli.flag(1000, "optimizer steps")
-    batch_size: int = cli.flag(128, "examples per step")
-    learning_rate: float = cli.flag(1e-3, "peak", above=0)
-    hidden: tuple = cli.flag((512, 512), "widths")
-    latent: int = cli.flag(32, "latent dimensions")
-    components: int = cli.flag(200, "Gaussians")
+    hidden: tuple = cli.flag((512,), "widths")
     data: str = cli.flag(None, "own recordings")
 
 

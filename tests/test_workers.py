@@ -1,5 +1,6 @@
 """Several workers know their numbers, meet, and together train as one process does."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -92,13 +93,14 @@ def test_a_missing_worker_is_named():
             workers._meet(1, addresses, 0.5)
 
 
+@dataclasses.dataclass(frozen=True)
 class Settings(cli.Settings):
     experiment = "test"
     kl_warm_up = 0.25
-    iters: int = cli.flag(100, "optimizer steps")
-    batch_size: int = cli.flag(32, "examples per step")
-    learning_rate: float = cli.flag(1e-3, "peak", above=0)
-    data: str = cli.flag(None, "data")
+    iters: int = cli.flag(ITERATIONS, "optimizer steps")
+    batch_size: int = cli.flag(25, "examples per iteration")
+    learning_rate: float = cli.flag(0.01, "peak learning rate")
+    data: str = cli.flag(None, "not used")
 
 
 def test_only_the_chief_writes(tmp_path, monkeypatch):
@@ -139,14 +141,7 @@ def losses(folder=None, number=None, made_before=None, resume=False):
         tf.py_function(made_one, [seed], [])
         return make_batch(seed, count)
 
-    settings = Settings(
-        iters=ITERATIONS,
-        batch_size=25,
-        learning_rate=0.01,
-        seed=1,
-        out=Path(folder or "none"),
-        resume=resume,
-    )
+    settings = Settings(seed=1, out=Path(folder or "none"), resume=resume)
     with Run(settings) as run, pytest.MonkeyPatch.context() as patch:
         run.record({})
         keras.utils.set_random_seed(1)
@@ -186,7 +181,7 @@ def gradients_of_two_replicas():
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     from models import DVAE, keras
 
-    settings = Settings(iters=4, batch_size=25, out=Path("none"))
+    settings = Settings(iters=4, out=Path("none"))
     with strategy.scope():
         keras.utils.set_random_seed(1)
         model = DVAE(16, "gaussian", hidden=(8,), latent=2)
@@ -204,7 +199,7 @@ def gradients_of_two_replicas():
     advance = training.build_advance(
         strategy, training.build_step(model, optimizer, make_batch, settings)
     )
-    sums, _ = advance(i, tf.constant(1), tf.constant(0.0))
+    sums, *_ = advance(i, tf.constant(1), tf.constant(0.0))
     moved = [old - new.numpy() for old, new in zip(before, model.trainable_variables)]
     worst = max(
         np.abs(ours - theirs).max() / np.abs(theirs).max() for ours, theirs in zip(moved, expected)
