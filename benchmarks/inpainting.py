@@ -21,11 +21,11 @@ import soundfile
 from audio_utils import snr_db
 from baselines import autoregress
 from files import sound_files
-from files.gaps import inside
 from files.model_file import load_restorer
 from files.restore_sound import restore_sound
 from inference import restore_long
 from signals import fill_gaps
+from signals.gaps import inside
 
 LENGTHS = (5, 10, 20, 30, 40, 50)  # ms
 PUBLISHED = {  # recomputed from the WAVs of Mokry and Rajmic 2020, github.com/ondrejmokry/InpaintingRevisited

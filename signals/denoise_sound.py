@@ -3,9 +3,9 @@
 import numpy as np
 
 import audio_utils
-from files.gaps import inside
-from files.sound_files import resample
 from signals import noise
+from signals.gaps import inside
+from signals.resampling import resample
 
 PILOT_SECONDS = 20  # of the sound, in which its noise and what fills gaps best are told
 PIECE_SECONDS, MARGIN_SECONDS = (

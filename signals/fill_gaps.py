@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import scipy  # its parts load when first used: --help needs none of them
 
-from files.gaps import inside
+from signals.gaps import inside
 
 WAYS = (
     (0.064, 0.016),

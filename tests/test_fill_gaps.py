@@ -5,9 +5,9 @@ import pytest
 import scipy
 
 from audio_utils import snr_db
-from files.gaps import inside
 from signals import fill_gaps
 from signals.fill_gaps import fill, fill_each
+from signals.gaps import inside
 
 RATE = 16000
 RESONANCES = np.poly(

@@ -9,12 +9,13 @@ import soundfile
 
 import audio_utils
 from files import sound_files
-from files.gaps import find_gaps, inside, read_gaps
+from files.gap_labels import read_gaps
 from files.model_file import Restorer
 from files.restore_sound import restore_sound
 from harness import UserError
 from signals import levels as sound_levels
 from signals.fill_gaps import fill
+from signals.gaps import find_gaps, inside
 
 RATE = 16000
 
@@ -115,8 +116,8 @@ def test_a_line_that_names_no_gap_is_refused(tmp_path, line):
 
 def find(tmp_path, signal, rate=RATE, subtype="PCM_16"):
     soundfile.write(tmp_path / "find.wav", signal, rate, subtype=subtype)
-    with sound_files.ReadForward(tmp_path / "find.wav") as sound:
-        return find_gaps(sound, 0.064 * rate)
+    with sound_files.open_sound(tmp_path / "find.wav") as sound:
+        return find_gaps(sound.blocks(), sound.channels, rate, 0.064 * rate)
 
 
 def test_gaps_are_found_to_the_sample_wherever_blocks_end(tmp_path, monkeypatch):

@@ -326,7 +326,8 @@ def test_a_wav_whose_recorder_crashed_is_read_to_its_end(tmp_path, order, told):
 
 
 def test_a_wav_beyond_what_a_header_can_tell_is_no_error(tmp_path):
-    soundfile.write(tmp_path / "a.wav", noise(1), RATE, "PCM_16")
+    signal = noise(1)
+    soundfile.write(tmp_path / "a.wav", signal, RATE, "PCM_16")
     with open(tmp_path / "a.wav", "r+b") as file:
         at = file.read(100).index(b"data") + 4
         file.truncate(5 << 30)  # takes no room
@@ -336,8 +337,9 @@ def test_a_wav_beyond_what_a_header_can_tell_is_no_error(tmp_path):
             file.seek(at + 4 + told)
             file.write(b"\x90" * 100)  # samples behind
             file.flush()
-            before, start, _ = sound_files._with_data_size(file)
-            assert start == at + 4 and before[-4:] == b"\xff" * 4
+            with sound_files.open_sound(tmp_path / "a.wav") as sound:
+                first = sound.read(RATE)
+            np.testing.assert_allclose(first[:, 0], signal, atol=1 / 32768)
 
 
 @pytest.mark.parametrize("behind", [b"LIST", b"ID3\x04", bytes(64), b"\0id3 "])
