@@ -8,7 +8,16 @@ import numpy as np
 from harness import UserError
 
 # FFmpeg's names. Playlists are not among them: they name other files, which FFmpeg would open.
-FORMATS = "aac,asf,matroska,mov,mp3,ogg,wav"
+FORMATS = "aac,asf,matroska,mov,mp3,ogg"
+LIBSNDFILE = {  # format and subtype as libsndfile, which writes them, calls them
+    ("mp3", "mp3float"): ("MP3", "MPEG_LAYER_III"),
+    ("ogg", "vorbis"): ("OGG", "VORBIS"),
+    ("ogg", "opus"): ("OGG", "OPUS"),
+}
+TAGS = {
+    name: name for name in ("title", "artist", "album", "date", "genre", "comment", "copyright")
+}
+TAGS |= {"track": "tracknumber"}
 KNOWN_LENGTH = "asf", "matroska,webm", "ogg"  # other formats give an estimate, or end too early
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # all read by one reader
 BIT_RATE = 192_000  # of M4A, bits/s per channel
@@ -29,7 +38,11 @@ class Decoder:
         if not stream:
             raise UserError(f"{path}: contains no sound; leave it out")
         self.format, self.codec = self.container.format.name, stream.codec_context.name
-        self.tags = {name.lower(): text for name, text in self.container.metadata.items()}
+        self.kind = self.format, self.codec.upper()
+        self.kind = LIBSNDFILE.get((self.format, self.codec), self.kind)
+        tags = {**self.container.metadata, **stream.metadata}
+        tags = {name.lower(): text for name, text in tags.items()}
+        self.tags = {TAGS[name]: text for name, text in tags.items() if name in TAGS}
         self.has_pictures = bool(self.container.streams.video)
         exact = self.format in KNOWN_LENGTH and self.container.duration
         self.seconds = exact / av.time_base if exact else None

@@ -428,7 +428,11 @@ def _write(restored, job, keep):
         replacing(job.destination) as path,
         contextlib.closing(_Result(path, original, job.destination)) as result,
         tqdm(
-            desc=os.path.basename(job.source), total=job.frames, unit_scale=True, leave=False, disable=None
+            desc=os.path.basename(job.source),
+            total=job.frames,
+            unit_scale=True,
+            leave=False,
+            disable=None,
         ) as bar,
     ):
         remarks = _copy_tags(original, result)

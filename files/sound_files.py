@@ -24,10 +24,9 @@ from harness import UserError
 from harness.quiet_tensorflow import stderr_held_back, tf
 from signals.resampling import resample
 
-READ_ONLY = (".aac", ".mp4", ".webm", ".wma", ".3gp")  # the results are WAVs
+READ_ONLY = (".aac", ".mp4", ".webm", ".wma", ".3gp")  # the restored files are WAVs
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".m4a", *READ_ONLY)
 HEADERLESS = (".raw", ".pcm", ".vox", ".gsm")
-COMPRESSED = ("MP3", "OGG")  # libsndfile's names of formats that FFmpeg reads better
 KEEP_ZEROS = ("PCM", "FLOAT", "DOUBLE", "ALAW", "ULAW", "ALAC", "DWVW", "DPCM")  # first letters
 SMALLEST = {"ALAW": 8 / 32768}  # magnitude in a code that has no zero
 SAMPLE_RATES = (1000, 768_000)  # Hz; outside them the header is wrong
@@ -65,12 +64,25 @@ class Sound:
     @property
     def code(self):
         """The name under which people know the code."""
-        return self.format if self.format in COMPRESSED else self.subtype
+        return "MP3" if self.format == "MP3" else self.subtype
 
     def blocks(self, dtype="float64"):
         """Read on to the end: blocks (n, channels)."""
         while len(block := self.read(FRAMES_A_BLOCK, dtype)):
             yield block
+
+
+def result_suffixes(path):
+    """Return the suffixes that the restored file may have: the input's, and .wav for any sound."""
+    given = path.suffix.lower()
+    if given not in SUFFIXES:
+        return (given,)
+    return (".wav",) if given in READ_ONLY or given == ".wav" else (given, ".wav")
+
+
+def result_name(path):
+    """Return the path for a restored file: the same, but .wav if its format can only be read."""
+    return path.with_suffix(".wav") if path.suffix.lower() in READ_ONLY else path
 
 
 def keeps_zeros(subtype):
@@ -106,7 +118,7 @@ class _Crashed(io.FileIO):
 def open_sound(path):
     """Open a sound file, as a context manager that gives a `Sound`.
 
-    libsndfile reads lossless formats, FFmpeg the others.
+    FFmpeg reads compressed formats, libsndfile the others.
     OSError if the file cannot be opened, UserError if it cannot be read, then or later.
     """
     try:
@@ -120,35 +132,26 @@ def open_sound(path):
     except (soundfile.SoundFileError, av.FFmpegError) as error:
         remedy = "convert it to WAV or FLAC"
         if os.path.splitext(path)[1].lower() in HEADERLESS:
-            remedy = "import it as raw data in an audio editor and export WAV"
+            remedy = "such files have no header: import them as raw data and export WAV"
         problem = f"not a sound file, or damaged ({reason(error)})"
         raise UserError(f"{path}: {problem}; {remedy}") from error
 
 
 def _opened(path, file, opened):
     """Return the `Sound` of an open file. What else it opens goes to the stack `opened`."""
-    known = problem = None
+    if os.path.splitext(path)[1].lower() not in HEADERLESS:
+        with contextlib.suppress(av.FFmpegError):
+            decoder = opened.enter_context(contextlib.closing(Decoder(file, path)))
+            kind = *decoder.kind, "FILE", decoder.tags
+            return Sound(path, decoder.rate, decoder.channels, *kind, decoder.read, decoder)
     size = _size_of_crashed(path, file)
     file.seek(0)
-    try:  # not by name, from which libsndfile would take the format of samples without a header
-        source = _Crashed(file, *size) if size else file.fileno()
-        known = opened.enter_context(_Forward(source, closefd=False))
-        kind, tags = (known.format, known.subtype, known.endian), known.copy_metadata()
-    except soundfile.SoundFileError as error:
-        if os.path.splitext(path)[1].lower() in HEADERLESS:
-            raise
-        problem = error
-    if known and known.format not in COMPRESSED:
-        read = functools.partial(known.read, always_2d=True)
-        return Sound(path, known.samplerate, known.channels, *kind, tags, read)
-    file.seek(0)
-    try:
-        decoder = opened.enter_context(contextlib.closing(Decoder(file, path)))
-    except av.FFmpegError as error:
-        raise problem or error from None
-    if not known:
-        kind, tags = (decoder.format, decoder.codec.upper(), "FILE"), decoder.tags
-    return Sound(path, decoder.rate, decoder.channels, *kind, tags, decoder.read, decoder)
+    # Not by name, from which libsndfile would take the format of samples without a header.
+    source = _Crashed(file, *size) if size else file.fileno()
+    sound = opened.enter_context(_Forward(source, closefd=False))
+    kind = sound.format, sound.subtype, sound.endian, sound.copy_metadata()
+    read = functools.partial(sound.read, always_2d=True)
+    return Sound(path, sound.samplerate, sound.channels, *kind, read)
 
 
 def _size_of_crashed(path, file):
@@ -157,6 +160,7 @@ def _size_of_crashed(path, file):
     A recorder that crashes leaves the size 0, or the size at the last time it wrote the header.
     None if the size is right, or for other files. UserError for several WAVs in one file.
     """
+    file.seek(0)
     head, end = file.read(HEAD), os.fstat(file.fileno()).st_size
     order = {b"RIFF": "little", b"RIFX": "big"}.get(head[:4])
     at = 12

@@ -55,6 +55,15 @@ def test_results_go_where_they_belong_and_never_over_an_input(tmp_path, monkeypa
         ("-c.wav", "new/-c.wav"),
         ("in/ä.wav", "new/ä.wav"),
     ]
+    for path in ("a.wma", "m/a.wma", "m/b.m4a"):
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_bytes(b"")
+    assert pairs("m", out="new") == [("m/a.wma", "new/a.wav"), ("m/b.m4a", "new/b.m4a")]
+    assert pairs("a.wma", out="b.wav") == [("a.wma", "b.wav")]
+    assert pairs("m/b.m4a", out="b.wav") == [("m/b.m4a", "b.wav")]
+    for path, out in (("a.wma", "b.wma"), ("-c.wav", "b.flac")):
+        with pytest.raises(UserError, match="must have the input's format"):
+            pairs(path, out=out)
     Path("in/mended").mkdir()
     Path("in/mended/ä.wav").write_bytes(b"an earlier result")
     assert len(pairs("in", out="in/mended")) == 3

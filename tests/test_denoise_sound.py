@@ -1,5 +1,6 @@
 """Noisy recordings restored: the posterior mean of a file, by a stand-in that draws the tones it knows."""
 
+import io
 import types
 
 import numpy as np
@@ -114,11 +115,11 @@ def test_a_part_has_the_levels_of_its_place_and_what_is_added_to_it_is_missing(m
         return [seen[-1][1]]
 
     model = types.SimpleNamespace(input_size=1024, metadata={"sample_rate": RATE})
-    channel = types.SimpleNamespace(model=model, rate=RATE, reconstruct=restored, read_own=None)
-    none = np.zeros((0, 2), int)
+    channel, none = types.SimpleNamespace(model=model, restored=restored), np.zeros((0, 2), int)
     monkeypatch.setattr(denoise_sound.noise, "calibrate", lambda *given: (None, -99.0, None))
-    channel.read_own = lambda first, end: np.zeros(end - first)
-    denoiser = restore_sound_module._denoiser(channel, none, none, 9999, RATE)
+    denoiser = restore_sound_module._denoiser(
+        channel, io.BytesIO(bytes(4 * 9999)), none, none, 9999, RATE
+    )
     assert denoiser.draw(np.ones(300), np.zeros(300, bool), 777).tolist() == [1] * 300
     ((start, values, mask),) = seen
     assert (

@@ -5,10 +5,12 @@ import re
 import struct
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import scipy.stats
 import soundfile
+from compressed import write
 
 from files import sound_files
 from harness import UserError
@@ -57,6 +59,87 @@ def test_any_format_becomes_the_same_sound_at_the_rate_asked(tmp_path, kind):
     weights, *_ = np.linalg.lstsq(basis, heard[RATE : 4 * RATE], rcond=None)
     assert np.hypot(*weights) == pytest.approx(0.3, rel=0.02)
     assert np.std(heard[RATE : 4 * RATE] - basis @ weights) < 0.02 * 0.3
+
+
+# Name, codec, rate, layout, samples that the codec adds or drops, SNR in dB.
+COMPRESSED = [
+    ("a.m4a", "aac", 44100, "stereo", 0, 50),
+    ("a.m4a", "alac", 48000, "mono", 0, 90),
+    ("a.mp4", "aac", 16000, "mono", 0, 25),
+    ("a.aac", "aac", 44100, "mono", 2048, 30),
+    ("a.webm", "libopus", 48000, "stereo", 0, 40),
+    ("a.opus", "libopus", 48000, "mono", 0, 40),
+    ("a.mp3", "libmp3lame", 44100, "stereo", 0, 60),
+    ("a.wma", "wmav2", 44100, "mono", 2048, 40),
+    ("a.3gp", "amr_nb", 8000, "mono", 0, 15),
+]
+
+
+@pytest.mark.parametrize("name, codec, rate, layout, extra, ratio_db", COMPRESSED)
+def test_compressed_sound_is_read_whole(tmp_path, name, codec, rate, layout, extra, ratio_db):
+    signal = sine(440, 3.01, rate)[:, 0]
+    write(tmp_path / name, signal, rate, codec, layout)
+    with sound_files.open_sound(tmp_path / name) as sound:
+        samples = np.concatenate(list(sound.blocks()))
+    assert (sound.rate, sound.channels) == (rate, 2 if layout == "stereo" else 1)
+    assert abs(len(samples) - signal.size) <= extra
+    angle = 2 * np.pi * 440 * np.arange(rate, 2 * rate) / rate
+    basis = np.stack([np.sin(angle), np.cos(angle)], 1)
+    for channel in samples[rate : 2 * rate].T:
+        weights, *_ = np.linalg.lstsq(basis, channel, rcond=None)
+        error = channel - basis @ weights
+        assert 10 * np.log10(np.var(basis @ weights) / np.var(error)) > ratio_db
+        if not extra and codec != "amr_nb":  # and where it belongs
+            np.testing.assert_allclose(weights, [0.3, 0], atol=0.02)
+    decoded = np.concatenate(list(sound_files.decode(tmp_path / name, RATE)))
+    assert abs(decoded.size / RATE - len(samples) / rate) < 1e-3
+
+
+@pytest.mark.parametrize("name, codec", [("a.ogg", "libopus"), ("a.mp3", "libmp3lame")])
+def test_joined_streams_are_read_to_the_end(tmp_path, name, codec):
+    for frequency, part in ((440, "b"), (880, "c")):
+        write(tmp_path / (part + name), sine(frequency, 2, 48000)[:, 0], 48000, codec)
+    whole = b"".join((tmp_path / (part + name)).read_bytes() for part in "bc")
+    (tmp_path / name).write_bytes(whole)
+    samples = np.concatenate(list(sound_files.decode(tmp_path / name, RATE)))
+    assert samples.size / RATE == pytest.approx(4, abs=0.1)
+    spectrum = np.abs(np.fft.rfft(samples[3 * RATE : 4 * RATE - 2000]))
+    assert np.argmax(spectrum) * RATE / (RATE - 2000) == pytest.approx(880, abs=2)
+
+
+def test_joined_wavs_are_refused(tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise(1), RATE, "PCM_16")
+    (tmp_path / "b.wav").write_bytes(2 * (tmp_path / "a.wav").read_bytes())
+    with pytest.raises(UserError, match="several WAVs joined"):
+        load(tmp_path / "b.wav")
+
+
+def test_a_playlist_opens_no_other_file(tmp_path):
+    write(tmp_path / "other.aac", sine(440, 1, 44100)[:, 0], 44100, "aac")
+    lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:2", "#EXTINF:2,", f"{tmp_path}/other.aac"]
+    (tmp_path / "a.mp3").write_text("\n".join([*lines, "#EXT-X-ENDLIST", ""]))
+    with pytest.raises(UserError, match="not a sound file"):
+        load(tmp_path / "a.mp3")
+
+
+def test_a_video_without_sound_is_refused(tmp_path):
+    with av.open(tmp_path / "a.mp4", "w") as container:
+        stream = container.add_stream("mpeg4", 25)
+        stream.width = stream.height = 64
+        frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), "rgb24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(UserError, match="contains no sound"):
+        load(tmp_path / "a.mp4")
+
+
+def test_long_compressed_sound_needs_little_memory(tmp_path):
+    write(tmp_path / "a.mp3", np.tile(sine(440, 60, RATE)[:, 0], 30), RATE, "libmp3lame")
+    used = []
+    with sound_files.open_sound(tmp_path / "a.mp3") as sound:
+        for block in sound.blocks("float32"):
+            used.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
+    assert len(used) > 300 and max(used[20:]) - used[20] < 20e6  # 115 MB as a whole
 
 
 def test_channels_are_averaged(tmp_path):
