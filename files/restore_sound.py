@@ -14,15 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import av
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
 import audio_utils
-from files.compressed_sound import MP4, M4AFile
 from files.gap_labels import read_gaps
-from files.sound_files import SMALLEST, keeps_zeros, open_sound, reason
+from files.sound_files import SMALLEST, keeps_zeros, open_sound
+from files.sound_result import Result, how_well_kept, writing
 from harness import UserError
 from harness.run_folder import replacing
 from inference import HOPS_A_WINDOW, restore_long_blocks
@@ -33,21 +31,8 @@ from signals.gaps import find_gaps, inside
 from signals.noise import NO_NOISE_DB
 from signals.resampling import resample
 
-BITS = {
-    "PCM_S8": 8,
-    "PCM_U8": 8,
-    "PCM_16": 16,
-    "PCM_24": 24,
-}  # codes that libsndfile rounds down to
-FLOATS = "FLOAT", "DOUBLE"  # codes that do not clip
-BEST = {  # the highest bit rate, so that encoding again spoils little
-    "MPEG_LAYER_III": {"compression_level": 0, "bitrate_mode": "CONSTANT"},
-    "VORBIS": {"compression_level": 0},
-    "OPUS": {"compression_level": 0},
-}
 TRIALS = 16  # gaps of a channel beside which the network and autoregression are compared
 REACH = 0.2  # seconds of context on both sides of a trial, as far as autoregression looks
-WELL_KEPT_DB = 24.0  # SNR of the sound outside the gaps, after a lossy code
 LACKING = 0.1, 0.01  # seconds, and fraction of the sound, that may lack without a remark
 
 
@@ -153,26 +138,15 @@ def _fill(job, channels):
 
 def _denoise(job, channels):
     """Fill the gaps and remove the noise of each channel."""
-    parts = zip(channels, job.gaps, job.silences)
-    denoisers = [_denoiser(*part, job.frames, job.rate) for part in parts]
+    rates = job.rate, channels[0].rate
+    denoisers = [
+        Denoiser(channel.read_own, gaps, silences, job.frames, rates, channel.reconstruct_part)
+        for channel, gaps, silences in zip(channels, job.gaps, job.silences)
+    ]
     level_db = max(denoiser.level_db for denoiser in denoisers)
     removed = f", noise {-level_db:.0f} dB below the sound taken out (Wiener filter)"
     said = removed if level_db > NO_NOISE_DB else ", no noise to speak of"
     return _side_by_side(denoiser.pieces() for denoiser in denoisers), lambda: said
-
-
-def _denoiser(channel, gaps, silences, frames, rate):
-    """Return the `Denoiser` of a channel."""
-
-    def draw(sound, hidden, first):
-        short = max(0, channel.model.input_size - sound.size)
-        values, mask = np.pad(sound, (0, short)), np.pad(hidden, (0, short), constant_values=True)
-        pieces = channel.reconstruct(
-            lambda low, high: (values[low:high], mask[low:high]), first, values.size
-        )
-        return np.concatenate(list(pieces))[: sound.size]
-
-    return Denoiser(channel.read_own, gaps, silences, frames, (rate, channel.rate), draw)
 
 
 @dataclass
@@ -181,7 +155,7 @@ class _Channel:
 
     model: object  # a `files.model_file.Restorer`
     file: BinaryIO  # at the model's rate
-    own_file: BinaryIO | None  # at the sound's rate, gaps being zeros
+    own_file: BinaryIO  # at the sound's rate, if needed
     hidden: np.ndarray  # (n, 2), sorted: what the network must not see, at the model's rate
     samples: int  # at the model's rate
 
@@ -205,32 +179,41 @@ class _Channel:
             self.read, self.samples, self.model.reconstruct, self.model.input_size, rms
         )
 
-    def reconstruct(self, read=None, start=0, samples=None):
-        """Have the network draw the channel, at the model's rate: yields pieces (n,).
+    def reconstruct(self):
+        """Have the network draw the channel, at the model's rate: yields pieces (n,)."""
+        return self._drawn(self.read, 0, self.samples)
 
-        The network gets it without its offset and at the level of training; both are put back.
-        read: gives other samples and their mask instead, `samples` of them, whose levels are those
-        from `start` on.
+    def reconstruct_part(self, values, mask, first):
+        """Have the network draw other samples, with the levels from `first` on: (T,), (T,) -> (T,)."""
+        padding = 0, max(0, self.model.input_size - values.size)
+        padded, hidden = np.pad(values, padding), np.pad(mask, padding, constant_values=True)
+        pieces = self._drawn(
+            lambda low, high: (padded[low:high], hidden[low:high]), first, padded.size
+        )
+        return np.concatenate(list(pieces))[: values.size]
+
+    def _drawn(self, read, start, samples):
+        """Have the network draw `samples` samples that `read` gives, with the levels from `start` on.
+
+        It gets them without their offset, at the level of training; both are put back.
         """
-        read, samples = read or self.read, samples or self.samples
 
         def leveled(first, end):
             values, mask = read(first, end)
             offset, gain = self.levels.at(start + first, start + end)
             return (values - offset) * gain * ~mask, mask
 
-        window, first = self.model.input_size, start
-        for piece in restore_long_blocks(
-            leveled, samples, self.model.reconstruct, window, window // HOPS_A_WINDOW
-        ):
+        reconstruct, window, first = self.model.reconstruct, self.model.input_size, start
+        hop = window // HOPS_A_WINDOW
+        for piece in restore_long_blocks(leveled, samples, reconstruct, window, hop):
             offset, gain = self.levels.at(first, first + len(piece))
             yield piece * np.float32(self.levels.correction) / gain + offset
             first += len(piece)
 
     def network_predicts_better(self, gaps):
-        """Return True if the network restores artificial gaps better than autoregression does.
+        """Return True if the network fills artificial gaps better than autoregression does.
 
-        They are as long as some of the gaps (n, 2) and as far behind or before them.
+        Each has the length of one of the gaps (n, 2), and that distance from it.
         """
         errors = []
         for first, end in gaps[np.unique(np.linspace(0, len(gaps) - 1, TRIALS).astype(int))]:
@@ -243,17 +226,17 @@ class _Channel:
         return network < autoregression
 
     def _errors(self, first, end):
-        """Return the errors of network and autoregression from `first` to `end`, made a gap: (2,)."""
+        """Return the errors of network and autoregression in an artificial gap: (2,)."""
         reach = max(2 * self.model.input_size, round(REACH * self.rate))
         start, stop = max(first - reach, 0), min(end + reach, self.samples)
         gap = slice(first - start, end - start)
         values, mask = self.read(start, stop)
         truth = values[gap].copy()
         values[gap], mask[gap] = 0, True
-        drawn = self.reconstruct(
-            lambda low, high: (values[low:high], mask[low:high]), start, stop - start
+        estimates = (
+            self.reconstruct_part(values, mask, start),
+            fill(values, audio_utils.runs(mask), self.rate),
         )
-        estimates = np.concatenate(list(drawn)), fill(values, audio_utils.runs(mask), self.rate)
         floor = 1e-12 * np.mean(truth**2)
         return [np.mean((estimate[gap] - truth) ** 2) + floor for estimate in estimates]
 
@@ -264,28 +247,27 @@ def _channels(model, job, sound, own, opened):
     own: also keep it at its own rate. `opened` closes the files, which have no names.
     """
     model_rate = model.metadata["sample_rate"]
-    files = {
-        rate: [
+
+    def store(blocks):
+        files = [
             opened.enter_context(tempfile.TemporaryFile(dir=job.destination.parent))
             for _ in range(sound.channels)
         ]
-        for rate in ({job.rate, model_rate} if own else {model_rate})
-    }
+        return files, _stored(blocks, files, job.destination)
+
     blocks = _without_gaps(sound, job.gaps)
+    own_files = None
     if own and job.rate != model_rate:
-        blocks = _stored(blocks, files[job.rate], job.destination)
-    blocks = resample(blocks, sound.channels, job.rate, model_rate)
-    for _ in _stored(blocks, files[model_rate], job.destination):
-        pass
+        own_files, blocks = store(blocks)
+    files, blocks = store(resample(blocks, sound.channels, job.rate, model_rate))
+    collections.deque(blocks, maxlen=0)  # reads all
     ratio = model_rate / job.rate
     # One sample more, so that none lacks after resampling to the sound's rate.
     samples = max(model.input_size, int(np.ceil(job.frames * ratio)) + 1)
     beyond = [[job.frames, 2 * samples / ratio]]
     return [
         _Channel(model, file, own_file, _at_rate([gaps, silences, beyond], ratio), samples)
-        for file, own_file, gaps, silences in zip(
-            files[model_rate], files.get(job.rate, files[model_rate]), job.gaps, job.silences
-        )
+        for file, own_file, gaps, silences in zip(files, own_files or files, job.gaps, job.silences)
     ]
 
 
@@ -301,7 +283,7 @@ def _stored(blocks, files, destination):
     """Write the channels of blocks (n, channels) to one file each, and yield the blocks."""
     for block in blocks:
         for file, values in zip(files, block.T):
-            with _writing(destination):
+            with writing(destination):
                 file.write(values.tobytes())
                 file.flush()
         yield block
@@ -315,7 +297,7 @@ def _read(file, first, end):
 
 
 def _at_rate(stretches, ratio):
-    """Return all samples, at `ratio` times the rate, that a list of (n, 2) touches: (n, 2), sorted."""
+    """Return a list of (n, 2) at `ratio` times the rate, rounded outwards: one (n, 2), sorted."""
     starts, ends = np.concatenate(stretches).T * ratio
     return np.sort(np.stack([np.floor(starts), np.ceil(ends)], 1).astype(int), axis=0)
 
@@ -351,133 +333,32 @@ def _with_filling(blocks, number, filling, methods):
         first += len(block)
 
 
-@contextlib.contextmanager
-def _writing(destination):
-    """UserError that names `destination` if the block cannot write."""
-    try:
-        yield
-    except (soundfile.SoundFileError, av.FFmpegError, AssertionError, OSError) as error:
-        # soundfile asserts that all was written.
-        problem = reason(error) or "the disk may be full"
-        remedy = f"make room on the disk of {destination.parent} or give another --out"
-        raise UserError(f"{destination}: cannot be written ({problem}); {remedy}") from error
-
-
-def _kind(sound, destination):
-    """Return format, subtype and endian of the result, as soundfile takes them, or MP4 for M4A.
-
-    A name that ends in .wav makes it a WAV, whatever the input. UserError if it cannot be written.
-    """
-    suffix, given = (Path(path).suffix.lower() for path in (destination, sound.path))
-    if suffix != given and suffix == ".wav":
-        subtype = sound.subtype if soundfile.check_format("WAV", sound.subtype) else "PCM_16"
-        return "WAV", subtype if keeps_zeros(subtype) else "PCM_16", "FILE"
-    if sound.format == MP4 and suffix == ".m4a":
-        return MP4, sound.subtype, "FILE"
-    for endian in (sound.endian, "FILE"):
-        if soundfile.check_format(sound.format, sound.subtype, endian):
-            return sound.format, sound.subtype, endian
-    problem = f"{sound.format} with {sound.subtype} can be read, but not written"
-    raise UserError(f"{sound.path}: {problem}; give --out a name that ends in .wav")
-
-
-class _Result:
-    """A sound file to write blocks (n, channels) to. UserError that names `destination`."""
-
-    def __init__(self, path, sound, destination):
-        self.destination = destination
-        self.format, self.subtype, endian = _kind(sound, destination)
-        with _writing(destination):
-            if self.format == MP4:
-                self.file = M4AFile(path, sound.decoder, sound.tags)
-            else:
-                kind = {"format": self.format, "subtype": self.subtype, "endian": endian}
-                kind |= BEST.get(self.subtype, {})
-                name = os.fsencode(path)  # any bytes; soundfile itself encodes strictly
-                self.file = soundfile.SoundFile(name, "w", sound.rate, sound.channels, **kind)
-
-    def write(self, block):
-        with _writing(self.destination):
-            self.file.write(block)
-
-    def close(self):
-        with _writing(self.destination):
-            self.file.close()
-
-
-def _copy_tags(sound, result):
-    """Write title, artist and the like. Returns a remark on what is lost."""
-    lost = ["pictures"] if sound.decoder and sound.decoder.has_pictures else []
-    try:
-        for name, text in sound.tags.items():
-            if text and result.format != MP4:
-                setattr(result.file, name, text)
-    except soundfile.SoundFileError:
-        lost.append(f"tags, which {result.format} files do not take")
-    return f", without its {' and its '.join(lost)}" if lost else ""
-
-
 def _write(restored, job, keep):
-    """Write restored blocks as a file like the source. Returns remarks, each after a comma.
+    """Write restored blocks, with silences kept silent, and with `keep` only the gaps restored.
 
-    Silences stay silent. keep: all but the gaps stays as it is.
+    Returns remarks, each after a comma.
     """
-    first = clipped = 0
+    name, first = os.path.basename(job.source), 0
     with (
         open_sound(job.source) as original,
         replacing(job.destination) as path,
-        contextlib.closing(_Result(path, original, job.destination)) as result,
-        tqdm(
-            desc=os.path.basename(job.source),
-            total=job.frames,
-            unit_scale=True,
-            leave=False,
-            disable=None,
-        ) as bar,
+        contextlib.closing(Result(path, original, job.destination)) as result,
+        tqdm(desc=name, total=job.frames, unit_scale=True, leave=False, disable=None) as bar,
     ):
-        remarks = _copy_tags(original, result)
-        full_scale = 2.0 ** (BITS.get(result.subtype, 32) - 1)
         for block in restored:
             given = original.read(len(block))
             end = first + len(given)
             missing, silent = _in_each(job.gaps, first, end), _in_each(job.silences, first, end)
             block = np.where(silent & ~missing, 0.0, block[: len(given)])
-            new = missing | (not keep)
-            if result.subtype not in FLOATS:
-                clipped += np.count_nonzero((np.abs(block) > 1) & new)
-                block = np.round(block * full_scale).clip(-full_scale, full_scale - 1) / full_scale
-            result.write(np.where(new, block, given))
+            result.write(given, block, missing | (not keep))
             first = end
             bar.update(len(given))
-    if clipped:
-        remarks += f", {clipped} samples clipped"
+    remarks = [f"without its {lost}" for lost in result.lost]
+    remarks += [f"{result.clipped} samples clipped"] if result.clipped else []
     if keep and not keeps_zeros(result.subtype):
-        remarks += _how_well_kept(job)
-    return remarks + _lacking(original, job)
-
-
-def _how_well_kept(job):
-    """Say how little a lossy code has changed the samples outside the gaps."""
-    energy = error = first = 0
-    with open_sound(job.source) as original, open_sound(job.destination) as result:
-        for given in original.blocks():
-            kept = result.read(len(given))
-            if len(kept) < len(given):
-                error = np.inf
-                break
-            observed = ~_in_each(job.gaps, first, first + len(given))
-            energy += (given[observed] ** 2).sum()
-            error += ((given - kept)[observed] ** 2).sum()
-            first += len(given)
-    ratio_db = 10 * np.log10(energy / error) if error and energy else np.inf
-    said = f", the rest kept to {ratio_db:.0f} dB, since {original.code} is encoded again"
-    advice = "; to keep it exactly give --out a name that ends in .wav"
-    return said + (advice if ratio_db < WELL_KEPT_DB else "")
-
-
-def _lacking(sound, job):
-    """Say if a compressed file ends too early, or has lost something."""
-    seconds, expected = job.frames / job.rate, sound.decoder and sound.decoder.seconds
-    if expected and expected - seconds > LACKING[0] + LACKING[1] * expected:
-        return f", cut short or damaged: {expected:.2f} s were expected"
-    return ""
+        missing = functools.partial(_in_each, job.gaps)
+        remarks.append(how_well_kept(job.source, job.destination, missing))
+    expected = original.decoder and original.decoder.seconds
+    if expected and expected - job.frames / job.rate > LACKING[0] + LACKING[1] * expected:
+        remarks.append(f"cut short or damaged, since {expected:.2f} s were expected")
+    return "".join(f", {remark}" for remark in remarks)

@@ -406,7 +406,7 @@ def test_an_m4a_comes_back_as_m4a(tmp_path, codec, ratio_db):
 @pytest.mark.parametrize("name, codec", [("a.wma", "wmav2"), ("a.webm", "libopus")])
 def test_what_can_only_be_read_becomes_a_wav(tmp_path, name, codec):
     write(tmp_path / name, tone_with_gaps(48000)[0], 48000, codec, tags={"title": "Ton"})
-    with pytest.raises(UserError, match="can be read, but not written.*.wav"):
+    with pytest.raises(UserError, match=r"can be read, but not written.*\.wav"):
         restore_sound(stand_in(sinusoids), tmp_path / name, tmp_path / f"b-{name}")
     restore_sound(stand_in(sinusoids), tmp_path / name, tmp_path / "b.wav")
     given, _ = read(tmp_path / name)
