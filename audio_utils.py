@@ -15,6 +15,7 @@ from harness.quiet_tensorflow import tf
 from random_numbers import normal
 
 C_MAJOR = ("C4", "D4", "E4", "F4", "G4", "A4", "B4")
+SAMPLE_RATES = (1000, 768_000)  # Hz; a file with a rate outside this range has a broken header
 TONE_AMPLITUDE = 0.5  # peak
 NOISE_STD = 0.2  # with the amplitude above: 4.95 dB SNR, a breathy flute
 RMS = math.hypot(

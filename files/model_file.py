@@ -10,9 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from audio_utils import TIMBRES, note_frequency
+from audio_utils import SAMPLE_RATES, TIMBRES, note_frequency
 from files.dense_network import dense_reconstruct
-from files.sound_files import SAMPLE_RATES
 from harness import UserError
 from harness.quiet_tensorflow import tf
 from harness.run_folder import MODEL_FORMAT as FORMAT

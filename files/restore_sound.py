@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 import audio_utils
 from files.gap_labels import read_gaps
-from files.sound_files import SMALLEST, keeps_zeros, open_sound
+from files.sound_reader import SMALLEST, keeps_zeros, open_sound
 from files.sound_result import Result, how_well_kept, writing
 from harness import UserError
 from harness.run_folder import replacing

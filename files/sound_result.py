@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 
 from files.compressed_sound import MP4, M4AFile
-from files.sound_files import keeps_zeros, open_sound, reason
+from files.sound_reader import keeps_zeros, open_sound, reason
 from harness import UserError
 
 BITS = {

@@ -10,7 +10,7 @@ import soundfile
 from compressed import write
 
 import audio_utils
-from files import sound_files
+from files import sound_reader
 from files.gap_labels import read_gaps
 from files.model_file import Restorer
 from files.restore_sound import restore_sound
@@ -120,7 +120,7 @@ def test_a_line_that_names_no_gap_is_refused(tmp_path, line):
 
 def find(tmp_path, signal, rate=RATE, subtype="PCM_16"):
     soundfile.write(tmp_path / "find.wav", signal, rate, subtype=subtype)
-    with sound_files.open_sound(tmp_path / "find.wav") as sound:
+    with sound_reader.open_sound(tmp_path / "find.wav") as sound:
         return find_gaps(sound.blocks(), sound.channels, rate, 0.064 * rate)
 
 
@@ -131,7 +131,7 @@ def test_gaps_are_found_to_the_sample_wherever_blocks_end(tmp_path, monkeypatch)
         signal[start:end] = 0
     signal[7000:7010] = 0  # too short
     for block in (64, 1000, 5000, 1 << 16):
-        monkeypatch.setattr(sound_files, "FRAMES_A_BLOCK", block)
+        monkeypatch.setattr(sound_reader, "FRAMES_PER_BLOCK", block)
         (gaps,), (silences,), frames = find(tmp_path, signal, subtype="FLOAT")
         assert gaps.tolist() == expected and not len(silences) and frames == signal.size
 
@@ -236,7 +236,7 @@ def test_a_file_cut_short_is_restored_as_far_as_it_goes(tmp_path):
     (tmp_path / "gaps").write_text("0.05 0.06\n")
     restore_sound(stand_in(sinusoids), tmp_path / "cut.mp3", tmp_path / "b.mp3", tmp_path / "gaps")
     restored = soundfile.read(tmp_path / "b.mp3")[0]
-    with sound_files.open_sound(tmp_path / "cut.mp3") as sound:
+    with sound_reader.open_sound(tmp_path / "cut.mp3") as sound:
         readable = sound.read(tone.size)
     assert 0.5 < readable.size / 44100 < 1.5 and restored.size == readable.size
     gap = slice(2205, 2646)
@@ -381,7 +381,7 @@ def test_a_lossy_file_is_encoded_as_well_as_can_be(tmp_path, name):
 
 
 def read(path):
-    with sound_files.open_sound(path) as sound:
+    with sound_reader.open_sound(path) as sound:
         return np.concatenate(list(sound.blocks()))[:, 0], sound
 
 
@@ -548,7 +548,7 @@ def test_gaps_in_clean_sound_are_filled_by_autoregression_at_the_files_own_rate(
 def test_gaps_are_filled_alike_wherever_blocks_end(tmp_path, monkeypatch, block):
     _, chopped, gaps = tone_with_gaps(22050, gap=0.03)
     chopped += ~gaps * 0.01 * np.random.default_rng(0).standard_normal(chopped.size)
-    monkeypatch.setattr(sound_files, "FRAMES_A_BLOCK", block)
+    monkeypatch.setattr(sound_reader, "FRAMES_PER_BLOCK", block)
     soundfile.write(tmp_path / "a.wav", chopped, 22050, subtype="DOUBLE")
     restore_sound(stand_in(nothing), tmp_path / "a.wav", tmp_path / "b.wav", keep=True)
     expected = fill(

@@ -13,6 +13,7 @@ import soundfile
 from compressed import write
 
 from files import sound_files
+from files.sound_reader import open_sound
 from harness import UserError
 from harness.quiet_tensorflow import tf
 
@@ -79,7 +80,7 @@ COMPRESSED = [
 def test_compressed_sound_is_read_whole(tmp_path, name, codec, rate, layout, extra, ratio_db):
     signal = sine(440, 3.01, rate)[:, 0]
     write(tmp_path / name, signal, rate, codec, layout)
-    with sound_files.open_sound(tmp_path / name) as sound:
+    with open_sound(tmp_path / name) as sound:
         samples = np.concatenate(list(sound.blocks()))
     assert (sound.rate, sound.channels) == (rate, 2 if layout == "stereo" else 1)
     assert abs(len(samples) - signal.size) <= extra
@@ -136,7 +137,7 @@ def test_a_video_without_sound_is_refused(tmp_path):
 def test_long_compressed_sound_needs_little_memory(tmp_path):
     write(tmp_path / "a.mp3", np.tile(sine(440, 60, RATE)[:, 0], 6), RATE, "libmp3lame")
     used = []
-    with sound_files.open_sound(tmp_path / "a.mp3") as sound:
+    with open_sound(tmp_path / "a.mp3") as sound:
         for _ in sound.blocks("float32"):
             used.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
     assert len(used) > 80 and max(used[20:]) - used[20] < 5e6  # all blocks have 23 MB
@@ -420,7 +421,7 @@ def test_a_wav_beyond_what_a_header_can_tell_is_no_error(tmp_path):
             file.seek(at + 4 + told)
             file.write(b"\x90" * 100)  # samples behind
             file.flush()
-            with sound_files.open_sound(tmp_path / "a.wav") as sound:
+            with open_sound(tmp_path / "a.wav") as sound:
                 first = sound.read(RATE)
             np.testing.assert_allclose(first[:, 0], signal, atol=1 / 32768)
 
