@@ -1,4 +1,4 @@
-"""Compressed sound: FFmpeg (through PyAV) decodes it, and encodes M4A."""
+"""Compressed sound: FFmpeg, through PyAV, decodes it and encodes M4A."""
 
 from fractions import Fraction
 
@@ -7,28 +7,28 @@ import numpy as np
 
 from harness import UserError
 
-# FFmpeg's names. Playlists are not among them: they name other files, which FFmpeg would open.
+# FFmpeg's names. Without playlists, which could make it open other files.
 FORMATS = "aac,asf,matroska,mov,mp3,ogg"
-LIBSNDFILE = {  # format and subtype as libsndfile, which writes them, calls them
+MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's name of one format with many suffixes
+LIBSNDFILE = {  # libsndfile's names for format and code, as it writes these files
     ("mp3", "mp3float"): ("MP3", "MPEG_LAYER_III"),
     ("ogg", "vorbis"): ("OGG", "VORBIS"),
     ("ogg", "opus"): ("OGG", "OPUS"),
 }
-TAGS = {
-    name: name for name in ("title", "artist", "album", "date", "genre", "comment", "copyright")
+TIMED = "asf", "matroska,webm", "ogg"  # formats in which the length of a damaged file is known
+TAGS = {  # FFmpeg's names: libsndfile's
+    **{name: name for name in ("title", "artist", "album", "date", "genre", "comment")},
+    "track": "tracknumber",
 }
-TAGS |= {"track": "tracknumber"}
-KNOWN_LENGTH = "asf", "matroska,webm", "ogg"  # other formats give an estimate, or end too early
-MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # all read by one reader
 BIT_RATE = 192_000  # of M4A, bits/s per channel
 
 
 class Decoder:
-    """The sound of an open binary file, decoded once from beginning to end in constant memory.
+    """The sound of an open file, decoded once from beginning to end in constant memory.
 
-    Attributes: format and codec (FFmpeg's names), rate in Hz, channels, layout (their name), tags
-    {name: text}, has_pictures, seconds (its length by its header, or None). FFmpegError if FFmpeg
-    cannot decode the file.
+    kind: format and code. codec: FFmpeg's name of the code. rate: Hz. layout: the name of the
+    arrangement of channels. tags: {name: text}. has_pictures: True for a cover or a video.
+    seconds: the length by the file's own account, or None. FFmpegError if FFmpeg cannot decode it.
     """
 
     def __init__(self, file, path):
@@ -37,17 +37,14 @@ class Decoder:
         stream = self.container.streams.best("audio")
         if not stream:
             raise UserError(f"{path}: contains no sound; leave it out")
-        self.format, self.codec = self.container.format.name, stream.codec_context.name
-        self.kind = self.format, self.codec.upper()
-        self.kind = LIBSNDFILE.get((self.format, self.codec), self.kind)
-        tags = {**self.container.metadata, **stream.metadata}
-        tags = {name.lower(): text for name, text in tags.items()}
-        self.tags = {TAGS[name]: text for name, text in tags.items() if name in TAGS}
+        name, self.codec = self.container.format.name, stream.codec_context.name
+        self.kind = LIBSNDFILE.get((name, self.codec), (name, self.codec.upper()))
+        tags = {**self.container.metadata, **stream.metadata}.items()
+        self.tags = {TAGS[key.lower()]: text for key, text in tags if key.lower() in TAGS}
         self.has_pictures = bool(self.container.streams.video)
-        exact = self.format in KNOWN_LENGTH and self.container.duration
-        self.seconds = exact / av.time_base if exact else None
+        timed = name in TIMED and self.container.duration
+        self.seconds = timed / av.time_base if timed else None
         self.blocks = _decoded(self.container, stream)
-        # The first frame has the true rate: the header of an HE-AAC gives half of it.
         first = next(self.blocks)
         self.rate, self.layout = first.rate, first.layout.name
         self.channels = len(first.layout.channels)
@@ -68,11 +65,11 @@ class Decoder:
 
 
 def _decoded(container, stream):
-    """Decode a stream: yields its first frame, then its samples in blocks (n, channels), floats.
+    """Yield the first frame of a stream, and then all samples in blocks (n, channels), float64.
 
-    All have the rate and the layout of the first frame; without frames the stream itself is
-    yielded for it. Packets that cannot be decoded are skipped, as players do: there is one where
-    MP3s are joined. The last frame of an MP4 ends where its packet does; the rest is padding.
+    All blocks have the rate and layout of the first frame, which an HE-AAC's header does not give.
+    Without any frame, the stream stands for the first. Packets that cannot be decoded are skipped,
+    as players do; there is always one where two MP3s are joined.
     """
     convert = kind = block = None
     for packet in container.demux(stream):
@@ -84,8 +81,8 @@ def _decoded(container, stream):
             if not convert:
                 yield frame
             if kind != (kind := (frame.format.name, frame.layout.name, frame.rate)):
-                to = convert or frame
-                convert = av.AudioResampler("dbl", to.layout, to.rate)
+                target = convert or frame
+                convert = av.AudioResampler("dbl", target.layout, target.rate)
             for converted in convert.resample(frame):
                 if block is not None:
                     yield block
@@ -93,17 +90,19 @@ def _decoded(container, stream):
                 length = (packet.duration or 0) * packet.time_base * converted.rate
     if not convert:
         yield stream
-    if block is not None:
-        yield block[: round(length) or None] if container.format.name == MP4 else block
+    elif block is not None:
+        padded = container.format.name == MP4  # only there the packet has the length without it
+        yield block[: round(length) or None] if padded else block
 
 
 class M4AFile:
-    """An M4A file to write blocks (n, channels) to; like: the Decoder of a similar one."""
+    """An M4A file to write blocks (n, channels) to. like: the Decoder of a similar one."""
 
-    def __init__(self, path, like, tags):
-        self.file = open(path, "wb+")  # not by name, which may be any bytes
+    def __init__(self, path, like):
+        self.file = open(path, "wb+")  # FFmpeg would not open all names
         self.container = av.open(self.file, "w", format="ipod")
-        self.container.metadata.update(tags)
+        names = {ours: name for name, ours in TAGS.items()}
+        self.container.metadata.update({names[tag]: text for tag, text in like.tags.items()})
         codec = "alac" if like.codec == "alac" else "aac"
         self.stream = self.container.add_stream(codec, like.rate, layout=like.layout)
         self.stream.bit_rate = BIT_RATE * like.channels
@@ -112,13 +111,12 @@ class M4AFile:
     def write(self, block):
         samples = np.ascontiguousarray(block, float).reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(samples, "dbl", self.stream.layout.name)
-        # From its times the file knows how much the encoder has added before and after the sound.
+        # With times, the file states which samples are the encoder's padding.
         frame.rate, frame.pts, frame.time_base = self.rate, self.time, Fraction(1, self.rate)
         self.time += len(block)
         self.container.mux(self.stream.encode(frame))
 
     def close(self):
-        if not self.file.closed:
-            self.container.mux(self.stream.encode(None))
-            self.container.close()
-            self.file.close()
+        self.container.mux(self.stream.encode(None))
+        self.container.close()
+        self.file.close()

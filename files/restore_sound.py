@@ -184,7 +184,7 @@ class _Channel:
         return self._drawn(self.read, 0, self.samples)
 
     def reconstruct_part(self, values, mask, first):
-        """Have the network draw other samples, with the levels from `first` on: (T,), (T,) -> (T,)."""
+        """Have the network draw other samples, (T,), at the levels from `first` on: (T,)."""
         padding = 0, max(0, self.model.input_size - values.size)
         padded, hidden = np.pad(values, padding), np.pad(mask, padding, constant_values=True)
         pieces = self._drawn(
@@ -193,9 +193,9 @@ class _Channel:
         return np.concatenate(list(pieces))[: values.size]
 
     def _drawn(self, read, start, samples):
-        """Have the network draw `samples` samples that `read` gives, with the levels from `start` on.
+        """Have the network draw samples that `read` gives, at the levels from `start` on.
 
-        It gets them without their offset, at the level of training; both are put back.
+        It gets them without their offset and at the level of training; both are put back.
         """
 
         def leveled(first, end):

@@ -23,7 +23,8 @@ MOST_HOURS = 24  # of recordings: 5.5 GB on the disk at 16 kHz
 SHORTEST = 2048  # samples: what the figure of the long sound needs
 SILENCE_DB = -50.0  # relative to a sound's mean power; silence does not count for its level
 OFFSET = 0.01  # of a sound's RMS; a larger constant offset is removed
-CANCELS = 0.1  # channels cancel if their mean has less than this part of the power expected of it
+# Channels cancel if their mean has less than this fraction of the power that the loudest gives it.
+CANCELS = 0.1
 LEAST_RMS = 1e-5  # -100 dB relative to full scale; a quieter sound is dither
 HELD_OUT_FRACTION = 0.1
 SPLIT_BY_FILE_FROM = 5  # files; with fewer, each file is split in time
@@ -48,7 +49,7 @@ def decode(path, sample_rate):
     Mono is the mean of the channels, or the loudest one if they cancel. UserError if the file
     cannot be read to its end or has samples that are not finite.
     """
-    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
+    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would block
         raise UserError(f"{path}: not a file; give a sound file or a folder of them")
     try:
         weights = _mono_weights(path)
@@ -72,7 +73,7 @@ def _mono_weights(path):
             samples += len(block)
             total += block.sum(0)
             squares += (block**2).sum(0)
-    # The variance: an offset is not sound.
+    # Variances, since an offset is not sound.
     *power, mixed = squares / max(samples, 1) - (total / max(samples, 1)) ** 2
     if mixed < CANCELS * max(power) / channels**2:
         return np.eye(channels, dtype=np.float32)[np.argmax(power)]
@@ -97,7 +98,7 @@ class Recordings:
     metadata: dict  # for the model's file
     provenance: dict  # for config.json
     title = "Held-out sound"
-    note_options = None  # recordings have no known notes
+    note_options = None  # the notes in a recording are unknown
 
     def windows(self, part, count, seed):
         """Draw windows of a part by `seed`, a pair of integers.

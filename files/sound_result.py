@@ -53,7 +53,7 @@ class Result:
         self.lost = ["pictures"] if sound.decoder and sound.decoder.has_pictures else []
         with writing(destination):
             if self.format == MP4:
-                self.file = M4AFile(path, sound.decoder, sound.tags)
+                self.file = M4AFile(path, sound.decoder)
                 return
             kind = {"format": self.format, "subtype": self.subtype, "endian": endian}
             kind |= BEST.get(self.subtype, {})

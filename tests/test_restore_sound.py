@@ -1,4 +1,4 @@
-"""Restoring sound files: what is kept, what is replaced, what is refused."""
+"""Restoring sound files: gaps, levels, formats, and the samples that are kept."""
 
 import contextlib
 import resource
@@ -43,7 +43,7 @@ def stand_in(reconstruct, **metadata):
 
 
 def tone_with_gaps(rate, seconds=1.0, frequency=440.0, gap=0.01):
-    """A tone, the same with a gap every 0.1 s, and where they are."""
+    """Return a tone, the tone with a gap every 0.1 s, and the mask of the gaps."""
     time = np.arange(round(seconds * rate)) / rate
     tone = 0.5 * np.sin(2 * np.pi * frequency * time + 0.3)
     gaps = np.mod(time - 0.05, 0.1) < gap
@@ -61,11 +61,11 @@ def tone_with_gaps(rate, seconds=1.0, frequency=440.0, gap=0.01):
     ],
 )
 @pytest.mark.parametrize("keep", [False, True])
-def test_a_tone_is_restored_at_any_rate_and_its_file_stays_what_it_is(
+def test_a_tone_is_restored_at_any_rate_in_its_format(
     tmp_path, name, rate, channels, subtype, keep
 ):
     source, result = tmp_path / name, tmp_path / f"restored-{name}"
-    seconds = 1.0003  # samples that are no whole number of windows, hops or anything
+    seconds = 1.0003  # not a multiple of windows or hops
     parts = [tone_with_gaps(rate, seconds, 440.0 * (1 + channel)) for channel in range(channels)]
     tone, chopped, gaps = (np.stack(part, 1) for part in zip(*parts))
     soundfile.write(source, chopped, rate, subtype=subtype)
@@ -79,7 +79,7 @@ def test_a_tone_is_restored_at_any_rate_and_its_file_stays_what_it_is(
     assert audio_utils.snr_db(tone[gaps], restored[gaps]) > (25 if subtype == "PCM_U8" else 30)
     if keep:
         np.testing.assert_array_equal(restored[~gaps], given[~gaps])
-        # No click: at the borders nothing jumps more than a tone does by itself, plus half a percent of full scale.
+        # No click: the steps at the gaps' edges are those of the tones, plus 0.5% of full scale.
         steepest = np.abs(np.diff(tone, axis=0)).max(0)
         assert (
             np.abs(np.diff(restored, axis=0)).max(0)
@@ -112,7 +112,7 @@ def test_gaps_in_a_lossy_file_are_named_by_hand(tmp_path):
 @pytest.mark.parametrize(
     "line", ["1.0", "one, two", "0.5 0.4", "-1, 0.2", "0.9, 1.1", "nan, 0.5", "0.1, inf"]
 )
-def test_a_line_that_names_no_gap_is_refused(tmp_path, line):
+def test_a_line_without_a_gap_is_refused(tmp_path, line):
     (tmp_path / "gaps.csv").write_text(f"0.1,0.2\n{line}\n")
     with pytest.raises(UserError, match=r"gaps.csv: line 2"):
         read_gaps(tmp_path / "gaps.csv", RATE, RATE)
@@ -136,7 +136,7 @@ def test_gaps_are_found_to_the_sample_wherever_blocks_end(tmp_path, monkeypatch)
         assert gaps.tolist() == expected and not len(silences) and frames == signal.size
 
 
-def test_gaps_in_any_order_and_one_over_another_are_the_same_samples_in_every_block(tmp_path):
+def test_blocks_of_any_size_have_the_same_gaps(tmp_path):
     starts, lengths = np.random.default_rng(0).integers([[0], [1]], [[900], [99]], (2, 40))
     gaps = np.stack([starts, starts + lengths], 1)
     (tmp_path / "gaps").write_text("".join(f"{start} {end}\n" for start, end in gaps))
@@ -154,9 +154,7 @@ def test_gaps_in_any_order_and_one_over_another_are_the_same_samples_in_every_bl
 
 def test_silence_and_quiet_passages_are_no_gaps(tmp_path):
     time = np.arange(2 * RATE) / RATE
-    quiet = 0.0002 * np.cos(
-        2 * np.pi * 20 * time
-    )  # 6 steps of 16 bits: rests at 0 for milliseconds
+    quiet = 0.0002 * np.cos(2 * np.pi * 20 * time)  # 6 levels of 16 bits: at 0 for milliseconds
     signal = np.where(time < 1, 0.5 * np.sin(2 * np.pi * 400 * time + 0.3), quiet)
     signal[:300] = signal[4000:6000] = signal[-300:] = 0
     (gaps,), (silences,), _ = find(tmp_path, signal)
@@ -167,7 +165,7 @@ def test_silence_and_quiet_passages_are_no_gaps(tmp_path):
     assert not len(find(tmp_path, low, subtype="PCM_U8")[0][0])
 
 
-def test_silence_stays_silent_and_a_silent_channel_is_no_error(tmp_path):
+def test_silence_and_a_silent_channel_stay_silent(tmp_path):
     tone, chopped, gaps = tone_with_gaps(RATE)
     chopped[6000:9000] = 0
     soundfile.write(tmp_path / "a.wav", np.stack([chopped, 0 * chopped], 1), RATE)
@@ -179,7 +177,7 @@ def test_silence_stays_silent_and_a_silent_channel_is_no_error(tmp_path):
 
 
 @pytest.mark.parametrize("samples", [1, 500, 1023, 1024, 1025])
-def test_sounds_about_as_short_as_a_window_keep_their_length(tmp_path, samples):
+def test_sounds_of_about_one_window_keep_their_length(tmp_path, samples):
     soundfile.write(tmp_path / "a.wav", tone_with_gaps(RATE)[0][:samples], RATE)
     restore_sound(
         stand_in(lambda windows, observed: windows), tmp_path / "a.wav", tmp_path / "b.wav"
@@ -188,7 +186,7 @@ def test_sounds_about_as_short_as_a_window_keep_their_length(tmp_path, samples):
     np.testing.assert_allclose(restored, given, atol=1.01 / 32768)
 
 
-def test_the_network_is_shown_the_level_it_was_trained_at_whatever_the_files(tmp_path):
+def test_the_network_gets_the_level_of_its_training(tmp_path):
     seen = []
 
     def listen(windows, observed):
@@ -197,7 +195,7 @@ def test_the_network_is_shown_the_level_it_was_trained_at_whatever_the_files(tmp
 
     rng = np.random.default_rng(0)
     noise = rng.standard_normal(16 * RATE) * 0.001
-    noise[8 * RATE :] = 0  # silence does not count, nor does what is missing
+    noise[8 * RATE :] = 0  # silence and gaps do not count
     noise[: 8 * RATE].reshape(-1, 1600)[:, 400:600] = 0
     for metadata, expected in (
         ({}, 0.40620),
@@ -213,7 +211,7 @@ def test_the_network_is_shown_the_level_it_was_trained_at_whatever_the_files(tmp
         seen.clear()
 
 
-def test_what_would_clip_is_clipped_and_counted_in_whole_numbers_only(tmp_path):
+def test_clipped_samples_are_counted_except_in_floats(tmp_path):
     signal = np.random.default_rng(0).uniform(-0.9, 0.9, 5000)
     signal[2000:2500] = 0
 
@@ -244,7 +242,7 @@ def test_a_file_cut_short_is_restored_as_far_as_it_goes(tmp_path):
 
 
 def as_trained(windows, observed):
-    """A model that knows sinusoids of the amplitude 0.5 alone, as the default one does."""
+    """A model that draws only sinusoids of amplitude 0.5, like the default model."""
     drawn = sinusoids(windows, observed)
     return 0.5 * drawn / np.maximum(np.abs(drawn).max(1, keepdims=True), 1e-9)
 
@@ -256,9 +254,9 @@ def restored(tmp_path, signal, model=sinusoids, **options):
 
 
 @pytest.mark.parametrize("offset", [0.02, 0.2, "drifting"])
-def test_an_offset_is_not_shown_to_the_network_and_stays(tmp_path, offset):
+def test_an_offset_is_hidden_from_the_network_and_kept(tmp_path, offset):
     tone, _, gaps = tone_with_gaps(RATE, seconds=2.0)
-    # A drift of 0.1 in a second.
+    # The drift reaches 0.1.
     value = 0.1 * np.sin(np.pi * np.arange(tone.size) / RATE) if offset == "drifting" else offset
     result = restored(tmp_path, (tone + value) * ~gaps)
     assert audio_utils.snr_db(tone, result - value) > 30
@@ -266,7 +264,7 @@ def test_an_offset_is_not_shown_to_the_network_and_stays(tmp_path, offset):
 
 @pytest.mark.parametrize("noise", [0.0, 0.2, 0.5])
 @pytest.mark.parametrize("loud", [1.0, 0.1])
-def test_the_tone_has_its_level_whatever_the_noise_on_it(tmp_path, noise, loud):
+def test_the_tone_keeps_its_level_at_any_noise(tmp_path, noise, loud):
     tone, _, gaps = tone_with_gaps(RATE, seconds=3.0)
     signal = (tone + noise * np.random.default_rng(0).standard_normal(tone.size)) * ~gaps
     result = restored(tmp_path, loud * signal, as_trained)
@@ -285,12 +283,12 @@ def test_notes_of_changing_loudness_each_get_their_own_gain(tmp_path, monkeypatc
         )
 
     own = ratio_db()
-    monkeypatch.setattr(sound_levels, "STEADY_DB", 100)  # no change is as large
+    monkeypatch.setattr(sound_levels, "STEADY_DB", 100)  # switches the change off
     assert own > max(19, ratio_db() + 5)
 
 
 def test_rests_get_no_gain_of_their_own(tmp_path):
-    """The model draws a tone of its level into anything: a rest raised to the notes' level would be told so."""
+    """Otherwise the model would draw a tone of its own level into the rests."""
     tone, _, gaps = tone_with_gaps(RATE, seconds=4.0)
     rest = np.arange(tone.size) // 16000 % 2 == 1
     signal = (tone * ~rest + 0.02 * np.random.default_rng(0).standard_normal(tone.size)) * ~gaps
@@ -323,7 +321,7 @@ def test_rests_get_no_gain_of_their_own(tmp_path):
         ("1.5\t1.55\n1.52\t1.54\n1.5\t1.55\n1.54\t1.6\n1.6\t1.7", [[1500, 1600], [1600, 1700]]),
     ],
 )
-def test_labels_as_people_write_them(tmp_path, lines, expected, capfd):
+def test_common_layouts_of_labels_are_read(tmp_path, lines, expected, capfd):
     for encoding in ("utf-8", "utf-16"):
         (tmp_path / "labels.txt").write_bytes(
             lines.lstrip("\ufeff" * (encoding != "utf-8")).encode(encoding)
@@ -335,7 +333,7 @@ def test_labels_as_people_write_them(tmp_path, lines, expected, capfd):
 @pytest.mark.parametrize(
     "line", ["1,5", "1,5,1,55", "1,5, 1,55", "1,500\t1,550", "1_1 2", "1:30 1:35"]
 )
-def test_a_label_that_can_be_read_in_two_ways_is_refused(tmp_path, line):
+def test_an_ambiguous_label_is_refused(tmp_path, line):
     (tmp_path / "labels.txt").write_text(f"0.1 0.2\n{line}\n")
     with pytest.raises(UserError, match=r"labels.txt: line 2"):
         read_gaps(tmp_path / "labels.txt", 1000, 2_000_000)
@@ -354,14 +352,14 @@ def test_gaps_are_found_where_the_code_has_no_zero(tmp_path, subtype):
     "name, subtype",
     [("a.wav", "IMA_ADPCM"), ("a.wav", "MS_ADPCM"), ("a.ogg", None), ("a.mp3", None)],
 )
-def test_a_code_that_keeps_no_zeros_is_not_said_to_have_no_gaps(tmp_path, name, subtype):
+def test_codes_without_exact_zeros_get_a_hint_at_gaps(tmp_path, name, subtype):
     soundfile.write(tmp_path / name, tone_with_gaps(16000)[1], 16000, subtype=subtype)
     line = restore_sound(stand_in(sinusoids), tmp_path / name, tmp_path / f"b-{name}")
     assert "--gaps" in line and "nothing missing" not in line
 
 
 @pytest.mark.parametrize("name", ["a.mp3", "a.ogg"])
-def test_a_lossy_file_is_encoded_as_well_as_can_be(tmp_path, name):
+def test_a_lossy_file_is_encoded_at_the_highest_rate(tmp_path, name):
     tone, _, _ = tone_with_gaps(44100, seconds=3.0)
     noisy = tone + 0.02 * np.random.default_rng(0).standard_normal(tone.size)
     with soundfile.SoundFile(tmp_path / name, "w", 44100, 1, compression_level=0) as file:
@@ -436,7 +434,7 @@ def test_a_compressed_file_that_ends_too_early_is_named(tmp_path):
         assert ("cut short or damaged" in line) == words
 
 
-def test_big_endian_files_and_those_of_crashed_recorders_are_restored(tmp_path):
+def test_big_endian_and_crashed_wavs_are_restored(tmp_path):
     tone, chopped, gaps = tone_with_gaps(RATE)
     soundfile.write(tmp_path / "rifx.wav", chopped, RATE, subtype="PCM_16", endian="BIG")
     soundfile.write(tmp_path / "whole.wav", chopped, RATE, subtype="PCM_16")
@@ -465,7 +463,7 @@ def test_tags_are_kept_or_their_loss_is_said(tmp_path):
 
 @contextlib.contextmanager
 def files_no_larger_than(size):
-    """As a full disk would: no file grows beyond so many bytes."""
+    """Limit the size of files, in bytes, as a full disk would."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
@@ -476,8 +474,8 @@ def files_no_larger_than(size):
 
 @pytest.mark.parametrize(
     "size", [100_000, 200_000]
-)  # too small for the decoded sound, or for the result alone
-def test_a_full_disk_is_named_and_an_earlier_result_stays(tmp_path, size):
+)  # too small for the decoded sound; for the result only
+def test_a_full_disk_is_named_and_the_old_result_stays(tmp_path, size):
     soundfile.write(tmp_path / "a.wav", np.tile(tone_with_gaps(RATE)[1], 3), RATE, subtype="DOUBLE")
     (tmp_path / "b.wav").write_text("earlier")
     with (
@@ -491,7 +489,7 @@ def test_a_full_disk_is_named_and_an_earlier_result_stays(tmp_path, size):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "b.wav"]
 
 
-def test_every_sample_that_a_gap_reaches_at_the_models_rate_is_hidden(tmp_path):
+def test_all_samples_that_a_gap_touches_are_hidden(tmp_path):
     seen = []
 
     def listen(windows, observed):
@@ -511,7 +509,7 @@ def test_every_sample_that_a_gap_reaches_at_the_models_rate_is_hidden(tmp_path):
     "subtype, levels", [("PCM_U8", 2**7), ("PCM_16", 2**15), ("PCM_24", 2**23)]
 )
 def test_results_are_rounded_to_the_files_levels(tmp_path, subtype, levels):
-    """The same samples in a file of floats tell what is rounded."""
+    """A file of floats with the same samples gives the unrounded result."""
     signal = np.round(np.random.default_rng(0).uniform(-0.5, 0.5, 3000) * levels) / levels
     results = {}
     for kind in ("DOUBLE", subtype):
@@ -523,15 +521,15 @@ def test_results_are_rounded_to_the_files_levels(tmp_path, subtype, levels):
         )
         results[kind] = soundfile.read(tmp_path / f"{kind}.wav")[0]
     assert np.abs(results[subtype] - results["DOUBLE"]).max() < 0.501 / levels
-    assert np.ptp(results["DOUBLE"] * levels % 1) > 0.9  # which needed it
+    assert np.ptp(results["DOUBLE"] * levels % 1) > 0.9  # rounding was needed
 
 
 def nothing(windows, observed):
     return np.zeros_like(windows)
 
 
-def test_gaps_in_clean_sound_are_filled_by_autoregression_at_the_files_own_rate(tmp_path):
-    """Above what the network can hear, too; in blocks of any length, and each channel on its own."""
+def test_autoregression_fills_gaps_in_clean_sound(tmp_path):
+    """The high tone is above the band of the network. The channels differ."""
     low, high = (tone_with_gaps(44100, frequency=frequency) for frequency in (440.0, 12_000.0))
     tone, chopped, gaps = (
         np.stack([a + b, a], 1) if a.dtype != bool else a for a, b in zip(low, high)
@@ -559,7 +557,7 @@ def test_gaps_are_filled_alike_wherever_blocks_end(tmp_path, monkeypatch, block)
     )
 
 
-def test_gaps_in_noisy_sound_are_the_networks_as_without_keep(tmp_path):
+def test_the_network_fills_gaps_in_noisy_sound(tmp_path):
     tone, _, gaps = tone_with_gaps(RATE, seconds=2.0)
     noisy = (tone + 0.2 * np.random.default_rng(1).standard_normal(tone.size)) * ~gaps
     drawn = restored(tmp_path, noisy, as_trained)
@@ -574,7 +572,7 @@ def test_gaps_in_noisy_sound_are_the_networks_as_without_keep(tmp_path):
     assert audio_utils.snr_db(chord[gaps], kept[gaps, 1]) > 60
 
 
-def test_scattered_gaps_are_the_networks(tmp_path):
+def test_the_network_fills_scattered_gaps(tmp_path):
     tone, _, _ = tone_with_gaps(RATE)
     soundfile.write(tmp_path / "in.wav", tone, RATE, subtype="FLOAT")
     (tmp_path / "gaps").write_text(
