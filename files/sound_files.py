@@ -117,10 +117,10 @@ class Recordings:
 def load(path, sample_rate, window, rms, seconds, folder):
     """Read a sound file, or all in a folder and below, for windows of `window` samples.
 
-    Each file is resampled to `sample_rate` Hz and scaled to `rms`, its silence not counted. The
-    long sound has at most `seconds`. With SPLIT_BY_FILE_FROM files or more, whole files are held
-    out, always the same ones; otherwise the end of each. The decoded sound is in `folder`, in a
-    file without a name, which vanishes with the process. UserError if no sound can be used.
+    Each file is resampled to `sample_rate` Hz and scaled to `rms`; silence does not count. The
+    long sound has at most `seconds`. From SPLIT_BY_FILE_FROM files on, whole files are held out,
+    always the same ones; with fewer, the end of each file. The decoded sound is kept in `folder`,
+    in a file without a name that vanishes with the process. UserError if no sound can be used.
     """
     samples, clips, skipped = _read(path, sample_rate, window, rms, folder)
     least_power = rms**2 * 10 ** (SILENCE_DB / 10)
@@ -228,9 +228,9 @@ def _append(store, first, file, sample_rate, least):
 
 
 def _scale(samples, size, rms, file):
-    """Scale a file's samples in place, to `rms` over all pieces of `size` samples that sound.
+    """Scale a file's samples in place to `rms`, measured over pieces of `size` that are not silent.
 
-    A constant offset is removed, since it is not sound, but would be learned.
+    A constant offset is removed: it is not sound, and the model would learn it.
     """
     energy, means = _energies(samples, size)
     power = energy / size
@@ -276,8 +276,8 @@ def _split(samples, clips, window, least_power):
 def _places(samples, first, end, window, least_power):
     """Find where windows of at least this mean power may begin between two samples: (R, 2).
 
-    The starts are judged in steps of a quarter window. All windows that start in one step share
-    three quarters, which must have the energy.
+    The search has steps of a quarter window. All windows that begin in one step share three
+    quarters, which must have the energy.
     """
     step, last = window // 4, end - first - window
     if last < 0:
@@ -289,9 +289,9 @@ def _places(samples, first, end, window, least_power):
 
 
 def _middle(places, first, end, window):
-    """Return where to split a file, so that HELD_OUT_FRACTION of its places are behind.
+    """Return where to split a file, so that HELD_OUT_FRACTION of its places come after.
 
-    That is its end if it is too short for a window before and enough for a long sound behind.
+    A file too short for a window before and a long sound after is not split: this is its end.
     """
     if not len(places):
         return end
@@ -305,7 +305,7 @@ def _middle(places, first, end, window):
 def _long_sound(samples, clips, starts, most):
     """Return up to `most` samples of the longest held-out clip with a place: (L,), float64.
 
-    It begins at the first of the places of this clip, whose `starts` are given.
+    starts: the first samples of all held-out places. The sound begins at the first in its clip.
     """
     sounding = [(first, end) for first, end in clips if ((first <= starts) & (starts < end)).any()]
     first, end = max(sounding, key=lambda clip: clip[1] - clip[0])

@@ -429,13 +429,13 @@ def test_a_crashed_wav_of_more_than_4_gb_is_read(tmp_path):
             np.testing.assert_allclose(first[:, 0], signal, atol=1 / 32768)
 
 
-@pytest.mark.parametrize("behind", [b"LIST", b"ID3\x04", bytes(64), b"\0id3 "])
-def test_tags_after_the_samples_of_a_wav_are_not_sound(tmp_path, behind):
+@pytest.mark.parametrize("tag", [b"LIST", b"ID3\x04", bytes(64), b"\0id3 "])
+def test_tags_after_the_samples_of_a_wav_are_not_sound(tmp_path, tag):
     signal = noise(1)
     soundfile.write(tmp_path / "a.wav", signal, RATE, "PCM_16")
     pictures = np.random.default_rng(0).bytes(100_000)
     with open(tmp_path / "a.wav", "ab") as file:
-        file.write(behind + len(pictures).to_bytes(4, "little") + pictures)
+        file.write(tag + len(pictures).to_bytes(4, "little") + pictures)
     heard = np.concatenate(list(sound_files.decode(tmp_path / "a.wav", RATE)))
     assert heard.size == signal.size
 
