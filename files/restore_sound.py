@@ -1,8 +1,8 @@
 """Restore a sound file of any length, rate, channels and format with a trained model.
 
-There are three methods. The network alone draws the whole sound. With `keep` only the gaps change,
-filled by autoregression or by the network, whichever predicts a channel better. A model of
-recordings also removes noise, see `signals.denoise_sound`.
+There are three methods. A model of notes draws the whole sound. With `keep`, only the gaps change:
+autoregression or the network fills them, whichever predicts a channel better. A model of recordings
+fills the gaps and removes the noise (`signals.denoise_sound`).
 """
 
 import collections
@@ -31,20 +31,21 @@ from signals.gaps import find_gaps, inside
 from signals.noise import NO_NOISE_DB
 from signals.resampling import resample
 
-TRIALS = 16  # gaps of a channel beside which the network and autoregression are compared
-REACH = 0.2  # seconds of context on both sides of a trial, as far as autoregression looks
-LACKING = 0.1, 0.01  # seconds, and fraction of the sound, that may lack without a remark
+TRIALS = 16  # artificial gaps per channel, in which network and autoregression are compared
+REACH = 0.2  # seconds of context on both sides of an artificial gap: autoregression uses no more
+# A compressed file shorter than its own account of its length gets a remark, beyond this tolerance.
+TOLERANCE = 0.1, 0.01  # seconds, and fraction of the length
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A sound file to be restored, and where its gaps are."""
+    """A sound file to restore, with its gaps."""
 
     source: Path
     destination: Path
     rate: int  # Hz
     frames: int
-    gaps: list  # of each channel: stretches (n, 2) of samples
+    gaps: list  # per channel: stretches (n, 2) of samples
     silences: list  # likewise
 
 
@@ -58,7 +59,7 @@ def restore_sound(model, source, destination, gap_file=None, keep=False):
     with contextlib.ExitStack() as opened:
         sound = opened.enter_context(open_sound(source))
         job = _job(model, source, destination, gap_file)
-        # A model of notes draws whole notes, without their noise; recordings have no notes.
+        # A model of notes draws notes without noise by itself; recordings have no known notes.
         denoise = not keep and "rms" in model.metadata and "notes" not in model.metadata
         channels = _channels(model, job, sound, keep or denoise, opened)
         method = _denoise if denoise else _fill if keep else _reconstruct
@@ -93,7 +94,7 @@ def _finite(sound):
 
 
 def _found(job, sound, named):
-    """Say how many gaps there are, and that some may have been overlooked."""
+    """Return in words how many gaps there are, and whether some may have been missed."""
     count = sum(map(len, job.gaps))
     if not named and not keeps_zeros(sound.subtype):
         found = f"{count} gaps found" if count else "no gaps found"
@@ -105,10 +106,10 @@ def _found(job, sound, named):
 
 
 def _reconstruct(job, channels):
-    """Have the network draw the whole sound.
+    """Let the network draw the whole sound.
 
-    Like all methods, returns restored blocks (n, channels) at the sound's rate, and a function that
-    says afterwards what was done.
+    Like the other methods, it returns restored blocks (n, channels) at the sound's rate, and a
+    function that describes the result in words once the blocks have been used.
     """
     pieces = _side_by_side(channel.reconstruct() for channel in channels)
     restored = resample(pieces, len(channels), channels[0].rate, job.rate)
@@ -180,11 +181,11 @@ class _Channel:
         )
 
     def reconstruct(self):
-        """Have the network draw the channel, at the model's rate: yields pieces (n,)."""
+        """Let the network draw the channel, at the model's rate: yields pieces (n,)."""
         return self._drawn(self.read, 0, self.samples)
 
     def reconstruct_part(self, values, mask, first):
-        """Have the network draw other samples, (T,), at the levels from `first` on: (T,)."""
+        """Let the network draw other samples, (T,), at the levels from `first` on: (T,)."""
         padding = 0, max(0, self.model.input_size - values.size)
         padded, hidden = np.pad(values, padding), np.pad(mask, padding, constant_values=True)
         pieces = self._drawn(
@@ -193,9 +194,9 @@ class _Channel:
         return np.concatenate(list(pieces))[: values.size]
 
     def _drawn(self, read, start, samples):
-        """Have the network draw samples that `read` gives, at the levels from `start` on.
+        """Let the network draw samples that `read` gives, at the levels from `start` on.
 
-        It gets them without their offset and at the level of training; both are put back.
+        It gets them without their offset and at the level of its training; then both are restored.
         """
 
         def leveled(first, end):
@@ -213,7 +214,7 @@ class _Channel:
     def network_predicts_better(self, gaps):
         """Return True if the network fills artificial gaps better than autoregression does.
 
-        Each has the length of one of the gaps (n, 2), and that distance from it.
+        Each is as long as one of the gaps (n, 2), and as far away from it.
         """
         errors = []
         for first, end in gaps[np.unique(np.linspace(0, len(gaps) - 1, TRIALS).astype(int))]:
@@ -242,9 +243,10 @@ class _Channel:
 
 
 def _channels(model, job, sound, own, opened):
-    """Decode a sound just opened into files on the disk of the destination: a list of `_Channel`.
+    """Decode an open sound into files beside the destination, which have no names.
 
-    own: also keep it at its own rate. `opened` closes the files, which have no names.
+    own: also store it at its own rate. opened: an ExitStack that closes the files. Returns a list
+    of `_Channel`.
     """
     model_rate = model.metadata["sample_rate"]
 
@@ -262,7 +264,7 @@ def _channels(model, job, sound, own, opened):
     files, blocks = store(resample(blocks, sound.channels, job.rate, model_rate))
     collections.deque(blocks, maxlen=0)  # reads all
     ratio = model_rate / job.rate
-    # One sample more, so that none lacks after resampling to the sound's rate.
+    # One more sample, so that none is lost when the result is resampled to the sound's rate.
     samples = max(model.input_size, int(np.ceil(job.frames * ratio)) + 1)
     beyond = [[job.frames, 2 * samples / ratio]]
     return [
@@ -272,7 +274,7 @@ def _channels(model, job, sound, own, opened):
 
 
 def _without_gaps(sound, gaps):
-    """Read a sound just opened, its gaps being zeros: blocks (n, channels), float32."""
+    """Read an open sound with zeros in its gaps: yields blocks (n, channels), float32."""
     first = 0
     for block in sound.blocks("float32"):
         yield np.where(_in_each(gaps, first, first + len(block)), np.float32(0), block)
@@ -308,15 +310,15 @@ def _in_each(channels, first, end):
 
 
 def _side_by_side(channels):
-    """Join the pieces (n,) of all channels to blocks (n, channels)."""
+    """Join pieces (n,) of each channel into blocks (n, channels)."""
     return (np.stack(pieces, 1) for pieces in zip(*channels))
 
 
 def _with_filling(blocks, number, filling, methods):
     """Put the filling of a channel's gaps into restored blocks (n, channels).
 
-    filling: first, end and values of each gap; None leaves it to the network. methods: a Counter of
-    the methods used.
+    filling: yields first, end and values of each gap; values None keep the network's. methods: a
+    Counter of the gaps that each method has filled.
     """
     first, gap = 0, next(filling, None)
     for block in blocks:
@@ -334,9 +336,9 @@ def _with_filling(blocks, number, filling, methods):
 
 
 def _write(restored, job, keep):
-    """Write restored blocks, with silences kept silent, and with `keep` only the gaps restored.
+    """Write restored blocks to the destination; silences stay silent.
 
-    Returns remarks, each after a comma.
+    keep: outside the gaps, write the samples of the source. Returns remarks, each after a comma.
     """
     name, first = os.path.basename(job.source), 0
     with (
@@ -359,6 +361,6 @@ def _write(restored, job, keep):
         missing = functools.partial(_in_each, job.gaps)
         remarks.append(how_well_kept(job.source, job.destination, missing))
     expected = original.decoder and original.decoder.seconds
-    if expected and expected - job.frames / job.rate > LACKING[0] + LACKING[1] * expected:
+    if expected and expected - job.frames / job.rate > TOLERANCE[0] + TOLERANCE[1] * expected:
         remarks.append(f"cut short or damaged, since {expected:.2f} s were expected")
     return "".join(f", {remark}" for remark in remarks)

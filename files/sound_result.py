@@ -12,14 +12,10 @@ from files.compressed_sound import MP4, M4AFile
 from files.sound_reader import keeps_zeros, open_sound, reason
 from harness import UserError
 
-BITS = {
-    "PCM_S8": 8,
-    "PCM_U8": 8,
-    "PCM_16": 16,
-    "PCM_24": 24,
-}  # codes that libsndfile rounds down to
+# Bits of the codes for which samples are rounded here, since libsndfile rounds them down.
+BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24}
 FLOATS = "FLOAT", "DOUBLE"  # codes that do not clip
-BEST = {  # the highest bit rate, so that encoding again spoils little
+BEST = {  # the highest bit rate, since encoding twice loses more
     "MPEG_LAYER_III": {"compression_level": 0, "bitrate_mode": "CONSTANT"},
     "VORBIS": {"compression_level": 0},
     "OPUS": {"compression_level": 0},
@@ -42,9 +38,9 @@ def writing(destination):
 class Result:
     """A sound file to write blocks (n, channels) to, in the format of an open one.
 
-    A destination that ends in .wav makes it a WAV, whatever the format. Title, artist and the like
-    are copied. UserError, naming the destination, if it cannot be written. lost: the tags and
-    pictures that it does not have. clipped: how many restored samples were clipped.
+    A destination that ends in .wav makes it a WAV, whatever the input. Tags are copied. lost: names
+    of what could not be copied. clipped: the number of clipped samples. UserError if the
+    destination cannot be written.
     """
 
     def __init__(self, path, sound, destination):
@@ -57,7 +53,7 @@ class Result:
                 return
             kind = {"format": self.format, "subtype": self.subtype, "endian": endian}
             kind |= BEST.get(self.subtype, {})
-            name = os.fsencode(path)  # any bytes; soundfile itself encodes strictly
+            name = os.fsencode(path)  # names may be any bytes, but soundfile encodes strictly
             self.file = soundfile.SoundFile(name, "w", sound.rate, sound.channels, **kind)
         try:
             for tag, text in sound.tags.items():
@@ -70,7 +66,7 @@ class Result:
         if self.subtype not in FLOATS:
             self.clipped += np.count_nonzero((np.abs(restored) > 1) & new)
             restored = self._rounded(restored)
-        if self.subtype in BITS:  # given may have more bits
+        if self.subtype in BITS:  # the input may have more bits
             given = self._rounded(given)
         with writing(self.destination):
             self.file.write(np.where(new, restored, given))
@@ -100,7 +96,7 @@ def _kind(sound, destination):
 
 
 def how_well_kept(source, destination, missing):
-    """Say how much a lossy code has changed the samples outside the gaps.
+    """Return in words how much a lossy code has changed the samples outside the gaps.
 
     missing(first, end): True in the gaps, (end - first, channels).
     """
