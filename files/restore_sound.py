@@ -101,8 +101,8 @@ def _found(job, sound, named):
         problem = f"{sound.code} does not preserve exact zeros"
         return f"{found}, but {problem}: name the gaps with --gaps, if there are more"
     missing = sum(np.ptp(stretches, axis=1).sum() for stretches in job.gaps)
-    share = missing / job.frames / len(job.gaps)
-    return f"{count} gaps, {share:.1%} missing" if count else "nothing missing"
+    fraction = missing / job.frames / len(job.gaps)
+    return f"{count} gaps, {fraction:.1%} missing" if count else "nothing missing"
 
 
 def _reconstruct(job, channels):
@@ -146,8 +146,8 @@ def _denoise(job, channels):
     ]
     level_db = max(denoiser.level_db for denoiser in denoisers)
     removed = f", noise {-level_db:.0f} dB below the sound taken out (Wiener filter)"
-    said = removed if level_db > NO_NOISE_DB else ", no noise to speak of"
-    return _side_by_side(denoiser.pieces() for denoiser in denoisers), lambda: said
+    message = removed if level_db > NO_NOISE_DB else ", no noise to speak of"
+    return _side_by_side(denoiser.pieces() for denoiser in denoisers), lambda: message
 
 
 @dataclass
