@@ -24,6 +24,7 @@ RMS = math.hypot(TONE_AMPLITUDE / math.sqrt(2), NOISE_STD)  # recordings are sca
 NOTE_SECONDS = 0.5  # duration of a note
 FADE_SECONDS = 0.002  # fades of a note in a scale, long enough to avoid clicks
 SPECTRUM_FLOOR_DB = -80.0
+SILENCE_DB = -50.0  # relative to a sound's mean power; silence does not count for its level
 PCM_FULL_SCALE = 32767  # 16 bits
 
 # Relative amplitude and decay in 1/s of each partial. Partial n has n times the frequency and n

@@ -331,7 +331,7 @@ def mutated(content, rng):
 def sound_readers():
     import soundfile
 
-    from files import restore_sound, sound_files
+    from files import gap_labels, sound_files
     from harness.quiet_tensorflow import stderr_held_back
 
     def make(path):
@@ -350,7 +350,7 @@ def sound_readers():
         "labels": (
             "gaps.txt",
             make_labels,
-            lambda path: [restore_sound.read_gaps(path, 8000, 80000)],
+            lambda path: [gap_labels.read_gaps(path, 8000, 80000)],
         )
     }
 

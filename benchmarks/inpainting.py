@@ -22,10 +22,10 @@ import soundfile
 from audio_utils import snr_db
 from baselines import autoregress_long
 from files import sound_files
-from files.gaps import inside
 from files.model_file import load_restorer
 from files.restore_sound import restore_sound
 from signals import fill_gaps
+from signals.gaps import inside
 
 LENGTHS = 5, 10, 20, 30, 40, 50  # ms
 PUBLISHED = {  # from the WAVs of Mokry and Rajmic 2020, github.com/ondrejmokry/InpaintingRevisited

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from files import folders
 from files.image_files import SUFFIXES as IMAGES
 from files.sound_files import SUFFIXES as SOUNDS
+from files.sound_files import result_name, result_suffixes
 from harness import UserError, cli
 from harness.run_folder import claimed
 
@@ -28,14 +29,16 @@ def plan(inputs, out, protected):
     pairs = []
     for path in inputs:
         if path.is_dir():
-            pairs += [(file, out / file.relative_to(path)) for file in files_below(path, out)]
+            files = files_below(path, out)
+            pairs += [(file, out / result_name(file.relative_to(path))) for file in files]
         elif path.exists() and not path.is_file():
             raise UserError(f"{path}: neither a file nor a folder; give a sound or an image")
         else:
             path.stat()  # raises FileNotFoundError and the like
-            pairs.append((path, out if single else out / path.name))
-    if single and out.suffix.lower() != inputs[0].suffix.lower():
-        problem = f"must have the input's format; give a name that ends in {inputs[0].suffix}"
+            pairs.append((path, out if single else out / result_name(path).name))
+    if single and out.suffix.lower() not in result_suffixes(inputs[0]):
+        allowed = " or ".join(result_suffixes(inputs[0]))
+        problem = f"must have the input's format; give a name that ends in {allowed}"
         raise UserError(f"{out}: {problem}")
     _check_collisions(pairs, protected)
     return pairs

@@ -15,11 +15,11 @@ from markupsafe import Markup
 import audio_utils
 import inference
 from audio_utils import NOISE_STD, note_frequency, partials
-from files import gaps
 from inference import principal_axes
 from kind import kind_of
 from pages.figures import MOST_KINDS
 from pages.report import PAGE, PLAY
+from signals import gaps
 
 MOST_HALF = 65504  # largest number in half precision
 MOST_WEIGHTS = 3_000_000  # more would take over 8 MB, and longer than a stroke of the pen to run

@@ -3,9 +3,9 @@
 import numpy as np
 
 from audio_utils import runs
-from files.gaps import inside
-from files.sound_files import resample
 from signals import noise
+from signals.gaps import inside
+from signals.resampling import resample
 
 PILOT_SECONDS = 20  # of the sound, for the estimates of the noise and of the mixture weights
 PIECE_SECONDS = 8  # restored at once

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from autoregression import fit, interpolate
-from files.gaps import inside
+from signals.gaps import inside
 
 CONTEXTS = (  # seconds used on each side of a gap, order in seconds; the first is for drafts
     (0.064, 0.016),

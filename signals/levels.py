@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy  # lazy: its parts load at first use, so that --help needs none of them
 
-from files.sound_files import SILENCE_DB
+from audio_utils import SILENCE_DB
 
 PIECES_A_WINDOW = 8
 PIECES_A_BLOCK = 8192  # read at once

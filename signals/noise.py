@@ -8,8 +8,8 @@ import numpy as np
 import scipy  # lazy: its parts load at first use, so that --help needs none of them
 
 from audio_utils import runs
-from files.gaps import inside
 from signals.fill_gaps import fill, mixture_weights
+from signals.gaps import inside
 
 FRAME_SECONDS = 0.128  # of the spectra
 FRAMES_PER_SAMPLE = 4  # how many frames overlap at each sample

@@ -58,6 +58,15 @@ def test_destinations_are_never_an_input(tmp_path, monkeypatch):
     Path("in/restored").mkdir()
     Path("in/restored/ä.wav").write_bytes(b"an earlier result")
     assert len(pairs("in", out="in/restored")) == 3
+    for path in ("a.wma", "m/a.wma", "m/b.m4a"):
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_bytes(b"")
+    assert pairs("m", out="new") == [("m/a.wma", "new/a.wav"), ("m/b.m4a", "new/b.m4a")]
+    assert pairs("a.wma", out="b.wav") == [("a.wma", "b.wav")]
+    assert pairs("m/b.m4a", out="b.wav") == [("m/b.m4a", "b.wav")]
+    for path, out in (("a.wma", "b.wma"), ("-c.wav", "b.flac")):
+        with pytest.raises(UserError, match="must have the input's format"):
+            pairs(path, out=out)
     for inputs, out, words in (
         (["in/ä.wav", "other/ä.wav"], "new", ["in/ä.wav", "other/ä.wav"]),  # the same name twice
         (["-c.wav"], "-c.wav", ["is the input"]),

@@ -6,9 +6,9 @@ import scipy
 
 from audio_utils import snr_db
 from autoregression import fit, interpolate, interpolate_scattered
-from files.gaps import inside
 from signals import fill_gaps
 from signals.fill_gaps import fill, fill_each
+from signals.gaps import inside
 
 RATE = 16000
 RESONANCES = np.poly(

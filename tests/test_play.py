@@ -12,13 +12,13 @@ from PIL import Image
 
 import audio_utils
 import inference
-from files.gaps import GAP_SECONDS, find_gaps
 from files.image_files import load_images
 from files.model_file import load_model
 from files.sound_files import ReadForward
 from harness.quiet_tensorflow import tf
 from models import DVAE
 from pages import play, report
+from signals.gaps import GAP_SECONDS, find_gaps
 
 CLOSE = 2e-3  # the page has the weights in half precision
 RESET = """

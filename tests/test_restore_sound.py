@@ -1,36 +1,41 @@
-"""Restoring sound files: what is kept, what is replaced, what is refused."""
+"""Restoring sound files: gaps, levels, formats, and the samples that are kept."""
 
 import contextlib
 import resource
 
+import av
 import numpy as np
 import pytest
 import soundfile
+from compressed import write
 
 import audio_utils
-from files import sound_files
-from files.gaps import find_gaps, inside, read_gaps
+from files import sound_reader
+from files.gap_labels import read_gaps
 from files.model_file import Restorer
 from files.restore_sound import restore_sound
 from harness import UserError
 from kind import kind_of
 from signals import levels as sound_levels
 from signals.fill_gaps import fill
+from signals.gaps import find_gaps, inside
 
 RATE = 16000
 
 
-def sinusoids(windows):
-    """A perfect model of one sinusoid a window: the peak of the spectrum, fitted by least squares where not 0."""
+def sinusoids(windows, observed):
+    """A perfect model of one sinusoid per window.
+
+    The peak of the spectrum gives the frequency; least squares on what is observed the rest.
+    """
     time = np.arange(windows.shape[1])
     restored = []
-    for window in np.asarray(windows, float):
+    for window, known in zip(np.asarray(windows, float), np.asarray(observed) == 1):
         frequency = np.argmax(np.abs(np.fft.rfft(window, 2**16))) / 2**16
         basis = np.stack(
             [np.sin(2 * np.pi * frequency * time), np.cos(2 * np.pi * frequency * time)], 1
         )
-        shown = window != 0
-        restored.append(basis @ np.linalg.lstsq(basis[shown], window[shown], rcond=None)[0])
+        restored.append(basis @ np.linalg.lstsq(basis[known], window[known], rcond=None)[0])
     return np.array(restored)
 
 
@@ -39,7 +44,7 @@ def stand_in(reconstruct, **metadata):
 
 
 def tone_with_gaps(rate, seconds=1.0, frequency=440.0, gap=0.01):
-    """A tone, the same with a gap every 0.1 s, and where they are."""
+    """Return a tone, the tone with a gap every 0.1 s, and the mask of the gaps."""
     time = np.arange(round(seconds * rate)) / rate
     tone = 0.5 * np.sin(2 * np.pi * frequency * time + 0.3)
     gaps = np.mod(time - 0.05, 0.1) < gap
@@ -57,11 +62,11 @@ def tone_with_gaps(rate, seconds=1.0, frequency=440.0, gap=0.01):
     ],
 )
 @pytest.mark.parametrize("keep", [False, True])
-def test_a_tone_is_restored_at_any_rate_and_its_file_stays_what_it_is(
+def test_a_tone_is_restored_at_any_rate_in_its_format(
     tmp_path, name, rate, channels, subtype, keep
 ):
     source, result = tmp_path / name, tmp_path / f"restored-{name}"
-    seconds = 1.0003  # samples that are no whole number of windows, hops or anything
+    seconds = 1.0003  # not a multiple of windows or hops
     parts = [tone_with_gaps(rate, seconds, 440.0 * (1 + channel)) for channel in range(channels)]
     tone, chopped, gaps = (np.stack(part, 1) for part in zip(*parts))
     soundfile.write(source, chopped, rate, subtype=subtype)
@@ -75,7 +80,7 @@ def test_a_tone_is_restored_at_any_rate_and_its_file_stays_what_it_is(
     assert audio_utils.snr_db(tone[gaps], restored[gaps]) > (25 if subtype == "PCM_U8" else 30)
     if keep:
         np.testing.assert_array_equal(restored[~gaps], given[~gaps])
-        # No click: at the borders nothing jumps more than a tone does by itself, plus half a percent of full scale.
+        # No click: the steps at the gaps' edges are those of the tones, plus 0.5% of full scale.
         steepest = np.abs(np.diff(tone, axis=0)).max(0)
         assert (
             np.abs(np.diff(restored, axis=0)).max(0)
@@ -108,7 +113,7 @@ def test_gaps_in_a_lossy_file_are_named_by_hand(tmp_path):
 @pytest.mark.parametrize(
     "line", ["1.0", "one, two", "0.5 0.4", "-1, 0.2", "0.9, 1.1", "nan, 0.5", "0.1, inf"]
 )
-def test_a_line_that_names_no_gap_is_refused(tmp_path, line):
+def test_a_line_without_a_gap_is_refused(tmp_path, line):
     (tmp_path / "gaps.csv").write_text(f"0.1,0.2\n{line}\n")
     with pytest.raises(UserError, match=r"gaps.csv: line 2"):
         read_gaps(tmp_path / "gaps.csv", RATE, RATE)
@@ -116,8 +121,8 @@ def test_a_line_that_names_no_gap_is_refused(tmp_path, line):
 
 def find(tmp_path, signal, rate=RATE, subtype="PCM_16"):
     soundfile.write(tmp_path / "find.wav", signal, rate, subtype=subtype)
-    with sound_files.ReadForward(tmp_path / "find.wav") as sound:
-        return find_gaps(sound, 0.064 * rate)
+    with sound_reader.open_sound(tmp_path / "find.wav") as sound:
+        return find_gaps(sound.blocks(), sound.channels, rate, 0.064 * rate)
 
 
 def test_gaps_are_found_to_the_sample_wherever_blocks_end(tmp_path, monkeypatch):
@@ -127,12 +132,12 @@ def test_gaps_are_found_to_the_sample_wherever_blocks_end(tmp_path, monkeypatch)
         signal[start:end] = 0
     signal[7000:7010] = 0  # too short
     for block in (64, 1000, 5000, 1 << 16):
-        monkeypatch.setattr(sound_files, "FRAMES_A_BLOCK", block)
+        monkeypatch.setattr(sound_reader, "FRAMES_PER_BLOCK", block)
         (gaps,), (silences,), frames = find(tmp_path, signal, subtype="FLOAT")
         assert gaps.tolist() == expected and not len(silences) and frames == signal.size
 
 
-def test_gaps_in_any_order_and_one_over_another_are_the_same_samples_in_every_block(tmp_path):
+def test_blocks_of_any_size_have_the_same_gaps(tmp_path):
     starts, lengths = np.random.default_rng(0).integers([[0], [1]], [[900], [99]], (2, 40))
     gaps = np.stack([starts, starts + lengths], 1)
     (tmp_path / "gaps").write_text("".join(f"{start} {end}\n" for start, end in gaps))
@@ -150,9 +155,7 @@ def test_gaps_in_any_order_and_one_over_another_are_the_same_samples_in_every_bl
 
 def test_silence_and_quiet_passages_are_no_gaps(tmp_path):
     time = np.arange(2 * RATE) / RATE
-    quiet = 0.0002 * np.cos(
-        2 * np.pi * 20 * time
-    )  # 6 steps of 16 bits: rests at 0 for milliseconds
+    quiet = 0.0002 * np.cos(2 * np.pi * 20 * time)  # 6 levels of 16 bits: at 0 for milliseconds
     signal = np.where(time < 1, 0.5 * np.sin(2 * np.pi * 400 * time + 0.3), quiet)
     signal[:300] = signal[4000:6000] = signal[-300:] = 0
     (gaps,), (silences,), _ = find(tmp_path, signal)
@@ -163,7 +166,7 @@ def test_silence_and_quiet_passages_are_no_gaps(tmp_path):
     assert not len(find(tmp_path, low, subtype="PCM_U8")[0][0])
 
 
-def test_silence_stays_silent_and_a_silent_channel_is_no_error(tmp_path):
+def test_silence_and_a_silent_channel_stay_silent(tmp_path):
     tone, chopped, gaps = tone_with_gaps(RATE)
     chopped[6000:9000] = 0
     soundfile.write(tmp_path / "a.wav", np.stack([chopped, 0 * chopped], 1), RATE)
@@ -175,23 +178,25 @@ def test_silence_stays_silent_and_a_silent_channel_is_no_error(tmp_path):
 
 
 @pytest.mark.parametrize("samples", [1, 500, 1023, 1024, 1025])
-def test_sounds_about_as_short_as_a_window_keep_their_length(tmp_path, samples):
+def test_sounds_of_about_one_window_keep_their_length(tmp_path, samples):
     soundfile.write(tmp_path / "a.wav", tone_with_gaps(RATE)[0][:samples], RATE)
-    restore_sound(stand_in(lambda windows: windows), tmp_path / "a.wav", tmp_path / "b.wav")
+    restore_sound(
+        stand_in(lambda windows, observed: windows), tmp_path / "a.wav", tmp_path / "b.wav"
+    )
     given, restored = (soundfile.read(tmp_path / name)[0] for name in ("a.wav", "b.wav"))
     np.testing.assert_allclose(restored, given, atol=1.01 / 32768)
 
 
-def test_the_network_is_shown_the_level_it_was_trained_at_whatever_the_files(tmp_path):
+def test_the_network_gets_the_level_of_its_training(tmp_path):
     seen = []
 
-    def listen(windows):
+    def listen(windows, observed):
         seen.append(np.asarray(windows))
         return windows
 
     rng = np.random.default_rng(0)
     noise = rng.standard_normal(16 * RATE) * 0.001
-    noise[8 * RATE :] = 0  # silence does not count, nor does what is missing
+    noise[8 * RATE :] = 0  # silence and gaps do not count
     noise[: 8 * RATE].reshape(-1, 1600)[:, 400:600] = 0
     for metadata, expected in (
         ({}, 0.40620),
@@ -207,12 +212,12 @@ def test_the_network_is_shown_the_level_it_was_trained_at_whatever_the_files(tmp
         seen.clear()
 
 
-def test_what_would_clip_is_clipped_and_counted_in_whole_numbers_only(tmp_path):
+def test_clipped_samples_are_counted_except_in_floats(tmp_path):
     signal = np.random.default_rng(0).uniform(-0.9, 0.9, 5000)
     signal[2000:2500] = 0
 
-    def loud_in_gaps(windows):
-        return np.where(windows == 0, np.float32(4), windows)
+    def loud_in_gaps(windows, observed):
+        return np.where(observed == 0, np.float32(4), windows)
 
     for subtype in ("PCM_16", "FLOAT"):
         soundfile.write(tmp_path / "a.wav", signal, RATE, subtype=subtype)
@@ -229,18 +234,17 @@ def test_a_file_cut_short_is_restored_as_far_as_it_goes(tmp_path):
     (tmp_path / "cut.mp3").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "gaps").write_text("0.05 0.06\n")
     restore_sound(stand_in(sinusoids), tmp_path / "cut.mp3", tmp_path / "b.mp3", tmp_path / "gaps")
-    readable, restored = (
-        soundfile.read(tmp_path / "cut.mp3")[0],
-        soundfile.read(tmp_path / "b.mp3")[0],
-    )
+    restored = soundfile.read(tmp_path / "b.mp3")[0]
+    with sound_reader.open_sound(tmp_path / "cut.mp3") as sound:
+        readable = sound.read(tone.size)
     assert 0.5 < readable.size / 44100 < 1.5 and restored.size == readable.size
     gap = slice(2205, 2646)
     assert audio_utils.snr_db(tone[gap], restored[gap]) > 20
 
 
-def as_trained(windows):
-    """A model that knows sinusoids of the amplitude 0.5 alone, as the default one does."""
-    drawn = sinusoids(windows)
+def as_trained(windows, observed):
+    """A model that draws only sinusoids of amplitude 0.5, like the default model."""
+    drawn = sinusoids(windows, observed)
     return 0.5 * drawn / np.maximum(np.abs(drawn).max(1, keepdims=True), 1e-9)
 
 
@@ -251,9 +255,9 @@ def restored(tmp_path, signal, model=sinusoids, **options):
 
 
 @pytest.mark.parametrize("offset", [0.02, 0.2, "drifting"])
-def test_an_offset_is_not_shown_to_the_network_and_stays(tmp_path, offset):
+def test_an_offset_is_hidden_from_the_network_and_kept(tmp_path, offset):
     tone, _, gaps = tone_with_gaps(RATE, seconds=2.0)
-    # A drift of 0.1 in a second.
+    # The drift reaches 0.1.
     value = 0.1 * np.sin(np.pi * np.arange(tone.size) / RATE) if offset == "drifting" else offset
     result = restored(tmp_path, (tone + value) * ~gaps)
     assert audio_utils.snr_db(tone, result - value) > 30
@@ -261,7 +265,7 @@ def test_an_offset_is_not_shown_to_the_network_and_stays(tmp_path, offset):
 
 @pytest.mark.parametrize("noise", [0.0, 0.2, 0.5])
 @pytest.mark.parametrize("loud", [1.0, 0.1])
-def test_the_tone_has_its_level_whatever_the_noise_on_it(tmp_path, noise, loud):
+def test_the_tone_keeps_its_level_at_any_noise(tmp_path, noise, loud):
     tone, _, gaps = tone_with_gaps(RATE, seconds=3.0)
     signal = (tone + noise * np.random.default_rng(0).standard_normal(tone.size)) * ~gaps
     result = restored(tmp_path, loud * signal, as_trained)
@@ -280,21 +284,21 @@ def test_notes_of_changing_loudness_each_get_their_own_gain(tmp_path, monkeypatc
         )
 
     own = ratio_db()
-    monkeypatch.setattr(sound_levels, "STEADY_DB", 100)  # no change is as large
+    monkeypatch.setattr(sound_levels, "STEADY_DB", 100)  # switches the change off
     assert own > max(19, ratio_db() + 5)
 
 
 def test_rests_get_no_gain_of_their_own(tmp_path):
-    """The model draws a tone of its level into anything: a rest raised to the notes' level would be told so."""
+    """Otherwise the model would draw a tone of its own level into the rests."""
     tone, _, gaps = tone_with_gaps(RATE, seconds=4.0)
     rest = np.arange(tone.size) // 16000 % 2 == 1
     signal = (tone * ~rest + 0.02 * np.random.default_rng(0).standard_normal(tone.size)) * ~gaps
     heard = []
 
-    def listen(windows):
+    def listen(windows, observed):
         windows = np.asarray(windows)
-        heard.append(np.sqrt((windows**2).sum(1) / np.maximum((windows != 0).sum(1), 1)))
-        return as_trained(windows)
+        heard.append(np.sqrt((windows**2).sum(1) / np.maximum(np.sum(observed, 1), 1)))
+        return as_trained(windows, observed)
 
     restored(tmp_path, signal, listen)
     levels = np.concatenate(heard)
@@ -318,7 +322,7 @@ def test_rests_get_no_gain_of_their_own(tmp_path):
         ("1.5\t1.55\n1.52\t1.54\n1.5\t1.55\n1.54\t1.6\n1.6\t1.7", [[1500, 1600], [1600, 1700]]),
     ],
 )
-def test_labels_as_people_write_them(tmp_path, lines, expected, capfd):
+def test_common_layouts_of_labels_are_read(tmp_path, lines, expected, capfd):
     for encoding in ("utf-8", "utf-16"):
         (tmp_path / "labels.txt").write_bytes(
             lines.lstrip("\ufeff" * (encoding != "utf-8")).encode(encoding)
@@ -330,7 +334,7 @@ def test_labels_as_people_write_them(tmp_path, lines, expected, capfd):
 @pytest.mark.parametrize(
     "line", ["1,5", "1,5,1,55", "1,5, 1,55", "1,500\t1,550", "1_1 2", "1:30 1:35"]
 )
-def test_a_label_that_can_be_read_in_two_ways_is_refused(tmp_path, line):
+def test_an_ambiguous_label_is_refused(tmp_path, line):
     (tmp_path / "labels.txt").write_text(f"0.1 0.2\n{line}\n")
     with pytest.raises(UserError, match=r"labels.txt: line 2"):
         read_gaps(tmp_path / "labels.txt", 1000, 2_000_000)
@@ -349,14 +353,14 @@ def test_gaps_are_found_where_the_code_has_no_zero(tmp_path, subtype):
     "name, subtype",
     [("a.wav", "IMA_ADPCM"), ("a.wav", "MS_ADPCM"), ("a.ogg", None), ("a.mp3", None)],
 )
-def test_a_code_that_keeps_no_zeros_is_not_said_to_have_no_gaps(tmp_path, name, subtype):
+def test_codes_without_exact_zeros_get_a_hint_at_gaps(tmp_path, name, subtype):
     soundfile.write(tmp_path / name, tone_with_gaps(16000)[1], 16000, subtype=subtype)
     line = restore_sound(stand_in(sinusoids), tmp_path / name, tmp_path / f"b-{name}")
     assert "--gaps" in line and "nothing missing" not in line
 
 
 @pytest.mark.parametrize("name", ["a.mp3", "a.ogg"])
-def test_a_lossy_file_is_encoded_as_well_as_can_be(tmp_path, name):
+def test_a_lossy_file_is_encoded_at_the_highest_rate(tmp_path, name):
     tone, _, _ = tone_with_gaps(44100, seconds=3.0)
     noisy = tone + 0.02 * np.random.default_rng(0).standard_normal(tone.size)
     with soundfile.SoundFile(tmp_path / name, "w", 44100, 1, compression_level=0) as file:
@@ -375,7 +379,63 @@ def test_a_lossy_file_is_encoded_as_well_as_can_be(tmp_path, name):
         assert file.title == "Lücken"
 
 
-def test_big_endian_files_and_those_of_crashed_recorders_are_restored(tmp_path):
+def read(path):
+    with sound_reader.open_sound(path) as sound:
+        return np.concatenate(list(sound.blocks()))[:, 0], sound
+
+
+@pytest.mark.parametrize("codec, ratio_db", [("aac", 24), ("alac", 120)])
+def test_an_m4a_comes_back_as_m4a(tmp_path, codec, ratio_db):
+    tone, _, _ = tone_with_gaps(44100, seconds=3.001)
+    tone += 0.02 * np.random.default_rng(0).standard_normal(tone.size)
+    write(tmp_path / "a.m4a", tone, 44100, codec, "stereo", {"title": "Lücken", "track": "3"})
+    (tmp_path / "gaps").write_text("1.0 1.02\n")
+    files = tmp_path / "a.m4a", tmp_path / "b.m4a"
+    line = restore_sound(stand_in(sinusoids), *files, tmp_path / "gaps", keep=True)
+    (before, given), (after, sound) = map(read, files)
+    assert before.size == after.size == tone.size and sound.decoder.codec == codec
+    assert (sound.rate, sound.channels, sound.format) == (44100, 2, given.format)
+    kept = np.r_[:44100, 45000 : tone.size]
+    measured = audio_utils.snr_db(before[kept], after[kept])
+    assert measured > ratio_db and (codec == "alac" or f"kept to {measured:.0f} dB" in line)
+    with av.open(tmp_path / "b.m4a") as container:
+        assert container.metadata["title"] == "Lücken"
+
+
+@pytest.mark.parametrize("name, codec", [("a.wma", "wmav2"), ("a.webm", "libopus")])
+def test_what_can_only_be_read_becomes_a_wav(tmp_path, name, codec):
+    write(tmp_path / name, tone_with_gaps(48000)[0], 48000, codec, tags={"title": "Ton"})
+    with pytest.raises(UserError, match=r"can be read, but not written.*\.wav"):
+        restore_sound(stand_in(sinusoids), tmp_path / name, tmp_path / f"b-{name}")
+    restore_sound(stand_in(sinusoids), tmp_path / name, tmp_path / "b.wav")
+    given, _ = read(tmp_path / name)
+    result, rate = soundfile.read(tmp_path / "b.wav")
+    assert (rate, result.size) == (48000, given.size) and audio_utils.snr_db(given, result) > 20
+    with soundfile.SoundFile(tmp_path / "b.wav") as file:
+        assert (file.format, file.subtype, file.title) == ("WAV", "PCM_16", "Ton")
+
+
+@pytest.mark.parametrize("subtype, expected", [("PCM_24", "PCM_24"), ("VORBIS", "PCM_16")])
+def test_any_sound_may_become_a_wav(tmp_path, subtype, expected):
+    name = "a.ogg" if subtype == "VORBIS" else "a.flac"
+    soundfile.write(tmp_path / name, tone_with_gaps(RATE)[0], RATE, subtype=subtype)
+    line = restore_sound(stand_in(sinusoids), tmp_path / name, tmp_path / "b.wav", keep=True)
+    given, _ = read(tmp_path / name)
+    result, _ = soundfile.read(tmp_path / "b.wav")
+    np.testing.assert_allclose(result, given, atol=2.0**-16)
+    assert soundfile.info(tmp_path / "b.wav").subtype == expected and "encoded again" not in line
+
+
+def test_a_compressed_file_that_ends_too_early_is_named(tmp_path):
+    write(tmp_path / "whole.webm", tone_with_gaps(48000, 4.0)[0], 48000, "libopus")
+    whole = (tmp_path / "whole.webm").read_bytes()
+    (tmp_path / "a.webm").write_bytes(whole[: len(whole) // 2])
+    for name, words in (("whole.webm", False), ("a.webm", True)):
+        line = restore_sound(stand_in(sinusoids), tmp_path / name, tmp_path / "b.wav")
+        assert ("cut short or damaged" in line) == words
+
+
+def test_big_endian_and_crashed_wavs_are_restored(tmp_path):
     tone, chopped, gaps = tone_with_gaps(RATE)
     soundfile.write(tmp_path / "rifx.wav", chopped, RATE, subtype="PCM_16", endian="BIG")
     soundfile.write(tmp_path / "whole.wav", chopped, RATE, subtype="PCM_16")
@@ -404,7 +464,7 @@ def test_tags_are_kept_or_their_loss_is_said(tmp_path):
 
 @contextlib.contextmanager
 def files_no_larger_than(size):
-    """As a full disk would: no file grows beyond so many bytes."""
+    """Limit the size of files, in bytes, as a full disk would."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
@@ -415,23 +475,25 @@ def files_no_larger_than(size):
 
 @pytest.mark.parametrize(
     "size", [100_000, 200_000]
-)  # too small for the decoded sound, or for the result alone
-def test_a_full_disk_is_named_and_an_earlier_result_stays(tmp_path, size):
+)  # too small for the decoded sound; for the result only
+def test_a_full_disk_is_named_and_the_old_result_stays(tmp_path, size):
     soundfile.write(tmp_path / "a.wav", np.tile(tone_with_gaps(RATE)[1], 3), RATE, subtype="DOUBLE")
     (tmp_path / "b.wav").write_text("earlier")
     with (
         files_no_larger_than(size),
         pytest.raises((UserError, OSError), match=r"b\.wav"),
     ):
-        restore_sound(stand_in(lambda windows: windows), tmp_path / "a.wav", tmp_path / "b.wav")
+        restore_sound(
+            stand_in(lambda windows, observed: windows), tmp_path / "a.wav", tmp_path / "b.wav"
+        )
     assert (tmp_path / "b.wav").read_text() == "earlier"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "b.wav"]
 
 
-def test_every_sample_that_a_gap_reaches_at_the_models_rate_is_hidden(tmp_path):
+def test_all_samples_that_a_gap_touches_are_hidden(tmp_path):
     seen = []
 
-    def listen(windows):
+    def listen(windows, observed):
         seen.append(np.array(windows))
         return windows
 
@@ -448,25 +510,27 @@ def test_every_sample_that_a_gap_reaches_at_the_models_rate_is_hidden(tmp_path):
     "subtype, levels", [("PCM_U8", 2**7), ("PCM_16", 2**15), ("PCM_24", 2**23)]
 )
 def test_results_are_rounded_to_the_files_levels(tmp_path, subtype, levels):
-    """The same samples in a file of floats tell what is rounded."""
+    """A file of floats with the same samples gives the unrounded result."""
     signal = np.round(np.random.default_rng(0).uniform(-0.5, 0.5, 3000) * levels) / levels
     results = {}
     for kind in ("DOUBLE", subtype):
         soundfile.write(tmp_path / "a.wav", signal, RATE, subtype=kind)
         restore_sound(
-            stand_in(lambda windows: 0.73 * windows), tmp_path / "a.wav", tmp_path / f"{kind}.wav"
+            stand_in(lambda windows, observed: 0.73 * windows),
+            tmp_path / "a.wav",
+            tmp_path / f"{kind}.wav",
         )
         results[kind] = soundfile.read(tmp_path / f"{kind}.wav")[0]
     assert np.abs(results[subtype] - results["DOUBLE"]).max() < 0.501 / levels
-    assert np.ptp(results["DOUBLE"] * levels % 1) > 0.9  # which needed it
+    assert np.ptp(results["DOUBLE"] * levels % 1) > 0.9  # rounding was needed
 
 
-def nothing(windows):
+def nothing(windows, observed):
     return np.zeros_like(windows)
 
 
-def test_gaps_in_clean_sound_are_filled_by_autoregression_at_the_files_own_rate(tmp_path):
-    """Above what the network can hear, too; in blocks of any length, and each channel on its own."""
+def test_autoregression_fills_gaps_in_clean_sound(tmp_path):
+    """The high tone is above the band of the network. The channels differ."""
     low, high = (tone_with_gaps(44100, frequency=frequency) for frequency in (440.0, 12_000.0))
     tone, chopped, gaps = (
         np.stack([a + b, a], 1) if a.dtype != bool else a for a, b in zip(low, high)
@@ -483,7 +547,7 @@ def test_gaps_in_clean_sound_are_filled_by_autoregression_at_the_files_own_rate(
 def test_gaps_are_filled_alike_wherever_blocks_end(tmp_path, monkeypatch, block):
     _, chopped, gaps = tone_with_gaps(22050, gap=0.03)
     chopped += ~gaps * 0.01 * np.random.default_rng(0).standard_normal(chopped.size)
-    monkeypatch.setattr(sound_files, "FRAMES_A_BLOCK", block)
+    monkeypatch.setattr(sound_reader, "FRAMES_PER_BLOCK", block)
     soundfile.write(tmp_path / "a.wav", chopped, 22050, subtype="DOUBLE")
     restore_sound(stand_in(nothing), tmp_path / "a.wav", tmp_path / "b.wav", keep=True)
     expected = fill(
@@ -494,7 +558,7 @@ def test_gaps_are_filled_alike_wherever_blocks_end(tmp_path, monkeypatch, block)
     )
 
 
-def test_gaps_in_noisy_sound_are_the_networks_as_without_keep(tmp_path):
+def test_the_network_fills_gaps_in_noisy_sound(tmp_path):
     tone, _, gaps = tone_with_gaps(RATE, seconds=2.0)
     noisy = (tone + 0.2 * np.random.default_rng(1).standard_normal(tone.size)) * ~gaps
     drawn = restored(tmp_path, noisy, as_trained)
@@ -509,7 +573,7 @@ def test_gaps_in_noisy_sound_are_the_networks_as_without_keep(tmp_path):
     assert audio_utils.snr_db(chord[gaps], kept[gaps, 1]) > 60
 
 
-def test_scattered_gaps_are_the_networks(tmp_path):
+def test_the_network_fills_scattered_gaps(tmp_path):
     tone, _, _ = tone_with_gaps(RATE)
     soundfile.write(tmp_path / "in.wav", tone, RATE, subtype="FLOAT")
     (tmp_path / "gaps").write_text(

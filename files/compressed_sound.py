@@ -1,0 +1,122 @@
+"""Compressed sound: FFmpeg, through PyAV, decodes it and encodes M4A."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+
+from harness import UserError
+
+# FFmpeg's names. Without playlists, which could make it open other files.
+FORMATS = "aac,asf,matroska,mov,mp3,ogg"
+MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's name of one format with many suffixes
+LIBSNDFILE = {  # libsndfile's names for format and code, as it writes these files
+    ("mp3", "mp3float"): ("MP3", "MPEG_LAYER_III"),
+    ("ogg", "vorbis"): ("OGG", "VORBIS"),
+    ("ogg", "opus"): ("OGG", "OPUS"),
+}
+TIMED = "asf", "matroska,webm", "ogg"  # formats in which the length of a damaged file is known
+TAGS = {  # FFmpeg's names: libsndfile's
+    **{name: name for name in ("title", "artist", "album", "date", "genre", "comment")},
+    "track": "tracknumber",
+}
+BIT_RATE = 192_000  # of M4A, bits/s per channel
+
+
+class Decoder:
+    """The sound of an open file, decoded once from beginning to end in constant memory.
+
+    kind: format and code. codec: FFmpeg's name of the code. rate: Hz. layout: the name of the
+    arrangement of channels. tags: {name: text}. has_pictures: True for a cover or a video.
+    seconds: the length by the file's own account, or None. FFmpegError if FFmpeg cannot decode it.
+    """
+
+    def __init__(self, file, path):
+        options = {"format_whitelist": FORMATS}
+        self.container = av.open(file, options=options, metadata_errors="replace")
+        stream = self.container.streams.best("audio")
+        if not stream:
+            raise UserError(f"{path}: contains no sound; leave it out")
+        name, self.codec = self.container.format.name, stream.codec_context.name
+        self.kind = LIBSNDFILE.get((name, self.codec), (name, self.codec.upper()))
+        tags = {**self.container.metadata, **stream.metadata}.items()
+        self.tags = {TAGS[key.lower()]: text for key, text in tags if key.lower() in TAGS}
+        self.has_pictures = bool(self.container.streams.video)
+        timed = name in TIMED and self.container.duration
+        self.seconds = timed / av.time_base if timed else None
+        self.blocks = _decoded(self.container, stream)
+        first = next(self.blocks)
+        self.rate, self.layout = first.rate, first.layout.name
+        self.channels = len(first.layout.channels)
+        self.rest = np.zeros((0, self.channels))
+
+    def read(self, count, dtype="float64"):
+        """Read up to `count` samples of each channel: (n, channels), n = 0 at the end."""
+        parts, size = [self.rest], len(self.rest)
+        while size < count and (block := next(self.blocks, None)) is not None:
+            parts.append(block)
+            size += len(block)
+        samples = np.concatenate(parts)
+        self.rest = samples[count:]
+        return samples[:count].astype(dtype)
+
+    def close(self):
+        self.container.close()
+
+
+def _decoded(container, stream):
+    """Yield the first frame of a stream, and then all samples in blocks (n, channels), float64.
+
+    All blocks have the rate and layout of the first frame, which an HE-AAC's header does not give.
+    Without any frame, the stream stands for the first. Packets that cannot be decoded are skipped,
+    as players do; there is always one where two MP3s are joined.
+    """
+    convert = kind = block = None
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            continue
+        for frame in frames:
+            if not convert:
+                yield frame
+            if kind != (kind := (frame.format.name, frame.layout.name, frame.rate)):
+                target = convert or frame
+                convert = av.AudioResampler("dbl", target.layout, target.rate)
+            for converted in convert.resample(frame):
+                if block is not None:
+                    yield block
+                block = converted.to_ndarray().reshape(-1, len(converted.layout.channels))
+                length = (packet.duration or 0) * packet.time_base * converted.rate
+    if not convert:
+        yield stream
+    elif block is not None:
+        padded = container.format.name == MP4  # only there the packet has the length without it
+        yield block[: round(length) or None] if padded else block
+
+
+class M4AFile:
+    """An M4A file to write blocks (n, channels) to. like: the Decoder of a similar one."""
+
+    def __init__(self, path, like):
+        self.file = open(path, "wb+")  # FFmpeg would not open all names
+        self.container = av.open(self.file, "w", format="ipod")
+        names = {ours: name for name, ours in TAGS.items()}
+        self.container.metadata.update({names[tag]: text for tag, text in like.tags.items()})
+        codec = "alac" if like.codec == "alac" else "aac"
+        self.stream = self.container.add_stream(codec, like.rate, layout=like.layout)
+        self.stream.bit_rate = BIT_RATE * like.channels
+        self.rate, self.time = like.rate, 0
+
+    def write(self, block):
+        samples = np.ascontiguousarray(block, float).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(samples, "dbl", self.stream.layout.name)
+        # With times, the file states which samples are the encoder's padding.
+        frame.rate, frame.pts, frame.time_base = self.rate, self.time, Fraction(1, self.rate)
+        self.time += len(block)
+        self.container.mux(self.stream.encode(frame))
+
+    def close(self):
+        self.container.mux(self.stream.encode(None))
+        self.container.close()
+        self.file.close()

@@ -1,0 +1,71 @@
+"""Text files of labels that name the gaps of a sound."""
+
+import codecs
+import re
+import sys
+
+import numpy as np
+from tqdm import tqdm
+
+from harness import UserError
+
+NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+UTF_16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
+# Separator of start and end, and whether commas in them are decimal commas; tried in this order.
+LAYOUTS = (r"\s*[\t;]\s*", True), (r"\s+", True), (r"\s*[,;\t]\s*", False)
+EXAMPLE = "1.25, 1.30"
+
+
+def read_gaps(path, rate, frames, sound="the sound"):
+    """Read the gaps that a text file names, for a sound of `frames` samples at `rate` Hz.
+
+    Each line has a start and an end in seconds, with decimal points or commas, as in labels that
+    Audacity exports. Empty lines, lines that begin with #, and the frequency ranges below
+    Audacity's labels are skipped. A label whose end is its start is no gap: a line on stderr says
+    so. Returns stretches of samples, (n, 2), sorted and disjoint. UserError for any other line.
+    """
+    content = path.read_bytes()
+    encoding = "utf-16" if content[:2] in UTF_16 else "utf-8-sig"
+    seconds, gaps = frames / rate, []
+    for number, line in enumerate(content.decode(encoding, "replace").splitlines(), 1):
+        if not line.strip() or line.lstrip()[0] in "#\\":
+            continue
+        where = f"{path}: line {number}"
+        start, end = _times(line.strip(), seconds, where)
+        if not 0 <= start <= end <= seconds + 0.001:
+            problem = f"{start:g} to {end:g} s lies outside {sound}, which has {seconds:.3f} s"
+            raise UserError(f"{where}: {problem}; correct or remove it")
+        if start == end:
+            tqdm.write(f"skipped {where}: a point at {start:g} s, not a gap", file=sys.stderr)
+        else:
+            gaps.append((round(start * rate), min(round(end * rate), frames)))
+    return _merged(sorted(gaps))
+
+
+def _times(line, seconds, where):
+    """Parse start and end of a label, in seconds. UserError if there are none or two readings."""
+    for separator, decimal_commas in LAYOUTS:
+        words = [word.strip("\"' ") for word in re.split(separator, line)[:2]]
+        numbers = [word.replace(",", ".") if decimal_commas else word for word in words]
+        if len(numbers) == 2 and all(re.fullmatch(NUMBER, number) for number in numbers):
+            break
+    else:
+        raise UserError(f"{where}: expected a start and an end in seconds, such as {EXAMPLE}")
+    # "1,5" may be 1.5, or 1 to 5.
+    pair = not decimal_commas and re.match(r"\d+,\d+(?![\d.])", line)
+    # "1,500<TAB>1,550" may be 1.5 to 1.55, or 1500 to 1550 if the sound is that long.
+    thousands = all(re.fullmatch(r"\d{1,3}(,\d{3})+", word) for word in words)
+    if pair or (thousands and float(words[1].replace(",", "")) <= seconds):
+        raise UserError(f"{where}: ambiguous; write decimal points, such as {EXAMPLE}")
+    return map(float, numbers)
+
+
+def _merged(gaps):
+    """Merge those of the sorted gaps that overlap: (n, 2)."""
+    merged = []
+    for start, end in gaps:
+        if merged and start < merged[-1][1]:
+            merged[-1] = merged[-1][0], max(end, merged[-1][1])
+        else:
+            merged.append((start, end))
+    return np.array(merged, int).reshape(-1, 2)

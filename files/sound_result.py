@@ -1,0 +1,116 @@
+"""Writing a restored sound in the format of its source, or as a WAV."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import av
+import numpy as np
+import soundfile
+
+from files.compressed_sound import MP4, M4AFile
+from files.sound_reader import keeps_zeros, open_sound, reason
+from harness import UserError
+
+# Bits of the codes for which samples are rounded here, since libsndfile rounds them down.
+BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24}
+FLOATS = "FLOAT", "DOUBLE"  # codes that do not clip
+BEST = {  # the highest bit rate, since encoding twice loses more
+    "MPEG_LAYER_III": {"compression_level": 0, "bitrate_mode": "CONSTANT"},
+    "VORBIS": {"compression_level": 0},
+    "OPUS": {"compression_level": 0},
+}
+WELL_KEPT_DB = 24.0  # SNR of the sound outside the gaps, after a lossy code
+
+
+@contextlib.contextmanager
+def writing(destination):
+    """UserError that names `destination` if the block cannot write."""
+    try:
+        yield
+    except (soundfile.SoundFileError, av.FFmpegError, AssertionError, OSError) as error:
+        # soundfile asserts that all was written.
+        problem = reason(error) or "the disk may be full"
+        remedy = f"make room on the disk of {destination.parent} or give another --out"
+        raise UserError(f"{destination}: cannot be written ({problem}); {remedy}") from error
+
+
+class Result:
+    """A sound file to write blocks (n, channels) to, in the format of an open one.
+
+    A destination that ends in .wav makes it a WAV, whatever the input. Tags are copied. lost: names
+    of what could not be copied. clipped: the number of clipped samples. UserError if the
+    destination cannot be written.
+    """
+
+    def __init__(self, path, sound, destination):
+        self.destination, self.clipped = destination, 0
+        self.format, self.subtype, endian = _kind(sound, destination)
+        self.lost = ["pictures"] if sound.decoder and sound.decoder.has_pictures else []
+        with writing(destination):
+            if self.format == MP4:
+                self.file = M4AFile(path, sound.decoder)
+                return
+            kind = {"format": self.format, "subtype": self.subtype, "endian": endian}
+            kind |= BEST.get(self.subtype, {})
+            name = os.fsencode(path)  # names may be any bytes, but soundfile encodes strictly
+            self.file = soundfile.SoundFile(name, "w", sound.rate, sound.channels, **kind)
+        try:
+            for tag, text in sound.tags.items():
+                setattr(self.file, tag, text)
+        except soundfile.SoundFileError:
+            self.lost.append(f"tags, which {self.format} files do not take")
+
+    def write(self, given, restored, new):
+        """Write samples as given, or as restored where `new`: all (n, channels)."""
+        if self.subtype not in FLOATS:
+            self.clipped += np.count_nonzero((np.abs(restored) > 1) & new)
+            restored = self._rounded(restored)
+        if self.subtype in BITS:  # the input may have more bits
+            given = self._rounded(given)
+        with writing(self.destination):
+            self.file.write(np.where(new, restored, given))
+
+    def _rounded(self, values):
+        full_scale = 2.0 ** (BITS.get(self.subtype, 32) - 1)
+        return np.round(values * full_scale).clip(-full_scale, full_scale - 1) / full_scale
+
+    def close(self):
+        with writing(self.destination):
+            self.file.close()
+
+
+def _kind(sound, destination):
+    """Return format, subtype and endian of the result, as soundfile takes them, or MP4 for M4A."""
+    suffix, given = (Path(path).suffix.lower() for path in (destination, sound.path))
+    if suffix == ".wav" != given:
+        exact = keeps_zeros(sound.subtype) and soundfile.check_format("WAV", sound.subtype)
+        return "WAV", sound.subtype if exact else "PCM_16", "FILE"
+    if sound.format == MP4 and suffix == ".m4a":
+        return MP4, sound.subtype, "FILE"
+    for endian in (sound.endian, "FILE"):
+        if soundfile.check_format(sound.format, sound.subtype, endian):
+            return sound.format, sound.subtype, endian
+    problem = f"{sound.format} with {sound.subtype} can be read, but not written"
+    raise UserError(f"{sound.path}: {problem}; give --out a name that ends in .wav")
+
+
+def how_well_kept(source, destination, missing):
+    """Return in words how much a lossy code has changed the samples outside the gaps.
+
+    missing(first, end): True in the gaps, (end - first, channels).
+    """
+    energy = error = first = 0
+    with open_sound(source) as original, open_sound(destination) as result:
+        for given in original.blocks():
+            kept = result.read(len(given))
+            outside = ~missing(first, first + len(given))
+            energy += (given[outside] ** 2).sum()
+            if len(kept) < len(given):
+                kept = np.full_like(given, np.inf)
+            error += ((given - kept)[outside] ** 2).sum()
+            first += len(given)
+    ratio_db = 10 * np.log10(energy / error) if error and energy else np.inf
+    advice = "; to keep it exactly, give --out a name that ends in .wav"
+    said = f"the rest kept to {ratio_db:.0f} dB, since {original.code} is encoded again"
+    return said + (advice if ratio_db < WELL_KEPT_DB else "")

@@ -1,0 +1,69 @@
+"""Gaps in a sound: finding them, and the samples inside them.
+
+Stretches are arrays (n, 2) of samples, [first, end).
+"""
+
+import bisect
+
+import numpy as np
+
+GAP_SECONDS = 0.001  # shorter runs of zeros are zero crossings of a quiet sound
+GAP_JUMP = 0.01  # of the channel's peak: a dropout is a jump, a fade-out is not
+
+
+def find_gaps(blocks, channels, rate, longest, zero=0.0):
+    """Find the gaps and the silences of each channel of a sound, whose blocks are (n, channels).
+
+    Both are runs of samples of at most `zero`. A gap has at least GAP_SECONDS and at most
+    `longest` samples, has sound on both sides, and begins or ends with a jump. Longer runs, and
+    those at the beginning and the end of the sound, are silences.
+
+    Returns two lists of stretches, one per channel, and the number of samples.
+    """
+    runs, peaks, samples = _zero_runs(blocks, channels, GAP_SECONDS * rate, zero)
+    gaps, silences = [], []
+    for (stretches, jumps), peak in zip(runs, peaks):
+        starts, ends = stretches.T
+        silent = (starts == 0) | (ends == samples) | (ends - starts > longest)
+        silences.append(stretches[silent].astype(int))
+        gaps.append(stretches[~silent & (jumps.max(1) >= GAP_JUMP * peak)].astype(int))
+    return gaps, silences, samples
+
+
+def _zero_runs(blocks, channels, shortest, zero):
+    """Find the runs of at least `shortest` zeros, the channels' peaks and the number of samples.
+
+    The runs of a channel are its stretches (n, 2) and the jumps at their starts and ends (n, 2).
+    """
+    samples, peaks = 0, np.zeros(channels)
+    last = np.ones((1, channels))  # as if a sound preceded: zeros at the beginning are a run, too
+    edges = [np.zeros((0, 2))] * channels  # the start of a run that has no end yet: sample, jump
+    runs = [[np.zeros((0, 2, 2))] for _ in range(channels)]
+    for block in blocks:
+        for channel, values in enumerate(np.concatenate([last, block]).T):
+            before = np.flatnonzero(np.diff(np.abs(values) <= zero))
+            jumps = np.abs(values[before + 1] - values[before])
+            found = np.concatenate([edges[channel], np.stack([samples + before, jumps], 1)])
+            pairs = found[: len(found) // 2 * 2].reshape(-1, 2, 2)
+            runs[channel].append(pairs[np.diff(pairs[:, :, 0])[:, 0] >= shortest])
+            edges[channel] = found[2 * len(pairs) :]
+        last, peaks = block[-1:], np.maximum(peaks, np.abs(block).max(0))
+        samples += len(block)
+    for parts, start in zip(runs, edges):
+        if len(start):
+            parts.append(np.stack([start, [[samples, 0]]], 1))
+    return [np.moveaxis(np.concatenate(parts), 2, 0) for parts in runs], peaks, samples
+
+
+def inside(stretches, first, end):
+    """Mark the samples first to end that are in one of the stretches: (end - first,), bool.
+
+    Both columns of the stretches are sorted. The search is binary, so that the time for a block
+    does not grow with the number of gaps in a sound.
+    """
+    starts, ends = stretches.T
+    near = slice(bisect.bisect_right(ends, first), bisect.bisect_left(starts, end))
+    marked = np.zeros(end - first, bool)
+    for start, stop in stretches[near] - first:
+        marked[max(start, 0) : stop] = True
+    return marked
