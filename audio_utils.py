@@ -62,7 +62,7 @@ class Notes:
         return {"source": "the built-in notes"}
 
     def check(self):
-        """Raise a UserError for a note without a period per window, or above the Nyquist frequency."""
+        """Raise a UserError for a note with less than a period per window, or above Nyquist."""
         low, high = self.sample_rate / self.window, self.sample_rate / 2
         for note in self.notes:
             if not low <= (frequency := note_frequency(note)) < high:

@@ -162,7 +162,7 @@ def filter_long(settings, sounds, long, reconstruct, restored):
 
 
 def snrs(damaged, estimate):
-    """SNR in dB of an estimate (of the first windows, if fewer) over all samples and in the gaps."""
+    """SNR in dB of an estimate (of the first windows, if fewer) everywhere and in the gaps."""
     reference, gaps = (part[: len(estimate)] for part in (damaged.reference, damaged.mask == 1))
     return snr_db(reference, estimate), snr_db(reference[gaps], estimate[gaps])
 

@@ -61,7 +61,7 @@ def finish_well(processes):
 
 def last_scores(folder):
     """Return the last checkpoint's scores of held-out data."""
-    with open(folder / "scores.csv") as file:
+    with open(folder / "scores.csv", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["method"] == "DVAE"]
     last = [row for row in rows if row["iteration"]][-1]
     others = "method", "iteration", "train_loss"

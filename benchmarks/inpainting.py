@@ -72,7 +72,7 @@ def estimates(signal, gaps, rate, blocks, model):
 
 def published_rows(folder, model):
     """SNR for each length, the mean over gaps, then over recordings: {method: [dB]}."""
-    named, rows = json.loads((folder / "gaps.json").read_text()), {}
+    named, rows = json.loads((folder / "gaps.json").read_text(encoding="utf-8")), {}
     for length in LENGTHS:
         scores = {}
         for path in sorted(folder.glob("*.wav")):

@@ -89,7 +89,7 @@ def _check_keras_settings():
     home = os.path.join(home if os.access(home, os.W_OK) else "/tmp", ".keras")  # as Keras does
     path = os.path.expanduser(os.path.join(os.environ.get("KERAS_HOME", home), "keras.json"))
     try:
-        with open(path) as file:
+        with open(path, encoding="utf-8") as file:
             found = json.load(file)
         values = {name: found.get(name, accepted[0]) for name, accepted in KERAS_SETTINGS.items()}
         wrong = [name for name, value in values.items() if value not in KERAS_SETTINGS[name]]

@@ -188,7 +188,7 @@ class Run:
             self._start()
 
     def save(self, files):
-        """Write files into the folder, each whole or not at all: {name: save(path)}."""
+        """Write files into the folder, each whole or not at all, from {name: save(path)}."""
         if not self.workers.is_chief:
             return
         if self.config and not self.started:

@@ -69,7 +69,7 @@ def join():
     if not workers.several:
         return workers
     if not workers.is_chief:
-        sys.stdout = open(os.devnull, "w")
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
     load(devices=False)
     try:
         wait = float(os.environ.get("DVAE_WAIT", WAIT))

@@ -96,7 +96,7 @@ PAGE.filters |= {
 def write(folder):
     """Write the report of the run in `folder`, finished or not, and its event files if it asks."""
     folder = Path(folder)
-    config = json.loads((folder / CONFIG).read_text())
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     rows, baselines = _scores(folder)
     summary = next((name for name in SUMMARIES if name in rows[-1]), "loss")
     ends = baselines or rows

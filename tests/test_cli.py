@@ -156,7 +156,7 @@ def test_a_second_interruption_stops_at_once(interruptible, capfd):
 
 
 def test_signals_ignored_at_the_start_stay_ignored(interruptible):
-    """nohup and a shell's background jobs start programs so."""
+    """Programs started by nohup, or in the background of a shell, ignore SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with guard.interruptions_noted() as noted:
         os.kill(os.getpid(), signal.SIGINT)

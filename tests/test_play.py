@@ -14,7 +14,7 @@ import audio_utils
 import inference
 from files.image_files import load_images
 from files.model_file import load_model
-from files.sound_files import ReadForward
+from files.sound_reader import open_sound
 from harness.quiet_tensorflow import tf
 from models import DVAE
 from pages import play, report
@@ -429,8 +429,8 @@ def test_gaps_in_a_wav_are_found_as_in_python(tmp_path, sound_page):
         signal = np.concatenate(pieces[:-1])
         values = np.stack([signal, np.roll(signal, 7)], 1)
         soundfile.write(tmp_path / "a.wav", 0.8 * values, rate, subtype)
-        with ReadForward(tmp_path / "a.wav") as read:
-            gaps, silences, _ = find_gaps(read, longest)
+        with open_sound(tmp_path / "a.wav") as sound:
+            gaps, silences, _ = find_gaps(sound.blocks(), 2, rate, longest)
         content = base64.b64encode((tmp_path / "a.wav").read_bytes()).decode()
         script = """
             const {rate, channels} = readWav(bytesOf(arguments[0]).buffer);

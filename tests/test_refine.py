@@ -84,7 +84,7 @@ def test_refining_never_lowers_its_objective(likelihood, steps, rate):
 
 
 def test_completions_show_both_modes_in_their_proportion():
-    """z is near -2 or 2. Its absolute value is observed and z itself is missing."""
+    """The absolute value of z, near -2 or 2, is observed, and z itself is missing."""
     model = DVAE(2, "gaussian", hidden=(2,), latent=1, components=2)
     model.prior_logits.assign(np.log([0.25, 0.75]))
     model.prior_means.assign([[-2], [2]])

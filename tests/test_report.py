@@ -52,7 +52,7 @@ def make_run(folder, rows=ROWS, baselines=BASELINES, sounds=True):
     }
     config["command"] = f"python sound_dvae.py --out '{folder.name}'"
     (folder / "config.json").write_text(json.dumps(config))
-    with open(folder / "scores.csv", "w", newline="") as file:
+    with open(folder / "scores.csv", "w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
         table.writerows(rows + baselines)
@@ -328,7 +328,7 @@ def test_tensorboard_reads_the_event_files(tmp_path, sound):
         tag: [(event.step, event.tensor_proto) for event in events.Tensors(tag)]
         for tag in events.Tags()["tensors"]
     }
-    with open(out / "scores.csv") as file:
+    with open(out / "scores.csv", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row.pop("method") == "DVAE"]
     assert set(tags) >= {"loss", "nll", "kl", "train_loss", "snr_db", "gap_snr_db"}
     for name in rows[0].keys() - {"iteration"}:

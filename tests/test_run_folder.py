@@ -96,7 +96,7 @@ def test_a_table_keeps_all_digits_and_the_terminal_shows_four(tmp_path, capsys):
         {"method": "oracle", "snr_db": 31.0},
     ]
     tables.write_csv(tmp_path / "scores.csv", rows)
-    with open(tmp_path / "scores.csv") as file:
+    with open(tmp_path / "scores.csv", encoding="utf-8") as file:
         head, *lines = csv.reader(file)
     assert head == ["method", "iteration", "snr_db"] and lines[1] == ["oracle", "", "31.0"]
     assert lines[0][:2] == ["DVAE", "100"] and float(lines[0][2]) == 29.5 + third

@@ -26,7 +26,7 @@ SCRIPTS = ["mnist_dvae.py", "sound_dvae.py"]
 
 
 def scores(folder, method="DVAE"):
-    with open(folder / "scores.csv") as file:
+    with open(folder / "scores.csv", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row.pop("method") == method]
     return [{name: float(value) for name, value in row.items() if value} for row in rows]
 
@@ -295,7 +295,8 @@ def test_own_images_are_used_and_bad_ones_named(tmp_path, capsys):
 
 
 def test_own_notes_and_timbre(tmp_path, capsys):
-    flags = "--notes C3,Eb4,F#4 --timbre plucked --iters 2 --batch-size 8 --hidden 16 --window 256 --out".split()
+    flags = "--notes C3,Eb4,F#4 --timbre plucked --iters 2 --batch-size 8 --hidden 16".split()
+    flags += ["--window", "256", "--out"]
     sound_dvae.main(cli.parse(sound_dvae.Settings, "", [*flags, str(tmp_path)]))
     assert soundfile.read(tmp_path / "tone.wav")[0].size == 3 * 8000
     metadata = load_model(tmp_path).metadata

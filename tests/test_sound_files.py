@@ -140,7 +140,7 @@ def test_long_compressed_sound_needs_little_memory(tmp_path):
     used = []
     with open_sound(tmp_path / "a.mp3") as sound:
         for _ in sound.blocks("float32"):
-            used.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
+            used.append(int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * 4096)
     assert len(used) > 80 and max(used[20:]) - used[20] < 5e6  # all blocks have 23 MB
 
 

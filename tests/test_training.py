@@ -1,4 +1,4 @@
-"""The schedules, the step and the loop: on problems whose answer is known, and that a run can be repeated."""
+"""Schedules, step and loop, on problems with known answers; runs repeat and resume exactly."""
 
 import contextlib
 import json
@@ -79,7 +79,8 @@ def settings(**changed):
     return types.SimpleNamespace(**defaults | changed)
 
 
-# The problem with a known optimum: values that share one normal factor, and noise; the first SEEN of them are observed.
+# A problem with a known optimum: values that share one normal factor, plus noise. The network sees
+# the first SEEN of them.
 FACTOR, NOISE, SEEN = np.array([1.0, -0.5, 0.8, 0.3, 1.2, -0.9]), 0.5, 3
 COVARIANCE = np.outer(FACTOR, FACTOR) + NOISE**2 * np.eye(FACTOR.size)
 
@@ -92,10 +93,10 @@ def half_hidden(seed, count):
 
 
 def least_loss(seen):
-    """The least negative ELBO, nats, of a linear DVAE of one latent number that is shown these values.
+    """Return the lowest loss in nats of a linear DVAE with one latent dimension, and regression.
 
-    The posterior's mean is along the best linear estimate of the factor, its variance v of 1 in all (the prior is
-    learned, so the scale is free); the decoder is the regression of the whole example on z.
+    The posterior mean is along the best linear estimate of the factor. Its variance is v, of a
+    total of 1 (the prior is learned, so the scale is free). The decoder regresses the example on z.
     """
     observed = COVARIANCE[seen, seen]
     direction = np.linalg.solve(
@@ -129,7 +130,7 @@ def test_the_compiled_loop_arrives_at_the_optimum_of_a_linear_gaussian_problem()
     )
     assert reached == pytest.approx(denoising, abs=0.02)
     assert losses[1000] == pytest.approx(denoising, abs=0.05)
-    # And there it makes of its input what the best linear estimate is, up to the shrinkage of a noisy z.
+    # Its reconstruction is the best linear estimate, up to the shrinkage of a noisy z.
     estimate = model.reconstruct(corrupted).numpy()
     expected = corrupted.numpy()[:, :SEEN] @ best.T
     assert np.corrcoef(estimate.ravel(), expected.ravel())[0, 1] > 0.999
@@ -192,7 +193,7 @@ def test_an_update_waits_for_the_one_before_and_its_batch_does_not():
     before = graph.inputs[1].op
 
     def needs(operation, seen):
-        """Whether an operation has to wait for `before`, by what it takes or by a control dependency."""
+        """Return True if an operation waits for `before`, by data or by a control dependency."""
         if operation not in seen:
             seen.add(operation)
             earlier = [*(tensor.op for tensor in operation.inputs), *operation.control_inputs]
@@ -270,7 +271,7 @@ def correlated(seed, count=32):
 
 @contextlib.contextmanager
 def without_xla():
-    """Compiling takes longer than all else in short runs; what is compiled is tested above and with the scripts."""
+    """Skip compilation, which dominates short runs; the tests above cover compiled code."""
     traced = tf.function
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -283,7 +284,7 @@ def without_xla():
 
 
 def run(seed, iterations=130, make_batch=correlated, folder=None, stop_at=None):
-    """Train, with a row a checkpoint as the scripts do, up to the moment a checkpoint is yielded: rows, weights."""
+    """Train until a checkpoint is yielded, logging a row per checkpoint: -> rows, weights."""
     keras.utils.set_random_seed(seed)
     model = DVAE(16, "gaussian", hidden=(8,), latent=2)
     path = folder and folder / "checkpoint.npz"
