@@ -126,7 +126,8 @@ def build_advance(strategy, step):
         return strategy.experimental_local_results(strategy.run(function, values))[0]
 
     def total_over_replicas(value):
-        return tf.distribute.get_replica_context().all_reduce("SUM", value)
+        # A captured tensor has no device that the replicas could meet on; its copy does.
+        return tf.distribute.get_replica_context().all_reduce("SUM", tf.identity(value))
 
     @tf.function
     def advance(first, count, interrupted):

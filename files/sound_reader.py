@@ -1,12 +1,13 @@
 """Opening sound files of any format.
 
-FFmpeg reads compressed formats, libsndfile all others. Each file is read once, from its beginning
-to its end, in constant memory.
+FFmpeg reads compressed formats, libsndfile all others and Ogg. Each file is read once, from its
+beginning to its end, in constant memory.
 """
 
 import contextlib
 import functools
 import io
+import mmap
 import os
 import re
 from collections.abc import Callable
@@ -71,7 +72,8 @@ def open_sound(path):
     headerless = os.path.splitext(path)[1].lower() in HEADERLESS
     try:
         with open(path, "rb") as file, contextlib.ExitStack() as opened:
-            sound = None if headerless else _compressed(path, file, opened)
+            own = headerless or _is_one_ogg(file)
+            sound = None if own else _compressed(path, file, opened)
             sound = sound or _other(path, file, opened)
             low, high = SAMPLE_RATES
             if sound.channels > MOST_CHANNELS or not low <= sound.rate <= high:
@@ -90,6 +92,20 @@ def reason(error):
     """Return the message of libsndfile, FFmpeg or the system, without a file name."""
     text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
     return text.rstrip(".")
+
+
+def _is_one_ogg(file):
+    """Return True for an Ogg file that is not several joined end to end.
+
+    libsndfile reads those exactly, but of joined ones only the first; FFmpeg reads all, but some
+    hundred samples of Vorbis too many or too few.
+    """
+    start = file.read(4)
+    file.seek(0)
+    if start != b"OggS":
+        return False
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b"OggS\0\2", 1) < 0  # the page that begins a stream
 
 
 def _compressed(path, file, opened):

@@ -188,7 +188,7 @@ class Run:
             self._start()
 
     def save(self, files):
-        """Write files into the folder, each whole or not at all, from {name: save(path)}."""
+        """Write files, given as {name: save(path)}, into the folder: each whole or not at all."""
         if not self.workers.is_chief:
             return
         if self.config and not self.started:
