@@ -19,7 +19,7 @@ WINDOWS_PER_BLOCK = 512  # windows restored at once: few enough for a core's cac
 # Weights of windows
 LEAST_OBSERVED = 1 / 8  # smallest observed fraction of a window for its error to count
 UNKNOWN_ERROR = np.float32(1e3)  # assumed error if less is observed: far above that of sound
-ERROR_RANGE = 1e-8, 1e8  # of the product of two errors, so that float32 holds its power -4
+ERROR_RANGE = 1e-36, 1e8  # of the product of two errors, so that float64 holds its power -4
 
 
 def observed_elbo(model, corrupted, observed, mean, log_var):
@@ -193,7 +193,7 @@ def restore_long_blocks(read, samples, reconstruct, window, hop):
         weights = taper * _confidence(corrupted, observed, outputs)
         weighted_sum = _overlap_add(weights * outputs, starts - begin, hop)
         restored = weighted_sum / _overlap_add(weights, starts - begin, hop)
-        yield restored[first - begin : end - begin]
+        yield np.float32(restored[first - begin : end - begin])
 
 
 def _overlap_add(windows, starts, hop):
@@ -228,5 +228,5 @@ def _confidence(corrupted, observed, outputs):
         scipy.ndimage.uniform_filter1d(part, width, mode="constant") for part in (error, observed)
     )
     local = (near + whole / width) / (near_count + 1 / width)  # `whole` if nothing near is observed
-    product = np.clip(whole * local, *ERROR_RANGE)
+    product = np.clip(whole * local.astype(float), *ERROR_RANGE)
     return np.square(np.square(1 / product))  # many times faster than product ** -4.0

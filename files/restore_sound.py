@@ -24,10 +24,10 @@ from files.sound_result import Result, how_well_kept, writing
 from harness import UserError
 from harness.run_folder import replacing
 from inference import HOPS_PER_WINDOW, restore_long_blocks
-from signals import levels as sound_levels
 from signals.denoise_sound import Denoiser
 from signals.fill_gaps import fill, fill_each
 from signals.gaps import find_gaps, inside
+from signals.levels import at_trained_level
 from signals.noise import NO_NOISE_DB
 from signals.resampling import resample
 
@@ -173,43 +173,23 @@ class _Channel:
         """Read samples at the sound's rate, 0 in gaps."""
         return _read(self.own_file, first, end)
 
-    @functools.cached_property
-    def levels(self):
-        rms = self.model.kind.rms
-        return sound_levels.measure(
-            self.read, self.samples, self.model.reconstruct, self.model.input_size, rms
-        )
-
     def reconstruct(self):
         """Let the network draw the channel, at the model's rate: yields pieces (n,)."""
-        return self._drawn(self.read, 0, self.samples)
+        return self._drawn(self.read, self.samples)
 
-    def reconstruct_part(self, values, mask, first):
-        """Let the network draw other samples, (T,), at the levels from `first` on: (T,)."""
+    def reconstruct_part(self, values, mask):
+        """Let the network draw other samples, at the model's rate: (T,), (T,) -> (T,)."""
         padding = 0, max(0, self.model.input_size - values.size)
         padded, hidden = np.pad(values, padding), np.pad(mask, padding, constant_values=True)
         pieces = self._drawn(
-            lambda low, high: (padded[low:high], hidden[low:high]), first, padded.size
+            lambda first, end: (padded[first:end], hidden[first:end]), padded.size
         )
         return np.concatenate(list(pieces))[: values.size]
 
-    def _drawn(self, read, start, samples):
-        """Let the network draw samples that `read` gives, at the levels from `start` on.
-
-        It gets them without their offset and at the level of its training; then both are restored.
-        """
-
-        def leveled(first, end):
-            values, mask = read(first, end)
-            offset, gain = self.levels.at(start + first, start + end)
-            return (values - offset) * gain * ~mask, mask
-
-        reconstruct, window, first = self.model.reconstruct, self.model.input_size, start
-        hop = window // HOPS_PER_WINDOW
-        for piece in restore_long_blocks(leveled, samples, reconstruct, window, hop):
-            offset, gain = self.levels.at(first, first + len(piece))
-            yield piece * np.float32(self.levels.correction) / gain + offset
-            first += len(piece)
+    def _drawn(self, read, samples):
+        window = self.model.input_size
+        reconstruct = at_trained_level(self.model.reconstruct, self.model.kind.rms)
+        return restore_long_blocks(read, samples, reconstruct, window, window // HOPS_PER_WINDOW)
 
     def network_predicts_better(self, gaps):
         """Return True if the network fills artificial gaps better than autoregression does.
@@ -235,7 +215,7 @@ class _Channel:
         truth = values[gap].copy()
         values[gap], mask[gap] = 0, True
         estimates = (
-            self.reconstruct_part(values, mask, start),
+            self.reconstruct_part(values, mask),
             fill(values, audio_utils.runs(mask), self.rate),
         )
         floor = 1e-12 * np.mean(truth**2)

@@ -17,8 +17,8 @@ class Denoiser:
 
     read(first, end): its samples, 0 in gaps and beyond its end. gaps, hidden: stretches (n, 2),
     those to fill and others that the network must not see. rates: of the channel and of the model,
-    in Hz. reconstruct(sound, mask, first): the network's output for a part at the model's rate that
-    begins at the sample `first`, with a mask of what it must not see, (T,), (T,) -> (T,).
+    in Hz. reconstruct(sound, mask): the network's output for a part at the model's rate, with a
+    mask of what it must not see, (T,), (T,) -> (T,).
     """
 
     def __init__(self, read, gaps, hidden, samples, rates, reconstruct):
@@ -60,7 +60,7 @@ class Denoiser:
         unseen = np.zeros(low.size, bool)
         for start, end in runs(mask | inside(self.hidden, first, first + sound.size)) * ratio:
             unseen[int(start) : int(np.ceil(end))] = True
-        output = self.reconstruct(low * ~unseen, unseen, round(first * ratio))
+        output = self.reconstruct(low * ~unseen, unseen)
         output = _resampled(output, self.model_rate, self.rate)
         return np.pad(output, (0, max(0, sound.size - output.size)))[: sound.size]
 
