@@ -181,9 +181,7 @@ class _Channel:
         """Let the network draw other samples, at the model's rate: (T,), (T,) -> (T,)."""
         padding = 0, max(0, self.model.input_size - values.size)
         padded, hidden = np.pad(values, padding), np.pad(mask, padding, constant_values=True)
-        pieces = self._drawn(
-            lambda first, end: (padded[first:end], hidden[first:end]), padded.size
-        )
+        pieces = self._drawn(lambda first, end: (padded[first:end], hidden[first:end]), padded.size)
         return np.concatenate(list(pieces))[: values.size]
 
     def _drawn(self, read, samples):
