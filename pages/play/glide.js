@@ -8,7 +8,7 @@ function periodOf(values, n) {
   if (note) return network.rate / note.frequency;
   const padded = new Float64Array(2 ** Math.ceil(Math.log2(16 * values.length)));
   padded.set(hann(values.length).map((weight, i) => weight * values[i]));
-  const levels = spectrum(padded), strongest = levels.indexOf(peakOf(levels));
+  const levels = spectrumOf(padded.length)(padded), strongest = levels.indexOf(peakOf(levels));
   return Math.min(values.length / 2, padded.length / strongest);
 }
 
