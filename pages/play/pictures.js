@@ -37,17 +37,17 @@ function palette() {
   });
 }
 
-/** Highest frequency of the spectrograms, Hz. */
-function highest() {
+/** Highest frequency of the spectrogram of a sound, Hz. */
+function highest(rate) {
   const top = state.from === "notes" ? Math.max(...notes.map(note => note.frequency)) : Infinity;
-  return Math.min(network.rate / 2, Math.max(2000, 4 * top));
+  return Math.min(rate / 2, network.rate / 2, Math.max(2000, 4 * top));
 }
 
 /** Level over time and frequency, dB relative to a full-scale sine, as in audio_utils.py. */
 function drawSpectrogram(canvas, values, rate) {
   const size = 2 ** Math.floor(Math.log2(clamp(0.064 * rate, 64, 8192)));
   const taper = hann(size), full = taper.reduce((a, b) => a + b) / 2, colors = palette();
-  const height = clamp(Math.round(highest() / rate * size), 8, size / 2);
+  const height = clamp(Math.round(highest(rate) / rate * size), 8, size / 2);
   const pixels = new ImageData(COLUMNS, height), words = new Uint32Array(pixels.data.buffer);
   const spectrum = spectrumOf(size);
   for (let column = 0; column < COLUMNS; column++) {

@@ -81,9 +81,9 @@ function draw(which) {
   const later = () => drawSpectrogram(element(`${which}-spectrum`), channels[0], rate);
   timers[which] = setTimeout(later, 40);
   const count = channels.length > 1 ? `, ${channels.length} channels` : "";
-  const seconds = (channels[0].length / rate).toFixed(2), kHz = (highest() / 1000).toPrecision(2);
-  const says = `${seconds} s, ${rate} Hz${count}; spectrogram up to ${kHz} kHz`;
-  element(`${which}-says`).textContent = says;
+  const seconds = channels[0].length / rate, kHz = highest(rate) / 1000;
+  element(`${which}-says`).textContent = `${seconds.toFixed(2)} s, ${rate} Hz${count}; ` +
+    `spectrogram up to ${kHz.toPrecision(2)} kHz`;
 }
 function set(change) {
   cutter.chosen = -1;
