@@ -298,7 +298,7 @@ def test_latent_sliders_map_and_interpolation(models, digit_page):
         return [x - box.width / 2, y - box.height / 2]""")
     target = browser.find_element("id", "map")
     ActionChains(browser).move_to_element_with_offset(target, *map(round, place)).perform()
-    assert "nearest: no." in browser.find_element("id", "near").text
+    assert "Nearest: no." in browser.find_element("id", "near").text
     between = numbers(browser, "map.between(map.points[11])")
     assert between == pytest.approx(
         numbers(browser, "map.code(11)"), abs=0.02
