@@ -79,4 +79,4 @@ def test_digits_are_compared_with_the_nearest(kind, error, compared):
 def test_digits_without_holes():
     nearest = "holes filled from the nearest digit", nan, 0.04
     rows = digits(("input", nan, 0.04), nearest, ("DVAE", nan, 0.0123))
-    assert verdict.digits(rows) == "squared error of the image 0.0123, of the input 0.0400"
+    assert verdict.digits(rows) == "squared error of the image 0.0123 (input: 0.0400)"
