@@ -32,14 +32,9 @@ SOUNDS = {  # WAVs that belong to no checkpoint
 RESTORED = "restored.png"
 EVENTS = "events.out.tfevents.*"
 OUTPUTS = [f"{stem}.{end}" for stem in ("reconstruction", "generated") for end in ("png", "wav")]
-WRITTEN = (  # patterns of the files that --overwrite deletes
-    "index.html",
-    PLAY,
-    EVENTS,
-    RESTORED,
-    *(f"{name}.wav" for name in SOUNDS),
-    *(name.replace(".", "_[0-9]*.") for name in OUTPUTS),
-)
+WRITTEN = ["index.html", PLAY, EVENTS, RESTORED]  # patterns of the files that --overwrite deletes
+WRITTEN += [f"{name}.wav" for name in SOUNDS]
+WRITTEN += [name.replace(".", "_[0-9]*.") for name in OUTPUTS]
 COLUMNS = {  # of scores.csv: label and unit
     "train_loss": ("training loss", "nats"),
     "loss": ("held-out loss", "nats"),
@@ -54,7 +49,7 @@ COLUMNS = {  # of scores.csv: label and unit
     "generated_one_note": ("generated sounds that are a single note", "fraction"),
     "generated_notes": ("different notes in generated sounds", "effective number"),
     "hole_mse": ("squared error in the hole", "white = 1"),
-    "hole_mse_over_mean_fill": ("squared error in the hole", "\N{MULTIPLICATION SIGN} mean fill"),
+    "hole_mse_over_mean_fill": ("squared error in the hole", "times mean fill"),
     "mse": ("squared error of the image", "white = 1"),
     "classifier_error": ("misclassified", "fraction"),
     "hole_error_over_std": ("error in the hole over predictive std", "1 is calibrated"),
