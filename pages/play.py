@@ -103,9 +103,7 @@ def _latent_map(model, kind, clean, labels):
     """Return the held-out latent codes, their labels and the two axes of their map."""
     codes = model.encode(clean.astype(np.float32))[0].numpy()
     mean, axes, _ = inference.principal_axes(codes, 2)
-    axes = np.pad(
-        axes, ((0, 2 - len(axes)), (0, 0))
-    )  # a single dimension or example gives one axis
+    axes = np.pad(axes, ((0, 2 - len(axes)), (0, 0)))  # 1 dimension or 1 example: only one axis
     names = kind.notes and kind.notes.notes
     kinds, index = np.unique([] if labels is None else labels[: len(clean)], return_inverse=True)
     labelled = 1 < len(kinds) <= MOST_KINDS
