@@ -32,7 +32,7 @@ def projected(windows, observed):
 
 
 def restored(folder, sound, rate, gap=0.02, every=0.25, reconstruct=projected, window=1024):
-    """Restore a file of a sound (T, C) with gaps: the result, the gaps (T,), the message."""
+    """Restore a file of a sound (T, C) with gaps. Returns the result, the gaps (T,), and a line."""
     metadata = {"sample_rate": RATE, "rms": 0.4, "sha256": "of recordings"}
     model = Restorer(reconstruct, window, kind_of(metadata, window))
     gaps = np.mod(np.arange(len(sound)) / rate - 0.1, every) < gap
@@ -55,8 +55,8 @@ def test_gaps_are_filled_and_noise_removed_at_any_rate_and_level(tmp_path, rate)
     assert re.search("removed noise 1[23] dB below the sound", message)
 
 
-def test_a_clean_sound_stays_as_it_is(tmp_path):
-    """Even 12 kHz, beyond the Nyquist frequency of the model, and an offset."""
+def test_a_clean_sound_changes_only_in_its_gaps(tmp_path):
+    """A tone of 12 kHz, above the Nyquist frequency of the model, and an offset stay, too."""
     time = np.arange(3 * 44100) / 44100
     clean = (tones(44100) + 0.1 * np.sin(2 * np.pi * 12_000 * time) + 0.05)[:, None]
     result, gaps, message = restored(tmp_path, clean, 44100)
