@@ -230,8 +230,10 @@ def full_disks(folder, begin):
 def several_runs(folder, begin):
     process = begin("two")
     wait_for(folder / "two/scores.csv", process)
+    process.send_signal(signal.SIGSTOP)  # or it might end before the second run starts
     yield Case("a second run in the folder", finish(begin("two")), ("another run",))
     process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
     yield Case("Ctrl-C", finish(process), ("--resume",), status=130, resume="two")
     killed(begin("killed"), folder / "killed", 0)
     words = "unfinished run", "--resume", "--overwrite"
