@@ -3,10 +3,10 @@
     python benchmarks/likelihood.py --iters 20000 --seeds 2    # train missing models, print table
     python benchmarks/likelihood.py --table                    # print the table of saved results
 
-Digits are dynamically binarized, and all 60,000 are for training. The log likelihood of test digits,
-and of some training digits, is estimated by importance sampling, with the clean digit as the
-encoder's input (arXiv 1511.06406). This needs the full MNIST: in Keras's cache, by download, or by
---data.
+Digits are dynamically binarized, and all 60,000 are for training. The log likelihood of the test
+digits, and of some training digits, is estimated by importance sampling, with the clean digit as
+the encoder's input (arXiv 1511.06406). This needs the full MNIST: in Keras's cache, by download, or
+from --data.
 
 The results folder keeps each model's weights and, as JSON, its scores. An interrupted run therefore
 resumes with the next model, and scoring with more importance samples needs no training.
@@ -215,10 +215,10 @@ def scored(settings, name, seed, images):
 
 def stem(settings, name, seed):
     """Return the name of a model's files, with all settings that determine its weights."""
-    s, kind = settings, "gated" if settings.gated else "ReLU"
-    network = f"{'-'.join(map(str, s.hidden))} {kind} {s.latent} {s.components}"
-    training = f"{s.iters}+{s.finish} {s.batch_size} {s.learning_rate:g} seed {seed}"
-    return f"{name} {network} {training}"
+    s, layers = settings, "gated" if settings.gated else "ReLU"
+    network = f"{'-'.join(map(str, s.hidden))} {layers} {s.latent} {s.components}"
+    schedule = f"{s.iters}+{s.finish} {s.batch_size} {s.learning_rate:g}"
+    return f"{name} {network} {schedule} seed {seed}"
 
 
 def table(folder):
