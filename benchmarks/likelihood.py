@@ -159,7 +159,7 @@ def fit(settings, model, name, seed, train_images):
     model.draws = 1
 
 
-def fitted(settings, name, seed, train_images):
+def load_or_fit(settings, name, seed, train_images):
     """Train a model, or load it if its file exists. Returns the model and its CPU minutes."""
     path = settings.results / f"{stem(settings, name, seed)}.npz"
     keras.utils.set_random_seed(seed)
@@ -193,9 +193,9 @@ def score(model, images, samples):
     return [np.concatenate(values) for values in zip(*scores)]
 
 
-def scored(settings, name, seed, images):
+def result_of(settings, name, seed, images):
     """Train or load a model, and return its settings and scores for JSON."""
-    model, minutes = fitted(settings, name, seed, images.train)
+    model, minutes = load_or_fit(settings, name, seed, images.train)
     nll, negative_elbo = score(model, images.test[: settings.digits], settings.samples)
     some = images.train[:: len(images.train) // TRAIN_DIGITS]
     train_nll, _ = score(model, some, settings.samples)
@@ -279,7 +279,7 @@ def main(settings):
             path = settings.results / f"{stem(settings, name, seed)} {scoring}.json"
             if not path.exists():
                 print(path.stem, flush=True)
-                result = scored(settings, name, seed, images)
+                result = result_of(settings, name, seed, images)
                 with replacing(path) as beside:
                     beside.write_text(json.dumps(result, indent=2) + "\n")
                 print(json.dumps(result), flush=True)

@@ -124,10 +124,10 @@ def test_a_model_is_trained_once_and_then_loaded(tmp_path, monkeypatch):
     options = {"iters": 2, "finish": 1, "batch_size": 3, "learning_rate": 0.01}
     settings = argparse.Namespace(results=tmp_path, **sizes, **options)
     images = np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8)
-    model, minutes = likelihood.fitted(settings, "DVAE, block 20%", 1, images)
+    model, minutes = likelihood.load_or_fit(settings, "DVAE, block 20%", 1, images)
     assert model.draws == 1
     monkeypatch.setattr(likelihood, "fit", None)  # must not be called again
-    again, same_minutes = likelihood.fitted(settings, "DVAE, block 20%", 1, images)
+    again, same_minutes = likelihood.load_or_fit(settings, "DVAE, block 20%", 1, images)
     assert minutes == same_minutes
     for ours, theirs in zip(model.get_weights(), again.get_weights()):
         np.testing.assert_array_equal(ours, theirs)
