@@ -40,7 +40,7 @@ def read_flags():
     add("--mask", type=Path, help=text)
     settings = flags.parse_intermixed_args()
     if settings.completions > MAX_COMPLETIONS:
-        flags.error(f"argument --completions: must be at most {MAX_COMPLETIONS}")
+        flags.error(f"--completions: must be at most {MAX_COMPLETIONS}")
     return settings
 
 
@@ -49,7 +49,7 @@ def refuse_flags(settings, sounds, trained_on):
     for_images = {"--mask": settings.mask, "--completions": settings.completions}
     for flag, value in (for_images if sounds else {"--gaps": settings.gaps}).items():
         if value:
-            raise UserError(f"argument {flag}: {trained_on}; leave it out")
+            raise UserError(f"{flag}: {trained_on}; leave it out")
 
 
 def restore(settings, model, trained_on, source, destination):

@@ -46,9 +46,9 @@ def read_flags():
     add("-o", "--out", type=Path, metavar="FOLDER", help=text)
     settings = flags.parse_args()
     if settings.count and settings.count > MAX_COUNT:
-        flags.error(f"argument --count: must be at most {MAX_COUNT}")
+        flags.error(f"--count: must be at most {MAX_COUNT}")
     if settings.data and not (settings.blend or settings.map):
-        flags.error("argument --data: works with --blend and --map only")
+        flags.error("--data: only works with --blend and --map")
     return settings
 
 
@@ -60,7 +60,7 @@ def write(settings, name, save):
     out = settings.out or (settings.model if settings.model.is_dir() else settings.model.parent)
     sources = [os.path.realpath(source) for source in settings.blend or ()]
     if os.path.realpath(out / name) in sources:
-        raise UserError(f"{out / name}: is one of the files to blend; give another folder, --out")
+        raise UserError(f"{out / name}: is one of the files to blend; give another --out")
     out.mkdir(parents=True, exist_ok=True)
     with claimed(out / name), replacing(out / name) as path:
         save(path)
@@ -96,8 +96,8 @@ def blend_images(model, kind, settings):
     numbers = [int(name) for name in settings.blend if name.isdecimal()]
     known = held_out.images(kind, settings.model, settings.data)[0] if numbers else []
     if numbers and max(numbers) >= len(known):
-        problem = f"must be a held-out image, from 0 to {len(known) - 1}"
-        raise UserError(f"argument --blend: {problem} (found {max(numbers)})")
+        problem = f"numbers of held-out images must be from 0 to {len(known) - 1}"
+        raise UserError(f"--blend: {problem} (found {max(numbers)})")
     ends, names = [], []
     for name in settings.blend:
         number = name.isdecimal()
@@ -116,7 +116,7 @@ def blend_images(model, kind, settings):
 
 def blend_sounds(model, kind, settings):
     if settings.data:
-        raise UserError("argument --data: not used to blend notes and sound files; leave it out")
+        raise UserError("--data: not used to blend notes and sound files; leave it out")
     rate = kind.sample_rate
     samples = model.input_size + rate // blending.LOWEST_PITCH + 1
     ends = [held_out.sound(name, samples, kind) for name in settings.blend]
@@ -128,7 +128,7 @@ def blend_sounds(model, kind, settings):
 def draw_map(model, kind, settings):
     path = settings.model
     if model.latent < 2:
-        raise UserError(f"{path}: a map needs 2 latent dimensions, and --latent was 1; retrain it")
+        raise UserError(f"{path}: a map needs 2 latent dimensions (--latent was 1); retrain it")
     size, data = model.input_size, settings.data
     examples, labels, names, what = held_out.examples(kind, size, path, data, MAPPED)
     means = model.encode(examples)[0].numpy()
