@@ -1,4 +1,4 @@
-"""Errors of libraries as one line for the user."""
+"""Library errors as one line for the user."""
 
 import contextlib
 
@@ -7,9 +7,9 @@ from harness import UserError
 
 @contextlib.contextmanager
 def one_error(path, remedy):
-    """Turn whatever the block raises into a UserError, "PATH: first line of the error; REMEDY".
+    """Turn any error of the block into a UserError, "PATH: first line of the error; REMEDY".
 
-    For reading and writing files: libraries raise almost any exception for a broken one.
+    For blocks that read a file: libraries raise almost any exception for a damaged one.
     """
     try:
         yield

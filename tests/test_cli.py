@@ -136,6 +136,9 @@ def test_errors_end_the_program_in_one_line(capsys):
     assert "not enough memory" in line and status == 2
     assert ended(capsys, KeyboardInterrupt()) == ("interrupted", 130)
     assert ended(capsys, KeyboardInterrupt(signal.SIGTERM)) == ("interrupted", 143)
+    unnumbered = OSError("not a gzipped file")
+    unnumbered.filename = "a.gz"
+    assert ended(capsys, unnumbered)[0].endswith(": a.gz: not a gzipped file")
     noted = OSError("no room")
     noted.add_note("to continue: --resume")
     assert ended(capsys, noted)[0].endswith(": no room; to continue: --resume")

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.linalg  # noqa: F401  its threads are limited too
+import threadpoolctl
 
 from harness import UserError, cli, run_folder, tables
 from harness.run_folder import Run
@@ -304,6 +306,21 @@ def test_resuming_changes_nothing_before_the_first_log(tmp_path):
         run.log(200, {"snr_db": 1.0}, {})
     assert json.loads((tmp_path / "config.json").read_text())["iters"] == 200
     assert (tmp_path / "chopped.wav").read_text() == "new"
+
+
+def test_numpy_and_scipy_have_one_thread_during_a_run(tmp_path):
+    """Runs of notebooks too, which use no `one_line_errors`, are limited."""
+
+    def threads():
+        pools = threadpoolctl.threadpool_info()
+        return [pool["num_threads"] for pool in pools if pool["user_api"] == "blas"]
+
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        with running(tmp_path):
+            assert len(threads()) >= 2 and set(threads()) == {1}
+        with pytest.raises(UserError), running(tmp_path):
+            pass
+        assert set(threads()) == {2}
 
 
 def test_versions_are_found_under_any_package_name(monkeypatch):
