@@ -257,7 +257,7 @@ def whole():
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """The file of a run stopped before it could draw its checkpoint at iteration 100."""
+    """Return the checkpoint file of a run that stopped before its scores at iteration 100."""
     folder = tmp_path_factory.mktemp("stopped")
     run(1, folder=folder, stop_at=100)
     return (folder / "checkpoint.npz").read_bytes()
@@ -284,7 +284,7 @@ def without_xla():
 
 
 def run(seed, iterations=130, make_batch=correlated, folder=None, stop_at=None):
-    """Train until a checkpoint is yielded, logging a row per checkpoint: -> rows, weights."""
+    """Train until `stop_at` is yielded, logging a row per checkpoint. Returns rows, weights."""
     keras.utils.set_random_seed(seed)
     model = DVAE(16, "gaussian", hidden=(8,), latent=2)
     path = folder and folder / "checkpoint.npz"
@@ -301,7 +301,7 @@ def run(seed, iterations=130, make_batch=correlated, folder=None, stop_at=None):
 
 
 def same(ours, theirs):
-    """The same rows and weights, bit for bit (nan equals nan, a float32 its double)."""
+    """Return True if rows and weights are equal bit for bit. NaN equals NaN."""
     rows = [json.dumps(rows, default=float) for rows, _ in (ours, theirs)]
     return rows[0] == rows[1] and all(np.array_equal(a, b) for a, b in zip(ours[1], theirs[1]))
 
@@ -345,15 +345,13 @@ def test_each_iteration_has_examples_of_its_own():
     assert len(seen) == len(set(seen)) == 45
 
 
-def test_a_run_stopped_before_it_has_drawn_goes_on_to_the_same_end(tmp_path, whole):
+def test_a_run_stopped_before_its_scores_resumes_to_the_same_end(tmp_path, whole):
     for stop_at in (0, 100, 130):
         run(1, folder=tmp_path, stop_at=stop_at)
     assert same(run(1, folder=tmp_path), whole)
 
 
-def test_an_interrupted_run_saves_where_it_is_and_goes_on_to_the_same_end(
-    tmp_path, whole, interruptible
-):
+def test_an_interrupted_run_saves_and_resumes_to_the_same_end(tmp_path, whole, interruptible):
     for number, at in ((signal.SIGINT, 50), (signal.SIGTERM, 30)):
         calls = []
 
@@ -373,17 +371,17 @@ def test_an_interrupted_run_saves_where_it_is_and_goes_on_to_the_same_end(
         assert signal.getsignal(number) == before
         with np.load(tmp_path / "checkpoint.npz") as file:
             state = json.loads(str(file["state"]))
-        assert state["iteration"] in (60, 80, 100)  # after the iterations under way
+        assert state["iteration"] in (60, 80, 100)  # after the call in progress
     assert same(run(1, folder=tmp_path), whole)
 
 
-def test_a_finished_run_goes_on_for_more_iterations_at_the_longer_runs_learning_rate(tmp_path):
+def test_a_finished_run_resumes_at_the_learning_rate_of_more_iterations(tmp_path):
     run(1, iterations=30, folder=tmp_path)
-    _, before = run(1, iterations=30, folder=tmp_path)  # at its end: nothing is left to train
+    _, before = run(1, iterations=30, folder=tmp_path)  # finished, so nothing is trained
     rows, after = run(1, iterations=60, folder=tmp_path)
     assert [row["iteration"] for row in rows] == [0, 30, 60]
     assert rows[2]["loss"] < rows[1]["loss"]
-    # AdamW moves a weight by about the learning rate at most; at a rate of 0, not at all.
+    # AdamW moves a weight by at most about the learning rate, which was 0 after 30 iterations.
     moved = max(np.abs(new - old).max() for new, old in zip(after, before))
     assert 0.03 < moved < 30 * 0.01
 
@@ -399,9 +397,9 @@ def test_saving_in_between_changes_nothing(tmp_path, monkeypatch, whole):
 
 
 @pytest.mark.parametrize(
-    "bad, at, told", [("loss", 116, 117), ("gradient", 116, 118), ("gradient", 129, 130)]
+    "bad, at, reported", [("loss", 116, 117), ("gradient", 116, 118), ("gradient", 129, 130)]
 )
-def test_numbers_that_are_not_finite_stop_the_run(tmp_path, monkeypatch, bad, at, told):
+def test_numbers_that_are_not_finite_stop_the_run(tmp_path, monkeypatch, bad, at, reported):
     the_seed = tf.random.split(tf.random.fold_in((1, training.TRAINING), at))[0]
 
     def poisoned(seed, count):
@@ -409,19 +407,17 @@ def test_numbers_that_are_not_finite_stop_the_run(tmp_path, monkeypatch, bad, at
         poison = tf.reduce_all(seed == the_seed)
         return corrupted, tf.where(poison, np.float32("nan" if bad == "loss" else 0), clean)
 
-    def nll_with_a_root(
-        model, clean, decoded
-    ):  # its derivative at 0, where only the poisoned batch is, is infinite
-        return whole_nll(model, clean, decoded) + tf.sqrt(
-            model.log_std**2 * tf.reduce_sum(clean**2)
-        )
+    def nll_with_a_root(model, clean, decoded):
+        """The root's derivative is infinite at 0, which only the poisoned batch reaches."""
+        root = tf.sqrt(model.log_std**2 * tf.reduce_sum(clean**2))
+        return usual_nll(model, clean, decoded) + root
 
-    whole_nll = DVAE.nll
+    usual_nll = DVAE.nll
     if bad == "gradient":
         monkeypatch.setattr(DVAE, "nll", nll_with_a_root)
     with pytest.raises(
         FloatingPointError,
-        match=rf"iteration {told}: .* learning rate \S+; .* iteration 100 is kept",
+        match=rf"iteration {reported}: .* learning rate \S+; .* iteration 100 is kept",
     ):
         run(1, make_batch=poisoned, folder=tmp_path)
     with np.load(tmp_path / "checkpoint.npz") as file:
@@ -429,9 +425,9 @@ def test_numbers_that_are_not_finite_stop_the_run(tmp_path, monkeypatch, bad, at
         assert all(np.isfinite(file[name]).all() for name in file.files if name != "state")
 
 
-def test_a_checkpoint_is_whole_or_the_one_before(tmp_path):
+def test_a_failed_save_leaves_the_previous_checkpoint(tmp_path):
     path = tmp_path / "checkpoint.npz"
-    path.write_bytes(b"the one before")
+    path.write_bytes(b"previous")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
@@ -440,24 +436,22 @@ def test_a_checkpoint_is_whole_or_the_one_before(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert refused.value.filename == str(path)
-    assert path.read_bytes() == b"the one before"
+    assert path.read_bytes() == b"previous"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, saved):
     path = tmp_path / "checkpoint.npz"
 
-    def refused(what, **flags):
-        with pytest.raises(UserError, match=rf"checkpoint\.npz: .*{what}.*--overwrite"):
+    def refused(reason, **flags):
+        with pytest.raises(UserError, match=rf"checkpoint\.npz: .*{reason}.*--overwrite"):
             run(**{"seed": 1, "folder": tmp_path, **flags})
 
     path.write_bytes(saved)
     with np.load(path) as file:
         arrays = dict(file)
     refused("another seed", seed=2)
-    refused(
-        "other data", make_batch=lambda seed, count: [2 * part for part in correlated(seed, count)]
-    )
+    refused("other data", make_batch=lambda *batch: [2 * part for part in correlated(*batch)])
     for cut in (0, 10, len(saved) - 30):
         path.write_bytes(saved[:cut])
         refused("not a complete checkpoint")
@@ -473,8 +467,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, saved):
     for bad in ({**state, "rows": 3}, {**state, "first_batch": ["x"]}, {}, []):
         np.savez(path, **{**arrays, "state": json.dumps(bad)})
         refused("not a complete checkpoint")
-    state["first_batch"] = [
-        value * (1 + 1e-6) for value in state["first_batch"]
-    ]  # another machine's rounding
+    # Another machine may round differently.
+    state["first_batch"] = [value * (1 + 1e-6) for value in state["first_batch"]]
     np.savez(path, **{**arrays, "state": json.dumps(state)})
     assert run(1, folder=tmp_path)[0][-1]["iteration"] == 130
