@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from functools import partial
 
 import numpy as np
 import pytest
@@ -578,7 +577,10 @@ def test_a_run_older_than_a_setting_resumes(tmp_path, script, name):
 
 def test_the_filtered_sound_follows_network_and_input(sounds):
     """The network in the gaps, the observed samples elsewhere."""
-    reconstruct = sound_dvae.on_masks(partial(baselines.best_note, sounds=NOTES))
+
+    def reconstruct(corrupted, observed):
+        return baselines.best_note(corrupted, 1 - observed, NOTES)
+
     held, gaps = sounds.long, sounds.long.mask == 1
 
     def filtered(source, long, held=held):
