@@ -33,17 +33,14 @@ def autoregress(chopped, mask):
     All gaps of a row are filled at once. The order is min(3 M + 2, N / 3) for M missing of N
     samples.
     """
-    rows = zip(chopped, mask)
-    return np.stack([_autoregress(row.astype(float), np.flatnonzero(gap)) for row, gap in rows])
-
-
-def _autoregress(signal, missing):
-    order = min(3 * missing.size + 2, signal.size // 3)
-    if missing.size and signal.any():
-        for _ in range(JANSSEN_ITERATIONS):
-            coefficients = autoregression.fit(signal, order, length=2 * signal.size)
-            signal[missing] = autoregression.interpolate_scattered(signal, missing, coefficients)
-    return signal
+    filled = chopped.astype(float)
+    for row, missing in zip(filled, map(np.flatnonzero, mask)):
+        order = min(3 * missing.size + 2, row.size // 3)
+        if missing.size and row.any():
+            for _ in range(JANSSEN_ITERATIONS):
+                coefficients = autoregression.fit(row, order, length=2 * row.size)
+                row[missing] = autoregression.interpolate_scattered(row, missing, coefficients)
+    return filled
 
 
 def autoregress_long(chopped, mask, block):

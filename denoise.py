@@ -32,16 +32,14 @@ def read_flags():
     text = "change only gaps and holes; in lossless formats the rest stays bit-identical"
     add("--keep", action="store_true", help=text)
     text = "images: also write N random completions of the hole: NAME-1, NAME-2, ..."
-    add("--completions", type=cli.integer, default=0, metavar="N", help=text)
+    number = partial(cli.integer, high=MAX_COMPLETIONS)
+    add("--completions", type=number, default=0, metavar="N", help=text)
     add("--overwrite", action="store_true", help="replace existing results")
     text = "sounds: text file, one gap per line, start and end in seconds; default: runs of zeros"
     add("--gaps", type=Path, help=text)
     text = "images: file of the input's size, white in the hole; default: transparent pixels"
     add("--mask", type=Path, help=text)
-    settings = flags.parse_intermixed_args()
-    if settings.completions > MAX_COMPLETIONS:
-        flags.error(f"argument --completions: must be at most {MAX_COMPLETIONS}")
-    return settings
+    return flags.parse_intermixed_args()
 
 
 def refuse_flags(settings, sounds, trained_on):

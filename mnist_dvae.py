@@ -46,7 +46,7 @@ class Settings(cli.Settings):
     amount: float = flag(
         0.2, "fraction corrupted; for gaussian, the noise std", above=0, below=corrupt.amount_limit
     )
-    noise: float = flag(0.0, "add white noise, standard deviation 0 to this", low=0, high=10)
+    noise: float = flag(0.0, "maximum standard deviation of added white noise", low=0, high=10)
     deform: float = flag(
         0.1, "augmentation: strength of random rotation and shear", low=0, below=1, with_data=0.0
     )
@@ -59,8 +59,8 @@ class Settings(cli.Settings):
 
 
 HELD_OUT = 2000  # images scored, at most
-SCORED_PIXELS = 2**25  # of all scored images together, at most: limits the memory for large images
-NEAREST_PIXELS = 2**27  # of all training images that are searched for the nearest, at most
+SCORED_PIXELS = 2**25  # of all scored images together, at most: limits the memory
+NEAREST_PIXELS = 2**27  # of the training images that are searched for the nearest, at most
 GENERATED = 1000  # samples from the prior scored at each checkpoint
 SHOWN, COMPLETIONS = 16, 2  # images per row of the figures; rows of completions
 COLUMNS = "iteration", "loss", "hole_mse_over_mean_fill", "classifier_error"  # printed scores
@@ -165,10 +165,7 @@ def calibration(held, reconstructed, std):
 
 
 def baseline_estimates(kind, held, train_images, ours):
-    """Return {method: estimate (M, D)}: baselines, `ours`, and the originals as the best possible.
-
-    The page takes the first row for the input and the last for the best possible.
-    """
+    """Return {method: estimate (M, D)}, from the input to the originals, with `ours` in between."""
     size = train_images[0].size
     searched = train_images[: NEAREST_PIXELS // size].reshape(-1, size)
     nearest = baselines.nearest_fill(held.corrupted, held.mask, searched)

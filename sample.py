@@ -39,14 +39,12 @@ def read_flags():
     text = "plot held-out examples along the two principal axes of latent space"
     what.add_argument("--map", action="store_true", help=text)
     text = f"number of new digits ({NEW_DIGITS}) or sounds ({NEW_SOUNDS})"
-    what.add_argument("--count", type=cli.integer, help=text)
+    what.add_argument("--count", type=partial(cli.integer, high=MAX_COUNT), help=text)
     add("--seed", type=partial(cli.integer, low=0), default=0, help="random seed (0)")
     add("--data", help="where the training data are now, for --blend and --map")
     text = "output folder (default: beside the model)"
     add("-o", "--out", type=Path, metavar="FOLDER", help=text)
     settings = flags.parse_args()
-    if settings.count and settings.count > MAX_COUNT:
-        flags.error(f"argument --count: must be at most {MAX_COUNT}")
     if settings.data and not (settings.blend or settings.map):
         flags.error("argument --data: works with --blend and --map only")
     return settings

@@ -5,8 +5,8 @@
     python sound_dvae.py --timbre plucked --notes C4,E4,G4,C5
     python sound_dvae.py --data recordings --noise 0.3    # your own sounds, noisy ones included
 
-The encoder sees windows of 64 ms with a fifth of the samples missing, of sinusoids in white noise:
-the seven notes of C major. The target is the whole noisy window, yet the decoder learns to draw the
+The encoder sees windows of 64 ms of the seven notes of C major, sinusoids in white noise. A fifth
+of the samples is missing. The target is the whole noisy window, yet the decoder learns to draw the
 pure tone, because noise does not fit through the small latent code.
 """
 
@@ -52,7 +52,7 @@ class Settings(cli.Settings):
     amount: float = flag(
         0.2, "fraction corrupted; for gaussian, the noise std", above=0, below=corrupt.amount_limit
     )
-    noise: float = flag(0.0, "add white noise, standard deviation 0 to this", low=0, high=10)
+    noise: float = flag(0.0, "maximum standard deviation of added white noise", low=0, high=10)
     sample_rate: int = flag(16000, "sample rate in Hz", low=1000)
     window: int = flag(1024, "samples per window", low=64, high=lambda s: s.sample_rate // 4)
     notes: tuple = flag(C_MAJOR, "built-in notes, e.g. C4,Eb4,F#4", parse=audio_utils.note_names)
@@ -147,10 +147,7 @@ def restore_long(settings, long, reconstruct):
 
 
 def filter_long(settings, sounds, long, reconstruct, restored):
-    """Remove noise from the long sound by a Wiener filter.
-
-    The filter follows `restored`, the sound that the model has restored.
-    """
+    """Filter noise from the long sound, guided by `restored`, the model's reconstruction."""
 
     def restore(corrupted, mask):
         return restore_long(settings, long._replace(corrupted=corrupted, mask=mask), reconstruct)
@@ -162,10 +159,7 @@ def filter_long(settings, sounds, long, reconstruct, restored):
 
 
 def snrs(damaged, estimate):
-    """Return the SNR in dB of an estimate everywhere and in the gaps.
-
-    An estimate with fewer windows is one of the first windows.
-    """
+    """Return the SNR in dB of an estimate, of all or the first windows: everywhere, in the gaps."""
     reference, gaps = (part[: len(estimate)] for part in (damaged.reference, damaged.mask == 1))
     return snr_db(reference, estimate), snr_db(reference[gaps], estimate[gaps])
 
@@ -274,8 +268,8 @@ def main(settings):
         batches = partial(make_batch, settings, sounds)
         for iteration, train_loss in training.train(model, batches, settings, run):
             scores, (windows, long, generated) = evaluate(settings, model, sounds, held)
-            estimates = iteration, long, generated
-            files = sound_figures.checkpoint(plotter, sounds.title, damage, *estimates)
+            shown = sounds.title, damage, iteration, long, generated
+            files = sound_figures.checkpoint(plotter, *shown)
             run.log(iteration, {"train_loss": train_loss, **scores}, files)
         ours = own_estimates(settings, model, sounds, held, windows, long)
         if settings.data and FILTERED in ours:

@@ -120,7 +120,7 @@ def build_advance(strategy, step):
         return strategy.experimental_local_results(strategy.run(function, values))[0]
 
     def total_over_replicas(value):
-        # A captured tensor has no device that the replicas could meet on; its copy does.
+        # Replicas can only sum tensors on their devices. A captured tensor has none; its copy does.
         return tf.distribute.get_replica_context().all_reduce("SUM", tf.identity(value))
 
     @tf.function
@@ -149,11 +149,17 @@ def train(model, make_batch, settings, run=None):
     several workers yields; the others end the program.
 
     On a GPU this makes TensorFlow deterministic and lets it refuse random numbers without a seed.
+    UserError for a batch with fewer examples than replicas.
     """
     if tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()  # otherwise the order of sums varies
     strategy = model.distribute_strategy
-    optimizer = _build_optimizer(model, settings)
+    if settings.batch_size < (replicas := strategy.num_replicas_in_sync):
+        least = f"must be at least {replicas}, one example per replica"
+        raise UserError(f"--batch-size: {least}, got {settings.batch_size}")
+    with strategy.scope():
+        optimizer = adam(settings.iters, settings.learning_rate)
+        optimizer.build(model.trainable_variables)
     advance = build_advance(strategy, build_step(model, optimizer, make_batch, settings))
     ahead = checkpoint_iterations(settings.iters)
     shared = settings.iters, settings.batch_size, settings.learning_rate
@@ -167,18 +173,6 @@ def train(model, make_batch, settings, run=None):
                 guard.take(advance(*guard.next_call(checkpoint)))
             if guard.run.workers.is_chief:
                 yield checkpoint, guard.mean_loss()
-
-
-def _build_optimizer(model, settings):
-    """Return the optimizer with its variables. UserError for a batch smaller than the replicas."""
-    strategy = model.distribute_strategy
-    if settings.batch_size < (replicas := strategy.num_replicas_in_sync):
-        least = f"must be at least {replicas}, one example per replica"
-        raise UserError(f"--batch-size: {least}, got {settings.batch_size}")
-    with strategy.scope():
-        optimizer = adam(settings.iters, settings.learning_rate)
-        optimizer.build(model.trainable_variables)
-    return optimizer
 
 
 def held_out_losses(model, corrupted, clean):
