@@ -47,7 +47,7 @@ def refuse_flags(settings, sounds, trained_on):
     for_images = {"--mask": settings.mask, "--completions": settings.completions}
     for flag, value in (for_images if sounds else {"--gaps": settings.gaps}).items():
         if value:
-            raise UserError(f"argument {flag}: {trained_on}; leave it out")
+            raise UserError(f"{flag}: {trained_on}; leave it out")
 
 
 def restore(settings, model, trained_on, source, destination):

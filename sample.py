@@ -46,7 +46,7 @@ def read_flags():
     add("-o", "--out", type=Path, metavar="FOLDER", help=text)
     settings = flags.parse_args()
     if settings.data and not (settings.blend or settings.map):
-        flags.error("argument --data: works with --blend and --map only")
+        flags.error("--data: works with --blend and --map only")
     return settings
 
 
@@ -91,8 +91,8 @@ def blend_images(model, kind, settings):
     numbers = [int(name) for name in settings.blend if name.isdecimal()]
     known = held_out.images(kind, settings.model, settings.data)[0] if numbers else []
     if numbers and max(numbers) >= len(known):
-        problem = f"must be a held-out image, from 0 to {len(known) - 1}"
-        raise UserError(f"argument --blend: {problem} (found {max(numbers)})")
+        expected = f"must be a held-out image's number, from 0 to {len(known) - 1}"
+        raise UserError(f"--blend: {expected}, got {max(numbers)}")
     ends, names = [], []
     for name in settings.blend:
         number = name.isdecimal()
@@ -111,7 +111,7 @@ def blend_images(model, kind, settings):
 
 def blend_sounds(model, kind, settings):
     if settings.data:
-        raise UserError("argument --data: not used to blend notes and sound files; leave it out")
+        raise UserError("--data: not used to blend notes and sound files; leave it out")
     rate = kind.sample_rate
     samples = model.input_size + rate // blending.LOWEST_PITCH + 1
     ends = [held_out.sound(name, samples, kind) for name in settings.blend]
