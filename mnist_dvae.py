@@ -38,7 +38,7 @@ class Settings(cli.Settings):
     kl_warm_up = 0.5  # fraction of the iterations until the KL divergence has its full weight
     iters: int = flag(3200, "optimizer steps")
     batch_size: int = flag(128, "images per step")
-    learning_rate: float = flag(3e-3, "peak, after a warm-up; then cosine decay to 0", above=0)
+    learning_rate: float = flag(3e-3, "peak after a warm-up, then cosine decay to 0", above=0)
     hidden: tuple = flag((512, 512), "widths of the encoder's layers, e.g. 256,128")
     latent: int = flag(32, "latent dimensions")
     components: int = flag(200, "Gaussians in the mixture prior")

@@ -33,8 +33,8 @@ def read_flags():
     add = flags.add_argument
     add("model", type=Path, metavar="MODEL", help="folder of a finished run, or its model.keras")
     what = flags.add_mutually_exclusive_group()
-    ends = "each a held-out image's number (from 0) or an image file; or a note or a sound file"
-    text = f"interpolate from A to B, {ends}"
+    text = "interpolate from A to B, two held-out images (by number, from 0) or image files; "
+    text += "or two notes or sound files"
     what.add_argument("--blend", nargs=2, metavar=("A", "B"), help=text)
     text = "plot held-out examples along the two principal axes of latent space"
     what.add_argument("--map", action="store_true", help=text)

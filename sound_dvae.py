@@ -41,7 +41,7 @@ class Settings(cli.Settings):
     iters: int = flag(800, "optimizer steps", with_data=1600)
     batch_size: int = flag(256, "windows per step")
     learning_rate: float = flag(
-        8e-3, "peak, after a warm-up; then cosine decay to 0", above=0, with_data=3e-3
+        8e-3, "peak after a warm-up, then cosine decay to 0", above=0, with_data=3e-3
     )
     hidden: tuple = flag(
         (256, 256, 128), "widths of the encoder's layers, e.g. 256,128", with_data=(512, 512)
