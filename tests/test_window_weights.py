@@ -1,4 +1,4 @@
-"""Weights of windows, compared with the rule written out sample by sample."""
+"""Confidence weights of windows, compared with the rule written out sample by sample."""
 
 import numpy as np
 import pytest
