@@ -212,8 +212,9 @@ def baseline_estimates(settings, sounds, held):
     )
     first = Damaged(*(part[:AUTOREGRESSED] for part in windows))
     continued = baselines.autoregress(first.corrupted, first.mask)
-    filled = fill_gaps.fill(held.long.corrupted, audio_utils.runs(long.mask), settings.sample_rate)
-    if (filled == 0).any():  # too many gaps to fill one at a time
+    gaps, rate = audio_utils.runs(long.mask), settings.sample_rate
+    filled = fill_gaps.fill(held.long.corrupted, gaps, rate, default=np.nan)
+    if np.isnan(filled).any():  # too many gaps to fill one at a time
         filled = baselines.autoregress_long(long.corrupted, long.mask, settings.window)
     lines = baselines.interpolate(windows.corrupted, windows.mask)
     (line,) = baselines.interpolate(long.corrupted[None], long.mask[None])

@@ -3,7 +3,7 @@
 import numpy as np
 
 SECONDS = 4  # the first quarter is the first sound, the last quarter the second
-HOPS_PER_WINDOW = 64  # so many that beats between the phases of the two sounds average out
+HOPS_PER_WINDOW = 64  # many, so that beats between the phases of the two sounds average out
 LOWEST_PITCH = 20  # Hz
 
 

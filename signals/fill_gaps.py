@@ -28,11 +28,10 @@ SHARPNESS = 3  # power of the inverse error in the mixture of contexts
 FULL_GAIN = 0.5  # least-squares gain in artificial gaps; estimates with a lower one are attenuated
 
 
-def fill(signal, gaps, rate):
-    """Fill the gaps of a signal, with 0 if `fill_each` cannot fill them: (T,), float64."""
+def fill(signal, gaps, rate, default=0.0):
+    """Fill the gaps of a signal: (T,), float64. Those `fill_each` cannot fill get `default`."""
     missing = inside(np.reshape(gaps, (-1, 2)), 0, len(signal))
-    known = np.where(missing, 0.0, signal)
-    filled = known.copy()
+    known, filled = np.where(missing, 0.0, signal), np.where(missing, default, signal)
 
     def read(start, stop):
         return known[start:stop]

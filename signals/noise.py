@@ -115,9 +115,8 @@ def candidates(frames, observed, mask, reconstruction, noise):
     if noise.any():
         sound = wiener(frames, sound, reconstruction, noise, LIKELY_EXCESS)
     rate, gaps = round(frames.fs), runs(mask)
-    parts = sound, sound - reconstruction
-    continued, residual = (fill(part, gaps, rate)[missing] for part in parts)
-    continued = np.where(continued == 0, drawn, continued)  # `fill` leaves 0 where it cannot fill
+    continued = fill(sound, gaps, rate, default=reconstruction)[missing]
+    residual = fill(sound - reconstruction, gaps, rate)[missing]
     return np.stack([continued, drawn, drawn + residual])
 
 
