@@ -2,7 +2,7 @@
 # make test     sets everything up and runs the tests
 # make cluster  sets everything up and compares two workers on this machine with one
 
-# PYTHON=python3.13   another Python; each version has an environment of its own, in .venv
+# PYTHON=python3.13 chooses another Python; each version has its own environment in .venv
 
 PYTHON ?= python3
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')

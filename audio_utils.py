@@ -17,18 +17,18 @@ from harness.quiet_tensorflow import tf
 from random_numbers import normal
 
 C_MAJOR = ("C4", "D4", "E4", "F4", "G4", "A4", "B4")
-SAMPLE_RATES = (1000, 768_000)  # Hz; a file with a rate outside this range has a broken header
+SAMPLE_RATES = (1000, 768_000)  # Hz; rates outside this range are those of broken files
 TONE_AMPLITUDE = 0.5  # peak
 NOISE_STD = 0.2  # white noise: an SNR of 4.95 dB, like a breathy flute
-RMS = math.hypot(TONE_AMPLITUDE / math.sqrt(2), NOISE_STD)  # recordings are scaled to it
+RMS = math.hypot(TONE_AMPLITUDE / math.sqrt(2), NOISE_STD)  # of notes; recordings are scaled to it
 NOTE_SECONDS = 0.5  # duration of a note
 FADE_SECONDS = 0.002  # fades of a note in a scale, long enough to avoid clicks
 SPECTRUM_FLOOR_DB = -80.0
-SILENCE_DB = -50.0  # relative to a sound's mean power; silence does not count for its level
+SILENCE_DB = -50.0  # relative to a sound's mean power; anything quieter does not count for its RMS
 PCM_FULL_SCALE = 32767  # 16 bits
 
-# Relative amplitude and decay in 1/s of each partial. Partial n has n times the frequency and n
-# times the phase of the first, so the waveform of a note always has the same shape.
+# Relative amplitude, and decay in 1/s, of each partial. Partial n has n times the frequency and
+# phase of the first, so a note's waveform always has the same shape.
 TIMBRES = {
     "sine": [(1, 0)],
     "harmonic": [(1 / number, 0) for number in range(1, 7)],
@@ -39,7 +39,7 @@ TIMBRES = {
 
 @dataclasses.dataclass(frozen=True)
 class Notes:
-    """The built-in sounds. Recordings (files/sound_files.py) have the same interface."""
+    """The built-in sounds. `files.sound_files.Recordings` has the same interface."""
 
     notes: tuple = C_MAJOR
     timbre: str = "sine"
@@ -54,15 +54,15 @@ class Notes:
     @property
     def metadata(self):
         """Values that the model's file keeps."""
-        own = {"sample_rate": self.sample_rate, "timbre": self.timbre}
-        return {"notes": list(self.notes), **own, "rms": RMS}
+        notes, rate, timbre = list(self.notes), self.sample_rate, self.timbre
+        return {"notes": notes, "sample_rate": rate, "timbre": timbre, "rms": RMS}
 
     @property
     def provenance(self):
         return {"source": "the built-in notes"}
 
     def check(self):
-        """Raise a UserError for a note with less than a period per window, or above Nyquist."""
+        """Raise a UserError for a note below one period per window or not below Nyquist."""
         low, high = self.sample_rate / self.window, self.sample_rate / 2
         for note in self.notes:
             if not low <= (frequency := note_frequency(note)) < high:
@@ -70,9 +70,9 @@ class Notes:
                 raise UserError(f"--notes: {expected}, got {note}, {frequency:.5g} Hz (see --help)")
 
     def windows(self, part, count, seed):
-        """Return tone (count, window), clean (count, window) and indices of the notes (count,).
+        """Return `noisy_notes`: tone and clean (count, window), indices of the notes (count,).
 
-        `part` is ignored: no window is drawn twice, so training and held-out ones differ anyway.
+        `part` is ignored: windows are random, so training and held-out ones differ anyway.
         """
         return noisy_notes(self, count, seed)
 
@@ -84,7 +84,7 @@ class Notes:
 def note_frequency(name):
     """Return the frequency in Hz of a note such as "C4", "F#3" or "Bb5". ValueError otherwise.
 
-    Equal temperament, A4 = 440 Hz.
+    The tuning is equal temperament with A4 = 440 Hz.
     """
     parts = re.fullmatch(r"([A-G])([#b]?)(-?\d)", name)
     if not parts:
@@ -110,13 +110,13 @@ def note_names(text):
 def partials(note, sounds):
     """Return initial peak amplitudes (H,) and decays (H,), in 1/s, of a note's partials.
 
-    Partials at or above the Nyquist frequency have amplitude 0. The note has the RMS of a sinusoid
-    of TONE_AMPLITUDE. If it decays, this is its RMS over NOTE_SECONDS.
+    Partials at or above the Nyquist frequency have amplitude 0. Over NOTE_SECONDS, the note has the
+    RMS of a sinusoid of TONE_AMPLITUDE.
     """
     amplitudes, decays = np.array(TIMBRES[sounds.timbre], float).T
     frequencies = np.arange(1, decays.size + 1) * note_frequency(note)
     amplitudes[frequencies >= sounds.sample_rate / 2] = 0
-    # exprel(-x) = (1 - exp(-x)) / x: here the mean of exp(-2 decay t) over NOTE_SECONDS
+    # exprel(-x) = (1 - exp(-x)) / x is the mean of exp(-2 decay t) over NOTE_SECONDS.
     power = amplitudes**2 * scipy.special.exprel(-2 * NOTE_SECONDS * decays)
     return TONE_AMPLITUDE * amplitudes / np.sqrt(power.sum()), decays
 
@@ -124,7 +124,7 @@ def partials(note, sounds):
 def note_basis(note, sounds, samples):
     """Return the amplitudes (H,) of a note's partials and their basis (2 H, samples).
 
-    The basis has all sines, then all cosines. At time 0 they start to decay, from amplitude 1.
+    The basis has all sines, then all cosines. They decay from amplitude 1 at time 0.
     """
     amplitudes, decays = partials(note, sounds)
     time = np.arange(samples) / sounds.sample_rate
@@ -136,8 +136,8 @@ def note_basis(note, sounds, samples):
 def noisy_notes(sounds, count, seed):
     """Draw windows of notes with random phase: tone, clean (tone plus white noise), note index.
 
-    Shapes are (count, window), (count, window), (count,). A window starts at a random time within a
-    note of NOTE_SECONDS. `seed` is a pair of integers. Runs inside a `tf.function` too.
+    Shapes are (count, window), (count, window), (count,). A window is a random part of a note of
+    NOTE_SECONDS. `seed` is a pair of integers. Works in a `tf.function` too.
     """
     note_seed, phase_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
     index = tf.random.stateless_uniform((count,), note_seed, 0, len(sounds.notes), tf.int32)
@@ -145,8 +145,8 @@ def noisy_notes(sounds, count, seed):
     latest = NOTE_SECONDS - sounds.window / sounds.sample_rate
     age_seed = tf.random.fold_in(phase_seed, 1)
     age = tf.random.stateless_uniform((count, 1), age_seed, 0, latest)  # s, at the first sample
-    # At any phase and age a partial is a mixture of the basis functions. So one matrix product
-    # gives all windows, which is faster than a sine per sample.
+    # A partial of any phase and age is a weighted sum of its sine and cosine in the basis. So one
+    # matrix product gives all windows, which is faster than a sine per sample.
     amplitudes, basis = zip(*(note_basis(note, sounds, sounds.window) for note in sounds.notes))
     decays = np.array(TIMBRES[sounds.timbre], np.float32)[:, 1]  # (H,)
     number = np.arange(1, decays.size + 1, dtype=np.float32)  # (H,)
@@ -161,10 +161,10 @@ def noisy_notes(sounds, count, seed):
 
 
 def noisy_scale(sounds, rng):
-    """Return the notes one after the other: tone (T,) and clean (T,), tone plus white noise.
+    """Return the notes one after the other: tone (T,), and clean (T,), which is tone plus noise.
 
-    Each note lasts NOTE_SECONDS, starts at full level and is faded at both ends. The phase is
-    continuous from note to note, like that of an oscillator. `rng` is a numpy.random.Generator.
+    Each note lasts NOTE_SECONDS and is faded in and out. The phase is continuous from note to note,
+    like that of an oscillator. `rng` is a numpy.random.Generator.
     """
     rate, notes = sounds.sample_rate, sounds.notes
     samples = round(NOTE_SECONDS * rate)
@@ -181,16 +181,13 @@ def noisy_scale(sounds, rng):
 
 
 def note_fades(samples, sample_rate):
-    """Return a gain (samples,) that rises from 0 to 1 and falls back, both in FADE_SECONDS.
-
-    Each fade is half a cosine.
-    """
+    """Return a gain (samples,) with raised-cosine fades of FADE_SECONDS at both ends."""
     rise = np.clip((np.arange(samples) + 0.5) / sample_rate / FADE_SECONDS, 0, 1)
     return np.sin(0.5 * np.pi * np.minimum(rise, rise[::-1])) ** 2
 
 
 def runs(mask):
-    """Return start and end (n, 2) of each run of ones in a mask (T,). The end is exclusive."""
+    """Return start and (exclusive) end of each run of ones in a mask: (T,) -> (n, 2)."""
     return np.flatnonzero(np.diff(np.pad(np.asarray(mask, int), 1))).reshape(-1, 2)
 
 
@@ -218,8 +215,8 @@ def _magnitudes(signal, window, hop):
 def spectrogram_db(signal, sample_rate):
     """Return frequencies (F,) in Hz, times (K,) in s and levels (F, K) of a signal (T,).
 
-    Levels are in dB relative to a full-scale sine. Hann windows of 1,024 samples overlap by three
-    quarters. For a signal below 4,096 samples, the window is a quarter of it.
+    Levels are in dB relative to a full-scale sine. Hann windows of 1,024 samples, or a quarter of a
+    signal below 4,096 samples, overlap by three quarters.
     """
     window = min(1024, signal.size // 4)
     hop = window // 4
@@ -230,14 +227,11 @@ def spectrogram_db(signal, sample_rate):
 
 
 def snr_db(reference, estimate):
-    """Return the signal-to-noise ratio in dB over all samples, nan if there are none.
-
-    This is the energy of the reference over that of the error.
-    """
-    reference, estimate = np.asarray(reference, float), np.asarray(estimate, float)
+    """Return the energy of the reference over that of the error, in dB; nan for no samples."""
+    reference = np.asarray(reference, float)
     if not reference.size:
         return float("nan")
-    error = reference - estimate
+    error = reference - np.asarray(estimate, float)
     return 10 * np.log10(np.vdot(reference, reference) / np.vdot(error, error))
 
 
@@ -256,16 +250,15 @@ def log_spectral_distance_db(reference, estimate, sample_rate):
     This is the root mean square over frequency of the difference of levels, averaged over time:
     Gray and Markel 1976 (doi 10.1109/TASSP.1976.1162849). Levels are at least SPECTRUM_FLOOR_DB.
     """
-    _, _, expected = spectrogram_db(reference, sample_rate)
-    _, _, levels = spectrogram_db(estimate, sample_rate)
+    expected, levels = (spectrogram_db(each, sample_rate)[2] for each in (reference, estimate))
     return np.sqrt(((expected - levels) ** 2).mean(axis=0)).mean()
 
 
 def frequency_limit(signal, sample_rate):
-    """Return a suitable upper limit in Hz for a picture of the spectrum of a signal (T,).
+    """Return an upper frequency limit in Hz for the figure of a signal's spectrogram: (T,).
 
-    This is twice the frequency below which 99% of the energy is, rounded up to 1 kHz. It is at
-    least 2 kHz and at most the Nyquist frequency.
+    This is twice the frequency below which 99% of the energy is, rounded up to a multiple of 1 kHz.
+    It is at least 2 kHz and at most the Nyquist frequency.
     """
     window = min(1024, signal.size)
     power = (_magnitudes(signal - signal.mean(), window, window // 2) ** 2).mean(0)
@@ -275,7 +268,7 @@ def frequency_limit(signal, sample_rate):
 
 
 def write_wav(path, signal, sample_rate):
-    """Write a signal (T,) as 16-bit mono PCM. It is scaled down if it would clip."""
+    """Write a signal (T,) as 16-bit mono PCM, scaled down if it would clip."""
     peak = np.max(np.abs(signal), initial=1.0)
     pcm = np.round(np.asarray(signal) / peak * PCM_FULL_SCALE).astype(np.int16)
     scipy.io.wavfile.write(path, sample_rate, pcm)

@@ -1,18 +1,18 @@
 """Autoregressive interpolation of missing samples (Janssen, Veldhuis and Vries 1986).
 
-The model: a filter with coefficients a, a[0] = 1, turns the signal into a small excitation. `fit`
-estimates the filter, and the missing samples are those that give the least excitation. Alternate
-both to improve them (doi 10.1109/TASSP.1986.1164824).
+In the model, a filter with coefficients a, a[0] = 1, turns the signal into a small excitation.
+`fit` estimates the filter. The missing samples are chosen to minimize the excitation's energy.
+Alternating both steps improves both (doi 10.1109/TASSP.1986.1164824).
 """
 
 import numpy as np
-import scipy  # lazy: its parts load at first use, so that --help needs none of them
+import scipy  # its submodules load at first use: --help needs none of them
 
 
 def fit(signal, order, taper=1.0, length=None):
-    """Filter coefficients of a signal by the autocorrelation method: (T,) -> (order + 1,).
+    """Return a signal's filter coefficients by the autocorrelation method: (T,) -> (order + 1,).
 
-    taper: window function (T,). length: of the FFT, at least T + order; by default a fast one.
+    taper: window function (T,). length: of the FFT, at least T + order; a fast one by default.
     """
     length = length or scipy.fft.next_fast_len(signal.size + order + 1, real=True)
     power = np.abs(np.fft.rfft(signal * taper, length)) ** 2
@@ -24,10 +24,10 @@ def fit(signal, order, taper=1.0, length=None):
 
 
 def interpolate(signal, first, end, coefficients):
-    """Return the values of signal[first:end] with the least excitation: (end - first,).
+    """Return the values for signal[first:end] that minimize the excitation: (end - first,).
 
-    Only samples within the filter's order of the gap matter. If almost none are observed on one
-    side, extrapolate from the other.
+    Only `order` samples on each side of the gap matter. If one side has fewer than a quarter of
+    them, the other side is extrapolated instead.
     """
     order, size = coefficients.size - 1, end - first
     before, after = signal[max(first - order, 0) : first], signal[end : end + order]
@@ -43,13 +43,13 @@ def interpolate(signal, first, end, coefficients):
 
 
 def _extrapolate(signal, size, coefficients):
-    """The next `size` samples of a signal without excitation."""
+    """Return the next `size` samples of a signal if there is no excitation."""
     state = scipy.signal.lfiltic([1], coefficients, signal[::-1])  # latest sample first
     return scipy.signal.lfilter([1], coefficients, np.zeros(size), zi=state)[0]
 
 
 def interpolate_scattered(signal, missing, coefficients):
-    """Return the values of least excitation at the indices `missing` (M,), in any pattern: (M,).
+    """Return the values at the indices `missing` (M,) that minimize the excitation: (M,).
 
     The excitation's energy is quadratic in the samples. Its matrix holds the autocorrelation of
     the coefficients.

@@ -1,4 +1,4 @@
-"""Other ways to reconstruct the same inputs: trivial and classic ones, and oracles that know more.
+"""Other methods for the same inputs: trivial ones, classic ones, and oracles, which know more.
 
 Sounds and masks are (B, N), images and masks (B, H, W). A mask is 1 where a value is missing.
 """
@@ -13,41 +13,38 @@ from inference import principal_axes, restore_long
 JANSSEN_ITERATIONS = 2  # more of them lower the SNR on noisy notes
 NEAREST_BLOCK = 4096  # training images compared at once
 CLASSIFIER_IMAGES = 10_000  # training images of the classifier of digits, at most
-AXES_IMAGES = 1000  # of these, evenly spread, for its principal axes
-CLASSIFIER_AXES = 32  # principal axes, its input
+AXES_IMAGES = 1000  # about as many of them, evenly spread, give its principal axes
+CLASSIFIER_AXES = 32  # principal axes, its inputs
 POOLED_WEIGHT = 10  # weight of the pooled covariance, in examples
 
 
 def interpolate(chopped, mask):
     """Fill missing samples by linear interpolation: (B, N), (B, N) -> (B, N)."""
-    time = np.arange(chopped.shape[1])
-    rows = zip(chopped, mask == 0)
-    return np.stack(
-        [np.interp(time, time[known], row[known]) if known.any() else row for row, known in rows]
-    )
+    time, filled = np.arange(chopped.shape[1]), chopped.astype(float)
+    for row, known in zip(filled, mask == 0):
+        if known.any():
+            row[:] = np.interp(time, time[known], row[known])
+    return filled
 
 
 def autoregress(chopped, mask):
-    """Fill missing samples by autoregression, each row on its own: (B, N), (B, N) -> (B, N).
+    """Fill missing samples by Janssen's method (see `autoregression`): (B, N), (B, N) -> (B, N).
 
-    Janssen's method (see `autoregression`), all gaps of a row at once. The order is
-    min(3 M + 2, N / 3) for M missing of N samples.
+    All gaps of a row are filled at once. The order is min(3 M + 2, N / 3) for M missing of N
+    samples.
     """
-    rows = zip(chopped, mask)
-    return np.stack([_autoregress(row.astype(float), np.flatnonzero(gap)) for row, gap in rows])
-
-
-def _autoregress(signal, missing):
-    order = min(3 * missing.size + 2, signal.size // 3)
-    if missing.size and signal.any():
-        for _ in range(JANSSEN_ITERATIONS):
-            coefficients = autoregression.fit(signal, order, length=2 * signal.size)
-            signal[missing] = autoregression.interpolate_scattered(signal, missing, coefficients)
-    return signal
+    filled = chopped.astype(float)
+    for row, missing in zip(filled, map(np.flatnonzero, mask)):
+        order = min(3 * missing.size + 2, row.size // 3)
+        if missing.size and row.any():
+            for _ in range(JANSSEN_ITERATIONS):
+                coefficients = autoregression.fit(row, order, length=2 * row.size)
+                row[missing] = autoregression.interpolate_scattered(row, missing, coefficients)
+    return filled
 
 
 def autoregress_long(chopped, mask, block):
-    """`autoregress` for a long sound, in blocks that overlap by half: (T,), (T,) -> (T,)."""
+    """Apply `autoregress` to a long sound, in blocks that overlap by half: (T,), (T,) -> (T,)."""
 
     def reconstruct(corrupted, observed):
         return autoregress(corrupted, 1 - observed)
@@ -56,21 +53,16 @@ def autoregress_long(chopped, mask, block):
 
 
 def fit_note(chopped, mask, note, sounds):
-    """Least-squares fit of a note's partials to the observed samples: (B, N), (B, N) -> (B, N).
+    """Fit a note's partials to the observed samples (B, N) by least squares.
 
     Each partial is a sine and a cosine of free amplitudes. Both decay at the rate of the timbre.
+    Returns weights (B, 2 H), their basis (2 H, N) and the observed energy explained (B,).
     """
-    weights, basis, _ = _fit_note(chopped, mask, note, sounds)
-    return weights @ basis
-
-
-def _fit_note(chopped, mask, note, sounds):
-    """Return weights (B, 2 H), the basis (2 H, N) and the observed energy explained (B,)."""
     observed = 1.0 - mask
     amplitudes, basis = note_basis(note, sounds, chopped.shape[1])
     basis = basis[np.tile(amplitudes > 0, 2)]  # (2 H, N)
     normal = np.einsum("bn,in,jn->bij", observed, basis, basis, optimize=True)
-    # With too few samples for a unique fit, the pseudo-inverse gives that of the least norm.
+    # With too few samples for a unique fit, the pseudo-inverse gives the one of least norm.
     inverse = np.linalg.pinv(normal, rcond=1e-9, hermitian=True)
     projected = (observed * chopped) @ basis.T
     weights = np.einsum("bij,bj->bi", inverse, projected)
@@ -78,24 +70,24 @@ def _fit_note(chopped, mask, note, sounds):
 
 
 def best_note(chopped, mask, sounds):
-    """Least-squares fit of the note with the smallest residual: (B, N), (B, N) -> (B, N).
+    """Return the least-squares fit of the note that fits best: (B, N), (B, N) -> (B, N).
 
-    This baseline knows the notes and their timbre, but not which note a window holds.
+    This baseline knows the notes and their timbre, but not which note is in a window.
     """
-    explained = [_fit_note(chopped, mask, note, sounds)[2] for note in sounds.notes]
+    explained = [fit_note(chopped, mask, note, sounds)[2] for note in sounds.notes]
     return right_note(chopped, mask, sounds, np.argmax(explained, axis=0))
 
 
 def right_note(chopped, mask, sounds, index):
-    """The oracle, a least-squares fit of the right note: (B, N), (B, N) -> (B, N).
+    """Return the oracle, a least-squares fit of the right note: (B, N), (B, N) -> (B, N).
 
-    index (B,): which of `sounds.notes`. No unbiased estimate has a smaller error for H partials of
-    unknown amplitudes and phases in white noise of variance s^2. Let B be the basis (2 H, N) and
+    index (B,) chooses from `sounds.notes`. For H partials of unknown amplitudes and phases in white
+    noise of variance s^2, no unbiased estimate has a smaller error. Let B be the basis (2 H, N) and
     S its columns at the N_obs observed samples. The weights have the covariance s^2 (S S^T)^-1, so
     the error's energy in a window is s^2 trace((S S^T)^-1 B B^T). Partials are almost orthogonal,
-    hence S S^T is about (N_obs / N) B B^T and the error's power 2 H s^2 / N_obs. For one sinusoid
-    at 4.95 dB in 1024 samples, a fifth of them missing, this gives an SNR of 31.07 dB, and 7.8 dB
-    less for six partials. For decaying partials it is roughly the mean over all gap positions.
+    so S S^T is about (N_obs / N) B B^T, and the error's power is about 2 H s^2 / N_obs. With one
+    sinusoid at 4.95 dB and a fifth of 1024 samples missing, the SNR is 31.07 dB. With six partials
+    it is 7.8 dB less. For decaying partials the formula is roughly the mean over gap positions.
 
     More knowledge could do better. Known amplitudes gain 3 dB, and known ratios between the
     partials leave two unknowns instead of 2 H.
@@ -103,12 +95,13 @@ def right_note(chopped, mask, sounds, index):
     fits = np.zeros(chopped.shape)
     for number, note in enumerate(sounds.notes):
         rows = index == number
-        fits[rows] = fit_note(chopped[rows], mask[rows], note, sounds)
+        weights, basis, _ = fit_note(chopped[rows], mask[rows], note, sounds)
+        fits[rows] = weights @ basis
     return fits
 
 
 def right_scale(chopped, mask, sounds):
-    """The oracle for a scale of equally long notes, each fitted as a whole: (T,) -> (T,)."""
+    """Return the oracle for a scale of equally long notes, each fitted as a whole: (T,) -> (T,)."""
     index = np.arange(len(sounds.notes))
     chopped, mask = chopped.reshape(index.size, -1), mask.reshape(index.size, -1)
     fades = note_fades(chopped.shape[1], sounds.sample_rate)
@@ -117,28 +110,27 @@ def right_scale(chopped, mask, sounds):
 
 
 def effective_number(labels):
-    """Effective number of different labels, the exponential of their entropy; 0 without labels."""
+    """Return the effective number of labels, the exponential of their entropy; 0 if empty."""
     if not len(labels):
         return 0.0
     fractions = np.unique(labels, return_counts=True)[1] / len(labels)
     return float(np.exp(-np.sum(fractions * np.log(fractions))))
 
 
-def note_share(signals, sounds):
-    """Fraction of each signal's energy that its best single note explains, and that note's index.
+def note_fraction(signals, sounds):
+    """Return the energy fraction that the best single note explains, and that note's index.
 
-    (B, N) -> (B,), (B,).
+    Shapes are (B, N) -> (B,), (B,).
     """
-    nothing = np.zeros_like(signals)
-    explained = [_fit_note(signals, nothing, note, sounds)[2] for note in sounds.notes]
-    explained = np.stack(explained)  # (notes, B)
+    mask = np.zeros_like(signals)
+    explained = np.stack([fit_note(signals, mask, note, sounds)[2] for note in sounds.notes])
     return explained.max(0) / np.maximum((signals**2).sum(1), 1e-12), explained.argmax(0)
 
 
 def nearest_fill(corrupted, mask, training_images):
     """Fill each hole from the training image that is nearest outside the hole: (B, H, W) in [0, 1].
 
-    training_images: (M, H, W), uint8. They are compared in blocks, so memory does not grow with M.
+    training_images: uint8 (M, H, W). They are compared in blocks, so memory does not grow with M.
     """
     observed, flat = (
         np.reshape(values, (len(corrupted), -1)).astype(np.float32)
@@ -150,7 +142,7 @@ def nearest_fill(corrupted, mask, training_images):
         known = block.reshape(len(block), -1) / np.float32(255)
         squares = tf.matmul(observed, known**2, transpose_b=True).numpy()
         products = tf.matmul(observed * flat, known, transpose_b=True).numpy()
-        distances = squares - 2 * products  # (B, block), up to a constant for each row
+        distances = squares - 2 * products  # (B, block), squared, up to a constant for each row
         closest = distances.argmin(1)
         distance = distances[np.arange(len(corrupted)), closest]
         nearest = np.where(distance < least, first + closest, nearest)
@@ -159,7 +151,7 @@ def nearest_fill(corrupted, mask, training_images):
 
 
 def digit_classifier(images, labels):
-    """Train a classifier on at most CLASSIFIER_IMAGES of images (M, H, W), uint8, and labels (M,).
+    """Train a classifier on the first CLASSIFIER_IMAGES of uint8 images (M, H, W), labels (M,).
 
     Returns classify(images): (B, D) in [0, 1] -> labels (B,) and their probabilities (B,). Each
     class is a Gaussian on the images' first principal axes. Its covariance is the mean of its own
@@ -176,7 +168,7 @@ def digit_classifier(images, labels):
     deviations = [group - mean for group, mean in zip(groups, means)]
     scatter = np.stack([part.T @ part for part in deviations])
     pooled = scatter.sum(0) / len(codes)
-    pooled += (1e-6 + 0.01 * codes.var(0).mean()) * np.eye(axes.shape[1])  # regular for few images
+    pooled += (1e-6 + 0.01 * codes.var(0).mean()) * np.eye(axes.shape[1])  # always invertible
     covariances = (scatter + POOLED_WEIGHT * pooled) / (sizes + POOLED_WEIGHT)[:, None, None]
     precisions = np.linalg.inv(covariances)
     log_scales = np.log(sizes) - 0.5 * np.linalg.slogdet(covariances)[1]

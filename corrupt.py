@@ -4,10 +4,10 @@ Each takes a batch, an amount and a seed, and returns the corrupted batch and it
 
     corrupted, mask = CORRUPTIONS["block"](batch, 0.2, seed)
 
-Images are (B, H, W), sounds are (B, N), float32, of TensorFlow or NumPy. The mask has the batch's
-shape: 1 where a value is missing or replaced, 0 elsewhere. `amount` is the fraction of values
-concerned, and the standard deviation for `gaussian`. `seed` is a pair of integers; the same seed
-gives the same damage, because all draws are TensorFlow's stateless ones.
+Images are (B, H, W) and sounds (B, N): float32 tensors or NumPy arrays. The mask has the batch's
+shape: 1 where a value is missing or replaced, 0 elsewhere. `amount` is the fraction of such values,
+or the standard deviation for `gaussian`. `seed` is a pair of integers. The same seed gives the same
+damage, because all draws are stateless.
 """
 
 import math
@@ -17,7 +17,7 @@ from random_numbers import normal
 
 
 def with_noise(batch, most, seed):
-    """Add white noise to each example, its standard deviation uniform in 0 to `most`."""
+    """Add white noise to each example, with a standard deviation uniform from 0 to `most`."""
     if not most:
         return batch
     std_seed, noise_seed = tf.unstack(tf.random.split(seed))
@@ -27,9 +27,9 @@ def with_noise(batch, most, seed):
 
 
 def block(batch, amount, seed):
-    """Set one contiguous part to 0: a stretch of each window, a rectangle of each image.
+    """Set one part of each example to 0: a stretch of a window, a rectangle of an image.
 
-    The ratio of a rectangle's sides is log-uniform in 1/2 to 2, as far as the image allows.
+    A rectangle's height / width is log-uniform from 1/2 to 2, as far as the image allows.
     """
     mask = (_stretch if len(batch.shape) == 2 else _rectangle)(batch, amount, seed)
     return batch * (1 - mask), mask
@@ -43,12 +43,13 @@ def scatter(batch, amount, seed):
 
 def salt_pepper(batch, amount, seed):
     """Replace values with probability `amount` by the example's minimum or maximum, 50:50."""
-    where, coin = tf.unstack(tf.random.split(seed))
-    mask = tf.cast(tf.random.stateless_uniform(batch.shape, where) < amount, tf.float32)
+    mask_seed, coin_seed = tf.unstack(tf.random.split(seed))
+    mask = tf.cast(tf.random.stateless_uniform(batch.shape, mask_seed) < amount, tf.float32)
     axes = list(range(1, len(batch.shape)))
     salt = tf.reduce_max(batch, axes, keepdims=True)
     pepper = tf.reduce_min(batch, axes, keepdims=True)
-    replacement = tf.where(tf.random.stateless_uniform(batch.shape, coin) < 0.5, salt, pepper)
+    coin = tf.random.stateless_uniform(batch.shape, coin_seed)
+    replacement = tf.where(coin < 0.5, salt, pepper)
     return tf.where(mask == 1, replacement, batch), mask
 
 
@@ -58,7 +59,7 @@ def gaussian(batch, amount, seed):
 
 
 def none(batch, amount, seed):
-    """Corrupt nothing, which makes a plain VAE. `amount` and `seed` are ignored."""
+    """Change nothing, which gives a plain VAE. `amount` and `seed` are ignored."""
     return tf.identity(batch), tf.zeros_like(batch)
 
 
@@ -72,7 +73,7 @@ CORRUPTIONS = {
 
 
 def amount_limit(settings):
-    """Return the value that the amount must be below: 1 for a fraction, none for noise."""
+    """Return the exclusive upper limit of the amount: 1 for fractions, otherwise infinity."""
     return math.inf if settings.corruption in ("gaussian", "none") else 1
 
 
@@ -93,23 +94,19 @@ def apply(settings, batch, seed):
     return CORRUPTIONS[settings.corruption](noisy, settings.amount, seed)
 
 
-def _interval(starts, lengths, size):
-    """Return 1 in an interval of each row, 0 elsewhere: (B,), (B,) -> (B, size)."""
+def _random_intervals(lengths, size, seed):
+    """Draw rows that are 1 in an interval of the given length, 0 elsewhere: (B,) -> (B, size)."""
+    uniform = tf.random.stateless_uniform(lengths.shape, seed)
+    starts = tf.cast(uniform * tf.cast(size - lengths + 1, tf.float32), tf.int32)
     index = tf.range(size)
     inside = (index >= starts[:, None]) & (index < (starts + lengths)[:, None])
     return tf.cast(inside, tf.float32)
 
 
-def _random_starts(lengths, size, seed):
-    """Draw where intervals of these lengths start within `size`: (B,) -> (B,), int32."""
-    uniform = tf.random.stateless_uniform(lengths.shape, seed)
-    return tf.cast(uniform * tf.cast(size - lengths + 1, tf.float32), tf.int32)
-
-
 def _stretch(batch, amount, seed):
     size = batch.shape[1]
     lengths = tf.fill(batch.shape[:1], round(amount * size))
-    return _interval(_random_starts(lengths, size, seed), lengths, size)
+    return _random_intervals(lengths, size, seed)
 
 
 def _rectangle(batch, amount, seed):
@@ -119,8 +116,8 @@ def _rectangle(batch, amount, seed):
     ratio = 2 ** tf.random.stateless_uniform(batch.shape[:1], shape_seed, -1.0, 1.0)
     least_rows = max(1.0, round(area / width))
     rows = tf.clip_by_value(tf.round(tf.sqrt(area * ratio)), least_rows, height)
-    columns = tf.clip_by_value(tf.round(area / rows), 0, width)  # nearest to the requested area
+    columns = tf.clip_by_value(tf.round(area / rows), 0, width)  # so that the area is closest
     rows, columns = tf.cast(rows, tf.int32), tf.cast(columns, tf.int32)
-    vertical = _interval(_random_starts(rows, height, row_seed), rows, height)  # (B, H)
-    horizontal = _interval(_random_starts(columns, width, column_seed), columns, width)  # (B, W)
+    vertical = _random_intervals(rows, height, row_seed)  # (B, H)
+    horizontal = _random_intervals(columns, width, column_seed)  # (B, W)
     return vertical[:, :, None] * horizontal[:, None, :]

@@ -29,31 +29,29 @@ def read_flags():
     add("inputs", type=Path, nargs="+", metavar="INPUT", help=text)
     text = "output file for a single input file, otherwise a folder"
     add("-o", "--out", type=Path, required=True, help=text)
-    text = "change only gaps and holes; lossless formats keep the rest bit for bit"
+    text = "change only gaps and holes; in lossless formats the rest stays bit-identical"
     add("--keep", action="store_true", help=text)
-    text = "images: also write N other ways to fill the hole: NAME-1, NAME-2, ..."
-    add("--completions", type=cli.integer, default=0, metavar="N", help=text)
+    text = "images: also write N random completions of the hole: NAME-1, NAME-2, ..."
+    number = partial(cli.integer, high=MAX_COMPLETIONS)
+    add("--completions", type=number, default=0, metavar="N", help=text)
     add("--overwrite", action="store_true", help="replace existing results")
-    text = "text file, one gap per line: start and end in seconds; default: runs of zeros"
+    text = "sounds: text file, one gap per line, start and end in seconds; default: runs of zeros"
     add("--gaps", type=Path, help=text)
-    text = "image of the input's size, white in the hole; default: transparent pixels"
+    text = "images: file of the input's size, white in the hole; default: transparent pixels"
     add("--mask", type=Path, help=text)
-    settings = flags.parse_intermixed_args()
-    if settings.completions > MAX_COMPLETIONS:
-        flags.error(f"argument --completions: must be at most {MAX_COMPLETIONS}")
-    return settings
+    return flags.parse_intermixed_args()
 
 
 def refuse_flags(settings, sounds, trained_on):
-    """Raise a UserError for a flag that has no meaning for the model."""
+    """Raise a UserError for a flag that does not apply to this kind of model."""
     for_images = {"--mask": settings.mask, "--completions": settings.completions}
     for flag, value in (for_images if sounds else {"--gaps": settings.gaps}).items():
         if value:
-            raise UserError(f"argument {flag}: {trained_on}; leave it out")
+            raise UserError(f"{flag}: {trained_on}; leave it out")
 
 
 def restore(settings, model, trained_on, source, destination):
-    """Restore one file. Return one line on what was done."""
+    """Restore one file. Returns one line that describes the result."""
     sounds = model.kind.sounds
     if source.suffix.lower() in (IMAGES if sounds else SOUNDS):
         raise UserError(f"{source}: {trained_on}; leave it out")
@@ -78,7 +76,7 @@ def main(settings):
     what, suffixes = ("sounds", SOUNDS) if model.kind.sounds else ("images", IMAGES)
     trained_on = f"{path} was trained on {what}"
     refuse_flags(settings, model.kind.sounds, trained_on)
-    named = settings.inputs  # files that the user named are tried whatever their suffix
+    named = settings.inputs  # any suffix is accepted if the user named the file
     pairs = [(a, b) for a, b in pairs if a in named or a.suffix.lower() in suffixes]
     if not pairs:
         raise UserError(f"{named[0]}: no {what} found; {trained_on}")

@@ -10,7 +10,7 @@ import numpy as np
 import random_numbers
 from harness.quiet_tensorflow import tf
 
-MEAN_PIXELS = 1 << 26  # pixels converted to float at a time
+MEAN_PIXELS = 2**26  # pixels converted to float at once
 
 
 def grey(images):
@@ -26,7 +26,7 @@ def to_draw_from(images):
 def random_images(images, count, seed):
     """Draw `count` images with replacement: (M, H, W) uint8 -> (count, H, W) in [0, 1].
 
-    `seed` is a pair of integers. From a memory map only the images drawn are read.
+    `seed` is a pair of integers. Only the drawn images are read from a memory map.
     """
     chosen = tf.random.stateless_uniform((count,), seed, 0, len(images), tf.int32)
     if not isinstance(images, np.memmap):
@@ -39,9 +39,8 @@ def deformed(images, amount, seed):
     """Rotate and shear each image at random about its center: (B, H, W) -> (B, H, W).
 
     The output at (x, y), in pixels from the center, is the input at (x + a y, y + b x). The slopes
-    a and b are normal with standard deviation `amount`. For small slopes this is a rotation by
-    (b - a) / 2 and a shear. Interpolation is bilinear, and edges are mirrored. `seed` is a pair of
-    integers.
+    a and b are normal with standard deviation `amount`. Small slopes give a rotation by (b - a) / 2
+    and a shear. Interpolation is bilinear, edges are mirrored. `seed` is a pair of integers.
     """
     a, b = tf.unstack(amount * random_numbers.normal((images.shape[0], 2, 1, 1), seed), axis=1)
     return _sheared()(images, a, b)
@@ -49,7 +48,7 @@ def deformed(images, amount, seed):
 
 @functools.cache
 def _sheared():
-    """Return sheared(images, a, b), compiled by XLA to one loop, for slopes a, b (B, 1, 1).
+    """Return sheared(images, a, b), compiled by XLA, for slopes a, b (B, 1, 1).
 
     TensorFlow's own operation takes three times as long.
     """
@@ -72,14 +71,14 @@ def _sheared():
 
 
 def _mirrored(offset, size):
-    """Convert offsets from the center to positions from 0 to size - 1, mirrored at the edges."""
+    """Convert offsets from the center to positions in [0, size - 1], mirrored at the edges."""
     return tf.clip_by_value(tf.abs((offset + 1.5 * size) % (2 * size) - size) - 0.5, 0, size - 1)
 
 
 def mean_image(images, of=lambda levels: levels):
-    """Return the mean of grey levels, or of a function of them: (M, H, W) uint8 -> (H, W).
+    """Return the mean image, or the mean of a function of images: (M, H, W) uint8 -> (H, W).
 
-    Memory does not grow with M: the images are converted to float block by block.
+    Images are converted to float block by block, so memory does not grow with M.
     """
     size = max(1, MEAN_PIXELS // images[0].size)
     blocks = [images[first : first + size] for first in range(0, len(images), size)]

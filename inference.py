@@ -7,19 +7,20 @@ from numpy.lib.stride_tricks import sliding_window_view
 from harness.quiet_tensorflow import tf
 
 ELBO_DRAWS = 4  # draws of z per ELBO, in pairs of opposite sign
-REFINING = {  # gradient steps and their rate: more steps do not help on validation data
-    "bernoulli": (8, 0.1),
-    "gaussian": (5, 0.01),
-}
+# Steps and rate of gradient ascent; more steps do not help on validation data
+REFINING = {"bernoulli": (8, 0.1), "gaussian": (5, 0.01)}
 MOMENT_DECAYS = 0.7, 0.9  # of Adam: faster than usual, because there are few steps
 PREDICTIVE_DRAWS = 16  # draws of z per predictive standard deviation
-HOPS_PER_WINDOW = 8  # windows over each sample of a long sound
+HOPS_PER_WINDOW = 8  # so each sample of a long sound is in 8 windows
 WINDOWS_PER_BLOCK = 512  # windows restored at once: few enough for a core's cache
 
-# Weights of windows
+# Confidence weights of windows, see `_confidence`
 LEAST_OBSERVED = 1 / 8  # smallest observed fraction of a window for its error to count
 UNKNOWN_ERROR = np.float32(1e3)  # assumed error if less is observed: far above that of sound
-ERROR_RANGE = 1e-36, 1e8  # of the product of two errors, so that float64 holds its power -4
+ERROR_RANGE = {  # limits of a product of errors, such that the type can hold its power -4
+    np.float32: (1e-8, 1e8),
+    np.float64: (1e-36, 1e8),
+}
 
 
 def observed_elbo(model, corrupted, observed, mean, log_var):
@@ -27,7 +28,8 @@ def observed_elbo(model, corrupted, observed, mean, log_var):
 
     Shapes are (B, D), (B, D), (B, L), (B, L) -> (B,). Uses ELBO_DRAWS fixed antithetic draws of z,
     normalized per dimension, so the estimate is exact for quadratics without cross terms. With up
-    to ELBO_DRAWS / 2 latent dimensions they are orthogonal too, and it is exact for all quadratics.
+    to ELBO_DRAWS / 2 latent dimensions the draws are orthogonal too, so it is exact for all
+    quadratics.
     """
     latent, pairs = mean.shape[1], ELBO_DRAWS // 2
     noise = tf.random.stateless_normal((pairs, latent), (0, 0))
@@ -43,10 +45,10 @@ def observed_elbo(model, corrupted, observed, mean, log_var):
 def refiner(model, steps=None, rate=None):
     """Return refine(corrupted, observed, mean, log_var) -> better mean, log_var and their ELBO.
 
-    Shapes are (B, D), (B, D), (B, L), (B, L) -> (B, L), (B, L), (B,). From the posterior given,
-    Adam maximizes the ELBO of the observed values: semi-amortized inference (Kim et al. 2018, arXiv
-    1802.02550; Marino et al. 2018, arXiv 1807.09356). Each example keeps its best iterate,
-    including the initial one. Examples of a batch do not influence each other.
+    Shapes are (B, D), (B, D), (B, L), (B, L) -> (B, L), (B, L), (B,). Adam maximizes the ELBO of
+    the observed values, starting at the given posterior: semi-amortized inference (Kim et al. 2018,
+    arXiv 1802.02550; Marino et al. 2018, arXiv 1807.09356). Each example keeps its best iterate,
+    which may be the initial one. Examples of a batch do not influence each other.
     """
     steps, rate = REFINING[model.likelihood] if steps is None else (steps, rate)
 
@@ -77,7 +79,7 @@ def refiner(model, steps=None, rate=None):
 
 
 def refined_reconstruct(model, refine):
-    """Return reconstruct(corrupted, observed) by refined posteriors: (B, D), (B, D) -> (B, D)."""
+    """Return reconstruct(corrupted, observed), which decodes refined posterior means."""
 
     def reconstruct(corrupted, observed):
         mean, _, _ = refine(corrupted, observed, *model.encode(corrupted))
@@ -89,9 +91,9 @@ def refined_reconstruct(model, refine):
 def completions(model, refine, corrupted, observed, count, seed):
     """Draw `count` examples from the posterior given the observed values.
 
-    Shapes are (B, D), (B, D) -> (count, B, D). A posterior can have several modes, for example a
-    5 and a 6, and one Gaussian finds only one of them. So `count` Gaussians are refined, from the
-    encoder's posterior and from draws of the prior. They are mixed with weights proportional to
+    Shapes are (B, D), (B, D) -> (count, B, D). A posterior can have several modes, for example a 5
+    and a 6, and one Gaussian finds only one of them. So `count` Gaussians are refined, starting at
+    the encoder's posterior and at draws of the prior. They are mixed with weights proportional to
     exp(ELBO), and each completion is a decoded draw from the mixture.
     """
     mean, log_var = model.encode(corrupted)
@@ -102,8 +104,8 @@ def completions(model, refine, corrupted, observed, count, seed):
         tf.tile(tf.cast(part, tf.float32), (count, 1)) for part in (corrupted, observed, log_var)
     )
     means, log_vars, elbo = refine(corrupted, observed, starts, log_vars)  # (count * B, L)
-    weights = tf.transpose(tf.reshape(elbo, (count, size)))  # (B, count), logarithms
-    component = tf.random.stateless_categorical(weights, count, component_seed)  # (B, count)
+    logits = tf.transpose(tf.reshape(elbo, (count, size)))  # (B, count)
+    component = tf.random.stateless_categorical(logits, count, component_seed)  # (B, count)
     rows = tf.reshape(tf.transpose(component) * size + tf.range(size, dtype=component.dtype), [-1])
     noise = tf.reshape(tf.random.stateless_normal((count, size, latent), noise_seed), (-1, latent))
     drawn = model.posterior_samples(tf.gather(means, rows), tf.gather(log_vars, rows), noise)
@@ -114,13 +116,13 @@ def predictive_std(model, mean, log_var, mask, within_pixel_variance, seed):
     """Return the predictive standard deviation of each pixel of a Bernoulli model: (B, D).
 
     mean, log_var: posterior (B, L). mask (B, D): 1 where missing. seed: integer.
-    within_pixel_variance (D,): E[x (1 - x)] of each pixel over training images, 0 for binary ones.
+    within_pixel_variance (D,): mean of x (1 - x) over training images, 0 if they are binary.
 
     With p = E[x | z], the law of total variance is
 
         Var x = Var_z p + E_z[Var(x | z)] = Var_z p + E_z[p (1 - p)] - E[x (1 - x)].
 
-    The model has no estimate of the last term. It is assumed to be one fraction of the second term
+    The model does not know the last term. It is assumed to be the same fraction of the second term
     at all pixels, chosen so that its mean in the holes is that of within_pixel_variance.
     """
     noises = [tf.random.stateless_normal(mean.shape, (seed, k)) for k in range(PREDICTIVE_DRAWS)]
@@ -133,7 +135,7 @@ def predictive_std(model, mean, log_var, mask, within_pixel_variance, seed):
 
 
 def principal_axes(points, count, every=1):
-    """Return the mean and the first principal axes of points (M, L), and their variance fractions.
+    """Return the mean of points (M, L), their first principal axes and the variance fractions.
 
     Shapes are (L,), (count, L), (count,). There are at most min(M, L) axes. With `every` = n, they
     are computed from every n-th point, which is faster. The mean is always that of all points.
@@ -145,16 +147,13 @@ def principal_axes(points, count, every=1):
 
 
 def compiled_reconstruct(model):
-    """Return the model's `reconstruct` as a graph, which takes half the time per block."""
+    """Return the model's `reconstruct` compiled to a graph, which is twice as fast."""
     batch = tf.TensorSpec((None, model.input_size))
     return tf.function(model.reconstruct, input_signature=[batch, batch])
 
 
 def restore_long(corrupted, mask, reconstruct, window, hop):
-    """Restore a long sound by weighted overlap-add: (T,), (T,) -> (T,), with T >= window.
-
-    See `restore_long_blocks`.
-    """
+    """Restore a long sound (see `restore_long_blocks`): (T,), (T,) -> (T,), with T >= window."""
 
     def read(first, end):
         return corrupted[first:end], mask[first:end]
@@ -162,16 +161,17 @@ def restore_long(corrupted, mask, reconstruct, window, hop):
     return np.concatenate(list(restore_long_blocks(read, corrupted.size, reconstruct, window, hop)))
 
 
-def restore_long_blocks(read, samples, reconstruct, window, hop):
-    """Restore a long sound block by block: yields float32 pieces, `samples` in total.
+def restore_long_blocks(read, samples, reconstruct, window, hop, dtype=np.float32):
+    """Restore a long sound by weighted overlap-add. Yields float32 blocks, `samples` in total.
 
     read(first, end) returns these samples of the corrupted sound and of its mask.
-    reconstruct(corrupted, observed) maps float32 windows (B, window) to windows.
+    reconstruct(corrupted, observed) maps float32 windows (B, window) to restored ones. dtype: of
+    the restored windows and of their errors.
 
     Each restored sample is a weighted mean over all windows that contain it. The weight is a Hann
-    taper, which hides the edges of windows, times `_confidence`. Windows that reproduce their
-    observed samples better get more weight. Memory does not grow with `samples`. ValueError if
-    there is less than one window.
+    taper, which hides the edges of windows, times `_confidence`, which favors windows that
+    reproduce their observed samples. Memory does not grow with `samples`. ValueError if there is
+    less than one window.
     """
     if samples < window:
         raise ValueError(f"expected at least one window of {window} samples, got {samples} samples")
@@ -179,7 +179,7 @@ def restore_long_blocks(read, samples, reconstruct, window, hop):
     last = samples - window
     for first in range(0, samples, WINDOWS_PER_BLOCK * hop):
         end = min(first + WINDOWS_PER_BLOCK * hop, samples)
-        # All windows over this block. A few at its borders are computed for two blocks.
+        # All windows over this block; those across its borders are computed for both blocks.
         starts = np.arange(max(0, -(-(first - window + 1) // hop) * hop), min(end, last), hop)
         if end > last:
             starts = np.append(starts, last)
@@ -189,15 +189,15 @@ def restore_long_blocks(read, samples, reconstruct, window, hop):
             sliding_window_view(np.asarray(part, np.float32), window)[starts - begin]
             for part in (values, 1 - mask)
         )
-        outputs = np.asarray(reconstruct(corrupted, observed), np.float32)
+        outputs = np.asarray(reconstruct(corrupted, observed), dtype)
         weights = taper * _confidence(corrupted, observed, outputs)
         weighted_sum = _overlap_add(weights * outputs, starts - begin, hop)
         restored = weighted_sum / _overlap_add(weights, starts - begin, hop)
-        yield np.float32(restored[first - begin : end - begin])
+        yield restored[first - begin : end - begin].astype(np.float32)
 
 
 def _overlap_add(windows, starts, hop):
-    """Add windows (B, N) at their starts: -> (T,). Starts are `hop` apart, the last maybe less."""
+    """Add windows (B, N) at their starts: -> (T,). Starts are `hop` apart, but for the last one."""
     window = windows.shape[1]
     total = np.zeros((-(-(starts[-1] + window) // hop), hop), windows.dtype)
     for row, column in enumerate(range(0, window, hop)):  # one part of all windows at a time
@@ -213,8 +213,8 @@ def _confidence(corrupted, observed, outputs):
 
     The weight is (mean squared error of the window * local mean squared error)^-4, both over
     observed samples. The local error matters where a window contains two notes: a model of single
-    notes draws only one of them, so the window should fade out at the other. Windows with almost
-    nothing observed count as wrong.
+    notes draws only one of them, so the window should fade out at the other. Windows with little
+    observed get a large error.
     """
     error = np.square(corrupted - outputs) * observed
     count = observed.sum(1, keepdims=True)
@@ -228,5 +228,5 @@ def _confidence(corrupted, observed, outputs):
         scipy.ndimage.uniform_filter1d(part, width, mode="constant") for part in (error, observed)
     )
     local = (near + whole / width) / (near_count + 1 / width)  # `whole` if nothing near is observed
-    product = np.clip(whole * local.astype(float), *ERROR_RANGE)
-    return np.square(np.square(1 / product))  # many times faster than product ** -4.0
+    product = np.clip(whole * local, *ERROR_RANGE[outputs.dtype.type])
+    return np.square(np.square(1 / product))  # much faster than product ** -4.0

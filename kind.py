@@ -9,13 +9,13 @@ from harness import UserError
 
 @dataclass(frozen=True)
 class Kind:
-    """Facts about a model's data, from the metadata in its file. `kind_of` makes and checks it."""
+    """Facts about a model's data, read from its metadata and checked by `kind_of`."""
 
     shape: tuple | None = None  # (height, width) of images; None for sounds
     sample_rate: int | None = None  # Hz; None for images
     rms: float | None = None  # level of the training sounds; None for images
     notes: Notes | None = None  # the built-in notes; None for recordings and images
-    data: str | None = None  # where the training images were; None for MNIST and sounds
+    data: str | None = None  # path of the training images; None for MNIST and sounds
     sha256: str | None = None  # hash of the training data; None for notes and some old models
 
     @property
@@ -32,7 +32,7 @@ class Kind:
 def kind_of(metadata, input_size, path="this model"):
     """Return the `Kind` of a model. UserError naming `path` if its metadata fit neither kind.
 
-    Models of the first scripts have no "rms", "notes" and "timbre": they know sines in C major.
+    Models of the first versions have no "rms", "notes" and "timbre": they know sines in C major.
     """
     rate, shape, rms = (metadata.get(name) for name in ("sample_rate", "shape", "rms"))
     sha256 = metadata.get("sha256")
@@ -50,13 +50,13 @@ def kind_of(metadata, input_size, path="this model"):
 
 
 def _is_shape(shape, input_size):
-    sides = shape if isinstance(shape, list) else []
-    positive = all(isinstance(side, int) and side > 0 for side in sides)
-    return len(sides) == 2 and positive and math.prod(sides) == input_size
+    if not isinstance(shape, list) or not all(isinstance(side, int) for side in shape):
+        return False
+    return len(shape) == 2 and min(shape) > 0 and math.prod(shape) == input_size
 
 
 def _are_notes(names, timbre):
-    """True for a list of notes, or None, in a known timbre."""
+    """Return True for a list of note names, or None, in a known timbre."""
     try:
         known = isinstance(names, list) and [note_frequency(name) for name in names]
     except (ValueError, TypeError):

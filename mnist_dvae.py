@@ -5,7 +5,7 @@
     python mnist_dvae.py --data photos --size 32    # a folder of your own images
 
 The encoder sees MNIST digits with a random rectangle, a fifth of the image, blacked out. The target
-is the whole digit, so the decoder learns to draw what must have been there.
+is the whole digit, so the decoder learns to draw the missing part.
 """
 
 import os
@@ -38,26 +38,17 @@ class Settings(cli.Settings):
     kl_warm_up = 0.5  # fraction of the iterations until the KL divergence has its full weight
     iters: int = flag(3200, "optimizer steps")
     batch_size: int = flag(128, "images per step")
-    learning_rate: float = flag(3e-3, "peak, after a warm-up; then cosine decay to 0", above=0)
+    learning_rate: float = flag(3e-3, "peak after a warm-up, then cosine decay to 0", above=0)
     hidden: tuple = flag((512, 512), "widths of the encoder's layers, e.g. 256,128")
     latent: int = flag(32, "latent dimensions")
     components: int = flag(200, "Gaussians in the mixture prior")
     corruption: str = flag("block", "how the input is corrupted", choices=corrupt.CORRUPTIONS)
     amount: float = flag(
-        0.2,
-        "fraction missing or replaced; for gaussian the standard deviation",
-        above=0,
-        below=corrupt.amount_limit,
+        0.2, "fraction corrupted; for gaussian, the noise std", above=0, below=corrupt.amount_limit
     )
-    noise: float = flag(
-        0.0, "add white noise with standard deviations from 0 to this", low=0, high=10
-    )
+    noise: float = flag(0.0, "maximum standard deviation of added white noise", low=0, high=10)
     deform: float = flag(
-        0.1,
-        "augmentation: rotate and shear training images; standard deviation of the slopes",
-        low=0,
-        below=1,
-        with_data=0.0,
+        0.1, "augmentation: strength of random rotation and shear", low=0, below=1, with_data=0.0
     )
     data: str = flag(
         None,
@@ -67,12 +58,12 @@ class Settings(cli.Settings):
     size: int = flag(28, "side in pixels to which a folder's images are rescaled", low=4, high=256)
 
 
-HELD_OUT = 2000  # digits scored, at most
-SCORED_PIXELS = 2**25  # at most, over all scored images, so fewer large images are scored
-NEAREST_PIXELS = 2**27  # of training images searched for the nearest, at most
+HELD_OUT = 2000  # images scored, at most
+SCORED_PIXELS = 2**25  # of all scored images together, at most: limits the memory
+NEAREST_PIXELS = 2**27  # of the training images that are searched for the nearest, at most
 GENERATED = 1000  # samples from the prior scored at each checkpoint
 SHOWN, COMPLETIONS = 16, 2  # images per row of the figures; rows of completions
-COLUMNS = "iteration", "loss", "hole_mse_over_mean_fill", "classifier_error"  # printed
+COLUMNS = "iteration", "loss", "hole_mse_over_mean_fill", "classifier_error"  # printed scores
 
 
 class HeldOut(NamedTuple):
@@ -82,9 +73,9 @@ class HeldOut(NamedTuple):
     clean: np.ndarray
     mask: np.ndarray  # 1 where missing
     mean_filled: np.ndarray  # `corrupted` with holes filled from the mean training image
-    grey_variance: np.ndarray  # (D,): mean of x (1 - x) in training; 0 for black and white
+    grey_variance: np.ndarray  # (D,): mean of x (1 - x) over training images; 0 if black and white
     labels: np.ndarray | None  # (M,)
-    classify: Callable | None  # fitted to whole training images; None without labels
+    classify: Callable | None  # see baselines.digit_classifier; None without labels
 
 
 def make_batch(settings, train_images, seed, count):
@@ -98,8 +89,9 @@ def make_batch(settings, train_images, seed, count):
 
 
 def held_out(settings, images):
-    """Corrupt the held-out images, and fit the classifier to training images alone."""
-    count = min(HELD_OUT, most := SCORED_PIXELS // images.train[0].size, len(images.test))
+    """Corrupt the held-out images, and train the classifier on training images only."""
+    most = SCORED_PIXELS // images.train[0].size
+    count = min(HELD_OUT, most, len(images.test))
     clean = image_utils.grey(images.test[:count])
     corrupted, mask = corrupt.apply(settings, clean, training.HELD_OUT_SEED)
     corrupted, clean, mask = (np.reshape(part, (count, -1)) for part in (corrupted, clean, mask))
@@ -115,20 +107,18 @@ def held_out(settings, images):
 
 def score(held, estimate):
     """Score an estimate (M, D) of the held-out images."""
-    hole_error = mean_squared_error(held.clean, estimate, held.mask)
-    mean_fill_error = mean_squared_error(held.clean, held.mean_filled, held.mask)
-    scores = {
-        "hole_mse": hole_error,
-        "hole_mse_over_mean_fill": hole_error / mean_fill_error,
-        "mse": mean_squared_error(held.clean, estimate),
-    }
+    hole_mse, mean_fill_mse = (
+        mean_squared_error(held.clean, each, held.mask) for each in (estimate, held.mean_filled)
+    )
+    scores = {"hole_mse": hole_mse, "hole_mse_over_mean_fill": hole_mse / mean_fill_mse}
+    scores["mse"] = mean_squared_error(held.clean, estimate)
     if held.classify:
         scores["classifier_error"] = np.mean(held.classify(estimate)[0] != held.labels)
     return scores
 
 
 def evaluate(settings, model, held):
-    """Score the model: -> scores, (reconstructions (M, D), samples from the prior (N, D))."""
+    """Return the model's scores and (reconstructions (M, D), samples from the prior (N, D))."""
     reconstructed = model.reconstruct(held.corrupted, 1 - held.mask).numpy()
     count = min(GENERATED, SCORED_PIXELS // held.clean.shape[1])
     generated = model.generate(count, (settings.seed, training.PRIOR)).numpy()
@@ -142,14 +132,14 @@ def evaluate(settings, model, held):
 
 
 def refined(model, refine, corrupted, mask, grey_variance):
-    """Restore images by refined posteriors: -> reconstructions and predictive std, (M, D)."""
+    """Return reconstructions (M, D) by refined posteriors, and their predictive std (M, D)."""
     mean, log_var, _ = refine(corrupted, 1 - mask, *model.encode(corrupted))
     std = inference.predictive_std(model, mean, log_var, mask, grey_variance, training.PRIOR)
     return model.expectation(mean).numpy(), std
 
 
 def posterior_rows(settings, model, refine, held):
-    """Rows of the figure from refined posteriors: {label: (SHOWN, D)}; none without a mask."""
+    """Return rows of the figure by refined posteriors: {label: (SHOWN, D)}; {} without a mask."""
     if not corrupt.mask_is_known(settings):
         return {}
     corrupted, mask = held.corrupted[:SHOWN], held.mask[:SHOWN]
@@ -161,9 +151,10 @@ def posterior_rows(settings, model, refine, held):
 
 
 def calibration(held, reconstructed, std):
-    """Compare the predictive std (M, D) with the error in the hole (ratio of root mean squares).
+    """Compare the predictive std (M, D) with the actual error in the holes.
 
-    1 is calibrated. Also the NLL of the hole's pixels under the reconstruction, nats per pixel.
+    Returns the RMS error divided by the RMS std, 1 if calibrated, and the NLL of the missing pixels
+    under the reconstruction, in nats per pixel.
     """
     hole = held.mask == 1
     clean, p = held.clean[hole], np.clip(reconstructed[hole], 1e-3, 1 - 1e-3)
@@ -174,10 +165,10 @@ def calibration(held, reconstructed, std):
 
 
 def baseline_estimates(kind, held, train_images, ours):
-    """Estimates (M, D) by all methods, from the input to the best possible; `ours` among them."""
-    searched = train_images[: NEAREST_PIXELS // train_images[0].size]
-    flat = searched.reshape(len(searched), -1)
-    nearest = baselines.nearest_fill(held.corrupted, held.mask, flat)
+    """Return {method: estimate (M, D)}, from the input to the originals, with `ours` in between."""
+    size = train_images[0].size
+    searched = train_images[: NEAREST_PIXELS // size].reshape(-1, size)
+    nearest = baselines.nearest_fill(held.corrupted, held.mask, searched)
     filled = {
         f"holes filled by the {name}": np.where(held.mask == 1, estimate, held.corrupted)
         for name, estimate in ours.items()
@@ -193,11 +184,10 @@ def baseline_estimates(kind, held, train_images, ours):
 
 
 def final_table(settings, model, refine, held, images, reconstructed):
-    """Score the model beside the baselines: one row per method."""
+    """Score the model and the baselines: one row per method."""
     ours = {METHOD: reconstructed}
     if known := corrupt.mask_is_known(settings):
-        inputs = held.corrupted, held.mask, held.grey_variance
-        ours[REFINED], std = refined(model, refine, *inputs)
+        ours[REFINED], std = refined(model, refine, held.corrupted, held.mask, held.grey_variance)
     methods = baseline_estimates(image_kind(settings), held, images.train, ours)
     rows = {name: {"method": name, **score(held, each)} for name, each in methods.items()}
     if known:
@@ -209,15 +199,12 @@ def draw(settings, shape, held, estimates, further_rows, iteration):
     """Draw a checkpoint's figures of images of shape (H, W): {file name: save(path)}."""
     reconstructed, generated = estimates
     rows = {"original": held.clean, "corrupted": held.corrupted, "reconstructed": reconstructed}
-    rows = {
-        label: np.reshape(images[:SHOWN], (-1, *shape))
-        for label, images in (rows | further_rows).items()
-    }
+    rows |= further_rows
+    rows = {label: np.reshape(row[:SHOWN], (-1, *shape)) for label, row in rows.items()}
     holes = {"corrupted": held.mask[:SHOWN].reshape(-1, *shape)}
     damage = corrupt.describe(settings.corruption, settings.amount, settings.noise)
-    generated = generated.reshape(-1, *shape)
-    kind = image_kind(settings)
-    return digit_figures.checkpoint(kind, damage, iteration, rows, holes, generated)
+    shown = rows, holes, generated.reshape(-1, *shape)
+    return digit_figures.checkpoint(image_kind(settings), damage, iteration, *shown)
 
 
 def image_kind(settings):
@@ -227,12 +214,12 @@ def image_kind(settings):
 def main(settings):
     with Run(settings, report.write, report.WRITTEN, COLUMNS) as run:
         images = image_files.load_images(settings.data, settings.size)
-        run.record(provenance := images.provenance)
+        run.record(images.provenance)
         print(images.summary)
         held, shape = held_out(settings, images), images.train.shape[1:]
         data = settings.data and os.path.abspath(settings.data)
         metadata = {"experiment": settings.experiment, "shape": list(shape), "data": data}
-        metadata["sha256"] = provenance["sha256"]
+        metadata["sha256"] = images.provenance["sha256"]
         size, strategy = held.clean.shape[1], run.workers.strategy
         model = training.build_model(settings, size, "bernoulli", metadata, strategy)
         refine = inference.refiner(model)

@@ -2,9 +2,9 @@
 
     corrupted -> encoder -> mean, log_var -> z -> decoder -> nll(clean) + kl
 
-The encoder sees the corrupted input, and the loss is that of the clean one (Im, Ahn, Memisevic,
-Bengio 2017, arXiv 1511.06406). The prior of z is a learned mixture of Gaussians, because data such
-as seven notes form several clusters.
+The encoder sees the corrupted example, and the decoder has to explain the clean one (Im, Ahn,
+Memisevic, Bengio 2017, arXiv 1511.06406). The prior of z is a learned mixture of Gaussians, because
+data such as seven notes form clusters.
 
 Examples are flat: images of H x W pixels are (B, H * W), windows of sound are (B, N). Losses are in
 nats per example, summed over pixels or samples.
@@ -18,16 +18,17 @@ from harness.run_folder import MODEL_FORMAT as FORMAT
 load()  # before Keras, which would load TensorFlow with all its start-up messages
 import keras
 
-NETWORK = "input_size", "likelihood", "hidden", "latent", "components"  # without metadata
+NETWORK = "input_size", "likelihood", "hidden", "latent", "components"  # arguments of DVAE
 LOG_2_PI = math.log(2 * math.pi)
 
-# Initial kernels, in multiples of Glorot's scale. Layers next to noisy data start small, because
-# weights along pure-noise directions get almost no gradient and would stay.
-SMALL_SCALE = 0.3
-HE_SCALE = math.sqrt(2)  # keeps the power from one ReLU layer to the next (arXiv 1502.01852)
 INITIAL_BIAS_STD = 0.5  # decoder's output: an untrained network should output noise, not silence
 INITIAL_STD = 0.5  # Gaussian likelihood: about the RMS of sound between -1 and 1
 COMPONENT_STD = 0.5  # components of the prior; their means start as standard normal draws
+
+# Scales of initial kernels, relative to Glorot's. Layers next to noisy data start small, because
+# weights along pure-noise directions get almost no gradient and would stay.
+SMALL_SCALE = 0.3
+HE_SCALE = math.sqrt(2)  # keeps the power from one ReLU layer to the next (arXiv 1502.01852)
 
 
 def gaussian_log_density(z, mean, log_var):
@@ -38,22 +39,21 @@ def gaussian_log_density(z, mean, log_var):
 def mixture_log_density(z, logits, means, log_vars):
     """Return the log density at z of K Gaussians weighted by softmax(logits), in nats.
 
-    Shapes are (B, L), (K,), (K, L), (K, L) -> (B,). The square is multiplied out: two matrix
-    products need less memory than B K L differences.
+    Shapes are (B, L), (K,), (K, L), (K, L) -> (B,). The squares are expanded, because two matrix
+    products need less memory than the B K L differences z - means.
     """
     precisions = tf.exp(-log_vars)
     constants = tf.reduce_sum(means**2 * precisions + log_vars + LOG_2_PI, axis=-1)
-    squares = tf.matmul(z**2, precisions, transpose_b=True) - 2 * tf.matmul(
-        z, means * precisions, transpose_b=True
-    )
+    products = tf.matmul(z, means * precisions, transpose_b=True)
+    squares = tf.matmul(z**2, precisions, transpose_b=True) - 2 * products
     return tf.reduce_logsumexp(tf.nn.log_softmax(logits) - 0.5 * (squares + constants), axis=-1)
 
 
 def bernoulli_nll(clean, logits, observed=1.0):
     """Return the negative log-likelihood of pixels under sigmoid(logits), in nats.
 
-    Shapes are (B, D), (B, D) -> (B,). For grey levels in [0, 1] this is the cross-entropy.
-    `observed` (B, D) weights the pixels: 1 counts, 0 does not.
+    Shapes are (B, D), (B, D) -> (B,). For grey levels in [0, 1] this is the cross-entropy. Pixels
+    are weighted by `observed` (B, D).
     """
     return tf.reduce_sum(observed * tf.nn.sigmoid_cross_entropy_with_logits(clean, logits), axis=-1)
 
@@ -62,7 +62,7 @@ def gaussian_nll(clean, decoded, log_std, observed=1.0):
     """Return the negative log-likelihood under N(decoded, exp(log_std)^2), in nats.
 
     Shapes are (B, D), (B, D), () -> (B,). All samples share one learned standard deviation: Rybkin,
-    Daniilidis, Levine 2021 (arXiv 2006.13202), section 3. `observed` (B, D) weights the samples.
+    Daniilidis, Levine 2021 (arXiv 2006.13202), section 3. They are weighted by `observed` (B, D).
     """
     each = 0.5 * ((clean - decoded) * tf.exp(-log_std)) ** 2 + log_std + 0.5 * LOG_2_PI
     return tf.reduce_sum(observed * each, axis=-1)
@@ -76,7 +76,7 @@ def reparameterize(mean, log_var, noise):
 def dense_layers(name, sizes, scales):
     """Return fully connected layers from sizes[0] to sizes[-1] values, with ReLU between them.
 
-    `scales` are the scales of the initial kernels, one per layer, in multiples of Glorot's.
+    `scales` are the scales of the initial kernels, one per layer, relative to Glorot's.
     """
     layers = [keras.layers.Dense(size, "relu") for size in sizes[1:-1]]
     layers.append(keras.layers.Dense(sizes[-1]))
@@ -96,8 +96,8 @@ class DVAE(keras.Model):
         the decoder returns their mean, and one standard deviation is learned).
     hidden: widths of the encoder's layers. The decoder has the same in reverse.
     latent: dimensions of z, L.
-    components: Gaussians in the learned prior (Tomczak and Welling 2018, arXiv 1705.07120, compare
-        their prior with such a mixture). One gives a VAE with a Gaussian prior.
+    components: Gaussians in the learned prior (the mixture that Tomczak and Welling 2018, arXiv
+        1705.07120, compare theirs with). With one, this is a VAE with a Gaussian prior.
     metadata: JSON values that the model's file keeps, such as {"sample_rate": 16000}.
     """
 
@@ -131,19 +131,16 @@ class DVAE(keras.Model):
         self.decoder = self.build_layers("decoder", sizes, (*inner, last))
         bias = keras.random.normal((input_size,), stddev=INITIAL_BIAS_STD)
         self.decoder.layers[-1].bias.assign(bias)
-        self._add_weights()
-        self.noise_seed = keras.random.SeedGenerator(0)
-        self.built = True
-
-    def _add_weights(self):
-        constant, size = keras.initializers.Constant, (self.components, self.latent)
-        if self.likelihood == "gaussian":
+        constant, size = keras.initializers.Constant, (components, latent)
+        if likelihood == "gaussian":
             self.log_std = self.add_weight((), constant(math.log(INITIAL_STD)), name="log_std")
         standard_normal = keras.initializers.RandomNormal(stddev=1.0)
         log_var = constant(2 * math.log(COMPONENT_STD))
         self.prior_logits = self.add_weight(size[:1], constant(0.0), name="prior_logits")
         self.prior_means = self.add_weight(size, standard_normal, name="prior_means")
         self.prior_log_vars = self.add_weight(size, log_var, name="prior_log_vars")
+        self.noise_seed = keras.random.SeedGenerator(0)
+        self.built = True
 
     def encode(self, inputs):
         """Return mean and log variance of q(z | inputs): (B, D) -> (B, L), (B, L)."""
@@ -157,16 +154,15 @@ class DVAE(keras.Model):
     def reconstruct(self, corrupted, observed=None):
         """Decode the posterior mean: (B, D) -> (B, D).
 
-        The encoder needs no mask: `observed` is ignored. It is there because every function that
-        reconstructs takes it.
+        `observed` is ignored: the encoder needs no mask. Other ways to reconstruct need it.
         """
         mean, _ = self.encode(corrupted)
         return self.expectation(mean)
 
     def posterior_samples(self, mean, log_var, noise):
-        """Decode draws of z from N(mean, exp(log_var)): three (B, L) -> (B, D).
+        """Decode draws of z from N(mean, exp(log_var)), with standard normal `noise`.
 
-        `noise` is standard normal. The result is the expected example given each z.
+        Shapes are three (B, L) -> (B, D): the expected examples given each z.
         """
         return self.expectation(reparameterize(mean, log_var, noise))
 
@@ -202,21 +198,21 @@ class DVAE(keras.Model):
     def kl(self, z, mean, log_var):
         """Return log q(z) - log p(z), in nats: three (B, L) -> (B,).
 
-        Its mean over draws of z from q is the KL divergence of q from p.
+        Its mean over draws of z from q is the KL divergence from the prior p.
         """
         return gaussian_log_density(z, mean, log_var) - self.log_prior(z)
 
     def nll(self, clean, decoded, observed=1.0):
         """Return the negative log-likelihood given the decoder's output, in nats.
 
-        Shapes are (B, D), (B, D) -> (B,). `observed` (B, D) weights the values.
+        Shapes are (B, D), (B, D) -> (B,). Values are weighted by `observed` (B, D).
         """
         if self.likelihood == "bernoulli":
             return bernoulli_nll(clean, decoded, observed)
         return gaussian_nll(clean, decoded, self.log_std, observed)
 
     def nll_and_kl(self, clean, outputs):
-        """Return the batch means of NLL and KL divergence, in nats, from the outputs of `call`."""
+        """Return the batch means of NLL and KL divergence in nats, from `call`'s outputs."""
         decoded, *posterior = outputs
         return tf.reduce_mean(self.nll(clean, decoded)), tf.reduce_mean(self.kl(*posterior))
 

@@ -8,17 +8,14 @@ from harness.quiet_tensorflow import tf
 def normal(shape, seed):
     """Draw standard normal float32 numbers. `seed` is a pair of integers.
 
-    These are normal quantiles of uniform numbers. They take half as long as
+    These are the normal quantiles of uniform numbers. They take half the time of
     `tf.random.stateless_normal`, which would take half the time of a batch of noisy sound. There
-    are 2^23 levels, so no number exceeds 5.3.
+    are 2^23 levels, so none is above 5.3.
     """
     return _quantiles()(tf.random.stateless_uniform(shape, seed))
 
 
 @functools.cache
 def _quantiles():
-    """Return the map from uniform numbers, multiples of 2^-23 in [0, 1), to normal quantiles.
-
-    XLA compiles it to one loop.
-    """
+    """Return a compiled function from multiples of 2^-23 in [0, 1) to normal quantiles."""
     return tf.function(lambda u: tf.math.ndtri(u + 2.0**-24), jit_compile=True, autograph=False)

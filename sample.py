@@ -3,7 +3,7 @@
 python sample.py plots/mnist                   # new digits: plots/mnist/generated.png
 python sample.py plots/mnist --blend 3 17      # from one held-out digit to another: blend.png
 python sample.py plots/sound --blend C4 G4     # from one note to another: blend.wav
-python sample.py plots/sound --map             # map.png
+python sample.py plots/sound --map             # latent space in two dimensions: map.png
 """
 
 import os
@@ -24,8 +24,8 @@ from signals import blending
 
 NEW_DIGITS, NEW_SOUNDS, MAX_COUNT = 96, 16, 500
 DIGITS_PER_ROW = 16
-BLEND_STEPS = 12  # images of a blend, including its ends
-MAPPED = 2000  # examples on a map
+BLEND_STEPS = 12  # reconstructions in a blend of images, including its ends
+MAPPED = 2000  # examples on a map, at most
 
 
 def read_flags():
@@ -33,34 +33,29 @@ def read_flags():
     add = flags.add_argument
     add("model", type=Path, metavar="MODEL", help="folder of a finished run, or its model.keras")
     what = flags.add_mutually_exclusive_group()
-    ends = "numbers of held-out images (from 0) or image files; or notes such as C4, or sound files"
-    text = f"interpolate from A to B: {ends}"
+    text = "interpolate from A to B, two held-out images (by number, from 0) or image files; "
+    text += "or two notes or sound files"
     what.add_argument("--blend", nargs=2, metavar=("A", "B"), help=text)
-    text = "plot held-out examples on two latent axes"
+    text = "plot held-out examples along the two principal axes of latent space"
     what.add_argument("--map", action="store_true", help=text)
     text = f"number of new digits ({NEW_DIGITS}) or sounds ({NEW_SOUNDS})"
-    what.add_argument("--count", type=cli.integer, help=text)
+    what.add_argument("--count", type=partial(cli.integer, high=MAX_COUNT), help=text)
     add("--seed", type=partial(cli.integer, low=0), default=0, help="random seed (0)")
     add("--data", help="where the training data are now, for --blend and --map")
     text = "output folder (default: beside the model)"
     add("-o", "--out", type=Path, metavar="FOLDER", help=text)
     settings = flags.parse_args()
-    if settings.count and settings.count > MAX_COUNT:
-        flags.error(f"argument --count: must be at most {MAX_COUNT}")
     if settings.data and not (settings.blend or settings.map):
-        flags.error("argument --data: works with --blend and --map only")
+        flags.error("--data: works with --blend and --map only")
     return settings
 
 
 def write(settings, name, save):
-    """Write a result into the output folder. UserError if that would replace its own source.
-
-    save: function of the path to write to.
-    """
+    """Write a result to the output folder by save(path). UserError if it would replace a source."""
     out = settings.out or (settings.model if settings.model.is_dir() else settings.model.parent)
     sources = [os.path.realpath(source) for source in settings.blend or ()]
     if os.path.realpath(out / name) in sources:
-        raise UserError(f"{out / name}: is one of the files to blend; give another folder, --out")
+        raise UserError(f"{out / name}: is one of the files to blend; give another --out")
     out.mkdir(parents=True, exist_ok=True)
     with claimed(out / name), replacing(out / name) as path:
         save(path)
@@ -96,8 +91,8 @@ def blend_images(model, kind, settings):
     numbers = [int(name) for name in settings.blend if name.isdecimal()]
     known = held_out.images(kind, settings.model, settings.data)[0] if numbers else []
     if numbers and max(numbers) >= len(known):
-        problem = f"must be a held-out image, from 0 to {len(known) - 1}"
-        raise UserError(f"argument --blend: {problem} (found {max(numbers)})")
+        expected = f"must be a held-out image's number, from 0 to {len(known) - 1}"
+        raise UserError(f"--blend: {expected}, got {max(numbers)}")
     ends, names = [], []
     for name in settings.blend:
         number = name.isdecimal()
@@ -116,7 +111,7 @@ def blend_images(model, kind, settings):
 
 def blend_sounds(model, kind, settings):
     if settings.data:
-        raise UserError("argument --data: not used to blend notes and sound files; leave it out")
+        raise UserError("--data: not used to blend notes and sound files; leave it out")
     rate = kind.sample_rate
     samples = model.input_size + rate // blending.LOWEST_PITCH + 1
     ends = [held_out.sound(name, samples, kind) for name in settings.blend]

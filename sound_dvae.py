@@ -5,8 +5,9 @@
     python sound_dvae.py --timbre plucked --notes C4,E4,G4,C5
     python sound_dvae.py --data recordings --noise 0.3    # your own sounds, noisy ones included
 
-The seven notes of C major, sinusoids in white noise, come in windows of 64 ms with a fifth of the
-samples missing. The target is the whole noisy window, yet the network learns to draw the tone.
+The encoder sees windows of 64 ms of the seven notes of C major, sinusoids in white noise. A fifth
+of the samples is missing. The target is the whole noisy window, yet the decoder learns to draw the
+pure tone, because noise does not fit through the small latent code.
 """
 
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class Settings(cli.Settings):
     iters: int = flag(800, "optimizer steps", with_data=1600)
     batch_size: int = flag(256, "windows per step")
     learning_rate: float = flag(
-        8e-3, "peak, after a warm-up; then cosine decay to 0", above=0, with_data=3e-3
+        8e-3, "peak after a warm-up, then cosine decay to 0", above=0, with_data=3e-3
     )
     hidden: tuple = flag(
         (256, 256, 128), "widths of the encoder's layers, e.g. 256,128", with_data=(512, 512)
@@ -49,14 +50,9 @@ class Settings(cli.Settings):
     components: int = flag(200, "Gaussians in the mixture prior")
     corruption: str = flag("block", "how the input is corrupted", choices=corrupt.CORRUPTIONS)
     amount: float = flag(
-        0.2,
-        "fraction missing or replaced; for gaussian the standard deviation",
-        above=0,
-        below=corrupt.amount_limit,
+        0.2, "fraction corrupted; for gaussian, the noise std", above=0, below=corrupt.amount_limit
     )
-    noise: float = flag(
-        0.0, "add white noise with standard deviations from 0 to this", low=0, high=10
-    )
+    noise: float = flag(0.0, "maximum standard deviation of added white noise", low=0, high=10)
     sample_rate: int = flag(16000, "sample rate in Hz", low=1000)
     window: int = flag(1024, "samples per window", low=64, high=lambda s: s.sample_rate // 4)
     notes: tuple = flag(C_MAJOR, "built-in notes, e.g. C4,Eb4,F#4", parse=audio_utils.note_names)
@@ -75,12 +71,12 @@ class Settings(cli.Settings):
 
 
 HELD_OUT_WINDOWS = 2048
-LONG_SECONDS = 3.5  # of the long sound, at most, where it is a recording
+LONG_SECONDS = 3.5  # of the long sound, at most, if it is a recording
 GENERATED = 512  # samples from the prior scored at each checkpoint
 ONE_NOTE = 0.9  # a sample counts as one note if one note explains this fraction of its energy
 AUTOREGRESSED = 128  # windows restored by autoregression, the slowest baseline
 FILTERED = f"{METHOD} + Wiener filter"
-COLUMNS = "iteration", "loss", "snr_db", "gap_snr_db", "long_snr_db"  # printed at each checkpoint
+COLUMNS = "iteration", "loss", "snr_db", "gap_snr_db", "long_snr_db"  # printed scores
 
 
 class Damaged(NamedTuple):
@@ -105,7 +101,7 @@ class HeldOut(NamedTuple):
 
 
 def load(settings):
-    """Return the built-in notes or your recordings; name files that cannot be used on stderr."""
+    """Return the built-in notes or the user's recordings. Skipped files are listed on stderr."""
     if settings.data is None:
         return settings.built_in_notes()
     rate, window, rms = settings.sample_rate, settings.window, audio_utils.RMS
@@ -116,7 +112,7 @@ def load(settings):
 
 
 def make_batch(settings, sounds, seed, count):
-    """Draw a training batch: chopped and whole windows (count, N), both noisy."""
+    """Draw a training batch: corrupted and clean windows (count, N), both noisy."""
     sound_seed, corruption_seed = tf.unstack(tf.random.split(seed))
     _, clean, _ = sounds.windows("training", count, sound_seed)
     corrupted, _ = corrupt.apply(settings, clean, corruption_seed)
@@ -133,7 +129,7 @@ def held_out(settings, sounds):
 
 
 def held_out_long(settings, sounds):
-    """Corrupt the long sound window by window; added noise is steady, as in a recording."""
+    """Corrupt the long sound window by window. Added noise is steady, as in a recording."""
     seed = settings.seed, training.LONG_INPUT
     reference, clean = sounds.long(seed)
     pieces = tf.constant(audio_utils.cut(clean, settings.window), tf.float32)
@@ -151,18 +147,19 @@ def restore_long(settings, long, reconstruct):
 
 
 def filter_long(settings, sounds, long, reconstruct, restored):
-    """Remove noise from the long sound by a Wiener filter guided by `restored`, the network's."""
+    """Filter noise from the long sound, guided by `restored`, the model's reconstruction."""
 
     def restore(corrupted, mask):
         return restore_long(settings, long._replace(corrupted=corrupted, mask=mask), reconstruct)
 
-    # A network that knows all notes fills a gap better than any continuation of its surroundings.
+    # A model of the notes fills gaps best. For recordings it is mixed with continuations of the
+    # surroundings, and `restore` fills artificial gaps to find the weights.
     restore = None if sounds.notes else restore
     return noise.denoise_long(long.corrupted, long.mask, restored, settings.sample_rate, restore)
 
 
 def snrs(damaged, estimate):
-    """SNR in dB of an estimate (of the first windows, if fewer) everywhere and in the gaps."""
+    """Return the SNR in dB of an estimate, of all or the first windows: everywhere, in the gaps."""
     reference, gaps = (part[: len(estimate)] for part in (damaged.reference, damaged.mask == 1))
     return snr_db(reference, estimate), snr_db(reference[gaps], estimate[gaps])
 
@@ -180,23 +177,23 @@ def score(settings, held, windows, long):
 
 
 def evaluate(settings, model, sounds, held):
-    """Score the model: -> scores, (windows (M, N), long sound (T,), samples from the prior)."""
+    """Return the model's scores and (windows (M, N), long sound (T,), samples from the prior)."""
     windows = model.reconstruct(held.windows.corrupted, held.windows.observed).numpy()
     long = restore_long(settings, held.long, model.reconstruct)
     generated = model.generate(GENERATED, (settings.seed, training.PRIOR)).numpy()
     losses = training.held_out_losses(model, held.windows.corrupted, held.windows.clean)
     scores = {**losses, **score(settings, held, windows, long)}
     if sounds.notes:
-        fraction, note = baselines.note_share(generated, sounds)
+        fraction, note = baselines.note_fraction(generated, sounds)
         scores["generated_one_note"] = np.mean(fraction >= ONE_NOTE)
         scores["generated_notes"] = baselines.effective_number(note[fraction >= ONE_NOTE])
     return scores, (windows, long, generated)
 
 
 def own_estimates(settings, model, sounds, held, windows, long):
-    """Estimates by the model: {method: (windows or None, long sound)}."""
+    """Return the model's estimates: {method: (windows or None, long sound)}."""
     ours = {METHOD: (windows, long)}
-    if settings.corruption != "salt-pepper":  # whose mask a restorer would not know
+    if settings.corruption != "salt-pepper":  # its mask is unknown to the filter
         filtered = filter_long(settings, sounds, held.long, model.reconstruct, long)
         ours[FILTERED] = None, filtered
     if corrupt.mask_is_known(settings):
@@ -207,24 +204,23 @@ def own_estimates(settings, model, sounds, held, windows, long):
 
 
 def baseline_estimates(settings, sounds, held):
-    """Estimates by other methods: {method: (windows or None, long sound)}."""
+    """Return estimates by other methods, worst first: {method: (windows or None, long sound)}."""
     # Baselines know the mask, even that of salt-and-pepper noise.
     windows, long = (
-        each._replace(corrupted=each.corrupted * each.observed)
-        for each in (held.windows, held.long)
+        part._replace(corrupted=part.corrupted * part.observed)
+        for part in (held.windows, held.long)
     )
     first = Damaged(*(part[:AUTOREGRESSED] for part in windows))
     continued = baselines.autoregress(first.corrupted, first.mask)
-    filled = fill_gaps.fill(held.long.corrupted, audio_utils.runs(long.mask), settings.sample_rate)
-    if (filled == 0).any():  # too many gaps to fill one at a time
+    gaps, rate = audio_utils.runs(long.mask), settings.sample_rate
+    filled = fill_gaps.fill(held.long.corrupted, gaps, rate, default=np.nan)
+    if np.isnan(filled).any():  # too many gaps to fill one at a time
         filled = baselines.autoregress_long(long.corrupted, long.mask, settings.window)
-    interpolated = baselines.interpolate(long.corrupted[None], long.mask[None])[0]
+    lines = baselines.interpolate(windows.corrupted, windows.mask)
+    (line,) = baselines.interpolate(long.corrupted[None], long.mask[None])
     methods = {
         "chopped input": (held.windows.corrupted, held.long.corrupted),
-        "linear interpolation": (
-            baselines.interpolate(windows.corrupted, windows.mask),
-            interpolated,
-        ),
+        "linear interpolation": (lines, line),
         f"autoregression (windows: first {AUTOREGRESSED})": (continued, filled),
     }
     noise_std = np.hypot(NOISE_STD if sounds.notes else 0, settings.noise / 2)
@@ -234,16 +230,17 @@ def baseline_estimates(settings, sounds, held):
         filtered = noise.classic_wiener(frames, filled, power)
         methods["autoregression + Wiener filter, noise known"] = None, filtered
     if sounds.notes:
-        best = on_masks(partial(baselines.best_note, sounds=sounds))
-        methods["best of the notes"] = (
-            best(windows.corrupted, windows.observed),
-            restore_long(settings, long, best),
-        )
+
+        def best(corrupted, observed):
+            return baselines.best_note(corrupted, 1 - observed, sounds)
+
+        fits = best(windows.corrupted, windows.observed)
+        methods["best of the notes"] = fits, restore_long(settings, long, best)
     return methods
 
 
 def oracle_estimates(sounds, held):
-    """Estimates by the method that is given the right note; none for recordings."""
+    """Return estimates by a fit of the right note; {} for recordings."""
     if not sounds.notes:
         return {}
     windows, long = held.windows, held.long
@@ -252,13 +249,8 @@ def oracle_estimates(sounds, held):
     return {"oracle: the right note": (windows, scale)}
 
 
-def on_masks(restore):
-    """Return reconstruct(corrupted, observed) for a baseline, which takes the mask instead."""
-    return lambda corrupted, observed: restore(corrupted, 1 - observed)
-
-
 def final_table(settings, sounds, held, ours):
-    """Score the model between the baselines and the oracle: one row per method."""
+    """Score the baselines, the model and the oracle: one row per method."""
     methods = baseline_estimates(settings, sounds, held) | ours | oracle_estimates(sounds, held)
     return [{"method": name, **score(settings, held, *each)} for name, each in methods.items()]
 
@@ -282,8 +274,8 @@ def main(settings):
             run.log(iteration, {"train_loss": train_loss, **scores}, files)
         ours = own_estimates(settings, model, sounds, held, windows, long)
         if settings.data and FILTERED in ours:
-            best = ours[FILTERED][1]
-            run.save(sound_figures.restored(plotter, sounds.title, damage, best))
+            filtered = ours[FILTERED][1]
+            run.save(sound_figures.restored(plotter, sounds.title, damage, filtered))
         table = final_table(settings, sounds, held, ours)
         run.save(play.files(model, held.windows.clean, held.note, held.long.clean))
         run.finish(model, table)

@@ -1,9 +1,8 @@
 """Training of both experiments: schedules, one step, and the loop around it.
 
-Iteration i is a pure function of the weights and of (seed, i): which examples are drawn, where
-they are corrupted, and the noise in z. So a run can be repeated exactly, and resumed exactly from
-its weights and the optimizer's variables. Several replicas, GPUs or machines, share each batch:
-each draws its own part of it.
+Iteration i is a pure function of the variables (weights and optimizer) and of (seed, i). The seed
+determines the examples, their corruption and the noise in z, so runs repeat and resume exactly.
+Several replicas (GPUs or machines) share each batch: each draws its own part.
 """
 
 import random_numbers
@@ -11,17 +10,16 @@ from harness import UserError
 from harness.guard import Guard
 from harness.quiet_tensorflow import tf
 
-# A run's streams of random numbers are (seed, stream), so they are independent of each other.
-TRAINING, LONG_INPUT, PRIOR = 0, 1, 2
-HELD_OUT_SEED = (20261123, 3)  # the same held-out examples for every seed, so runs are comparable
+TRAINING, LONG_INPUT, PRIOR = 0, 1, 2  # independent random streams, used as (seed, stream)
+HELD_OUT_SEED = (20261123, 3)  # the same for all runs, so that their scores are comparable
 
 WARM_UP = 50  # iterations until the learning rate reaches its peak
 WEIGHT_DECAY = 0.1  # per iteration, times the learning rate
-ITERATIONS_PER_CALL = 20  # of the compiled loop; losses are read once per call, which takes 1 ms
+ITERATIONS_PER_CALL = 20  # of the compiled loop. Reading the losses takes 1 ms per call.
 
 
 def checkpoint_iterations(iterations):
-    """Return 0, 100, 200, 400, doubling, and the last iteration: 300 -> [0, 100, 200, 300]."""
+    """Return 0, 100, then doubles, and the last iteration: 300 -> [0, 100, 200, 300]."""
     doubling = [0]
     while doubling[-1] < iterations:
         doubling.append(max(100, 2 * doubling[-1]))
@@ -31,7 +29,7 @@ def checkpoint_iterations(iterations):
 def adam(iterations, learning_rate):
     """Return AdamW with a linear warm-up, then a cosine decay of the learning rate to 0.
 
-    Loshchilov and Hutter 2019 (arXiv 1711.05101). Weight decay applies to the kernels alone.
+    Loshchilov and Hutter 2019 (arXiv 1711.05101). Only kernels decay.
     """
     warm_up = min(WARM_UP, iterations // 2)
     schedule = tf.keras.optimizers.schedules.CosineDecay(
@@ -43,7 +41,7 @@ def adam(iterations, learning_rate):
 
 
 def kl_weight(i, annealing):
-    """Return the weight of the KL divergence at iteration i: linear from 0 to 1 in `annealing`.
+    """Return the weight of the KL divergence at iteration i: linear from 0 to 1 at `annealing`.
 
     At full weight from the start, the KL term pushes latent dimensions that the decoder does not
     use yet onto the prior, where most of them stay (Bowman et al. 2016, arXiv 1511.06349;
@@ -53,8 +51,8 @@ def kl_weight(i, annealing):
 
 
 def build_model(settings, input_size, likelihood, metadata, strategy):
-    """Return a DVAE whose initial weights depend on the seed alone."""
-    from models import DVAE  # loads TensorFlow, so not before flags, folder and data are checked
+    """Return a DVAE whose initial weights are determined by the seed."""
+    from models import DVAE  # loads TensorFlow: only after flags, folder and data are checked
 
     tf.keras.utils.set_random_seed(settings.seed)
     network = settings.hidden, settings.latent, settings.components
@@ -72,43 +70,39 @@ def draw_batch(make_batch, latent, settings, i, number=0, replicas=1):
 
 
 def build_step(model, optimizer, make_batch, settings):
-    """Return step(i, before), one iteration of one replica: losses (3,) of the whole batch.
+    """Return step(i, before), which runs iteration i on one replica, after the tensor `before`.
 
-    They are the mean loss, NLL and KL divergence, nats per example, summed over the replicas. The
-    update waits for the tensor `before`.
+    It returns the mean loss, NLL and KL divergence (3,) of the whole batch, in nats per example.
     """
     replicas = model.distribute_strategy.num_replicas_in_sync
 
     def gradients(corrupted, clean, noise, weight):
         fraction = clean.shape[0] / settings.batch_size  # the replicas' sum is the batch's mean
+        weights = [variable.value for variable in model.trainable_variables]
         with tf.GradientTape() as tape:
-            nll, kl = (
-                fraction * part for part in model.nll_and_kl(clean, model(corrupted, noise=noise))
-            )
+            losses = model.nll_and_kl(clean, model(corrupted, noise=noise))
+            nll, kl = (fraction * part for part in losses)
             loss = nll + weight * kl
-        return tf.stack([nll + kl, nll, kl]), tape.gradient(
-            loss, [v.value for v in model.trainable_variables]
-        )
+        return tf.stack([nll + kl, nll, kl]), tape.gradient(loss, weights)
 
     def update(*batch):
-        losses, own_gradients = gradients(*batch)
-        # Sums the gradients over the replicas.
-        optimizer.apply_gradients(zip(own_gradients, model.trainable_variables))
+        losses, own = gradients(*batch)
+        optimizer.apply_gradients(zip(own, model.trainable_variables))  # summed over the replicas
         return losses
 
-    # XLA fuses Adam with the gradients, but only where no replicas meet in between. Batch and loop
-    # stay outside: XLA is slow at both on a CPU.
+    # XLA fuses Adam with the gradients, which it cannot if replicas sum gradients in between. Batch
+    # and loop stay outside: XLA is slow at both on a CPU.
     if replicas == 1:
         update = tf.function(update, jit_compile=True, autograph=False)
     else:
         gradients = tf.function(gradients, jit_compile=True, autograph=False)
 
-    @tf.autograph.experimental.do_not_convert  # converting takes most of a second, for nothing
+    @tf.autograph.experimental.do_not_convert  # conversion is not needed and takes most of a second
     def step(i, before):
         replica = tf.distribute.get_replica_context()
         number = int(tf.get_static_value(replica.replica_id_in_sync_group))
         batch = draw_batch(make_batch, model.latent, settings, i, number, replicas)
-        with tf.control_dependencies([before]):  # nothing else orders the updates
+        with tf.control_dependencies([before]):  # otherwise updates could run in any order
             losses = update(*batch, kl_weight(i, settings.kl_warm_up * settings.iters))
         return replica.all_reduce("SUM", losses)
 
@@ -116,25 +110,25 @@ def build_step(model, optimizer, make_batch, settings):
 
 
 def build_advance(strategy, step):
-    """Return advance(first, count, interrupted), which runs `count` iterations from `first` on.
+    """Return advance(first, count, interrupted), which runs iterations first to first + count - 1.
 
-    It returns their summed losses (3,), the first iteration whose loss is not finite, `first +
-    count` if there is none, and `interrupted` summed over the replicas.
+    It returns their summed losses (3,), the first iteration whose loss is not finite (or first +
+    count), and `interrupted` summed over the replicas.
     """
 
     def run(function, *values):
         return strategy.experimental_local_results(strategy.run(function, values))[0]
 
     def total_over_replicas(value):
-        # A captured tensor has no device that the replicas could meet on; its copy does.
+        # Replicas can only sum tensors on their devices. A captured tensor has none; its copy does.
         return tf.distribute.get_replica_context().all_reduce("SUM", tf.identity(value))
 
     @tf.function
     def advance(first, count, interrupted):
         total, finite_until = tf.zeros(3), first
         for i in tf.range(first, first + count):
-            # With several replicas one update is many operations, so a control dependency cannot
-            # order them: run iterations serially.
+            # With several replicas an update is many operations, which a control dependency cannot
+            # order. So iterations run serially.
             serial = strategy.num_replicas_in_sync > 1
             tf.autograph.experimental.set_loop_options(parallel_iterations=1 if serial else 10)
             total += run(step, i, total)
@@ -146,20 +140,26 @@ def build_advance(strategy, step):
 
 
 def train(model, make_batch, settings, run=None):
-    """Train, pausing at every checkpoint: yield (iteration, mean loss since the last checkpoint).
+    """Train, and yield (iteration, mean loss since the last checkpoint) at every checkpoint.
 
-    The loss is the negative ELBO in nats per example. make_batch(seed, count) -> corrupted, clean
-    (count, D), in TensorFlow graph code. settings: batch_size, iters, kl_warm_up, learning_rate,
-    seed. With a run, training resumes from the checkpoint in its folder and saves there;
-    `harness.guard.Guard` says when and what it raises. Of several workers only the chief is
-    yielded to; the others end the program.
+    The loss is the negative ELBO in nats per example. make_batch(seed, count) returns corrupted and
+    clean examples (count, D) and must work in a TensorFlow graph. settings: batch_size, iters,
+    kl_warm_up, learning_rate, seed. With a run, training resumes from the checkpoint in its folder
+    and saves there (`harness.guard.Guard` documents when, and the errors). Only the chief of
+    several workers yields; the others end the program.
 
-    On a GPU TensorFlow is deterministic from here on, and refuses random numbers without a seed.
+    On a GPU this makes TensorFlow deterministic and lets it refuse random numbers without a seed.
+    UserError for a batch with fewer examples than replicas.
     """
     if tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.enable_op_determinism()  # a GPU adds in varying order otherwise
+        tf.config.experimental.enable_op_determinism()  # otherwise the order of sums varies
     strategy = model.distribute_strategy
-    optimizer = _build_optimizer(model, settings)
+    if settings.batch_size < (replicas := strategy.num_replicas_in_sync):
+        least = f"must be at least {replicas}, one example per replica"
+        raise UserError(f"--batch-size: {least}, got {settings.batch_size}")
+    with strategy.scope():
+        optimizer = adam(settings.iters, settings.learning_rate)
+        optimizer.build(model.trainable_variables)
     advance = build_advance(strategy, build_step(model, optimizer, make_batch, settings))
     ahead = checkpoint_iterations(settings.iters)
     shared = settings.iters, settings.batch_size, settings.learning_rate
@@ -173,20 +173,6 @@ def train(model, make_batch, settings, run=None):
                 guard.take(advance(*guard.next_call(checkpoint)))
             if guard.run.workers.is_chief:
                 yield checkpoint, guard.mean_loss()
-
-
-def _build_optimizer(model, settings):
-    """Return the optimizer with its variables. UserError if the batch is too small to share."""
-    strategy = model.distribute_strategy
-    if settings.batch_size < (replicas := strategy.num_replicas_in_sync):
-        raise UserError(
-            f"--batch-size: must be at least {replicas}, one example per replica, got "
-            f"{settings.batch_size}"
-        )
-    with strategy.scope():
-        optimizer = adam(settings.iters, settings.learning_rate)
-        optimizer.build(model.trainable_variables)
-    return optimizer
 
 
 def held_out_losses(model, corrupted, clean):

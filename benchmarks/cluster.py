@@ -1,12 +1,12 @@
-"""Two workers on this machine, connected over its loopback interface, and what they survive.
+"""Compare two workers on this machine with one, and test that they survive faults.
 
     python benchmarks/cluster.py               # some minutes; `make cluster` is the same
-    python benchmarks/cluster.py scores faults
+    python benchmarks/cluster.py scores        # or: faults
 
-scores: the last scores of runs with one worker and with two. They differ as those of two seeds do,
-because each worker draws its own part of a batch.
-faults: a worker that never comes; a worker that is killed, stopped or interrupted. Each run is
-resumed, with two workers or with one.
+scores: runs on one worker and on two. Their last scores differ like those of two seeds, because
+each worker draws its own part of a batch.
+faults: a worker never comes, or is killed, stopped or interrupted. Each run is then resumed, on two
+workers or on one.
 """
 
 import csv
@@ -14,53 +14,43 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from faults import contents, differences, make_digits, saved_at, wait_for
+import faults
 
-ROOT = Path(__file__).parent.parent
 SIGNAL_AT, LAST = 100, 300  # checkpoint at which a signal is sent, and the last checkpoint
 INTERRUPTIONS = signal.SIGTERM, signal.SIGINT  # a run saves and ends on these
 STOPPING = "stopping after this step; press again to stop at once"
 
 
-def start(count, script, *flags, only=None, cwd=ROOT, **environment):
-    """Start `count` workers, or those numbered in `only`, as processes."""
+def start(count, script, *flags, only=None, cwd=faults.ROOT, **environment):
+    """Start `count` workers, or only those whose numbers are in `only`, as processes."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
     for each in sockets:
         each.close()
-    command = [sys.executable, ROOT / script, *map(str, flags)]
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     processes = []
     for index in range(count) if only is None else only:
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         env = {**os.environ, **environment}
         if count > 1:
             env["TF_CONFIG"] = json.dumps(config)
-        processes.append(subprocess.Popen(command, cwd=cwd, env=env, text=True, **pipes))
+        processes.append(faults.start(script, *flags, cwd=cwd, env=env))
     return processes
 
 
-def finish(processes):
-    """Wait for processes and return the status, stdout and stderr of each."""
-    ends = [process.communicate(timeout=1200) for process in processes]
-    return [(process.returncode, *end) for process, end in zip(processes, ends)]
-
-
 def finish_well(processes):
-    """Wait for processes that must succeed without a message; only the first may print."""
-    ends = finish(processes)
+    """Wait for processes that must succeed and print no errors; only the first may print at all."""
+    ends = [faults.finish(process) for process in processes]
     assert all(status == 0 and not err for status, _, err in ends), ends
     assert not any(out for _, out, _ in ends[1:]), ends
 
 
 def last_scores(folder):
-    """Return the last checkpoint's scores of held-out data."""
+    """Return {name: score} of the held-out data at a run's last checkpoint."""
     with open(folder / "scores.csv", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["method"] == "DVAE"]
     last = [row for row in rows if row["iteration"]][-1]
@@ -82,7 +72,10 @@ def compare_scores(runs, folder):
 
 
 def begin(folder, *more, count=2, **options):
-    """Start a small run in `folder`. All have the same flags, since files of a run name them."""
+    """Start a small run in `folder`, with the same flags for all runs, since their files name them.
+
+    more: further flags. options: those of `start`.
+    """
     folder.mkdir(exist_ok=True)
     sizes = "--iters", LAST, "--batch-size", 32, "--hidden", 32, "--latent", 4
     flags = *sizes, "--data", "../digits.npz", "--out", "run", *more
@@ -90,42 +83,42 @@ def begin(folder, *more, count=2, **options):
 
 
 def one_missing(wait, processes):
-    """Check that a worker ends if another one does not come within `wait` seconds."""
+    """Check that a single worker ends if the other does not come within `wait` seconds."""
     begun = time.monotonic()
-    ((status, out, err),) = finish(processes)
+    status, out, err = faults.finish(*processes)
     print(f"one missing: ended after {time.monotonic() - begun:.1f} s: {err.strip()}", flush=True)
     assert status == 2 and not out and len(err.splitlines()) == 1, err
     assert f"did not come within {wait} s" in err, err
 
 
 def send_signal(folder, number, worker):
-    """Send a signal to one of two workers at the checkpoint SIGNAL_AT.
+    """Start two workers, and send a signal to one at the checkpoint SIGNAL_AT.
 
-    Returns the ends of both, and the seconds until the other one ended.
+    Returns (status, stdout, stderr) of both, and the seconds until the other one ended.
     """
     processes = begin(folder)
     try:
-        wait_for(folder / f"run/reconstruction_{SIGNAL_AT:06d}.png", processes[0])
+        faults.wait_for(folder / f"run/reconstruction_{SIGNAL_AT:06d}.png", processes[0])
         processes[worker].send_signal(number)
         begun = time.monotonic()
         processes[1 - worker].wait(100)
         seconds = time.monotonic() - begun
         processes[worker].send_signal(signal.SIGCONT)  # wakes up a stopped worker
-        return finish(processes), seconds
+        return [faults.finish(process) for process in processes], seconds
     finally:
         for process in processes:
             process.kill()
 
 
 def try_signal(folder, number, worker, statuses, words, resumed_on):
-    """Check how two workers end when one gets a signal, and that their run can be resumed.
+    """Send a signal to one of two workers. Check how both end and that their run can be resumed.
 
-    statuses: of both workers. words: in the last line of each.
+    statuses: expected from worker 0 and worker 1. words: expected in the last line of each.
     """
     name = f"{number.name} to worker {worker}"
     out, whole = folder / name / "run", folder / "whole/run"
     ends, seconds = send_signal(folder / name, number, worker)
-    saved, last = saved_at(out), ends[1 - worker][2].strip()
+    saved, last = faults.saved_at(out), ends[1 - worker][2].strip()
     print(f"{name}: the other ended after {seconds:.1f} s, saved at {saved}: {last}", flush=True)
     assert [status for status, _, _ in ends] == statuses and seconds < 60, ends
     for index, (status, _, err) in enumerate(ends):
@@ -136,22 +129,22 @@ def try_signal(folder, number, worker, statuses, words, resumed_on):
         if status != -signal.SIGKILL:
             assert len(lines) == 1 and words in lines[0], ends
             assert ("--resume" in lines[0]) == (index == 0), ends
-    # So short a run saves only at checkpoints, unless it is interrupted.
+    # A run as short as this saves only at checkpoints, unless it is interrupted.
     assert SIGNAL_AT < saved < LAST if number in INTERRUPTIONS else saved >= SIGNAL_AT, saved
     finish_well(begin(folder / name, "--resume", count=resumed_on))
     check_resumed(out, whole, resumed_on)
 
 
 def check_resumed(out, whole, workers):
-    """Compare a run resumed on one worker or two with an uninterrupted run on two."""
-    different = differences(out, whole)
+    """Compare a run resumed on one worker or two with the uninterrupted run on two, `whole`."""
+    different = faults.differences(out, whole)
     if workers == 2:
         print(f"    resumed on two: {different or 'all files are identical'}", flush=True)
         assert not different
         return
     # One worker draws other random numbers. Files of earlier checkpoints do not change.
-    names = contents(whole).keys()
-    assert contents(out).keys() == names
+    names = {path.name for path in whole.iterdir()}
+    assert {path.name for path in out.iterdir()} == names
     early = {name for name in names if f"_{SIGNAL_AT:06d}" in name or "_000000" in name}
     assert len(early) == 4 and not (early | {"config.json"}) & set(different), different
     one, two = (last_scores(each)["loss"] for each in (out, whole))
@@ -159,8 +152,8 @@ def check_resumed(out, whole, workers):
     assert abs(one / two - 1) < 0.05
 
 
-def faults(folder):
-    make_digits(folder / "digits.npz", 2000, 28)
+def try_faults(folder):
+    faults.make_digits(folder / "digits.npz", 2000, 28)
     one_missing(60, begin(folder / "no worker 0", only=[1]))
     one_missing(5, begin(folder / "no worker 1", only=[0], DVAE_WAIT="5"))
     finish_well(begin(folder / "whole"))
@@ -182,4 +175,4 @@ if __name__ == "__main__":
             runs = {"sound_dvae.py": (), "mnist_dvae.py": ("--iters", 800)}
             compare_scores(runs, Path(temporary))
         if "faults" in parts:
-            faults(Path(temporary))
+            try_faults(Path(temporary))

@@ -1,13 +1,14 @@
-"""Try what runs survive: kills at any moment, full disks, locks, invalid numbers, broken files.
+"""Test that runs survive kills, full disks, locks, invalid numbers and damaged files.
 
     python benchmarks/faults.py                # everything, about 20 minutes
     python benchmarks/faults.py kills --kills 4
     python benchmarks/faults.py cases
     python benchmarks/faults.py files --files 5000
 
-kills: SIGKILL ends runs of both scripts, some at a random moment of their training, some while they
-write a file. Each is resumed, and its files are compared with those of an uninterrupted run.
-cases: what a run prints and leaves behind when something is wrong.
+kills: SIGKILL ends runs of both scripts, at a random moment of their training or while they write a
+file. Each is resumed, and its files are compared with those of an uninterrupted run.
+cases: something is wrong with the disk, the folder or the flags. The run must end with one line,
+and resume where possible.
 files: every reader gets damaged files. Each must load as valid data or be refused in one line.
 """
 
@@ -30,11 +31,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import soundfile
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from harness import UserError
+from files import gap_labels, image_files, pictures, sound_files
+from files.model_file import Restorer, load_model
+from files.restore_image import restore_image
+from harness import UserError, checkpoint
+from harness.quiet_tensorflow import stderr_held_back, tf
 from kind import Kind
 
 SMALL = ("--iters", 300, "--batch-size", 32, "--hidden", 32, "--latent", 4)
@@ -42,36 +49,35 @@ SCRIPTS = {  # and the flags of a small run
     "sound_dvae.py": (*SMALL, "--sample-rate", 4000, "--window", 128, "--out", "run"),
     "mnist_dvae.py": (*SMALL, "--data", "../digits.npz", "--out", "run"),
 }
-# Runs a script that saves every 40 iterations. A short run would hardly save.
+# Code that runs a script but saves every 40 iterations, since a short run would hardly save.
 SAVING_OFTEN = (
     f"import runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, {str(ROOT)!r}); "
     "from harness import guard; guard.SAVE_ITERATIONS = 40; "
     "runpy.run_path(sys.argv[0], run_name='__main__')"
 )
-FILES_TO_KILL = (  # while they are written
-    *("checkpoint.npz", "reconstruction_000100.png", "generated_000200.png"),
-    *("scores.csv", "model.keras"),
-)
-# Root may read and write any file, except with fewer capabilities.
-NO_OVERRIDE = "-dac_override,-dac_read_search"
-AS_OTHERS = ("setpriv", f"--bounding-set={NO_OVERRIDE}", f"--inh-caps={NO_OVERRIDE}")
+PICTURES = "reconstruction_000100.png", "generated_000200.png"
+WRITTEN = ("checkpoint.npz", *PICTURES, "scores.csv", "model.keras")  # a run is killed meanwhile
+# A prefix for commands: root ignores file permissions unless it drops these capabilities.
+DROPPED = "-dac_override,-dac_read_search"
+AS_USER = ("setpriv", f"--bounding-set={DROPPED}", f"--inh-caps={DROPPED}")
+AS_USER = AS_USER if os.geteuid() == 0 else ()
 
 
 def make_digits(path, count=600, side=12):
-    """Write an .npz of small images with a bright square each. The square's row is the label."""
+    """Write an .npz of small images, each with a bright rectangle whose row is the label."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 60, (count, side, side), np.uint8)
     rows = rng.integers(0, 8, count)
     for image, row in zip(images, rows):
         image[row : row + 4, 3:8] = 230
-    half = count // 2
-    train = {"x_train": images[:half], "y_train": rows[:half]}
-    np.savez(path, **train, x_test=images[half:], y_test=rows[half:])
+    (x_train, x_test), (y_train, y_test) = np.split(images, 2), np.split(rows, 2)
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
 
 
 def start(script, *flags, often=False, before=(), **options):
-    """Start a script as a process with captured output; `before` precedes its command.
+    """Start a script as a process with captured output.
 
+    often: save every 40 iterations. before: a prefix for the command. options: those of `Popen`.
     Runs to be compared need the same --out, in different folders, since their pages name it.
     """
     code = ("-c", SAVING_OFTEN) if often else ()
@@ -87,7 +93,7 @@ def finish(process):
 
 
 def contents(folder):
-    """Return the contents of a run's files by name, without the times that archives store."""
+    """Return {file name: content} of a run, without the times that archives store."""
     found = {}
     for path in folder.iterdir():
         found[path.name] = path.read_bytes()
@@ -99,20 +105,20 @@ def contents(folder):
 
 
 def differences(folder, expected):
-    """Return the names of the files that differ between two folders."""
+    """Return the names of the files that differ between two runs' folders."""
     ours, theirs = contents(folder), contents(expected)
     names = sorted(ours.keys() | theirs.keys())
     return [name for name in names if ours.get(name) != theirs.get(name)]
 
 
 def wait_for(path, process):
-    """Return when the file exists or the process has ended."""
+    """Wait until a file exists or the process has ended."""
     while not path.exists() and process.poll() is None:
         time.sleep(0.01)
 
 
 def saved_at(folder):
-    """Return the iteration of a run's checkpoint, None without a checkpoint."""
+    """Return the iteration of a run's checkpoint, or None without a checkpoint."""
     with contextlib.suppress(FileNotFoundError), np.load(folder / "checkpoint.npz") as file:
         return json.loads(str(file["state"]))["iteration"]
 
@@ -120,7 +126,7 @@ def saved_at(folder):
 def killed(process, folder, seconds=math.inf, writing=None):
     """Kill a run `seconds` after its first scores, or while it writes the file `writing`.
 
-    Returns False if the run ended before.
+    Returns False if the run ended earlier.
     """
     scored = None
     while process.poll() is None:
@@ -136,7 +142,7 @@ def killed(process, folder, seconds=math.inf, writing=None):
 
 
 def run_whole(script, folder):
-    """Run a script without a stop; return the seconds from its first scores to its end."""
+    """Run a script without interruption; return the seconds from its first scores to its end."""
     folder.mkdir()
     process = start(script, *SCRIPTS[script], cwd=folder)
     wait_for(folder / "run/scores.csv", process)
@@ -149,15 +155,18 @@ def run_whole(script, folder):
 
 
 def kill_and_resume(script, folder, whole, writing, draw_seconds):
-    """Kill a run, resume it, and print what became of it. Returns True if a file differs."""
+    """Kill a run, resume it, and compare it with the run `whole`. Returns True if a file differs.
+
+    It is killed while it writes the file `writing` or, for None, `draw_seconds()` after its first
+    scores.
+    """
     run = folder / "run"
     folder.mkdir()
     begin = partial(start, script, *SCRIPTS[script], often=True, cwd=folder)
-    while True:
-        seconds = math.inf if writing else draw_seconds()
-        if killed(begin(), run, seconds, writing):
-            break
+    seconds = math.inf if writing else draw_seconds()
+    while not killed(begin(), run, seconds, writing):
         shutil.rmtree(run)  # it ended too early
+        seconds = math.inf if writing else draw_seconds()
     moment = f"writing {writing}" if writing else f"{seconds:.2f} s after its first scores"
     saved = saved_at(run)
     status, _, err = finish(begin("--resume"))
@@ -169,7 +178,7 @@ def kill_and_resume(script, folder, whole, writing, draw_seconds):
 
 
 def kills(count, seed):
-    """Kill and resume `count` runs. Returns the number that end with other files."""
+    """Kill and resume `count` runs. Returns the number of those whose files differ."""
     rng, wrong = random.Random(seed), 0
     with tempfile.TemporaryDirectory(prefix="faults ü ") as temporary:
         temporary = Path(temporary)
@@ -178,7 +187,7 @@ def kills(count, seed):
         for number in range(1, count + 1):
             script = list(SCRIPTS)[number % 2]
             folder, whole = temporary / f"killed {number}", temporary / script / "run"
-            writing = FILES_TO_KILL[number // 2 % len(FILES_TO_KILL)] if number % 4 < 2 else None
+            writing = WRITTEN[number // 2 % len(WRITTEN)] if number % 4 < 2 else None
             draw_seconds = partial(rng.uniform, 0, seconds[script])
             wrong += kill_and_resume(script, folder, whole, writing, draw_seconds)
     print(f"kills survived: {count - wrong} of {count} with identical results")
@@ -186,14 +195,14 @@ def kills(count, seed):
 
 
 class Case(NamedTuple):
-    """How a run ended, and how it should have: its status and words of its last line."""
+    """Actual end of a run, and its expected status and words in its last line."""
 
     name: str
     ended: tuple  # status, stdout, stderr
     words: tuple
     status: int = 2
-    resume: str | None = None  # a folder whose run, once resumed, must equal an uninterrupted one
-    wrong: tuple = ()  # other things found wrong
+    resume: str | None = None  # folder of the run, if it must resume to the uninterrupted result
+    wrong: tuple = ()  # other faults found
 
 
 def full_disks(folder, begin):
@@ -204,9 +213,9 @@ def full_disks(folder, begin):
         try:
             (disk / "full").write_bytes(bytes(550_000))
             ended = finish(begin("disk/run"))
-            left = [path.name for path in (disk / "run").iterdir()]
-            different = set(differences(disk / "run", folder / "whole")) & set(left)
-            broken = tuple(name for name in different if name.endswith(".png"))
+            different = differences(disk / "run", folder / "whole")
+            written = {path.name for path in (disk / "run").glob("*.png")}
+            broken = tuple(written.intersection(different))
             subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
             yield Case("a disk of 1 MB", ended, ("No space",), resume="disk/run", wrong=broken)
         finally:
@@ -221,8 +230,10 @@ def full_disks(folder, begin):
 def several_runs(folder, begin):
     process = begin("two")
     wait_for(folder / "two/scores.csv", process)
+    process.send_signal(signal.SIGSTOP)  # or it might end before the second run starts
     yield Case("a second run in the folder", finish(begin("two")), ("another run",))
     process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
     yield Case("Ctrl-C", finish(process), ("--resume",), status=130, resume="two")
     killed(begin("killed"), folder / "killed", 0)
     words = "unfinished run", "--resume", "--overwrite"
@@ -236,12 +247,11 @@ def wrong_places(folder, begin):
     process = begin("vanishing")
     wait_for(folder / "vanishing/checkpoint.npz", process)
     shutil.rmtree(folder / "vanishing")
-    words = folder / "vanishing", "No such file"
-    yield Case("a folder that vanishes", finish(process), words)
+    yield Case("a folder that vanishes", finish(process), (folder / "vanishing", "No such file"))
     (folder / "file").write_text("in the way")
     yield Case("a file in place of a folder", finish(begin("file/run")), ("file",))
     (folder / "read-only").mkdir(mode=0o555)
-    ended = finish(begin("read-only/run", before=AS_OTHERS if os.geteuid() == 0 else ()))
+    ended = finish(begin("read-only/run", before=AS_USER))
     yield Case("a read-only folder", ended, ("Permission denied",))
 
 
@@ -249,8 +259,7 @@ def wrong_data(folder, begin):
     secret = folder / "secret.npz"
     shutil.copy(folder / "digits.npz", secret)
     secret.chmod(0)
-    before = AS_OTHERS if os.geteuid() == 0 else ()
-    ended = finish(begin("none", "--data", secret, before=before))
+    ended = finish(begin("none", "--data", secret, before=AS_USER))
     left = ("leaves a folder",) * (folder / "none").exists()
     yield Case("unreadable data", ended, ("secret.npz", "Permission denied"), wrong=left)
     ended = finish(begin("diverged", "--learning-rate", 1e30))
@@ -259,13 +268,14 @@ def wrong_data(folder, begin):
 
 
 def faults_of(case, folder, begin):
-    """Print the last line of a case's run; return a list of everything wrong with the case."""
+    """Print the last line of a case's run, and return a list of what is wrong with the case."""
     status, _, err = case.ended
     lines = [line for line in err.splitlines() if line and "it/s" not in line]
     last = lines[-1] if lines else ""
     print(f"{case.name}: {last}", flush=True)
-    wrong = list(case.wrong)
-    wrong += [f"status {status}, expected {case.status}"] if status != case.status else []
+    wrong = [*case.wrong]
+    if status != case.status:
+        wrong.append(f"status {status}, expected {case.status}")
     if len(lines) != 1 + ("interrupted" in last):
         wrong.append(f"{len(lines)} lines: {err[-2000:]}")
     wrong += [f"does not say {word!r}" for word in case.words if str(word) not in last]
@@ -279,7 +289,7 @@ def faults_of(case, folder, begin):
 
 
 def cases():
-    """Try all cases, printing the last line of each. Returns the number that went wrong."""
+    """Try all cases, printing the last line of each. Returns the number that fail."""
     with tempfile.TemporaryDirectory(prefix="faults ü ") as temporary:
         folder = Path(temporary)
         folder.chmod(0o755)
@@ -299,12 +309,12 @@ def cases():
     wrong = {name: faults for name, faults in tried.items() if faults}
     for name, faults in wrong.items():
         print(f"WRONG, {name}: {'; '.join(faults)}")
-    print(f"cases as they should be: {len(tried) - len(wrong)} of {len(tried)}")
+    print(f"cases passed: {len(tried) - len(wrong)} of {len(tried)}")
     return len(wrong)
 
 
 def mutated(content, rng):
-    """Return a copy of some bytes with one mistake or a few."""
+    """Return a copy of some bytes with 1 to 20 random changes."""
     content = bytearray(content)
     for _ in range(rng.choice((1, 1, 1, 2, 5, 20))):
         # Headers are short and matter most.
@@ -313,55 +323,40 @@ def mutated(content, rng):
         flipped = bytes(byte ^ 1 << rng.randrange(8) for byte in content[start : start + 1])
         filled = rng.choice((b"\0", b"\xff", b"\x7f", b"\x80")) * (end - start)
         random_bytes = rng.randbytes(end - start)
-        end, new = rng.choice(
-            (
-                (len(content), b""),  # cut off
-                (end, b""),  # removed
-                (start, random_bytes),  # inserted
-                (end, random_bytes),
-                (end, filled),
-                (start + 1, flipped),
-                (end, content[start - end :]),
-            )
+        changes = (  # end of the bytes to replace, and their replacement
+            (len(content), b""),  # cut off
+            (end, b""),  # removed
+            (start, random_bytes),  # inserted
+            (end, random_bytes),
+            (end, filled),
+            (start + 1, flipped),
+            (end, content[start - end :]),
         )
+        end, new = rng.choice(changes)
         content[start:end] = new
     return bytes(content)
 
 
 def sound_readers():
-    import soundfile
-
-    from files import gap_labels, sound_files
-    from harness.quiet_tensorflow import stderr_held_back
-
     def make(path):
         soundfile.write(path, 0.5 * np.sin(np.arange(4000) / 10), 8000)
 
     def load(path):
-        with stderr_held_back():  # hides the MP3 decoder's own messages, as the scripts do
+        with stderr_held_back():  # hides the decoders' own messages, as the scripts do
             return list(sound_files.decode(path, 16000))
 
     def make_labels(path):
-        rows = [f"{second}.25\t{second}.5\n" for second in range(9)]
-        path.write_text("# start, end\n" + "".join(rows))
+        path.write_text("# start, end\n" + "".join(f"{n}.25\t{n}.5\n" for n in range(9)))
 
-    files = {"WAV": "sound.wav", "FLAC": "sound.flac", "OGG": "sound.ogg", "MP3": "sound.mp3"}
-    return {name: (file, make, load) for name, file in files.items()} | {
-        "labels": (
-            "gaps.txt",
-            make_labels,
-            lambda path: [gap_labels.read_gaps(path, 8000, 80000)],
-        )
-    }
+    def load_labels(path):
+        return [gap_labels.read_gaps(path, 8000, 80000)]
+
+    formats = "WAV", "FLAC", "OGG", "MP3"
+    sounds = {name: (f"sound.{name.lower()}", make, load) for name in formats}
+    return {**sounds, "labels": ("gaps.txt", make_labels, load_labels)}
 
 
 def image_readers():
-    from PIL import Image
-
-    from files import image_files, pictures
-    from files.model_file import Restorer
-    from files.restore_image import restore_image
-
     pixels = np.random.default_rng(0).integers(0, 255, (30, 20, 3), np.uint8)
 
     def make_idx(path):
@@ -401,10 +396,7 @@ def readers():
 
     `make` writes a valid file. `load` returns arrays of numbers or raises UserError.
     """
-    from files.model_file import load_model
-    from harness import checkpoint
-    from harness.quiet_tensorflow import tf
-    from models import DVAE
+    from models import DVAE  # loads TensorFlow
 
     variables = [tf.Variable(np.ones((9, 9), np.float32)), tf.Variable(3)]
     state = {"first_batch": [0.5], "iteration": 20, "rows": []}
@@ -432,10 +424,11 @@ def readers():
 
 
 def try_mutated(name, reader, count, rng, folder):
-    """Give a reader `count` damaged files; return how many loaded, were refused, and failed.
+    """Give a reader `count` damaged files.
 
-    The last is a list. A file fails if it raises another error, is refused in other than one line,
-    or loads as numbers that are not finite or, in an archive with checksums, not as written.
+    Returns how many loaded, how many were refused, and a list of failures: errors other than
+    UserError, refusals that are not one line with the file's name, numbers that are not finite,
+    and changed numbers from an archive with checksums.
     """
     file_name, make, load = reader
     path = folder / name / file_name
@@ -453,7 +446,7 @@ def try_mutated(name, reader, count, rng, folder):
             if not all(np.isfinite(np.asarray(array, float)).all() for array in arrays):
                 failed.append("numbers that are not finite")
             if checksummed and not all(map(np.array_equal, arrays, right)):
-                failed.append("other numbers than were written")
+                failed.append("numbers that differ from those written")
         except UserError as error:
             refused += 1
             if len(str(error).splitlines()) != 1 or file_name not in str(error):
@@ -466,10 +459,7 @@ def try_mutated(name, reader, count, rng, folder):
 
 
 def files(count, seed):
-    """Give all readers at least `count` damaged files, printing a line for each reader.
-
-    Returns the number of files that failed.
-    """
+    """Give all readers together at least `count` damaged files. Returns the number of failures."""
     rng, wrong = random.Random(seed), 0
     table = readers()
     each = -(-count // len(table))
@@ -490,9 +480,9 @@ def main():
         "cases": cases,
         "files": lambda: files(settings.files, settings.seed),
     }
-    flags.add_argument("part", nargs="?", choices=parts, help="by default, all three")
+    flags.add_argument("part", nargs="?", choices=parts, help="default: all three")
     flags.add_argument("--kills", type=int, default=20, help="runs to kill")
-    flags.add_argument("--files", type=int, default=2000, help="damaged files to try, at least")
+    flags.add_argument("--files", type=int, default=2000, help="at least this many damaged files")
     flags.add_argument("--seed", type=int, default=0)
     settings = flags.parse_args()
     chosen = [settings.part] if settings.part else parts

@@ -1,16 +1,16 @@
-"""SNR in the gaps of clean recordings, by method: one gap at a time, plain autoregression, a model.
+"""Compare methods of filling the gaps of clean recordings, by the SNR in the gaps.
 
     python benchmarks/inpainting.py FOLDER ... [--model RUN]
 
-A folder with a gaps.json holds the recordings of a published comparison. Any other is a set of
-recordings, mixed to mono at 16 kHz, with a gap of 20 ms per second. With a model, there are also
-the results of `denoise.py --keep` and of the network alone.
+The methods are autoregression one gap at a time, as in `denoise.py --keep`, and plain
+autoregression in blocks. With a model there are also `denoise.py --keep` itself and the network
+alone. A folder with a gaps.json holds the recordings of a published comparison. Any other is a set
+of recordings, mixed to mono at 16 kHz, that get a gap of 20 ms per second.
 """
 
 import argparse
 import json
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -21,57 +21,47 @@ import soundfile
 
 from audio_utils import snr_db
 from baselines import autoregress_long
+from benchmarks.noisy import by_model
 from files import sound_files
 from files.model_file import load_restorer
-from files.restore_sound import restore_sound
 from signals import fill_gaps
 from signals.gaps import inside
 
-LENGTHS = 5, 10, 20, 30, 40, 50  # ms
-PUBLISHED = {  # from the WAVs of Mokry and Rajmic 2020, github.com/ondrejmokry/InpaintingRevisited
+LENGTHS = 5, 10, 20, 30, 40, 50  # ms, of the gaps in the published comparison
+# SNR in dB by LENGTHS, from the WAVs of Mokry and Rajmic 2020:
+# github.com/ondrejmokry/InpaintingRevisited
+PUBLISHED = {
     "Janssen (published)": (22.40, 18.82, 14.77, 10.08, 6.18, 3.64),
     "A-SPAIN (published)": (21.35, 17.90, 13.70, 10.11, 5.09, 2.63),
     "S-SPAIN H (published)": (21.33, 17.55, 13.32, 8.44, 4.28, 4.05),
     "l1, time-domain compensation (published)": (19.25, 16.24, 11.51, 9.55, 7.54, 6.03),
 }
-OURS = "**a gap at a time**"
 RATE, GAP, MAX_SECONDS = 16000, 320, 30  # of the sets: Hz, samples, seconds per recording
-BLOCKS = 1024, 2048, 4096, 8192  # samples, of plain autoregression
+BLOCKS = 1024, 2048, 4096, 8192  # samples: block lengths of plain autoregression
 AUDIBLE = 1e-4  # RMS: gaps in silence do not count
 
 
-def plain(chopped, mask, block):
-    """Autoregression in blocks, all gaps of a block at once: (T,), (T,) -> (T,)."""
-    if chopped.size < block:
-        return np.full(chopped.size, np.nan)
-    return autoregress_long(chopped, np.float32(mask), block)
-
-
-def by_model(model, chopped, gaps, rate):
-    """Restore a sound with `denoise.py`, with --keep and without: {method: (T,)}."""
-    with tempfile.TemporaryDirectory() as folder:
-        source, result, labels = (Path(folder) / name for name in ("a.wav", "b.wav", "gaps"))
-        soundfile.write(source, chopped, rate, subtype="DOUBLE")
-        labels.write_text("".join(f"{first / rate:.7f} {end / rate:.7f}\n" for first, end in gaps))
-        filled = {}
-        for method, keep in (("**`denoise.py --keep`**", True), ("the network alone", False)):
-            restore_sound(model, source, result, labels, keep)
-            filled[method] = soundfile.read(result)[0]
-    return filled
-
-
 def estimates(signal, gaps, rate, blocks, model):
-    """Fill the gaps by each method: {method: (T,)}, and ms per gap."""
+    """Fill the gaps by each method: {method: (T,)}, and ms per gap for filling one at a time."""
     mask = inside(gaps, 0, signal.size)
     chopped, started = signal * ~mask, time.process_time()
-    filled = {OURS: fill_gaps.fill(chopped, gaps, rate)}
+    filled = {"**one gap at a time**": fill_gaps.fill(chopped, gaps, rate)}
     took = 1e3 * (time.process_time() - started) / len(gaps)
-    filled |= {f"blocks of {block}": plain(chopped, mask, block) for block in blocks}
-    return filled | (by_model(model, chopped, gaps, rate) if model else {}), took
+    for block in blocks:
+        enough = chopped.size >= block
+        in_blocks = autoregress_long(chopped, np.float32(mask), block) if enough else np.nan * mask
+        filled[f"blocks of {block}"] = in_blocks
+    if model:
+        filled["**`denoise.py --keep`**"] = by_model(model, chopped, gaps, rate, keep=True)
+        filled["the network alone"] = by_model(model, chopped, gaps, rate)
+    return filled, took
 
 
 def published_rows(folder, model):
-    """SNR for each length, the mean over gaps, then over recordings: {method: [dB]}."""
+    """Score the published comparison, with the mean SNR over gaps and recordings.
+
+    Returns {method: [dB for each length]}.
+    """
     named, rows = json.loads((folder / "gaps.json").read_text(encoding="utf-8")), {}
     for length in LENGTHS:
         scores = {}
@@ -87,7 +77,10 @@ def published_rows(folder, model):
 
 
 def with_gaps(path):
-    """Start of a recording (T,) and a gap at random in each of its seconds, but not in silence."""
+    """Return the start of a recording (T,) and a random gap in each of its seconds, (n, 2).
+
+    Gaps in silence are left out.
+    """
     signal = np.concatenate(list(sound_files.decode(path, RATE)))[: MAX_SECONDS * RATE]
     signal = signal.astype(float)
     starts = np.arange(0, signal.size - RATE, RATE)
@@ -97,7 +90,10 @@ def with_gaps(path):
 
 
 def set_scores(folder, model):
-    """SNR over all gaps of a set and mean over its gaps, dB: {method: (2,)}, and ms per gap."""
+    """Score a set of recordings, by the SNR of all gaps together and the mean SNR of its gaps.
+
+    Returns {method: (2,)} in dB, and ms per gap.
+    """
     energies, took = {}, []
     for path in sorted(path for path in folder.rglob("*") if path.suffix in sound_files.SUFFIXES):
         signal, gaps = with_gaps(path)
@@ -144,7 +140,7 @@ def main():
             scores = [each[method] for each in sets.values()]
             scores.append(np.mean(scores, axis=0))
             rows[method] = [f"{pooled:.1f} / {mean:.1f}" for pooled, mean in scores]
-        print("\nOver all gaps of a set / mean over its gaps:\n")
+        print("\nSNR of all gaps of a set together / mean SNR of its gaps:\n")
         print_table([*sets, "mean"], rows)
 
 

@@ -1,14 +1,15 @@
-"""Test likelihood of MNIST under a plain VAE and denoising VAEs, with equal training budgets.
+"""Compare the test likelihood of MNIST under a VAE and denoising VAEs, trained equally long.
 
-    python benchmarks/likelihood.py --iters 20000 --seeds 2    # train what is missing, print table
+    python benchmarks/likelihood.py --iters 20000 --seeds 2    # train missing models, print table
     python benchmarks/likelihood.py --table                    # print the table of saved results
 
-Digits are dynamically binarized, and all 60,000 are for training. log p(x) of test digits, and of
-some training digits, is estimated by importance sampling, with the clean digit as the encoder's
-input (arXiv 1511.06406). This needs the full MNIST, from Keras's cache, a network or --data.
+Digits are dynamically binarized, and all 60,000 are for training. The log likelihood of the test
+digits, and of some training digits, is estimated by importance sampling, with the clean digit as
+the encoder's input (arXiv 1511.06406). This needs the full MNIST: in Keras's cache, by download, or
+from --data.
 
-The results folder keeps each model's weights and, as JSON, its scores. So an interrupted run
-resumes with the next model, and more importance samples need no training.
+The results folder keeps each model's weights and, as JSON, its scores. An interrupted run therefore
+resumes with the next model, and scoring with more importance samples needs no training.
 """
 
 import argparse
@@ -39,16 +40,16 @@ MODELS = {  # name: corruption, fraction of the pixels
     "DVAE, salt-and-pepper 10%": ("salt-pepper", 0.10),
     "DVAE, block 20%": ("block", 0.20),
 }
-KL_WARM_UP = 0.2  # fraction of the iterations
+KL_WARM_UP = 0.2  # fraction of the iterations until the KL divergence has its full weight
 FINISH_DRAWS = 5  # draws of z per digit in the iterations of --finish
 FINISH_BATCH = 64  # digits
-FINISH_RATE = 0.25  # fraction of the learning rate
+FINISH_RATE = 0.25  # fraction of the learning rate before
 TRAIN_DIGITS = 2000  # training digits that are scored
 SETTINGS = "iters", "finish", "batch_size", "learning_rate", "samples", "digits"
-GROUPED = "network", *SETTINGS, "model"  # results equal in these make one row of the table
+GROUPED = "network", *SETTINGS, "model"  # seeds with equal values of these share a table row
 HEADER = """\
 | model | network, components | iterations | test NLL | train NLL | test - ELBO | CPU minutes \
-| each seed |
+| test NLL of each seed |
 |---|---|---|---|---|---|---|---|
 """
 # Dynamic binarization, 5,000 importance samples: arXiv 1509.00519, table 1
@@ -100,7 +101,8 @@ def gated_layers(name, sizes, scales):
 class Trained(DVAE):
     """A DVAE that can also be trained on the importance-weighted bound (arXiv 1509.00519, eq. 8).
 
-    Each `draws` consecutive rows are then one example, encoded once, with one draw of z per row.
+    `draws` consecutive rows are then the same example. It is encoded once, and each row has its own
+    draw of z.
     """
 
     draws = 1
@@ -118,11 +120,11 @@ class Trained(DVAE):
         return super().kl(z, tf.stop_gradient(mean), tf.stop_gradient(log_var))
 
     def nll_and_kl(self, clean, outputs):
-        """Return the two parts of the negative ELBO, or the negative bound and 0."""
+        """Return NLL and KL divergence; for several draws, the negative bound and 0."""
         if self.draws == 1:
             return super().nll_and_kl(clean, outputs)
         decoded, *posterior = outputs
-        # The full gradient: without a part of it, the gradient of this bound would be biased.
+        # With the full gradient of the KL divergence; else that of this bound would be biased.
         log_weights = -self.nll(clean, decoded) - super().kl(*posterior)
         log_sums = tf.reduce_logsumexp(tf.reshape(log_weights, (-1, self.draws)), axis=1)
         return tf.reduce_mean(np.log(self.draws) - log_sums), tf.constant(0.0)
@@ -133,7 +135,7 @@ class Gated(Trained):
 
 
 def fit(settings, model, name, seed, train_images):
-    """Train a model, first on the ELBO, then for --finish iterations on the bound."""
+    """Train a model on the ELBO, then for --finish iterations on the importance-weighted bound."""
     corruption, amount = MODELS[name]
 
     def make_batch(batch_seed, rows):
@@ -157,8 +159,8 @@ def fit(settings, model, name, seed, train_images):
     model.draws = 1
 
 
-def fitted(settings, name, seed, train_images):
-    """Return a trained model and its CPU minutes, loaded from its file if there is one."""
+def load_or_fit(settings, name, seed, train_images):
+    """Train a model, or load it if its file exists. Returns the model and its CPU minutes."""
     path = settings.results / f"{stem(settings, name, seed)}.npz"
     keras.utils.set_random_seed(seed)
     network = settings.hidden, settings.latent, settings.components
@@ -176,7 +178,7 @@ def fitted(settings, name, seed, train_images):
 
 
 def score(model, images, samples):
-    """Return the NLL and the negative ELBO of each digit, binarized, in nats: (M,), (M,)."""
+    """Binarize digits; return the NLL and the negative ELBO of each, in nats: (M,), (M,)."""
 
     @tf.function(reduce_retracing=True)
     def score_part(clean, seed):
@@ -191,9 +193,9 @@ def score(model, images, samples):
     return [np.concatenate(values) for values in zip(*scores)]
 
 
-def scored(settings, name, seed, images):
-    """Train a model unless its file exists, and return its scores and settings for JSON."""
-    model, minutes = fitted(settings, name, seed, images.train)
+def result_of(settings, name, seed, images):
+    """Train or load a model, and return its settings and scores for JSON."""
+    model, minutes = load_or_fit(settings, name, seed, images.train)
     nll, negative_elbo = score(model, images.test[: settings.digits], settings.samples)
     some = images.train[:: len(images.train) // TRAIN_DIGITS]
     train_nll, _ = score(model, some, settings.samples)
@@ -213,25 +215,23 @@ def scored(settings, name, seed, images):
 
 def stem(settings, name, seed):
     """Return the name of a model's files, with all settings that determine its weights."""
-    return (
-        f"{name} {'-'.join(map(str, settings.hidden))} {'gated' if settings.gated else 'ReLU'} "
-        f"{settings.latent} {settings.components} {settings.iters}+{settings.finish} "
-        f"{settings.batch_size} {settings.learning_rate:g} seed {seed}"
-    )
+    s, layers = settings, "gated" if settings.gated else "ReLU"
+    network = f"{'-'.join(map(str, s.hidden))} {layers} {s.latent} {s.components}"
+    schedule = f"{s.iters}+{s.finish} {s.batch_size} {s.learning_rate:g}"
+    return f"{name} {network} {schedule} seed {seed}"
 
 
 def table(folder):
     """Return the results in a folder as a Markdown table, one row per setting."""
-    results = [
-        json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))
-    ]
+    files = sorted(folder.glob("*.json"))
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in files]
     key = operator.itemgetter(*GROUPED)
     groups = itertools.groupby(sorted(results, key=key), key)
     return HEADER + "\n".join(row(list(runs)) for _, runs in groups) + PUBLISHED
 
 
 def row(runs):
-    """Return a table row from the results of several seeds: means, standard error of the NLL."""
+    """Return a table row on several seeds: means, the NLL's standard error, and each NLL."""
     values = {name: np.array([run[name] for run in runs]) for name in runs[0]}
     one, nll = runs[0], values["nll"]
     spread = f" ± {nll.std(ddof=1) / np.sqrt(len(nll)):.2f}" if len(nll) > 1 else ""
@@ -250,12 +250,12 @@ def read_flags():
     flags = cli.Parser(__doc__)
     add = flags.add_argument
     add("--iters", type=int, default=20000)
-    add("--finish", type=int, default=0, help="further iterations on the importance-weighted bound")
+    add("--finish", type=int, default=0, help="more iterations, on the importance-weighted bound")
     add("--seeds", type=int, default=2)
     add("--hidden", type=cli.integers, default=(512, 512))
     add("--gated", action="store_true", help="gated linear units instead of ReLU")
     add("--latent", type=int, default=50)
-    add("--components", type=int, default=500, help="Gaussians in the prior; 1 for a plain VAE")
+    add("--components", type=int, default=500, help="Gaussians in the mixture prior")
     add("--batch-size", type=int, default=128)
     add("--learning-rate", type=float, default=2e-3)
     add("--samples", type=int, default=5000, help="importance samples per digit")
@@ -279,7 +279,7 @@ def main(settings):
             path = settings.results / f"{stem(settings, name, seed)} {scoring}.json"
             if not path.exists():
                 print(path.stem, flush=True)
-                result = scored(settings, name, seed, images)
+                result = result_of(settings, name, seed, images)
                 with replacing(path) as beside:
                     beside.write_text(json.dumps(result, indent=2) + "\n")
                 print(json.dumps(result), flush=True)

@@ -1,18 +1,20 @@
-"""Restore noisy, chopped recordings: `denoise.py`, a classic with known noise, spectral gating.
+"""Compare restorations of noisy, chopped recordings: `denoise.py`, Wiener filter, spectral gating.
 
     python sound_dvae.py --data FOLDER --noise 0.3 --out RUN
     python benchmarks/noisy.py RUN FOLDER ... [--hiss FILE]
 
-Each folder is one that a run was trained on, or another. Its long sound is the one that such a run
-holds out. It gets noise (white, pink or a recorded hiss), then a gap of 20% in every window. Each
-cell is the SNR in dB against the recording: everything / inside the gaps. The classic is
-autoregression, in blocks of the length that is best for each row or one gap at a time, and then a
-Wiener filter. For a run of the built-in notes give no folder: it uses their scale with its noise.
+Of each folder, the sound that a run with `--data FOLDER` would hold out is used. It gets noise
+(white, pink or a recorded hiss), then a gap of 20% in every window. Each cell of the table is the
+SNR in dB against the recording: over everything / in the gaps. The classic method is autoregression
+followed by a Wiener filter that knows the noise. Autoregression works in blocks of the length that
+is best for each row, or fills one gap at a time. For a run of the built-in notes give no folder:
+their scale, with its own noise, is used.
 """
 
 import argparse
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -33,11 +35,11 @@ from signals import fill_gaps, noise
 LEVELS_DB = 20, 15, 10, 5  # SNR of the noisy recordings
 SECONDS = 8.0  # of each recording
 PEAK = 0.7  # of the file that denoise.py reads, so that nothing clips
-BLOCKS = 1024, 2048, 4096  # samples, of autoregression
+BLOCKS = 1024, 2048, 4096  # samples: block lengths of autoregression
 
 
 def colored(kind, samples, rate, hiss):
-    """Noise of RMS 1: (samples,)."""
+    """White or pink noise, or that of the file `hiss`, of RMS 1: (samples,)."""
     if kind == "hiss":
         found = np.concatenate(list(sound_files.decode(hiss, rate)))
         return np.resize(found, samples) / found.std()
@@ -49,33 +51,30 @@ def colored(kind, samples, rate, hiss):
     return white / white.std()
 
 
-def by_model(model, chopped, mask, rate):
-    """Restore a sound with `denoise.py`: (T,) -> (T,)."""
+def by_model(model, chopped, gaps, rate, keep=False):
+    """Restore a sound with gaps (n, 2) as `denoise.py` does: (T,) -> (T,)."""
     with tempfile.TemporaryDirectory() as folder:
         source, result, labels = (Path(folder) / name for name in ("a.wav", "b.wav", "gaps"))
-        gain = PEAK / np.abs(chopped).max()
-        soundfile.write(source, gain * chopped, rate, subtype="DOUBLE")
-        gaps = audio_utils.runs(mask)
+        soundfile.write(source, chopped, rate, subtype="DOUBLE")
         labels.write_text("".join(f"{first / rate:.7f} {end / rate:.7f}\n" for first, end in gaps))
-        restore_sound(model, source, result, labels)
-        return soundfile.read(result)[0] / gain
+        restore_sound(model, source, result, labels, keep)
+        return soundfile.read(result)[0]
 
 
 def estimates(model, clean, noisy, chopped, mask, rate):
-    """Yield method and estimate (T,), or a tuple of estimates of which the best counts."""
+    """Yield each method and its estimates (K, T), of which the best counts, or (T,) if only one."""
     frames = noise.transform(rate)
     # The median of exponentially distributed powers is log 2 times their mean.
     power = np.median(np.abs(frames.stft(noisy - clean)) ** 2, axis=1) / np.log(2)
-    filled = tuple(autoregress_long(chopped, mask, block) for block in BLOCKS)
-    gap_by_gap = fill_gaps.fill(chopped, audio_utils.runs(mask), rate)
+    wiener = partial(noise.classic_wiener, frames, noise=power)
+    gaps, gain = audio_utils.runs(mask), PEAK / np.abs(chopped).max()
+    in_blocks = [wiener(autoregress_long(chopped, mask, block)) for block in BLOCKS]
+    gap_by_gap = fill_gaps.fill(chopped, gaps, rate)
     yield "chopped", chopped
     yield "linear interpolation", interpolate(chopped[None], mask[None])[0]
-    yield "**denoise.py**", by_model(model, chopped, mask, rate)
-    yield (
-        "autoregression + Wiener, noise known",
-        tuple(noise.classic_wiener(frames, each, power) for each in filled),
-    )
-    yield "a gap at a time + Wiener, noise known", noise.classic_wiener(frames, gap_by_gap, power)
+    yield "**denoise.py**", by_model(model, gain * chopped, gaps, rate) / gain
+    yield "autoregression in blocks + Wiener, noise known", in_blocks
+    yield "one gap at a time + Wiener, noise known", wiener(gap_by_gap)
     try:
         import noisereduce
     except ImportError:
@@ -84,21 +83,20 @@ def estimates(model, clean, noisy, chopped, mask, rate):
 
 
 def row(model, clean, noisy, rate):
-    """Scores of all methods: {method: "everything / gaps"}, dB."""
+    """Score all methods: {method: "SNR over everything / in the gaps"}, in dB."""
     cut = tf.constant(audio_utils.cut(noisy, model.input_size), tf.float32)
     chopped, mask = (part.numpy().ravel()[: clean.size] for part in corrupt.block(cut, 0.2, (0, 1)))
     missing, scores = mask == 1, {}
     for method, found in estimates(model, clean, noisy, chopped, mask, rate):
-        each = [
-            (snr_db(clean, one), snr_db(clean[missing], one[missing]))
-            for one in np.atleast_2d(found)
-        ]
-        scores[method] = "{:.1f} / {:.1f}".format(*np.max(each, axis=0))
+        found = np.atleast_2d(found)
+        everything = max(snr_db(clean, one) for one in found)
+        in_gaps = max(snr_db(clean[missing], one[missing]) for one in found)
+        scores[method] = f"{everything:.1f} / {in_gaps:.1f}"
     return scores
 
 
 def sounds(model, folders):
-    """Yield name, clean sound, and the same with its own noise or None."""
+    """Yield each sound's name, the clean sound, and the sound with its own noise or None."""
     rate, window = model.kind.sample_rate, model.input_size
     if not folders:
         tone, noisy = model.kind.notes.long((0, 1))
@@ -110,7 +108,7 @@ def sounds(model, folders):
 
 
 def noisy_sounds(name, clean, own, rate, hiss):
-    """Name and noisy sound for each kind and level of noise, or with its own: {name: (T,)}."""
+    """Add each kind and level of noise, unless the sound has its own: {name: noisy sound (T,)}."""
     if own is not None:
         return {f"{name}, its own noise": own}
     rms, found = np.sqrt(np.mean(clean**2)), {}
@@ -123,9 +121,9 @@ def noisy_sounds(name, clean, own, rate, hiss):
 
 def main():
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    flags.add_argument("model", type=Path)
-    flags.add_argument("folders", nargs="*")
-    flags.add_argument("--hiss", help="a recording that holds only noise")
+    flags.add_argument("model", type=Path, metavar="RUN", help="a finished run of sound_dvae.py")
+    flags.add_argument("folders", nargs="*", metavar="FOLDER", help="recordings")
+    flags.add_argument("--hiss", metavar="FILE", help="a recording of noise alone")
     settings = flags.parse_args()
     model = load_restorer(settings.model)
     rate, head = model.kind.sample_rate, None

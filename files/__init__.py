@@ -1,1 +1,1 @@
-"""What people bring and take away: data sets, pictures, recordings, gap labels, models."""
+"""Reading, writing and restoring files: data sets, pictures, sounds, gap labels, models."""

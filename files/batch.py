@@ -18,14 +18,14 @@ DISK_FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
 
 def plan(inputs, out, protected):
-    """Return pairs (source, destination) for files and folders, in order.
+    """Return a pair (source, destination) for each input file and each file in an input folder.
 
-    protected: more files that must not be overwritten. UserError if a result would replace an
+    protected: other files that must not be overwritten. UserError if a result would replace an
     input, a protected file or another result.
     """
     single = len(inputs) == 1 and not inputs[0].is_dir() and not out.is_dir()
     if not single and out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file, but several results need a folder; give another --out")
+        raise UserError(f"{out}: a file, but several results need a folder; give another --out")
     pairs = []
     for path in inputs:
         if path.is_dir():
@@ -38,22 +38,21 @@ def plan(inputs, out, protected):
             pairs.append((path, out if single else out / result_name(path).name))
     if single and out.suffix.lower() not in result_suffixes(inputs[0]):
         allowed = " or ".join(result_suffixes(inputs[0]))
-        problem = f"must have the input's format; give a name that ends in {allowed}"
-        raise UserError(f"{out}: {problem}")
+        raise UserError(f"{out}: must have the input's format; give a name that ends in {allowed}")
     _check_collisions(pairs, protected)
     return pairs
 
 
 def _check_collisions(pairs, protected):
     """Raise UserError if a destination is an input, a protected file or another destination."""
-    taken, originals = {}, {_inode(path): path for path in protected}
+    sources, originals = {}, {_inode(path): path for path in protected}
     for source, destination in pairs:
-        if destination in taken:
-            problem = f"{taken[destination]} and {source} would have the same result"
+        if destination in sources:
+            problem = f"{sources[destination]} and {source} would both be saved here"
             raise UserError(f"{destination}: {problem}; restore one at a time")
-        taken[destination] = source
+        sources[destination] = source
         originals[_inode(source)] = source
-    for destination in taken:
+    for destination in sources:
         if destination.exists() and _inode(destination) in originals:
             original = originals[_inode(destination)]
             raise UserError(f"{destination}: is the input {original}; give another --out")
@@ -65,43 +64,44 @@ def _inode(path):
 
 
 def files_below(folder, out):
-    """Return the sounds and images in a folder and below it, without results of an earlier run."""
+    """Return the sounds and images in a folder and below it, without results already in `out`."""
     files, skipped = folders.walk(folder)
     files = [file for file in files if file.suffix.lower() in SOUNDS + IMAGES]
     broken = [f"{file}: not a file, or a broken link" for file in files if not file.is_file()]
     folders.print_skipped(skipped + broken)
     files = [file for file in files if file.is_file()]
-    results, own = out.resolve(), folder.resolve()
-    if results not in (own, *own.parents):
-        files = [file for file in files if results not in file.resolve().parents]
+    results = out.resolve()
+    if not folder.resolve().is_relative_to(results):
+        files = [file for file in files if not file.resolve().is_relative_to(results)]
     if not files:
-        kinds = " ".join(SOUNDS + IMAGES)
-        raise UserError(f"{folder}: no sounds or images in this folder; expected {kinds}")
+        expected = " ".join(SOUNDS + IMAGES)
+        raise UserError(f"{folder}: no sounds or images in this folder; expected {expected}")
     return files
 
 
 def restore_each(pairs, restore, overwrite):
-    """Restore each (source, destination) and print a line on each, then a count if several.
+    """Restore each (source, destination). Print a line per file, then a count if there are several.
 
-    restore(source, destination) returns what was done, in words. SystemExit with status 2 if some
-    files cannot be restored, or 1, with the tracebacks at the end, if the fault is in our code.
+    restore(source, destination) returns a one-line summary. SystemExit with status 2 if some files
+    cannot be restored, or with status 1, after the tracebacks, if an error is a bug.
     """
     existing, failed, tracebacks = 0, 0, {}
-    disable = len(pairs) == 1 or None  # None: unless stderr is a terminal
+    disable = len(pairs) == 1 or None  # None: show progress only on a terminal
     for source, destination in tqdm(pairs, unit=" files", leave=False, disable=disable):
         try:
             said = _restore(source, destination, restore, overwrite)
         except Exception as error:
             failed += 1
-            if (line := _known(error, source, destination)) is None:
-                tracebacks[traceback.format_exc()] = None  # each once: files may share a fault
+            if isinstance(error, OSError) and not error.filename:
+                error.filename = destination.parent if error.errno in DISK_FULL else source
+            if (line := cli.known(error)) is None:
+                tracebacks[traceback.format_exc()] = None  # a dict: the same bug is shown once
                 line = f"{source}: {type(error).__name__}, a bug in these scripts; please report it"
             tqdm.write(f"denoise.py: {line}", file=sys.stderr)
-            continue
-        if said is None:
-            existing += 1
-            continue
-        tqdm.write(" ".join(f"{source}: {said}; saved as {destination}".splitlines()))
+        else:
+            existing += said is None
+            if said is not None:
+                tqdm.write(" ".join(f"{source}: {said}; saved as {destination}".splitlines()))
     if len(pairs) > 1 or existing:
         counts = [f"{len(pairs) - existing - failed} of {len(pairs)} files restored"]
         counts += [f"{existing} already existed (--overwrite replaces them)"] if existing else []
@@ -113,24 +113,17 @@ def restore_each(pairs, restore, overwrite):
 
 
 def _restore(source, destination, restore, overwrite):
-    """Return what `restore` returns, or None if the destination exists and is to be kept."""
+    """Return the summary by `restore`, or None if the destination exists and must be kept."""
     if is_there(destination) and not overwrite:
         return None
     destination.parent.mkdir(parents=True, exist_ok=True)
     with claimed(destination):
         if is_there(destination) and not overwrite:
-            problem = "another process has just written it"
-            raise UserError(f"{destination}: {problem}; --overwrite replaces it")
+            remedy = "--overwrite replaces it"
+            raise UserError(f"{destination}: another process has just written it; {remedy}")
         return restore(source, destination)
 
 
-def _known(error, source, destination):
-    """Return a line on an error, with the file's name, or None if the fault is in our code."""
-    if isinstance(error, OSError) and not error.filename:
-        error.filename = destination.parent if error.errno in DISK_FULL else source
-    return cli.known(error)
-
-
 def is_there(path):
-    """Return True if `path` is something that can be replaced: no folder, but any link."""
+    """Return True if `path` exists and is not a folder. A broken link exists, too."""
     return os.path.lexists(path) and not path.is_dir()

@@ -1,4 +1,4 @@
-"""Compressed sound: FFmpeg, through PyAV, decodes it and encodes M4A."""
+"""Decode compressed sound, and encode M4A, with FFmpeg through PyAV."""
 
 from fractions import Fraction
 
@@ -7,28 +7,28 @@ import numpy as np
 
 from harness import UserError
 
-# FFmpeg's names. Without playlists, which could make it open other files.
+# FFmpeg's names of formats. Playlists are left out, since they could make it open other files.
 FORMATS = "aac,asf,matroska,mov,mp3,ogg"
-MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's name of one format with many suffixes
-LIBSNDFILE = {  # libsndfile's names for format and code, as it writes these files
+MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's name of a single format
+LIBSNDFILE = {  # FFmpeg's names of format and encoding: libsndfile's, which writes these files
     ("mp3", "mp3float"): ("MP3", "MPEG_LAYER_III"),
     ("ogg", "vorbis"): ("OGG", "VORBIS"),
     ("ogg", "opus"): ("OGG", "OPUS"),
 }
-TIMED = "asf", "matroska,webm", "ogg"  # formats in which the length of a damaged file is known
+TIMED = "asf", "matroska,webm", "ogg"  # formats whose length is known if the end is missing
 TAGS = {  # FFmpeg's names: libsndfile's
     **{name: name for name in ("title", "artist", "album", "date", "genre", "comment")},
     "track": "tracknumber",
 }
-BIT_RATE = 192_000  # of M4A, bits/s per channel
+BIT_RATE = 192_000  # bits/s per channel of an M4A
 
 
 class Decoder:
     """The sound of an open file, decoded once from beginning to end in constant memory.
 
-    kind: format and code. codec: FFmpeg's name of the code. rate: Hz. layout: the name of the
-    arrangement of channels. tags: {name: text}. has_pictures: True for a cover or a video.
-    seconds: the length by the file's own account, or None. FFmpegError if FFmpeg cannot decode it.
+    kind: names of format and encoding. codec: FFmpeg's name of the encoding. layout: FFmpeg's name
+    of the arrangement of channels. tags: {name: text}. has_pictures: True for a cover or a video.
+    seconds: the length that the file gives for itself, or None. FFmpegError if it is not readable.
     """
 
     def __init__(self, file, path):
@@ -51,7 +51,7 @@ class Decoder:
         self.rest = np.zeros((0, self.channels))
 
     def read(self, count, dtype="float64"):
-        """Read up to `count` samples of each channel: (n, channels), n = 0 at the end."""
+        """Return the next samples, (n, channels); at the end n < count."""
         parts, size = [self.rest], len(self.rest)
         while size < count and (block := next(self.blocks, None)) is not None:
             parts.append(block)
@@ -67,9 +67,9 @@ class Decoder:
 def _decoded(container, stream):
     """Yield the first frame of a stream, and then all samples in blocks (n, channels), float64.
 
-    All blocks have the rate and layout of the first frame, which an HE-AAC's header does not give.
-    Without any frame, the stream stands for the first. Packets that cannot be decoded are skipped,
-    as players do; there is always one where two MP3s are joined.
+    All blocks have the rate and layout of the first frame, because the header of HE-AAC gives
+    others. If there is no frame, the stream is yielded in its place. Packets that cannot be decoded
+    are skipped, as by players. There is always such a packet where two MP3s are joined.
     """
     convert = kind = block = None
     for packet in container.demux(stream):
@@ -91,15 +91,15 @@ def _decoded(container, stream):
     if not convert:
         yield stream
     elif block is not None:
-        padded = container.format.name == MP4  # only there the packet has the length without it
-        yield block[: round(length) or None] if padded else block
+        # The encoder pads the last block. In MP4, the packet gives its length without padding.
+        yield block[: round(length) or None] if container.format.name == MP4 else block
 
 
 class M4AFile:
-    """An M4A file to write blocks (n, channels) to. like: the Decoder of a similar one."""
+    """A new M4A file that takes blocks (n, channels). like: the `Decoder` of a similar file."""
 
     def __init__(self, path, like):
-        self.file = open(path, "wb+")  # FFmpeg would not open all names
+        self.file = open(path, "wb+")  # FFmpeg cannot open all names
         self.container = av.open(self.file, "w", format="ipod")
         names = {ours: name for name, ours in TAGS.items()}
         self.container.metadata.update({names[tag]: text for tag, text in like.tags.items()})
@@ -111,7 +111,7 @@ class M4AFile:
     def write(self, block):
         samples = np.ascontiguousarray(block, float).reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(samples, "dbl", self.stream.layout.name)
-        # With times, the file states which samples are the encoder's padding.
+        # From these times, FFmpeg notes in the file which samples are the encoder's padding.
         frame.rate, frame.pts, frame.time_base = self.rate, self.time, Fraction(1, self.rate)
         self.time += len(block)
         self.container.mux(self.stream.encode(frame))

@@ -1,4 +1,4 @@
-"""Layout of a model's weights, and its `reconstruct` in NumPy: loading TensorFlow takes seconds."""
+"""Shapes of a model's weights, and its `reconstruct` in NumPy, which saves loading TensorFlow."""
 
 import itertools
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 def weight_shapes(config):
-    """Return {name in the model's file: shape} of all weights: encoder, decoder, then the rest.
+    """Return {name in the file: shape} for all weights: encoder, decoder, noise level, prior.
 
-    config: that of `models.DVAE`. Keras gives the names. Each layer has a kernel and a bias.
+    config: from `models.DVAE.get_config`. Keras chose the names. A layer has a kernel and a bias.
     """
     if config["likelihood"] not in ("bernoulli", "gaussian"):
         raise ValueError(f"unknown likelihood {config['likelihood']!r}")
@@ -28,18 +28,20 @@ def weight_shapes(config):
 
 
 def dense_reconstruct(config, weights):
-    """Return `DVAE.reconstruct` of a "gaussian" model, computed with NumPy.
+    """Return a function that computes `DVAE.reconstruct` of a "gaussian" model with NumPy.
 
     weights: {name: array} in the order of `weight_shapes`.
     """
     depth, latent = len(config["hidden"]) + 1, config["latent"]  # layers per side
     arrays = list(weights.values())[: 4 * depth]
     layers = list(zip(arrays[::2], arrays[1::2]))
-    layers[depth - 1] = [value[..., :latent] for value in layers[depth - 1]]  # the mean only
+    layers[depth - 1] = [
+        value[..., :latent] for value in layers[depth - 1]
+    ]  # keep the mean, drop log_var
 
     def reconstruct(corrupted, observed=None):
         values = np.asarray(corrupted, np.float32)
-        with np.errstate(all="ignore"):  # as TensorFlow does
+        with np.errstate(all="ignore"):  # TensorFlow does not warn either
             for number, (kernel, bias) in enumerate(layers, 1):
                 values = values @ kernel + bias
                 if number % depth:  # the last layer of each side is linear

@@ -1,4 +1,4 @@
-"""Folders of the user's files."""
+"""Search folders of the user's files; name, order and hash files."""
 
 import hashlib
 import os
@@ -7,32 +7,28 @@ from pathlib import Path
 
 import numpy as np
 
-NAMED = 5  # skipped files; the others are only counted
+NAMED = 5  # skipped files to list; the others are only counted
 
 
 def walk(folder):
-    """Return the files in a folder and below it, sorted, and a line per folder that is unreadable.
+    """Return the sorted files in a folder and below it, and a line per unreadable folder.
 
-    Hidden files and folders are left out. Links are followed, and each real folder is entered once.
-    Broken links, pipes and the like count as files.
+    Hidden files and folders are left out. Links are followed, but no folder is entered twice.
+    Broken links and pipes count as files.
     """
-    files, problems, entered = [], [], set()
-
-    def unreadable(error):
-        problems.append(f"{error.filename}: {error.strerror}")
-
-    for place, below, names in os.walk(folder, onerror=unreadable, followlinks=True):
+    files, errors, entered = [], [], set()
+    for parent, below, names in os.walk(folder, onerror=errors.append, followlinks=True):
         below[:] = sorted(name for name in below if name[0] != ".")
-        if os.path.realpath(place) in entered:  # through a second link, or one that leads back
+        if (real := os.path.realpath(parent)) in entered:  # another link leads here
             below.clear()
             continue
-        entered.add(os.path.realpath(place))
-        files += [Path(place, name) for name in names if name[0] != "."]
-    return sorted(files), problems
+        entered.add(real)
+        files += [Path(parent, name) for name in names if name[0] != "."]
+    return sorted(files), [f"{error.filename}: {error.strerror}" for error in errors]
 
 
 def print_skipped(lines):
-    """Print the first few lines on skipped files to stderr, and count the others."""
+    """Print the first few lines about skipped files to stderr, and the number of the others."""
     for line in lines[:NAMED]:
         print(f"skipped {line}", file=sys.stderr)
     if len(lines) > NAMED:
@@ -40,21 +36,21 @@ def print_skipped(lines):
 
 
 def printable(path):
-    """Return a path as valid text; a file's name may be any bytes."""
+    """Return a path as valid text. A file's name may be any bytes."""
     return os.fsencode(path).decode(errors="replace")
 
 
 def fixed_order(count):
-    """Return a permutation of range(count), (count,), that never changes.
+    """Return the same permutation of range(count) in every version of NumPy: (count,).
 
-    It sorts the SHA-256 of the numbers; NumPy's generators may change between versions (NEP 19).
+    Sorts the numbers by their SHA-256. NumPy's generators may change between versions (NEP 19).
     """
     digests = b"".join(hashlib.sha256(b"%d" % number).digest()[:8] for number in range(count))
     return np.argsort(np.frombuffer(digests, ">u8"), kind="stable")
 
 
 def sha256(files):
-    """Return a hash of the contents of files, in their order, in hexadecimal."""
+    """Return one hexadecimal hash of the contents of all files, in the given order."""
     digest = hashlib.sha256()
     for path in files:
         with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""Text files of labels that name the gaps of a sound."""
+"""Read text files of labels that list the gaps of a sound."""
 
 import codecs
 import re
@@ -11,18 +11,20 @@ from harness import UserError
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 UTF_16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
-# Separator of start and end, and whether commas in them are decimal commas; tried in this order.
+# Separator of start and end, and True if commas within numbers are decimal commas. The first layout
+# that fits a line is used.
 LAYOUTS = (r"\s*[\t;]\s*", True), (r"\s+", True), (r"\s*[,;\t]\s*", False)
 EXAMPLE = "1.25, 1.30"
 
 
 def read_gaps(path, rate, frames, sound="the sound"):
-    """Read the gaps that a text file names, for a sound of `frames` samples at `rate` Hz.
+    r"""Read a list of gaps for a sound of `frames` samples at `rate` Hz from a text file.
 
-    Each line has a start and an end in seconds, with decimal points or commas, as in labels that
-    Audacity exports. Empty lines, lines that begin with #, and the frequency ranges below
-    Audacity's labels are skipped. A label whose end is its start is no gap: a line on stderr says
-    so. Returns stretches of samples, (n, 2), sorted and disjoint. UserError for any other line.
+    Each line has a start and an end in seconds, with decimal points or commas, like labels exported
+    by Audacity. Empty lines and lines that begin with # are skipped, and so are lines that begin
+    with \, which are frequency ranges of Audacity's labels. If start and end are equal, the line is
+    skipped with a message on stderr. Returns stretches of samples, (n, 2), sorted and disjoint.
+    UserError for any other line.
     """
     content = path.read_bytes()
     encoding = "utf-16" if content[:2] in UTF_16 else "utf-8-sig"
@@ -43,7 +45,7 @@ def read_gaps(path, rate, frames, sound="the sound"):
 
 
 def _times(line, seconds, where):
-    """Parse start and end of a label, in seconds. UserError if there are none or two readings."""
+    """Parse start and end of a label, in seconds. UserError if they are missing or ambiguous."""
     for separator, decimal_commas in LAYOUTS:
         words = [word.strip("\"' ") for word in re.split(separator, line)[:2]]
         numbers = [word.replace(",", ".") if decimal_commas else word for word in words]
@@ -53,7 +55,7 @@ def _times(line, seconds, where):
         raise UserError(f"{where}: expected a start and an end in seconds, such as {EXAMPLE}")
     # "1,5" may be 1.5, or 1 to 5.
     pair = not decimal_commas and re.match(r"\d+,\d+(?![\d.])", line)
-    # "1,500<TAB>1,550" may be 1.5 to 1.55, or 1500 to 1550 if the sound is that long.
+    # "1,500<TAB>1,550" may be 1.5 to 1.55, or 1500 to 1550 if the sound lasts so long.
     thousands = all(re.fullmatch(r"\d{1,3}(,\d{3})+", word) for word in words)
     if pair or (thousands and float(words[1].replace(",", "")) <= seconds):
         raise UserError(f"{where}: ambiguous; write decimal points, such as {EXAMPLE}")
@@ -61,7 +63,7 @@ def _times(line, seconds, where):
 
 
 def _merged(gaps):
-    """Merge those of the sorted gaps that overlap: (n, 2)."""
+    """Merge overlapping ones among sorted gaps: (n, 2)."""
     merged = []
     for start, end in gaps:
         if merged and start < merged[-1][1]:

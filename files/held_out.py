@@ -1,6 +1,6 @@
-"""Examples for sample.py: held-out data of the model, or the user's notes and sound files.
+"""Examples for sample.py: held-out images and windows, and the user's notes and sound files.
 
-`path` is the model's and `data` the value of --data, which says where its training data are now.
+`path` is the path of the model. `data` is the value of --data: where its training data are now.
 """
 
 import os
@@ -13,38 +13,39 @@ from files import folders, sound_files
 from files.image_files import load_images
 from harness import UserError
 
-LONG_SECONDS = 1  # of a recording's long sound, which must be loaded but is not used here
+LONG_SECONDS = 1  # `sound_files.load` also reads a long sound, which is not used here
 
 
 def images(kind, path, data=None):
-    """Return the model's held-out images, grey levels (M, H, W), and their labels (M,) or None.
+    """Return the model's held-out images (M, H, W) uint8 and their labels (M,) or None.
 
-    UserError if the images are not found or are not those that the model was trained with.
+    UserError if the images are not found or the model was trained with others.
     """
     data = data or kind.data
     if data and not os.path.exists(data):
-        raise UserError(f"{data}: not found; --data says where the model's training images are")
+        raise UserError(f"{data}: not found; give the training images by --data")
     found = load_images(data, kind.shape[0])
     if (shape := found.test.shape[1:]) != kind.shape:
-        problem = f"expected {kind.shape} pixels, got {shape}"
-        raise UserError(f"{data or 'MNIST'}: {problem}; see --data")
-    _check(kind, path, data or f"digits ({found.provenance['source']})", found.provenance)
+        problem = f"expected images of {kind.shape} pixels, got {shape}"
+        raise UserError(f"{data or 'MNIST'}: {problem}; give the training images by --data")
+    provenance = found.provenance  # hashes all images
+    _check(kind, path, data or f"digits ({provenance['source']})", provenance)
     return found.test, found.test_labels
 
 
 def windows(kind, size, path, data, count):
-    """Return windows (M, size) of sound, each one's note (M,) and the notes' names.
+    """Return held-out windows (M, size), the index of each one's note (M,), and the notes' names.
 
-    Recordings have no notes; their windows are held out. UserError if they are not found or are
-    not those that the model was trained with.
+    Recordings have no notes: None, None. UserError if the recordings are not found or the model was
+    trained with others.
     """
     if kind.notes:
         if data:
-            raise UserError(f"{path}: a model of the built-in notes; leave --data out")
+            raise UserError(f"--data: {path} was trained on the built-in notes; leave it out")
         _, clean, index = kind.notes.windows("held out", count, (0, 0))
         return clean, index, kind.notes.notes
     if not data:
-        raise UserError(f"{path}: a model of recordings; --data says where its training data are")
+        raise UserError(f"{path}: trained on recordings; give their folder by --data")
     with tempfile.TemporaryDirectory() as folder:
         sounds = sound_files.load(data, kind.sample_rate, size, kind.rms, LONG_SECONDS, folder)
         folders.print_skipped(sounds.skipped)
@@ -53,16 +54,16 @@ def windows(kind, size, path, data, count):
 
 
 def _check(kind, path, data, provenance):
-    """Raise a UserError for data that the model was not trained with: it may know all of them."""
+    """Raise UserError unless `data` are the training data: the held-out part could differ."""
     if kind.sha256 and provenance.get("sha256") != kind.sha256:
         problem = f"not trained with {data} as it is now"
-        raise UserError(f"{path}: {problem}; --data says where the training data are")
+        raise UserError(f"{path}: {problem}; give the training data by --data")
 
 
 def examples(kind, size, path, data, count):
-    """Return up to `count` examples (M, size), their labels or notes (M,), names and description.
+    """Return up to `count` examples (M, size), their labels (M,), label names and a description.
 
-    Labels are None where unknown. Names are those of the notes, or None.
+    Labels are digits or indices of notes, or None if unknown. Only notes have label names.
     """
     if kind.sounds:
         found, index, names = windows(kind, size, path, data, count)
@@ -73,10 +74,10 @@ def examples(kind, size, path, data, count):
 
 
 def sound(name, samples, kind):
-    """Return a note or the loudest part of a sound file, at the level of a training note.
+    """Return a note, or the loudest part of a sound file, at the level of a training note.
 
-    Returns (samples,). UserError for a note that the model does not know, and for a file that is
-    too short or silent.
+    Shape (samples,). UserError if the model does not know the note, or if the file is too short or
+    silent.
     """
     try:
         note_frequency(name)

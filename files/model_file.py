@@ -1,4 +1,4 @@
-"""Read a trained model from its file: with Keras, or in NumPy for restoring sounds."""
+"""Load a trained model from its file: with Keras, or with NumPy alone to restore sounds."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from harness.run_folder import MODEL_FORMAT as FORMAT
 from inference import compiled_reconstruct, completions, refined_reconstruct, refiner
 from kind import Kind, kind_of
 
-REGISTERED_NAME = "denoising_vae>DVAE"  # of `models.DVAE` in Keras
+REGISTERED_NAME = "denoising_vae>DVAE"  # Keras's name for `models.DVAE`
 LARGEST_FILE = 2**30  # bytes, unpacked
 REMEDY = "give a model.keras of sound_dvae.py or mnist_dvae.py, or the folder of its run"
 COMPLETION_SEED = 0, 1  # fixed, so the same file always gets the same completions
@@ -24,19 +24,19 @@ COMPLETION_SEED = 0, 1  # fixed, so the same file always gets the same completio
 
 @dataclass(frozen=True)
 class Restorer:
-    """A model as the functions that restore files use it. D is its `input_size`."""
+    """A model, as functions that restore batches of B examples of size D, its `input_size`."""
 
     reconstruct: Callable  # corrupted, observed (B, D) -> (B, D)
     input_size: int
     kind: Kind
-    refined: Callable | None = None  # images: like `reconstruct`, better and slower
-    complete: Callable | None = None  # images: corrupted, observed (1, D), count -> (count, D)
+    refined: Callable | None = None  # images only: like `reconstruct`, but better and slower
+    complete: Callable | None = None  # images only: corrupted, observed (1, D), count -> (count, D)
 
 
 def load_restorer(path):
-    """Load a model for restoring files. Raises as `load_model` does.
+    """Load a model to restore files. Same errors as `load_model`.
 
-    A model of sounds needs no refined posteriors, so it works without TensorFlow.
+    A model of sounds needs no refined posteriors, so TensorFlow is not loaded.
     """
     path = _model_in(path)
     with one_error(path, REMEDY):
@@ -57,10 +57,10 @@ def load_restorer(path):
 def load_model(path):
     """Load the DVAE in a `model.keras` file or in a run's folder.
 
-    OSError if the file cannot be opened, UserError if it holds no model of these scripts.
+    OSError if the file cannot be opened, UserError if it is not a model of these scripts.
 
-    Untrusted files never execute code: only numbers, names and weights are read.
-    `keras.models.load_model` builds whatever the file's configuration names, which is less safe.
+    A file never executes code: only numbers, names and weights are read. This is safer than
+    `keras.models.load_model`, which builds any object that the file's configuration names.
     """
     from models import DVAE, NETWORK  # loads TensorFlow
 
@@ -73,7 +73,7 @@ def load_model(path):
 
 
 def _model_in(path):
-    """Return the path of the model's file, given that or a run's folder. OSError if unreadable."""
+    """Return the path of a model's file, given it or a run's folder. OSError if unreadable."""
     path = Path(path)
     path = path / "model.keras" if path.is_dir() else path
     with open(path, "rb"):
@@ -81,7 +81,7 @@ def _model_in(path):
 
 
 def _checked(path):
-    """Return a model's configuration and its weights, {name: array}, checked against each other."""
+    """Return a model's configuration and its weights, {name: array}, which fit each other."""
     with zipfile.ZipFile(path) as archive:
         if sum(member.file_size for member in archive.infolist()) > LARGEST_FILE:
             raise ValueError(f"more than {LARGEST_FILE >> 30} GiB unpacked")
@@ -89,29 +89,22 @@ def _checked(path):
         weights = archive.read("model.weights.h5")
     config = content["config"]
     metadata = config.get("metadata", config.get("about", {}))  # earlier versions wrote "about"
-    _check_origin(path, content["registered_name"], metadata)
+    if content["registered_name"] != REGISTERED_NAME or "experiment" not in metadata:
+        raise UserError(f"{path}: a Keras model, but not one trained by these scripts; {REMEDY}")
+    written = int(metadata.get("format", FORMAT))
+    if written != FORMAT:
+        age, remedy = ("a newer", "update them") if written > FORMAT else ("an older", "retrain it")
+        problem = f"written by {age} version of these scripts (format {written})"
+        raise UserError(f"{path}: {problem}; {remedy}")
     config["metadata"] = {"format": FORMAT, **metadata}
     return config, _arrays(weights, weight_shapes(config))
 
 
-def _check_origin(path, registered_name, metadata):
-    """Raise a UserError unless these scripts wrote the file in this version's format."""
-    if registered_name != REGISTERED_NAME or "experiment" not in metadata:
-        raise UserError(f"{path}: a Keras model, but not one that these scripts have trained")
-    written = int(metadata.get("format", FORMAT))
-    if written > FORMAT:
-        problem = f"written by a newer version of these scripts (format {written})"
-        raise UserError(f"{path}: {problem}; update them")
-    if written < FORMAT:
-        problem = f"written by an older version of these scripts (format {written})"
-        raise UserError(f"{path}: {problem}; retrain it")
-
-
 def _arrays(weights, shapes):
-    """Read arrays of exactly these names and shapes from HDF5: {name: array (float32)}.
+    """Read arrays with exactly these names and shapes from an HDF5 file: {name: float32 array}.
 
-    weights: bytes. An optimizer's state is ignored. ValueError if anything else differs, if data
-    are outside the file (links), take up more than the file, or are not finite.
+    weights: the file's bytes. The state of an optimizer is ignored. ValueError if anything else is
+    there or missing, if data are outside the file (links) or larger than it, or are not finite.
     """
     import h5py
 

@@ -8,12 +8,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from harness.errors import one_error
 
+WHITE = {"I": 65535, "F": 1}  # of modes with more than 8 bits, by their first letter; I: 16-bit PGM
+
 
 def read_image(path, shape):
     """Return an image file as grey levels, uint8, center-cropped and rescaled to `shape`, (H, W).
 
     EXIF orientation is applied, transparent parts are shown on black, and only the first frame is
-    read. UserError as for `opened`.
+    read. UserError as in `opened`.
     """
     with opened(path) as image:
         # A large JPEG is decoded at a fraction of its size, which is faster.
@@ -31,22 +33,20 @@ def read_image(path, shape):
 def opened(path):
     """Open an image file with Pillow; yield the image, not yet decoded.
 
-    UserError, which names the file, for any error in the block: the file is damaged or no image,
-    or has more pixels than Pillow's limit, about 89 million.
+    Any error in the block becomes a UserError that names the file: it may be damaged, not be an
+    image, or have more pixels than Pillow's limit of about 89 million.
     """
     with one_error(path, "leave it out, or save it as PNG"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with open(path, "rb") as file, _decoder(file) as image:
-            _fix_transparent_level(image)
-            yield image
-
-
-def _decoder(file):
-    try:
-        return Image.open(file)
-    except UnidentifiedImageError as error:  # its message shows a Python object
-        raise ValueError("not an image that Pillow can read") from error
+        with open(path, "rb") as file:
+            try:
+                image = Image.open(file)
+            except UnidentifiedImageError as error:  # its message shows a Python object
+                raise ValueError("not an image that Pillow can read") from error
+            with image:
+                _fix_transparent_level(image)
+                yield image
 
 
 def is_deep(image):
@@ -57,29 +57,29 @@ def is_deep(image):
 
 
 def _fix_transparent_level(image):
-    """Fix the transparent level of a PNG image with 2 or 4 bits: Pillow scales all levels but it.
+    """Scale the transparent level of a 2-bit or 4-bit PNG to 8 bits, as Pillow scales the others.
 
-    ValueError for 16-bit colors with a transparent one: Pillow keeps the upper 8 bits of colors,
-    but the lower 8 bits of the transparent color.
+    ValueError if one of a PNG's 16-bit colors is transparent: Pillow keeps the upper 8 bits of all
+    colors, but the lower 8 bits of the transparent one.
     """
     key = image.info.get("transparency")
     if image.format != "PNG" or not isinstance(key, int | tuple):
         return
     if isinstance(key, tuple) and is_deep(image):
-        raise ValueError("a transparent color needs colors of 8 bits (16 found)")
+        raise ValueError("has a transparent color, so colors must have 8 bits (16 found)")
     image.info["transparency"] = key * {"L;2": 85, "L;4": 17}.get(image.tile[0].args, 1)
 
 
 def in_8_bits(image):
     """Convert an image of 16 bits, or of floats in [0, 1], to mode L; return any other unchanged.
 
-    Pillow's own conversion clips the levels to 255 and ignores a transparent level; here that
-    level gives mode LA. ValueError for levels outside the range.
+    Pillow's own conversion clips levels at 255 and ignores a transparent level. Here an image with
+    a transparent level becomes mode LA. ValueError for levels outside the range.
     """
-    if image.mode[0] not in "IF":
+    if image.mode[0] not in WHITE:
         return image
     levels, key = np.asarray(image), image.info.get("transparency")
-    white = 65535 if image.mode[0] == "I" else 1  # mode I: 16-bit PGM files
+    white = WHITE[image.mode[0]]
     if not (levels.min() >= 0 and levels.max() <= white):  # false for NaN as well
         found = f"{levels.min():g} to {levels.max():g}"
         raise ValueError(f"levels of mode {image.mode} must be from 0 to {white} ({found})")

@@ -7,24 +7,24 @@ import numpy as np
 from PIL import Image, ImageOps, JpegImagePlugin
 
 from files import pictures
+from files.pictures import WHITE
 from harness import UserError
 from harness.errors import one_error
 from harness.run_folder import replacing
 
 SAVE_OPTIONS = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True, "exact": True}}
-KEPT_FORMATS = "JPEG", "MPO", "PNG", "TIFF", "WEBP"  # for --keep; MPO: JPEGs of some phones
+KEPT_FORMATS = "JPEG", "MPO", "PNG", "TIFF", "WEBP"  # for --keep; MPO: JPEG of some phones
 KEPT_MODES = "L", "LA", "RGB", "RGBA", "I;16", "I;16B"  # for --keep; "I;16": 16-bit grey
 LOSSLESS_TIFF = "packbits", "tiff_adobe_deflate", "tiff_deflate", "tiff_lzw"
-WHITE = {"I": 65535, "F": 1}  # of modes with more than 8 bits, by their first letter
-MODES = "1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"  # and those of WHITE
+MODES = "1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"  # and the modes in WHITE
 MOST_MISSING = 2 / 3  # of an image; a larger hole is an inverted mask or a drawing on transparency
 NOISE_MARGIN = 2  # standard deviations; levels this close to the background are background
 LEAST_CONTRAST = 4  # standard deviations; a fainter drawing counts as noise
-FULL_CONTRAST = 0.9  # of the range; levels with at least this contrast on black are not stretched
+FULL_CONTRAST = 0.9  # of the range; with this contrast on black, levels are not stretched
 
 
 class Background(NamedTuple):
-    """An image's background, and the contrast of what is drawn on it. Levels are in [0, 1]."""
+    """The background of a drawing, and the contrast of the drawing. Levels are in [0, 1]."""
 
     level: float
     noise: float  # standard deviation
@@ -36,11 +36,11 @@ WHITE_ON_BLACK = Background(0.0, 0.0, 1, 1.0)
 
 
 def restore_image(model, source, destination, mask_file=None, keep=False, count=0):
-    """Restore an image file and return one line on what was done. UserError if it is not possible.
+    """Restore an image file. Return a one-line summary. UserError if it cannot be restored.
 
-    model: a `Restorer` of images. mask_file: an image of the same size, white in the hole, or of
-    one color on black; without it the hole is where the image is transparent. keep: change only
-    the hole. count: completions of the hole, written beside the destination (`completion_paths`).
+    model: a `Restorer` of images. mask_file: an image of the same size, with the hole in white or
+    another color on black; without it the hole is where the image is transparent. keep: change only
+    the hole. count: number of completions to write beside the destination (`completion_paths`).
     """
     image, image_format, frames = _read(source, keep)
     height, width = model.kind.shape
@@ -58,15 +58,18 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
     made, background = _restored(model, grey * alpha, hole, (height, width), count)
     changes = [0]
     for levels, path in zip(made, [destination, *completion_paths(destination, count)]):
-        result, options = _in_8_bits(levels), SAVE_OPTIONS.get(image_format, {})
+        result, options = _as_image(levels), SAVE_OPTIONS.get(image_format, {})
         if keep:
             result = _filled(image, alpha, hole, levels)
             options = options | _kept_options(image, image_format)
-        content = _encoded(source, result, image_format, options)
+        encoded = io.BytesIO()  # a full disk must not raise an error of `source`
+        with one_error(source, "save it as PNG"):
+            result.save(encoded, image_format, **options)
         if keep and image_format == "JPEG":
-            changes.append(_largest_change(image, content, ~hole))
+            change = np.asarray(Image.open(encoded), int) - np.asarray(image, int)
+            changes.append(np.abs(change)[~hole].max(initial=0))
         with replacing(path) as unfinished:
-            unfinished.write_bytes(content)
+            unfinished.write_bytes(encoded.getvalue())
     return _summary(hole, background, max(changes), frames, keep)
 
 
@@ -76,7 +79,7 @@ def completion_paths(destination, count):
 
 
 def _summary(hole, background, change, frames, keep):
-    """Return one line on a restored image. change: the largest outside the hole, of 255."""
+    """Return a one-line summary. change: the largest change outside the hole, in levels of 255."""
     height, width = hole.shape
     said = [f"{hole.sum()} of {hole.size} pixels missing" if hole.any() else "nothing missing"]
     if not (hole.any() or keep):
@@ -88,18 +91,18 @@ def _summary(hole, background, change, frames, keep):
     if change:
         said.append(f"JPEG changed the other pixels by up to {change} of 255")
     if frames > 1:
-        said.append(f"only the first of {frames} pictures in the file kept")
+        said.append(f"kept only the first of {frames} pictures in the file")
     return f"{width} x {height} pixels: {', '.join(said)}"
 
 
 def _read(path, keep=False):
-    """Return a file's image, upright and in its own mode; the format to write; its frame count."""
+    """Return an upright image in the mode of its file, the format to write, and the frame count."""
     with pictures.opened(path) as image:
         Image.init()
         frames = getattr(image, "n_frames", 1)
         if image.format not in Image.SAVE:
-            raise ValueError(f"Pillow reads {image.format}, but cannot write it")
-        if frames > 1 and image.format != "MPO":  # a phone's JPEG with depth maps and the like
+            raise ValueError(f"Pillow can read {image.format}, but not write it")
+        if frames > 1 and image.format != "MPO":  # MPO: a JPEG with depth maps and the like
             raise ValueError(f"must be a single image ({frames} frames)")
         if image.mode not in MODES and image.mode[0] not in WHITE:
             raise ValueError(f"must be grey, RGB or CMYK (mode {image.mode})")
@@ -112,13 +115,13 @@ def _read(path, keep=False):
 
 
 def _check_keep(path, image):
-    """Raise UserError unless every pixel outside the hole can be kept. Before decoding."""
+    """Raise UserError unless --keep works with the image, which is not yet decoded."""
     deep_colors = pictures.is_deep(image) and image.mode[0] not in WHITE
     if image.format in KEPT_FORMATS and image.mode in KEPT_MODES and not deep_colors:
         return
     found = f"{image.format}, mode {image.mode}{' of 16 bits' if deep_colors else ''}"
     raise UserError(
-        f"{path}: --keep takes PNG, TIFF, JPEG and WebP in grey or RGB of 8 bits, or in grey of 16 "
+        f"{path}: --keep takes PNG, TIFF, JPEG and WebP in 8-bit grey or RGB, or in 16-bit grey "
         f"({found}); leave out --keep, or convert to PNG in grey or RGB"
     )
 
@@ -133,9 +136,9 @@ def _levels(image):
 
 
 def _read_mask(path, source, size):
-    """Return the hole in a mask file, (H, W) bool: white, or one color on black or transparency.
+    """Return the hole in a mask file, (H, W) bool. UserError if it is ambiguous.
 
-    UserError unless the hole is unambiguous.
+    The hole is white or has one other color. The rest is black or transparent.
     """
     mask = _read(path)[0]
     if mask.size != size:
@@ -146,7 +149,7 @@ def _read_mask(path, source, size):
         levels = np.asarray(mask.convert("RGBA").convert("RGB"), np.float32)
     colors = levels.reshape(*levels.shape[:2], -1) * alpha[..., None]
     bright = colors.max(2)
-    bright /= bright.max() or 1  # of any color, and whether white is 1 or 255
+    bright /= bright.max() or 1  # the hole may be dark blue, and white may be 1 instead of 255
     hole = bright > 0.5
     if problem := _ambiguity(colors, bright, hole):
         remedy = "make the mask white in the hole and black elsewhere"
@@ -155,12 +158,12 @@ def _read_mask(path, source, size):
 
 
 def _ambiguity(colors, bright, hole):
-    """Return why a mask shows no clear hole, or None. bright: its brightness in [0, 1]."""
+    """Return the reason why a mask is ambiguous, or None. bright: its brightness in [0, 1]."""
     if not hole.any():
         return "nothing is white"
     if hole.all():
         return "nothing is black"
-    soft = (bright > 0.25) & (bright < 0.75)  # a brush has soft edges, but few of them
+    soft = (bright > 0.25) & (bright < 0.75)  # a brush's soft edges are few pixels
     if soft.sum() > min(hole.sum(), hole.size / 4):
         return "more than two levels"
     hues = colors[hole] / colors[hole].max(1, keepdims=True)
@@ -168,11 +171,11 @@ def _ambiguity(colors, bright, hole):
 
 
 def _restored(model, grey, hole, shape, count):
-    """Return an image's restored levels, then `count` completions, each (H, W); its background.
+    """Return the restored levels (H, W) followed by `count` completions, and the background.
 
-    A network that has learned white digits on black also restores dark, pale or grey ones if the
-    background and contrast are removed before and put back after. That is done only if it explains
-    the observed pixels better: a model of other images may know them as they are.
+    A network trained on white digits on black also restores dark, pale or grey ones if background
+    and contrast are removed before and put back after. This is done only if the observed pixels are
+    then reconstructed better: a model of other images may need the original levels.
     """
 
     def error(background):
@@ -183,44 +186,43 @@ def _restored(model, grey, hole, shape, count):
     if background != WHITE_ON_BLACK:
         background = min(WHITE_ON_BLACK, background, key=error)
     corrupted, observed = _network_input(grey, hole, shape, background)
-    refine = hole.any() and model.refined
-    made = [(model.refined if refine else model.reconstruct)(corrupted, observed)]
+    reconstruct = model.refined if hole.any() and model.refined else model.reconstruct
+    made = [reconstruct(corrupted, observed)]
     made += list(model.complete(corrupted, observed, count)) if count else []
     return [_in_image(each, grey, shape, background) for each in made], background
 
 
 def _network_input(grey, hole, shape, background):
-    """Return an image at the network's size and the mask of observed pixels: (1, D), (1, D)."""
+    """Return an image at the network's size and the mask of its observed pixels, both (1, D)."""
     level, noise, sign, contrast = background
     margin = NOISE_MARGIN * noise
     drawn = np.clip(sign * (grey - level) - margin, 0, None) / (contrast - margin) * ~hole
     size = shape[::-1]
-    # A small pixel is missing if any of its area is. Bicubic resampling mixes the hole into a few
-    # more pixels; to drop those as well costs more than it gains.
+    # A pixel of the smaller image is missing if any part of its area is. Bicubic resampling mixes
+    # the hole into a few more pixels, but dropping those as well costs more than it gains.
     observed = _rescaled(hole, size, Image.Resampling.BOX) == 0
     small = np.clip(_rescaled(drawn, size) * observed, 0, 1)
     return small.reshape(1, -1), observed.reshape(1, -1)
 
 
 def _in_image(made, grey, shape, background):
-    """Return the network's output, (D,), at an image's size and on its background: (H, W)."""
+    """Return the network's output (D,) at the size of `grey`, (H, W), and on its background."""
     level, _, sign, contrast = background
     made = _rescaled(np.reshape(made, shape), grey.shape[::-1])
     return np.clip(level + sign * contrast * made, 0, 1)
 
 
 def _background(observed):
-    """Estimate the background from the observed levels (N,), most of which must be background.
+    """Estimate the `Background` from the observed levels (N,), most of which must be background.
 
-    WHITE_ON_BLACK, which changes nothing, also if nothing stands out from the noise.
+    Returns WHITE_ON_BLACK, which changes nothing, if no drawing stands out from the noise.
     """
     level = np.median(observed)
     deviations = observed - level
     noise = 1.4826 * np.median(np.abs(deviations))  # a robust standard deviation
-    beyond = [np.clip(sign * deviations - NOISE_MARGIN * noise, 0, None) for sign in (1, -1)]
-    sign = 1 if beyond[0].sum() >= beyond[1].sum() else -1
-    drawn = beyond[0] if sign == 1 else beyond[1]
-    drawn = drawn[drawn > 0]
+    beyond = {sign: np.clip(sign * deviations - NOISE_MARGIN * noise, 0, None) for sign in (1, -1)}
+    sign = max(beyond, key=lambda sign: beyond[sign].sum())
+    drawn = beyond[sign][beyond[sign] > 0]
     contrast = np.quantile(drawn, 0.9) if drawn.size else 0.0
     if contrast <= LEAST_CONTRAST * noise or (level == 0 and contrast >= FULL_CONTRAST):
         return WHITE_ON_BLACK
@@ -232,15 +234,15 @@ def _rescaled(values, size, resampling=Image.Resampling.BICUBIC):
     return np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, resampling))
 
 
-def _in_8_bits(levels):
+def _as_image(levels):
     """Return levels (H, W) in [0, 1] as an image of mode L."""
     return Image.fromarray((255 * levels).round().astype(np.uint8))
 
 
 def _filled(image, alpha, hole, levels):
-    """Return the image with opaque grey levels, (H, W) in [0, 1], in its hole.
+    """Return the image with its hole filled by opaque grey levels, (H, W) in [0, 1].
 
-    If it is transparent elsewhere, it stays so, in a mode with an alpha channel where necessary.
+    Pixels outside the hole stay transparent; the result has an alpha channel if they need one.
     """
     transparent = (alpha < 1)[~hole].any()
     if image.mode[0] in WHITE:
@@ -248,7 +250,7 @@ def _filled(image, alpha, hole, levels):
     mode = {"L": "LA", "RGB": "RGBA"}.get(image.mode) if transparent else None
     result = image.convert(mode or image.mode)
     result.info.pop("transparency", None)
-    result.paste(_in_8_bits(levels).convert(result.mode), mask=Image.fromarray(hole))
+    result.paste(_as_image(levels).convert(result.mode), mask=Image.fromarray(hole))
     return result
 
 
@@ -257,6 +259,7 @@ def _filled_16_bits(image, hole, levels, transparent):
     values[hole] = np.round(levels * WHITE["I"])[hole]
     if not transparent:
         return Image.fromarray(values)
+    # The filled pixels must not have the transparent level.
     values[hole & (values == key)] = key + 1 if key < WHITE["I"] else key - 1
     result = Image.fromarray(values)
     result.info["transparency"] = key
@@ -264,7 +267,7 @@ def _filled_16_bits(image, hole, levels, transparent):
 
 
 def _kept_options(image, image_format):
-    """Return Pillow's options to save an image as it was: metadata and compression."""
+    """Return options for Pillow that keep an image's metadata and compression."""
     options = {key: image.info[key] for key in ("icc_profile", "exif", "dpi") if key in image.info}
     if image_format == "JPEG":  # coarser tables change more, finer ones make the file much larger
         sampling = JpegImagePlugin.get_sampling(image)
@@ -273,17 +276,3 @@ def _kept_options(image, image_format):
         compression = image.info.get("compression")
         options["compression"] = compression if compression in LOSSLESS_TIFF else None
     return options
-
-
-def _encoded(source, result, image_format, options):
-    """Return the bytes of an image file. In memory, so that errors of the disk stay apart."""
-    file = io.BytesIO()
-    with one_error(source, "save it as PNG"):
-        result.save(file, image_format, **options)
-    return file.getvalue()
-
-
-def _largest_change(image, content, where):
-    """Return by how many levels of 255 an encoded image differs from another, (H, W) `where`."""
-    with Image.open(io.BytesIO(content)) as encoded:
-        return np.abs(np.asarray(encoded, int) - np.asarray(image, int))[where].max(initial=0)

@@ -1,8 +1,8 @@
 """Restore a sound file of any length, rate, channels and format with a trained model.
 
-There are three methods. A model of notes draws the whole sound. With `keep`, only the gaps change:
-autoregression or the network fills them, whichever predicts a channel better. A model of recordings
-fills the gaps and removes the noise (`signals.denoise_sound`).
+There are three methods. With `keep`, only the gaps change: autoregression or the network fills
+them, whichever predicts the channel better. Without `keep`, a model of notes reconstructs the whole
+sound, and a model of recordings fills the gaps and removes the noise (`signals.denoise_sound`).
 """
 
 import collections
@@ -32,8 +32,8 @@ from signals.noise import NO_NOISE_DB
 from signals.resampling import resample
 
 TRIALS = 16  # artificial gaps per channel, in which network and autoregression are compared
-REACH = 0.2  # seconds of context on both sides of an artificial gap: autoregression uses no more
-# A compressed file shorter than its own account of its length gets a remark, beyond this tolerance.
+REACH = 0.2  # seconds of context on both sides of an artificial gap
+# A compressed file may be this much shorter than it says before the message remarks on it.
 TOLERANCE = 0.1, 0.01  # seconds, and fraction of the length
 
 
@@ -45,21 +45,21 @@ class _Job:
     destination: Path
     rate: int  # Hz
     frames: int
-    gaps: list  # per channel: stretches (n, 2) of samples
-    silences: list  # likewise
+    gaps: list  # per channel: stretches (n, 2) of samples to restore
+    silences: list  # per channel: stretches (n, 2) of samples that stay silent
 
 
 def restore_sound(model, source, destination, gap_file=None, keep=False):
-    """Restore a sound file, each channel on its own. Returns one line on what was done.
+    """Restore a sound file, each channel separately. Returns one line on the result.
 
-    model: has `reconstruct`, `input_size` and `kind`. gap_file: as `read_gaps` takes it; by
-    default the gaps are found. keep: replace only the gaps. Memory does not grow with the length
-    of the sound. UserError if it cannot be restored.
+    model: a `files.model_file.Restorer`. gap_file: for `read_gaps`; by default, gaps are found as
+    runs of zeros. keep: replace only the gaps. Memory does not grow with the length of the sound.
+    UserError if it cannot be restored.
     """
     with contextlib.ExitStack() as opened:
         sound = opened.enter_context(open_sound(source))
         job = _job(model, source, destination, gap_file)
-        # A model of notes draws notes without noise by itself; recordings have no known notes.
+        # The output of a model of notes has no noise anyway.
         denoise = not keep and model.kind.recordings
         channels = _channels(model, job, sound, keep or denoise, opened)
         method = _denoise if denoise else _fill if keep else _reconstruct
@@ -76,8 +76,7 @@ def _job(model, source, destination, gap_file):
         rate, channels = sound.rate, sound.channels
         longest = model.input_size / model.kind.sample_rate * rate
         zero = SMALLEST.get(sound.subtype, 0.0)
-        blocks = _finite(sound)
-        gaps, silences, frames = find_gaps(blocks, channels, rate, longest, zero)
+        gaps, silences, frames = find_gaps(sound.blocks(), channels, rate, longest, zero)
     if not frames:
         raise UserError(f"{source}: contains no samples; leave it out")
     if gap_file:
@@ -85,39 +84,30 @@ def _job(model, source, destination, gap_file):
     return _Job(source, destination, rate, frames, gaps, silences)
 
 
-def _finite(sound):
-    """Read an open sound: blocks (n, channels). UserError for NaN or Inf."""
-    for block in sound.blocks():
-        if not np.isfinite(block).all():
-            raise UserError(f"{sound.path}: contains NaN or Inf; set these samples to 0")
-        yield block
-
-
 def _found(job, sound, named):
-    """Return in words how many gaps there are, and whether some may have been missed."""
+    """Describe how many gaps there are, and that some may not have been found."""
     count = sum(map(len, job.gaps))
     if not named and not keeps_zeros(sound.subtype):
-        found = f"{count} gaps found" if count else "no gaps found"
-        problem = f"{sound.code} does not preserve exact zeros"
-        return f"{found}, but {problem}: name the gaps with --gaps, if there are more"
+        found = f"{count or 'no'} gaps found, but {sound.encoding} does not preserve exact zeros"
+        return f"{found}; if any gaps were overlooked, list them in a file for --gaps"
     missing = sum(np.ptp(stretches, axis=1).sum() for stretches in job.gaps)
     fraction = missing / job.frames / len(job.gaps)
     return f"{count} gaps, {fraction:.1%} missing" if count else "nothing missing"
 
 
 def _reconstruct(job, channels):
-    """Let the network draw the whole sound.
+    """Let the network reconstruct the whole sound.
 
-    Like the other methods, it returns restored blocks (n, channels) at the sound's rate, and a
-    function that describes the result in words once the blocks have been used.
+    Like the other methods, it returns an iterator of restored blocks (n, channels) at the sound's
+    rate, and a function that describes the result once all blocks have been read.
     """
     pieces = _side_by_side(channel.reconstruct() for channel in channels)
     restored = resample(pieces, len(channels), channels[0].rate, job.rate)
-    return restored, lambda: "" if any(map(len, job.gaps)) else ", denoised"
+    return restored, lambda: ", reconstructed by the network"
 
 
 def _fill(job, channels):
-    """Fill the gaps of each channel by autoregression, or by the network where that is better."""
+    """Fill the gaps of each channel by autoregression, or by the network if it predicts better."""
     restored, _ = _reconstruct(job, channels)
     methods = collections.Counter()
     for number, (channel, gaps) in enumerate(zip(channels, job.gaps)):
@@ -145,19 +135,20 @@ def _denoise(job, channels):
         for channel, gaps, silences in zip(channels, job.gaps, job.silences)
     ]
     level_db = max(denoiser.level_db for denoiser in denoisers)
-    removed = f", noise {-level_db:.0f} dB below the sound taken out (Wiener filter)"
-    message = removed if level_db > NO_NOISE_DB else ", no noise to speak of"
+    message = f", removed noise {-level_db:.0f} dB below the sound (Wiener filter)"
+    if level_db <= NO_NOISE_DB:
+        message = f", noise is at least {-NO_NOISE_DB:.0f} dB below the sound, so none was removed"
     return _side_by_side(denoiser.pieces() for denoiser in denoisers), lambda: message
 
 
 @dataclass
 class _Channel:
-    """A channel of a sound, in files of float32 samples."""
+    """A channel of a sound, stored in temporary files of float32 samples."""
 
     model: object  # a `files.model_file.Restorer`
     file: BinaryIO  # at the model's rate
     own_file: BinaryIO  # at the sound's rate, if needed
-    hidden: np.ndarray  # (n, 2), sorted: what the network must not see, at the model's rate
+    hidden: np.ndarray  # (n, 2), sorted: stretches hidden from the network, at the model's rate
     samples: int  # at the model's rate
 
     @property
@@ -165,7 +156,7 @@ class _Channel:
         return self.model.kind.sample_rate
 
     def read(self, first, end):
-        """Read samples at the model's rate, 0 where hidden, and their mask."""
+        """Read samples at the model's rate, 0 where hidden, and their mask, True where hidden."""
         mask = inside(self.hidden, first, end)
         return _read(self.file, first, end) * ~mask, mask
 
@@ -174,11 +165,11 @@ class _Channel:
         return _read(self.own_file, first, end)
 
     def reconstruct(self):
-        """Let the network draw the channel, at the model's rate: yields pieces (n,)."""
+        """Yield the network's reconstruction of the channel, at the model's rate: pieces (n,)."""
         return self._drawn(self.read, self.samples)
 
     def reconstruct_part(self, values, mask):
-        """Let the network draw other samples, at the model's rate: (T,), (T,) -> (T,)."""
+        """Reconstruct given samples at the model's rate: (T,), (T,) -> (T,)."""
         padding = 0, max(0, self.model.input_size - values.size)
         padded, hidden = np.pad(values, padding), np.pad(mask, padding, constant_values=True)
         pieces = self._drawn(lambda first, end: (padded[first:end], hidden[first:end]), padded.size)
@@ -187,12 +178,14 @@ class _Channel:
     def _drawn(self, read, samples):
         window = self.model.input_size
         reconstruct = at_trained_level(self.model.reconstruct, self.model.kind.rms)
-        return restore_long_blocks(read, samples, reconstruct, window, window // HOPS_PER_WINDOW)
+        hop = window // HOPS_PER_WINDOW
+        # In float64, because the errors of quiet windows are tiny beside those of loud ones.
+        return restore_long_blocks(read, samples, reconstruct, window, hop, np.float64)
 
     def network_predicts_better(self, gaps):
         """Return True if the network fills artificial gaps better than autoregression does.
 
-        Each is as long as one of the gaps (n, 2), and as far away from it.
+        Each is beside one of the gaps (n, 2): just as long, and at a distance of its length.
         """
         errors = []
         for first, end in gaps[np.unique(np.linspace(0, len(gaps) - 1, TRIALS).astype(int))]:
@@ -205,7 +198,7 @@ class _Channel:
         return network < autoregression
 
     def _errors(self, first, end):
-        """Return the errors of network and autoregression in an artificial gap: (2,)."""
+        """Return the mean squared errors of network and autoregression in an artificial gap."""
         reach = max(2 * self.model.input_size, round(REACH * self.rate))
         start, stop = max(first - reach, 0), min(end + reach, self.samples)
         gap = slice(first - start, end - start)
@@ -221,38 +214,35 @@ class _Channel:
 
 
 def _channels(model, job, sound, own, opened):
-    """Decode an open sound into files beside the destination, which have no names.
+    """Decode an open sound into nameless temporary files beside the destination.
 
     own: also store it at its own rate. opened: an ExitStack that closes the files. Returns a list
     of `_Channel`.
     """
-    model_rate = model.kind.sample_rate
-
-    def store(blocks):
-        files = [
+    blocks, model_rate, files = _without_gaps(sound, job.gaps), model.kind.sample_rate, {}
+    for rate in dict.fromkeys([job.rate, model_rate] if own else [model_rate]):
+        files[rate] = [
             opened.enter_context(tempfile.TemporaryFile(dir=job.destination.parent))
             for _ in range(sound.channels)
         ]
-        return files, _stored(blocks, files, job.destination)
-
-    blocks = _without_gaps(sound, job.gaps)
-    own_files = None
-    if own and job.rate != model_rate:
-        own_files, blocks = store(blocks)
-    files, blocks = store(resample(blocks, sound.channels, job.rate, model_rate))
-    collections.deque(blocks, maxlen=0)  # reads all
+        blocks = resample(blocks, sound.channels, job.rate, rate)
+        blocks = _stored(blocks, files[rate], job.destination)
+    collections.deque(blocks, maxlen=0)  # decodes and stores all blocks
     ratio = model_rate / job.rate
     # One more sample, so that none is lost when the result is resampled to the sound's rate.
     samples = max(model.input_size, int(np.ceil(job.frames * ratio)) + 1)
     beyond = [[job.frames, 2 * samples / ratio]]
+    own_files = files.get(job.rate, files[model_rate])
     return [
         _Channel(model, file, own_file, _at_rate([gaps, silences, beyond], ratio), samples)
-        for file, own_file, gaps, silences in zip(files, own_files or files, job.gaps, job.silences)
+        for file, own_file, gaps, silences in zip(
+            files[model_rate], own_files, job.gaps, job.silences
+        )
     ]
 
 
 def _without_gaps(sound, gaps):
-    """Read an open sound with zeros in its gaps: yields blocks (n, channels), float32."""
+    """Yield the blocks (n, channels), float32, of an open sound with zeros in its gaps."""
     first = 0
     for block in sound.blocks("float32"):
         yield np.where(_in_each(gaps, first, first + len(block)), np.float32(0), block)
@@ -260,7 +250,7 @@ def _without_gaps(sound, gaps):
 
 
 def _stored(blocks, files, destination):
-    """Write the channels of blocks (n, channels) to one file each, and yield the blocks."""
+    """Write each channel of blocks (n, channels) to a file of its own, and yield the blocks."""
     for block in blocks:
         for file, values in zip(files, block.T):
             with writing(destination):
@@ -277,13 +267,13 @@ def _read(file, first, end):
 
 
 def _at_rate(stretches, ratio):
-    """Return a list of (n, 2) at `ratio` times the rate, rounded outwards: one (n, 2), sorted."""
+    """Join stretches, a list of (n, 2), at `ratio` times the rate, rounded outwards and sorted."""
     starts, ends = np.concatenate(stretches).T * ratio
     return np.sort(np.stack([np.floor(starts), np.ceil(ends)], 1).astype(int), axis=0)
 
 
 def _in_each(channels, first, end):
-    """Mark the samples in each channel's stretches: (end - first, channels)."""
+    """Mark the samples in the stretches of each channel: (end - first, channels), bool."""
     return np.stack([inside(stretches, first, end) for stretches in channels], 1)
 
 
@@ -293,10 +283,10 @@ def _side_by_side(channels):
 
 
 def _with_filling(blocks, number, filling, methods):
-    """Put the filling of a channel's gaps into restored blocks (n, channels).
+    """Put the filling of one channel's gaps into restored blocks (n, channels).
 
-    filling: yields first, end and values of each gap; values None keep the network's. methods: a
-    Counter of the gaps that each method has filled.
+    number: of the channel. filling: yields first, end and values of each gap; None leaves the
+    network's values. methods: a Counter, to which the gaps that each method fills are added.
     """
     first, gap = 0, next(filling, None)
     for block in blocks:
@@ -314,9 +304,10 @@ def _with_filling(blocks, number, filling, methods):
 
 
 def _write(restored, job, keep):
-    """Write restored blocks to the destination; silences stay silent.
+    """Write restored blocks to the destination, with zeros in silences.
 
-    keep: outside the gaps, write the samples of the source. Returns remarks, each after a comma.
+    keep: outside the gaps, write the samples of the source. Returns remarks on the result, each
+    with a comma before it.
     """
     name, first = os.path.basename(job.source), 0
     with (
@@ -340,5 +331,5 @@ def _write(restored, job, keep):
         remarks.append(how_well_kept(job.source, job.destination, missing))
     expected = original.decoder and original.decoder.seconds
     if expected and expected - job.frames / job.rate > TOLERANCE[0] + TOLERANCE[1] * expected:
-        remarks.append(f"cut short or damaged, since {expected:.2f} s were expected")
+        remarks.append(f"cut short or damaged: its length should be {expected:.2f} s")
     return "".join(f", {remark}" for remark in remarks)

@@ -1,6 +1,7 @@
-"""Sound files as mono at one rate, and recordings to train on, decoded once onto the disk.
+"""Decode sound files to mono at one sample rate, and load recordings to train on.
 
-Recordings may be hours long: neither all of them nor a whole file is ever in memory.
+Recordings may be hours long. They are decoded once, into a file on the disk, so that memory never
+holds all of them, nor even one whole file.
 """
 
 import os
@@ -17,12 +18,12 @@ from harness import UserError
 from harness.quiet_tensorflow import stderr_held_back, tf
 from signals.resampling import resample
 
-READ_ONLY = (".aac", ".mp4", ".webm", ".wma", ".3gp")  # restored files of these are WAVs
+READ_ONLY = (".aac", ".mp4", ".webm", ".wma", ".3gp")  # not written: restored, they become WAVs
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".m4a", *READ_ONLY)
-MOST_HOURS = 24  # of recordings: 5.5 GB on the disk at 16 kHz
-SHORTEST = 2048  # samples: what the figure of the long sound needs
+MAX_HOURS = 24  # of recordings in all: 5.5 GB on the disk at 16 kHz
+SHORTEST = 2048  # samples; the figure of the long sound needs as many
 OFFSET = 0.01  # of a sound's RMS; a larger constant offset is removed
-# Channels cancel if their mean has less than this fraction of the power that the loudest gives it.
+# Channels cancel if the power of their mean is below this fraction of the loudest's part in it.
 CANCELS = 0.1
 LEAST_RMS = 1e-5  # -100 dB relative to full scale; a quieter sound is dither
 HELD_OUT_FRACTION = 0.1
@@ -30,23 +31,23 @@ SPLIT_BY_FILE_FROM = 5  # files; with fewer, each file is split in time
 
 
 def result_suffixes(path):
-    """Return the suffixes that the restored file may have: the input's, and .wav for any sound."""
+    """Return the suffixes that a restored file may have: the input's, and .wav for any sound."""
     given = path.suffix.lower()
     if given not in SUFFIXES:
         return (given,)
-    return (".wav",) if given in READ_ONLY or given == ".wav" else (given, ".wav")
+    return (".wav",) if given in (".wav", *READ_ONLY) else (given, ".wav")
 
 
 def result_name(path):
-    """Return the path for a restored file: the same, but .wav if its format can only be read."""
+    """Return the path, with the suffix .wav if the format can be read but not written."""
     return path.with_suffix(".wav") if path.suffix.lower() in READ_ONLY else path
 
 
 def decode(path, sample_rate):
-    """Decode a sound file to mono at `sample_rate` Hz: yields blocks (n,), float32.
+    """Decode a sound file to mono at `sample_rate` Hz. Yields blocks (n,), float32.
 
-    Mono is the mean of the channels, or the loudest one if they cancel. UserError if the file
-    cannot be read to its end or has samples that are not finite.
+    Mono is the mean of the channels, or the loudest channel if they cancel. UserError if the file
+    cannot be read or contains NaN or Inf.
     """
     if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would block
         raise UserError(f"{path}: not a file; give a sound file or a folder of them")
@@ -55,15 +56,13 @@ def decode(path, sample_rate):
         with open_sound(path) as sound:
             mono = ((block @ weights)[:, None] for block in sound.blocks("float32"))
             for block in resample(mono, 1, sound.rate, sample_rate):
-                if not np.isfinite(block).all():
-                    raise UserError(f"{path}: contains NaN or Inf; repair it or leave it out")
                 yield block[:, 0]
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
 
 
 def _mono_weights(path):
-    """Return the weight of each channel of a file in its mono sound: (channels,), float32."""
+    """Return the weight of each channel in the mono mix of a file: (channels,), float32."""
     with open_sound(path) as sound:
         channels, samples = sound.channels, 0
         total, squares = np.zeros(channels + 1), np.zeros(channels + 1)
@@ -72,7 +71,7 @@ def _mono_weights(path):
             samples += len(block)
             total += block.sum(0)
             squares += (block**2).sum(0)
-    # Variances, since an offset is not sound.
+    # Variances, because a constant offset is not sound.
     *power, mixed = squares / max(samples, 1) - (total / max(samples, 1)) ** 2
     if mixed < CANCELS * max(power) / channels**2:
         return np.eye(channels, dtype=np.float32)[np.argmax(power)]
@@ -83,14 +82,13 @@ def _mono_weights(path):
 class Recordings:
     """Recordings to train on, made by `load`.
 
-    Places are ranges (R, 2) of the samples at which a window may begin. No window of one part
-    shares a sample with a window of the other.
+    They are split into two parts, "training" and "held out", whose windows share no sample.
     """
 
-    samples: np.memmap  # (T,), float32: all files in a row, each scaled to the same RMS
-    places: dict  # {"training": places, "held out": places}
-    long_sound: np.ndarray  # (L,): the beginning of the longest held-out stretch
-    summary: str  # one line: how much there is, and what is held out
+    samples: np.memmap  # (T,), float32: all files one after the other, scaled to the same RMS
+    places: dict  # {part: (R, 2)}, ranges [first, end) of the samples at which a window may begin
+    long_sound: np.ndarray  # (L,), from the longest held-out stretch
+    summary: str  # one line: seconds of sound, and what is held out
     skipped: list  # one line per file that cannot be used
     window: int  # samples
     sample_rate: int  # Hz
@@ -100,7 +98,7 @@ class Recordings:
     notes = None  # the notes in a recording are unknown
 
     def windows(self, part, count, seed):
-        """Draw windows of a part by `seed`, a pair of integers.
+        """Draw `count` windows of a part, with `seed`, a pair of integers.
 
         Returns the reference and the clean windows, both (count, window), and None for the notes.
         The noise in a recording is unknown, so the reference is the clean window itself.
@@ -109,17 +107,17 @@ class Recordings:
         return clean, clean, None
 
     def long(self, seed):
-        """Return the long sound, (L,), as reference and as clean sound, for any seed."""
+        """Return the long sound, (L,), as reference and as clean sound. The seed has no effect."""
         return self.long_sound, self.long_sound
 
 
 def load(path, sample_rate, window, rms, seconds, folder):
-    """Read a sound file, or all in a folder and below, for windows of `window` samples.
+    """Load `Recordings` from a sound file, or from all sound files in a folder and its subfolders.
 
-    Each file is resampled to `sample_rate` Hz and scaled to `rms`; silence does not count. The
-    long sound has at most `seconds`. From SPLIT_BY_FILE_FROM files on, whole files are held out,
-    always the same ones; with fewer, the end of each file. The decoded sound is kept in `folder`,
-    in a file without a name that vanishes with the process. UserError if no sound can be used.
+    Each file is resampled to `sample_rate` Hz and scaled to `rms`, which is measured without
+    silence. With SPLIT_BY_FILE_FROM or more files, whole files are held out, always the same ones;
+    with fewer, the end of each file. The long sound lasts at most `seconds`. The decoded sound is
+    stored in `folder`, in a temporary file without a name. UserError if no sound can be used.
     """
     samples, clips, skipped = _read(path, sample_rate, window, rms, folder)
     least_power = rms**2 * 10 ** (audio_utils.SILENCE_DB / 10)
@@ -132,15 +130,13 @@ def load(path, sample_rate, window, rms, seconds, folder):
         raise UserError(f"{path}: not enough sound to train on one part and hold out another")
     starts = places["held out"][:, 0]
     long_sound = _long_sound(samples, parts["held out"], starts, round(seconds * sample_rate))
-    lengths = [
-        float(sum(end - first for first, end in part) / sample_rate) for part in parts.values()
-    ]
-    summary = f"{lengths[0]:.1f} s of sound to learn from, {lengths[1]:.1f} s held out ({held_out})"
+    learned, kept = (float(np.ptp(part, axis=1).sum() / sample_rate) for part in parts.values())
+    summary = f"{learned:.1f} s of sound to learn from, {kept:.1f} s held out ({held_out})"
     provenance = {
         "source": folders.printable(path),
         "files": len(clips),
-        "training_seconds": lengths[0],
-        "held_out_seconds": lengths[1],
+        "training_seconds": learned,
+        "held_out_seconds": kept,
         "sha256": folders.sha256(clips),
     }
     metadata = {"sample_rate": sample_rate, "rms": rms, "sha256": provenance["sha256"]}
@@ -150,10 +146,9 @@ def load(path, sample_rate, window, rms, seconds, folder):
 
 
 def random_windows(samples, places, count, window, seed):
-    """Draw windows from places (R, 2), each start being equally likely: (count, window), float32.
+    """Draw windows that begin in `places` (R, 2), all starts equally likely: (count, window).
 
-    Works in a TensorFlow graph. Stateless: the same `seed`, a pair of integers, gives the same
-    windows.
+    Works in a TensorFlow graph. The same `seed`, a pair of integers, gives the same windows.
     """
     total = np.cumsum(places[:, 1] - places[:, 0])
     number = tf.random.stateless_uniform((count,), seed, 0, int(total[-1]), tf.int64)
@@ -164,10 +159,7 @@ def random_windows(samples, places, count, window, seed):
 
 
 def _find(path):
-    """List the sound files in a folder and below, sorted, and a line on each unreadable folder.
-
-    A file that several links lead to is listed once.
-    """
+    """List the sound files below a folder, sorted, each once, and a line per unreadable folder."""
     if not os.path.isdir(path):
         return [path], []
     files, problems = folders.walk(path)
@@ -176,15 +168,15 @@ def _find(path):
 
 
 def _read(path, sample_rate, window, rms, folder):
-    """Decode and scale all files that can be used, into a file in `folder`.
+    """Decode all files that can be used into one file in `folder`, each scaled to `rms`.
 
-    Returns samples (T,), {file: (first, end) in samples}, and one line per file that is skipped.
+    Returns samples (T,), {path: (first, end) in samples}, and one line per skipped file.
     """
     files, skipped = _find(path)
     store, first, clips = tempfile.TemporaryFile(dir=folder), 0, {}
     for file in tqdm(files, "reading", unit="file", leave=False, disable=None):
         try:
-            with stderr_held_back():  # the decoders print lines of their own
+            with stderr_held_back():  # decoders print warnings of their own
                 end = _append(store, first, file, sample_rate, max(window, SHORTEST))
             clip = np.memmap(store, np.float32, "r+", 4 * first, (end - first,))
             _scale(clip, window // 4, rms, file)
@@ -195,16 +187,15 @@ def _read(path, sample_rate, window, rms, folder):
     if not clips:
         if len(files) == len(skipped) == 1:
             raise UserError(skipped[0])
-        problem = "no sound files"
         if skipped:
-            problem = f"none of {len(skipped)} can be used; the first: {skipped[0]}"
-        raise UserError(f"{path}: {problem}; looked for {' '.join(SUFFIXES)}")
+            raise UserError(f"{path}: none of {len(skipped)} can be used; the first: {skipped[0]}")
+        raise UserError(f"{path}: no sound files; looked for {' '.join(SUFFIXES)}")
     store.truncate(4 * first)
     return np.memmap(store, np.float32, "r"), clips, skipped
 
 
 def _append(store, first, file, sample_rate, least):
-    """Decode a file into `store` from sample `first` on, and return where it ends.
+    """Decode a file into `store`, beginning at sample `first`, and return its end there.
 
     UserError if it has fewer than `least` samples.
     """
@@ -212,13 +203,13 @@ def _append(store, first, file, sample_rate, least):
     end = first
     for block in decode(file, sample_rate):
         end += block.size
-        if end > MOST_HOURS * 3600 * sample_rate:
-            raise UserError(f"{file}: more than {MOST_HOURS} hours of sound in all; give less")
+        if end > MAX_HOURS * 3600 * sample_rate:
+            raise UserError(f"{file}: more than {MAX_HOURS} hours of sound in all; give less")
         try:
             store.write(block)
-        except OSError as error:
-            problem = f"no room on the disk for the decoded {file} ({error.strerror})"
-            raise OSError(f"{problem}; give less sound") from error
+        except OSError as error:  # not a UserError: it concerns all files, not only this one
+            problem = f"cannot store the decoded sound ({error.strerror})"
+            raise OSError(f"{file}: {problem}; make room on the disk or give less sound") from error
     if end - first < least:
         length = f"{(end - first) / sample_rate:.3g} s" if end > first else "no samples"
         raise UserError(f"{file}: too short ({length}); give at least {least / sample_rate:.3g} s")
@@ -227,9 +218,9 @@ def _append(store, first, file, sample_rate, least):
 
 
 def _scale(samples, size, rms, file):
-    """Scale a file's samples in place to `rms`, measured over pieces of `size` that are not silent.
+    """Scale samples in place to `rms`, measured over those pieces of `size` that are not silent.
 
-    A constant offset is removed: it is not sound, and the model would learn it.
+    Also remove a constant offset. It is not sound, and the model would learn it.
     """
     energy, means = _energies(samples, size)
     power = energy / size
@@ -246,7 +237,7 @@ def _scale(samples, size, rms, file):
 
 
 def _energies(samples, size):
-    """Return energy about the mean, and mean, of each piece of `size` samples: two (T // size,)."""
+    """Return the energy without offset, and the offset, of each piece: two arrays (T // size,)."""
     pieces = samples[: samples.size // size * size].reshape(-1, size)
     means = pieces.mean(1, dtype=np.float64)
     energy = np.einsum("ns,ns->n", pieces, pieces, dtype=np.float64)
@@ -254,29 +245,27 @@ def _energies(samples, size):
 
 
 def _split(samples, clips, window, least_power):
-    """Split the files: {"training": clips, "held out": clips}, and in words what is held out."""
-    ends = list(clips.values())
-    if len(clips) >= SPLIT_BY_FILE_FROM:
-        count = round(HELD_OUT_FRACTION * len(clips)) or 1
-        chosen = sorted(folders.fixed_order(len(clips))[:count])
-        held_out = [ends[i] for i in chosen]
-        training = [clip for clip in ends if clip not in held_out]
-        names = [folders.printable(list(clips)[i].name) for i in chosen[:3]]
-        names += ["..."] * (count > 3)
-        return {"training": training, "held out": held_out}, ", ".join(names)
+    """Split the sound: {"training": clips, "held out": clips}, and what is held out, in words."""
     training, held_out = [], []
-    for first, end in ends:
-        middle = _middle(_places(samples, first, end, window, least_power), first, end, window)
-        training.append((first, middle))
-        held_out.append((middle, end))
-    return {"training": training, "held out": held_out}, "the end of each file"
+    if len(clips) < SPLIT_BY_FILE_FROM:
+        for first, end in clips.values():
+            middle = _middle(_places(samples, first, end, window, least_power), first, end, window)
+            training.append((first, middle))
+            held_out.append((middle, end))
+        return {"training": training, "held out": held_out}, "the end of each file"
+    count = round(HELD_OUT_FRACTION * len(clips)) or 1
+    chosen = sorted(folders.fixed_order(len(clips))[:count])
+    for number, clip in enumerate(clips.values()):
+        (held_out if number in chosen else training).append(clip)
+    names = [folders.printable(list(clips)[i].name) for i in chosen[:3]] + ["..."] * (count > 3)
+    return {"training": training, "held out": held_out}, ", ".join(names)
 
 
 def _places(samples, first, end, window, least_power):
-    """Find where windows of at least this mean power may begin between two samples: (R, 2).
+    """Find where windows that are loud enough may begin in the clip [first, end): ranges (R, 2).
 
-    The search has steps of a quarter window. All windows that begin in one step share three
-    quarters, which must have the energy.
+    A quarter of a window is one step. All windows that begin within one step share the next three
+    steps, and these must hold the energy of a whole window of mean power `least_power`.
     """
     step, last = window // 4, end - first - window
     if last < 0:
@@ -288,9 +277,9 @@ def _places(samples, first, end, window, least_power):
 
 
 def _middle(places, first, end, window):
-    """Return where to split a file, so that HELD_OUT_FRACTION of its places come after.
+    """Return the sample at which to split a file, so that HELD_OUT_FRACTION of its places follow.
 
-    A file too short for a window before and a long sound after is not split: this is its end.
+    This is its end if it is too short for a window before and a long sound after the split.
     """
     if not len(places):
         return end
@@ -302,9 +291,10 @@ def _middle(places, first, end, window):
 
 
 def _long_sound(samples, clips, starts, most):
-    """Return up to `most` samples of the longest held-out clip with a place: (L,), float64.
+    """Return up to `most` samples of the longest clip that has a place: (L,), float64.
 
-    starts: the first samples of all held-out places. The sound begins at the first in its clip.
+    starts: first samples of all held-out places. The sound begins at the first one in the clip,
+    or earlier if the clip would end too soon.
     """
     sounding = [(first, end) for first, end in clips if ((first <= starts) & (starts < end)).any()]
     first, end = max(sounding, key=lambda clip: clip[1] - clip[0])

@@ -1,7 +1,7 @@
-"""Opening sound files of any format.
+"""Open sound files of any format.
 
-FFmpeg reads compressed formats, libsndfile all others and Ogg. Each file is read once, from its
-beginning to its end, in constant memory.
+FFmpeg reads compressed formats. libsndfile reads all others, and Ogg. Each file is read once, from
+its beginning to its end, in constant memory.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import av
+import numpy as np
 import soundfile
 
 from audio_utils import SAMPLE_RATES
@@ -21,13 +22,13 @@ from files.compressed_sound import Decoder
 from harness import UserError
 
 HEADERLESS = (".raw", ".pcm", ".vox", ".gsm")
-# The first letters of codes that give zeros back as zeros; others smear a gap.
+# Encodings whose names begin like this keep zeros exactly; others blur the edges of a gap.
 KEEP_ZEROS = ("PCM", "FLOAT", "DOUBLE", "ALAW", "ULAW", "ALAC", "DWVW", "DPCM")
-SMALLEST = {"ALAW": 8 / 32768}  # magnitude in a code that has no zero
-MOST_CHANNELS = 64
+SMALLEST = {"ALAW": 8 / 32768}  # smallest magnitude in an encoding without a zero
+MAX_CHANNELS = 64
 FRAMES_PER_BLOCK = 1 << 16
-HEADER = 1 << 16  # bytes: a WAV's header is shorter, and recorders update it more often
-PADDING = 64  # this many zeros after a WAV's samples are padding
+HEADER = 1 << 16  # bytes; a WAV's header is shorter, the samples missing in its size are longer
+PADDING = 64  # zero bytes after a WAV's samples that count as padding
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,43 +41,46 @@ class Sound:
     path: str
     rate: int  # Hz
     channels: int
-    format: str  # libsndfile's or FFmpeg's name
-    subtype: str  # the code of the samples, likewise
+    format: str  # name of the file format, from libsndfile or FFmpeg
+    subtype: str  # name of the encoding, likewise
     endian: str
     tags: dict  # {name: text}
     read: Callable
     decoder: Decoder | None = None  # if FFmpeg reads the file
 
     @property
-    def code(self):
-        """The name of the code in messages."""
+    def encoding(self):
+        """The name of the encoding in messages."""
         return "MP3" if self.format == "MP3" else self.subtype
 
     def blocks(self, dtype="float64"):
-        """Read on to the end: yields blocks (n, channels)."""
+        """Yield the remaining samples in blocks (n, channels). UserError for NaN or Inf."""
         while len(block := self.read(FRAMES_PER_BLOCK, dtype)):
+            if not np.isfinite(block).all():
+                raise UserError(f"{self.path}: contains NaN or Inf; repair it or leave it out")
             yield block
 
 
 def keeps_zeros(subtype):
-    """Return True if a code gives zeros back as zeros."""
+    """Return True if zeros survive this encoding as zeros."""
     return subtype.startswith(KEEP_ZEROS)
 
 
 @contextlib.contextmanager
 def open_sound(path):
-    """Open a sound file, as a context manager that gives a `Sound`.
+    """Open a sound file: a context manager that gives a `Sound`.
 
-    OSError if the file cannot be opened. UserError if it cannot be read, also later.
+    OSError if the file cannot be opened. UserError if it cannot be read, also within the block.
     """
     headerless = os.path.splitext(path)[1].lower() in HEADERLESS
     try:
         with open(path, "rb") as file, contextlib.ExitStack() as opened:
-            own = headerless or _is_one_ogg(file)
-            sound = None if own else _compressed(path, file, opened)
+            sound = None
+            if not headerless and not _is_one_ogg(file):
+                sound = _compressed(path, file, opened)
             sound = sound or _other(path, file, opened)
             low, high = SAMPLE_RATES
-            if sound.channels > MOST_CHANNELS or not low <= sound.rate <= high:
+            if sound.channels > MAX_CHANNELS or not low <= sound.rate <= high:
                 found = f"{sound.rate} Hz and {sound.channels} channels"
                 raise UserError(f"{path}: the header must be wrong ({found}); convert it again")
             yield sound
@@ -89,16 +93,16 @@ def open_sound(path):
 
 
 def reason(error):
-    """Return the message of libsndfile, FFmpeg or the system, without a file name."""
+    """Return an error's message from libsndfile, FFmpeg or the system, without a file name."""
     text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
     return text.rstrip(".")
 
 
 def _is_one_ogg(file):
-    """Return True for an Ogg file that is not several joined end to end.
+    """Return True for an Ogg file with one stream, False for several joined end to end.
 
-    libsndfile reads those exactly, but of joined ones only the first; FFmpeg reads all, but some
-    hundred samples of Vorbis too many or too few.
+    libsndfile reads one stream to the exact sample, but ignores the streams after it. FFmpeg reads
+    all of them, but a few hundred samples too many or too few of Vorbis.
     """
     start = file.read(4)
     file.seek(0)
@@ -109,7 +113,7 @@ def _is_one_ogg(file):
 
 
 def _compressed(path, file, opened):
-    """Return the `Sound` of an open file, or None if FFmpeg does not know it as compressed."""
+    """Return the `Sound` of an open file, or None if it is no compressed format of FFmpeg's."""
     with contextlib.suppress(av.FFmpegError):
         decoder = opened.enter_context(contextlib.closing(Decoder(file, path)))
         kind = *decoder.kind, "FILE", decoder.tags
@@ -118,10 +122,10 @@ def _compressed(path, file, opened):
 
 def _other(path, file, opened):
     """Return the `Sound` of an open file that libsndfile reads. SoundFileError if it cannot."""
-    size = _size_of_crashed(path, file)
+    correction = _corrected_size(path, file)
     file.seek(0)
-    # Not by name: libsndfile would take the format of headerless samples from it.
-    source = _Crashed(file, *size) if size else file.fileno()
+    # Not by name, or libsndfile would guess the format of headerless samples from the suffix.
+    source = _Corrected(file, *correction) if correction else file.fileno()
     sound = opened.enter_context(_Forward(source, closefd=False))
     kind = sound.format, sound.subtype, sound.endian, sound.copy_metadata()
     read = functools.partial(sound.read, always_2d=True)
@@ -129,17 +133,14 @@ def _other(path, file, opened):
 
 
 class _Forward(soundfile.SoundFile):
-    """A file in which soundfile does not seek after each read; FLAC would be decoded again."""
+    """A SoundFile that does not seek after each read, or FLAC would be decoded twice."""
 
     def seekable(self):
         return False
 
 
-class _Crashed(io.FileIO):
-    """A WAV of a recorder that crashed, with the right size of the samples in its header.
-
-    size: bytes. at: where they belong in the file.
-    """
+class _Corrected(io.FileIO):
+    """An open file that reads as if it had the bytes `size` at the position `at`."""
 
     def __init__(self, file, at, size):
         super().__init__(file.fileno(), closefd=False)
@@ -149,23 +150,23 @@ class _Crashed(io.FileIO):
         start = self.tell()
         count = super().readinto(buffer)
         view = memoryview(buffer).cast("B")
-        for at, byte in enumerate(self.size, self.at - start):
-            if 0 <= at < count:
-                view[at] = byte
+        for position, byte in enumerate(self.size, self.at - start):
+            if 0 <= position < count:
+                view[position] = byte
         return count
 
 
-def _size_of_crashed(path, file):
-    """Find a WAV whose samples continue after the end that its header gives.
+def _corrected_size(path, file):
+    """Correct the size in the header of a WAV whose recorder crashed.
 
-    A recorder that crashes leaves size 0 in the header, or the size of its last update. Returns
-    where the header has the size, and the right size, as bytes; None if it is right, and for other
-    files. UserError for several WAVs in one file.
+    The header then has size 0, or the size at its last update, and the samples continue after it.
+    Returns the position of the size in the file and the correct size, as bytes. Returns None if
+    the size is right or the file is no WAV. UserError for several WAVs in one file.
     """
     file.seek(0)
     head, end = file.read(HEADER), os.fstat(file.fileno()).st_size
     order = {b"RIFF": "little", b"RIFX": "big"}.get(head[:4])
-    at = 12
+    at = 12  # of a chunk: four letters, four bytes of length, contents
     while order and head[8:12] == b"WAVE" and at + 8 <= len(head):
         length = int.from_bytes(head[at + 4 : at + 8], order)
         if head[at : at + 4] == b"data":
@@ -183,13 +184,13 @@ def _size_of_crashed(path, file):
 
 
 def _are_samples(after, rest, length, order):
-    """Return True if the `rest` bytes after `length` bytes of samples are samples, too.
+    """Return True if the last `rest` bytes of a file are samples, like the `length` before them.
 
-    They begin with the bytes `after`. Otherwise they are chunks, ID3 tags or padding.
+    after: the first of these bytes. They may also be chunks, ID3 tags or padding.
     """
-    if not length:  # silence looks like padding, so only a chunk to the end of the file counts
+    if not length:  # silence looks like padding, so only a chunk that fills the rest counts
         return rest > 0 and 8 + int.from_bytes(after[4:8], order) != rest
-    for skip in (0, 1):  # an odd number of bytes is padded to an even one, but not by all programs
+    for skip in (0, 1):  # most programs, but not all, pad an odd number of bytes to an even one
         start = after[skip:]
         fits = 8 + int.from_bytes(start[4:8], order) <= rest - skip
         chunk = fits and re.match(rb"[A-Za-z_][A-Za-z0-9_ ]{3}", start)

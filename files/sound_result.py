@@ -1,4 +1,4 @@
-"""Writing a restored sound in the format of its source, or as a WAV."""
+"""Write a restored sound in the format of its source, or as a WAV."""
 
 import contextlib
 import os
@@ -12,35 +12,34 @@ from files.compressed_sound import MP4, M4AFile
 from files.sound_reader import keeps_zeros, open_sound, reason
 from harness import UserError
 
-# Bits of the codes for which samples are rounded here, since libsndfile rounds them down.
+# libsndfile rounds down, so samples of these encodings are rounded here: {encoding: bits}.
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24}
-FLOATS = "FLOAT", "DOUBLE"  # codes that do not clip
-BEST = {  # the highest bit rate, since encoding twice loses more
+FLOATS = "FLOAT", "DOUBLE"  # encodings that do not clip
+BEST = {  # encoding twice loses quality, so the bit rate is the highest
     "MPEG_LAYER_III": {"compression_level": 0, "bitrate_mode": "CONSTANT"},
     "VORBIS": {"compression_level": 0},
     "OPUS": {"compression_level": 0},
 }
-WELL_KEPT_DB = 24.0  # SNR of the sound outside the gaps, after a lossy code
+WELL_KEPT_DB = 24.0  # SNR outside the gaps; if it is lower, the message recommends a WAV
 
 
 @contextlib.contextmanager
 def writing(destination):
-    """UserError that names `destination` if the block cannot write."""
+    """Turn errors of the block, which writes, into a UserError that names `destination`."""
     try:
         yield
     except (soundfile.SoundFileError, av.FFmpegError, AssertionError, OSError) as error:
-        # soundfile asserts that all was written.
+        # The AssertionError is soundfile's, if it could not write everything.
         problem = reason(error) or "the disk may be full"
         remedy = f"make room on the disk of {destination.parent} or give another --out"
-        raise UserError(f"{destination}: cannot be written ({problem}); {remedy}") from error
+        raise UserError(f"{destination}: cannot write the file ({problem}); {remedy}") from error
 
 
 class Result:
-    """A sound file to write blocks (n, channels) to, in the format of an open one.
+    """A sound file that takes blocks (n, channels), in the format of an open `Sound`.
 
-    A destination that ends in .wav makes it a WAV, whatever the input. Tags are copied. lost: names
-    of what could not be copied. clipped: the number of clipped samples. UserError if the
-    destination cannot be written.
+    It is a WAV if the destination ends in .wav. Tags are copied. lost: list of what could not be
+    copied, in words. clipped: number of clipped samples. UserError if writing fails.
     """
 
     def __init__(self, path, sound, destination):
@@ -53,20 +52,20 @@ class Result:
                 return
             kind = {"format": self.format, "subtype": self.subtype, "endian": endian}
             kind |= BEST.get(self.subtype, {})
-            name = os.fsencode(path)  # names may be any bytes, but soundfile encodes strictly
+            name = os.fsencode(path)  # soundfile refuses names that are not valid text
             self.file = soundfile.SoundFile(name, "w", sound.rate, sound.channels, **kind)
         try:
             for tag, text in sound.tags.items():
                 setattr(self.file, tag, text)
         except soundfile.SoundFileError:
-            self.lost.append(f"tags, which {self.format} files do not take")
+            self.lost.append(f"tags, which {self.format} files cannot hold")
 
     def write(self, given, restored, new):
-        """Write samples as given, or as restored where `new`: all (n, channels)."""
+        """Write a block: `restored` where `new` is True, `given` elsewhere. All (n, channels)."""
         if self.subtype not in FLOATS:
             self.clipped += np.count_nonzero((np.abs(restored) > 1) & new)
             restored = self._rounded(restored)
-        if self.subtype in BITS:  # the input may have more bits
+        if self.subtype in BITS:  # the source may have more bits
             given = self._rounded(given)
         with writing(self.destination):
             self.file.write(np.where(new, restored, given))
@@ -81,7 +80,7 @@ class Result:
 
 
 def _kind(sound, destination):
-    """Return format, subtype and endian of the result, as soundfile takes them, or MP4 for M4A."""
+    """Return format, subtype and endian for soundfile; the format is MP4 for an M4A."""
     suffix, given = (Path(path).suffix.lower() for path in (destination, sound.path))
     if suffix == ".wav" != given:
         exact = keeps_zeros(sound.subtype) and soundfile.check_format("WAV", sound.subtype)
@@ -96,7 +95,7 @@ def _kind(sound, destination):
 
 
 def how_well_kept(source, destination, missing):
-    """Return in words how much a lossy code has changed the samples outside the gaps.
+    """Describe how much a lossy encoding has changed the samples outside the gaps.
 
     missing(first, end): True in the gaps, (end - first, channels).
     """
@@ -111,6 +110,6 @@ def how_well_kept(source, destination, missing):
             error += ((given - kept)[outside] ** 2).sum()
             first += len(given)
     ratio_db = 10 * np.log10(energy / error) if error and energy else np.inf
-    advice = "; to keep it exactly, give --out a name that ends in .wav"
-    said = f"the rest kept to {ratio_db:.0f} dB, since {original.code} is encoded again"
-    return said + (advice if ratio_db < WELL_KEPT_DB else "")
+    message = f"SNR outside the gaps {ratio_db:.0f} dB, since {original.encoding} is encoded again"
+    advice = "; to keep these samples exactly, give --out a name that ends in .wav"
+    return message + (advice if ratio_db < WELL_KEPT_DB else "")

@@ -1,4 +1,4 @@
-"""Machinery of a run that readers of the experiments may skip. It knows no digits and no sounds."""
+"""Machinery that runs an experiment: flags, files, resuming. It knows no digits and no sounds."""
 
 
 class UserError(Exception):

@@ -1,4 +1,4 @@
-"""The file a run is resumed from: an .npz of all variables, and the state beside them as JSON."""
+"""The file a run is resumed from: an .npz of all variables and, as JSON, the run's state."""
 
 import json
 
@@ -7,22 +7,22 @@ import numpy as np
 from harness import UserError
 from harness.run_folder import replacing
 
-FORMAT = 2  # of the file
+FORMAT = 2  # of the file; raised when old files cannot be read any more
 REMEDY = "use --overwrite to start over"
 
 
 def save(path, variables, state):
-    """Write the variables' values and the state, which must be JSON, into a file."""
+    """Write the variables' values and the state, a dict for JSON, into a file."""
     values = {f"variable_{i}": variable.numpy() for i, variable in enumerate(variables)}
     with replacing(path) as unfinished, open(unfinished, "wb") as file:
         np.savez(file, state=json.dumps({"format": FORMAT, **state}, default=float), **values)
 
 
 def restore(path, variables, expected):
-    """Assign the variables the values in a file that `save` wrote, and return its state.
+    """Read a file that `save` wrote: assign its values to the variables and return its state.
 
-    expected: a state with the same names and types. UserError if the file is damaged or of another
-    run: its `first_batch` differs from the expected one, or its network does.
+    expected: a state of this run. The file's state must have its names and types, and the same
+    `first_batch` up to rounding. UserError if the file is damaged or belongs to another run.
     """
     try:
         with np.load(path) as file:  # without pickle: no code from the file is run
@@ -37,12 +37,13 @@ def restore(path, variables, expected):
         raise UserError(f"{path}: {problem}; {REMEDY}") from error
     if written != FORMAT:
         problem = f"written by another version of these scripts (format {written})"
-        raise UserError(f"{path}: {problem}; {REMEDY}")
     # Another machine may round differently.
-    if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=1e-3, atol=1e-6):
-        raise UserError(f"{path}: belongs to a run with other data or another seed; {REMEDY}")
-    if [(value.shape, value.dtype) for value in values] != [(v.shape, v.dtype) for v in variables]:
-        raise UserError(f"{path}: holds the weights of another network; {REMEDY}")
-    for variable, value in zip(variables, values):
-        variable.assign(value)
-    return state
+    elif ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=1e-3, atol=1e-6):
+        problem = "belongs to a run with other data or another seed"
+    elif [(v.shape, v.dtype) for v in values] != [(v.shape, v.dtype) for v in variables]:
+        problem = "contains the weights of another network"
+    else:
+        for variable, value in zip(variables, values):
+            variable.assign(value)
+        return state
+    raise UserError(f"{path}: {problem}; {REMEDY}")

@@ -1,4 +1,4 @@
-"""Errors of libraries as one line for the user."""
+"""Turn the exceptions of libraries into one-line errors for the user."""
 
 import contextlib
 
@@ -7,9 +7,9 @@ from harness import UserError
 
 @contextlib.contextmanager
 def one_error(path, remedy):
-    """Turn whatever the block raises into a UserError, "PATH: first line of the error; REMEDY".
+    """Turn any exception in the block into a UserError: "PATH: its first line; REMEDY".
 
-    For reading and writing files: libraries raise almost any exception for a broken one.
+    Use it where a library reads or writes a file: a broken file can raise almost any exception.
     """
     try:
         yield

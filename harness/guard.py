@@ -1,4 +1,4 @@
-"""Protection of a training run: resuming, saving, stopping on a signal, and NaN."""
+"""Protection of a training run: saving, resuming, stopping on a signal or on NaN."""
 
 import contextlib
 import os
@@ -14,25 +14,25 @@ from harness import checkpoint
 from harness.quiet_tensorflow import tf
 from harness.workers import Workers, broadcast_state
 
-SAVE_ITERATIONS, SAVE_SECONDS = 1000, 60  # a run that is killed loses at most this much
+SAVE_ITERATIONS, SAVE_SECONDS = 1000, 60  # a killed run loses at most this much work
 
 
 class Guard:
     """Progress of a training run that can be stopped at any time and resumed exactly.
 
         with Guard(...) as guard:
-            for checkpoint in guard.checkpoints():
-                while guard.done < checkpoint:
-                    guard.take(advance(*guard.next_call(checkpoint)))
+            for target in guard.checkpoints():
+                while guard.done < target:
+                    guard.take(advance(*guard.next_call(target)))
 
-    Resumes from `run.checkpoint` if that file exists, and saves there: at checkpoints, every
-    SAVE_ITERATIONS and SAVE_SECONDS, and on Ctrl-C or SIGTERM, which end the run as
-    KeyboardInterrupt once it is saved. Without a run nothing is saved and signals are left alone.
+    Training resumes from the file `run.checkpoint` if it exists, and saves there: at checkpoints,
+    every SAVE_ITERATIONS or SAVE_SECONDS, and on Ctrl-C or SIGTERM. After such a signal it saves
+    and raises KeyboardInterrupt. Without a run, nothing is saved and signals are left alone.
 
-    ahead: iterations to pause at. per_call: iterations in one call of the compiled loop.
-    first_batch(): an array that identifies data and seed, whatever files and flags they come from.
-    shared: numbers that must be equal on all workers.
-    UserError if the checkpoint belongs to another run, or another worker does something else.
+    ahead: the iterations of the checkpoints. per_call: iterations per call of the compiled loop.
+    first_batch(): an array that differs for other data or another seed. shared: numbers that must
+    be equal on all workers.
+    UserError if the file belongs to another run or the workers' data or numbers differ.
     """
 
     def __init__(self, model, optimizer, ahead, per_call, first_batch, shared, run=None):
@@ -55,11 +55,11 @@ class Guard:
 
     def __enter__(self):
         self.stack = contextlib.ExitStack()
-        leave_signals = self.alone and not self.run.checkpoint
-        noting = contextlib.nullcontext([]) if leave_signals else interruptions_noted()
+        note = self.run.checkpoint or not self.alone
+        noting = interruptions_noted() if note else contextlib.nullcontext([])
         self.noted = self.stack.enter_context(noting)
-        silent = None if self.run.workers.is_chief else True
-        bar = tqdm(total=self.ahead[-1], initial=self.done, unit="it", disable=silent)
+        hidden = not self.run.workers.is_chief or None  # None: unless stderr is a terminal
+        bar = tqdm(total=self.ahead[-1], initial=self.done, unit="it", disable=hidden)
         self.bar = self.stack.enter_context(bar)
         return self
 
@@ -67,30 +67,30 @@ class Guard:
         self.stack.close()
 
     def checkpoints(self):
-        """Yield the iterations to train to, the present one first if its scores are missing.
+        """Yield the iterations to train to. The first is the current one if its scores are missing.
 
-        Workers other than the chief end the program after the last one.
+        After the last one, workers other than the chief end the program.
         """
-        ahead = [i for i in self.ahead if i > self.done]
-        for checkpoint_ahead in [self.done] * self.state["checkpoint"] + ahead:
-            yield checkpoint_ahead
+        current = [self.done] if self.state["checkpoint"] else []
+        for target in [*current, *(i for i in self.ahead if i > self.done)]:
+            yield target
             if self.noted and (self.alone or self.done == self.ahead[-1]):
                 raise KeyboardInterrupt(*self.noted)
             self.since, self.loss = self.done, np.float32(0)
         if not self.run.workers.is_chief:
             raise SystemExit
 
-    def next_call(self, checkpoint_ahead):
+    def next_call(self, target):
         """Return the next call's arguments: first iteration, count, interrupted (1.0 or 0.0)."""
-        self.count = min(self.per_call, checkpoint_ahead - self.done)
-        self.target = checkpoint_ahead
+        self.target, self.count = target, min(self.per_call, target - self.done)
         return tf.constant(self.done), tf.constant(self.count), tf.constant(float(bool(self.noted)))
 
     def take(self, call):
-        """Record a call's summed loss, NLL and KL (3,), first bad iteration and interruptions.
+        """Record the results of a call; save and stop if due.
 
-        Save and stop where due. FloatingPointError for a loss, or a weight to be saved, that is
-        not finite.
+        call: sums of loss, NLL and KL (3,); the first iteration whose loss is not finite, or the
+        next one; the number of interrupted workers. FloatingPointError if a loss is not finite, or
+        a weight that is to be saved.
         """
         sums, finite_until, interrupted = call
         loss, nll, kl = sums.numpy() / self.count
@@ -99,9 +99,12 @@ class Guard:
         self.bar.update(self.count)
         # All workers stop after the same iteration, whichever of them was interrupted.
         stop = self.noted if self.alone else interrupted.numpy()
-        due = stop or self.done == self.target or self._due()
+        late = time.monotonic() - self.saved_time >= SAVE_SECONDS
+        late |= self.done - self.saved >= SAVE_ITERATIONS
+        due = stop or late or self.done == self.target
         # A bad gradient makes the next loss bad, so only weights that are saved are checked.
-        if finite_until < self.done or (due and not self._weights_are_finite()):
+        finite = not due or all(np.isfinite(variable).all() for variable in self.variables)
+        if finite_until < self.done or not finite:
             raise self._diverged(min(int(finite_until), self.done - 1))
         if due and self.run.checkpoint:
             self._save()
@@ -109,41 +112,32 @@ class Guard:
             raise KeyboardInterrupt(*self.noted)
 
     def mean_loss(self):
-        """Return the mean loss since the last checkpoint, nan at iteration 0."""
+        """Return the mean loss since the last checkpoint; nan at iteration 0."""
         return self.loss / (self.done - self.since) if self.done > self.since else float("nan")
 
-    def _due(self):
-        late = time.monotonic() - self.saved_time >= SAVE_SECONDS
-        return late or self.done - self.saved >= SAVE_ITERATIONS
-
-    def _weights_are_finite(self):
-        return all(np.isfinite(variable).all() for variable in self.variables)
-
     def _save(self):
-        at_checkpoint = self.done == self.target
         self.state |= {"iteration": self.done, "since": self.since, "loss": float(self.loss)}
-        self.state |= {"checkpoint": at_checkpoint, "rows": self.run.rows}
+        self.state |= {"checkpoint": self.done == self.target, "rows": self.run.rows}
         checkpoint.save(self.run.checkpoint, self.variables, self.state)
         self.saved, self.saved_time = self.done, time.monotonic()
 
     def _diverged(self, iteration):
-        self.optimizer.iterations.assign(iteration)  # to report that iteration's learning rate
+        self.optimizer.iterations.assign(iteration)  # learning_rate is then that iteration's
         folder = self.run.checkpoint and self.run.checkpoint.parent
-        kept = (
-            f" with --overwrite; iteration {self.saved} is kept in {folder}" if self.saved else ""
-        )
+        kept = f" with --overwrite; iteration {self.saved} is kept in {folder}"
         return FloatingPointError(
             f"iteration {iteration + 1}: NaN or Inf in the loss or a weight at learning rate "
-            f"{float(self.optimizer.learning_rate):.3g}; try a lower --learning-rate{kept}"
+            f"{float(self.optimizer.learning_rate):.3g}; try a lower --learning-rate"
+            + (kept if self.saved else "")
         )
 
 
 @contextlib.contextmanager
 def interruptions_noted():
-    """Collect Ctrl-C and SIGTERM in a list instead of stopping; a second one stops at once.
+    """Yield a list that collects SIGINT (Ctrl-C) and SIGTERM. A second signal stops at once.
 
-    Signals that are ignored stay ignored. Outside the main thread Python allows no handlers, so
-    there the list stays empty.
+    Ignored signals stay ignored. Python allows handlers in the main thread only, so the list stays
+    empty in other threads.
     """
     noted = []
 
@@ -155,8 +149,7 @@ def interruptions_noted():
 
     main = threading.current_thread() is threading.main_thread()
     numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
-    previous = {number: signal.getsignal(number) for number in numbers}
-    previous = {number: old for number, old in previous.items() if old != signal.SIG_IGN}
+    previous = {n: old for n in numbers if (old := signal.getsignal(n)) != signal.SIG_IGN}
     for number in previous:
         signal.signal(number, note)
     try:

@@ -1,7 +1,7 @@
-"""TensorFlow, loaded on first use and without its start-up messages.
+"""TensorFlow, loaded at its first use and without its start-up messages.
 
-`from harness.quiet_tensorflow import tf` takes no time. TensorFlow takes 3 to 7 seconds to load, so
-`--help` and wrong flags are answered before.
+Loading takes 3 to 7 seconds. `from harness.quiet_tensorflow import tf` takes none, so `--help` and
+errors in flags are quick.
 """
 
 import contextlib
@@ -13,20 +13,19 @@ import tempfile
 
 from harness import UserError
 
-# Keras imports these packages if it finds them, which takes a second, but does not need them.
+# Keras imports these packages if they are installed. It takes a second and we do not need them.
 UNUSED = "matplotlib.pyplot", "pandas", "sklearn"
-# Values that Keras accepts in keras.json. The first is Keras's default, which we use.
+# Values that Keras accepts in keras.json. The first one is Keras's default.
 KERAS_SETTINGS = {
     "floatx": ("float32", "float16", "float64"),
     "image_data_format": ("channels_last", "channels_first"),
     "nnx_enabled": (False,),
 }
-EPSILON = 1e-7  # Keras's default
 
 
 @contextlib.contextmanager
 def stderr_held_back():
-    """Hide what native code writes to stderr, unless the block raises."""
+    """Hide all output to stderr, including that of C++ code, unless the block raises an error."""
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as hidden:
@@ -45,19 +44,19 @@ def stderr_held_back():
 
 @functools.cache
 def load(devices=True):
-    """Load TensorFlow quietly; find its devices too, unless other workers must be met first."""
-    # 2 hides warnings. 3 hides errors too: several workers report a lost one themselves.
+    """Load TensorFlow and its devices. devices=False: other workers must be met before these."""
+    # 2 hides warnings, 3 errors too: `Workers.lost` reports those of several workers.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if devices else "3")
-    # oneDNN runs on some processors only. It changes the last digits and logs a needless message.
+    # oneDNN supports some processors only. It changes the last digits and prints a message.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     _check_keras_settings()
     with stderr_held_back():
         with _missing(UNUSED):
             import tensorflow
 
-            tensorflow.keras.config.set_floatx(KERAS_SETTINGS["floatx"][0])
-            tensorflow.keras.config.set_image_data_format(KERAS_SETTINGS["image_data_format"][0])
-            tensorflow.keras.config.set_epsilon(EPSILON)
+            tensorflow.keras.config.set_floatx("float32")  # the first use imports Keras
+            tensorflow.keras.config.set_image_data_format("channels_last")
+            tensorflow.keras.config.set_epsilon(1e-7)
         # TF32 would round the factors of products to 10 bits.
         tensorflow.config.experimental.enable_tensor_float_32_execution(False)
         if devices:
@@ -78,9 +77,9 @@ def _missing(packages):
 
 
 def _check_keras_settings():
-    """Select Keras 3 on TensorFlow, and check the user's keras.json, which Keras always reads.
+    """Select Keras 3 on TensorFlow. UserError if Keras would fail on the user's keras.json.
 
-    UserError if Keras would fail on it. `load` resets the valid settings in it.
+    Keras always reads that file. `load` resets the values that it took from there.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     for name in ("TF_USE_LEGACY_KERAS", "KERAS_NNX_ENABLED"):
@@ -91,9 +90,9 @@ def _check_keras_settings():
     try:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
-        values = {name: found.get(name, accepted[0]) for name, accepted in KERAS_SETTINGS.items()}
-        wrong = [name for name, value in values.items() if value not in KERAS_SETTINGS[name]]
-        wrong += ["epsilon"] if not isinstance(found.get("epsilon", EPSILON), float) else []
+        settings = KERAS_SETTINGS.items()
+        wrong = [name for name, good in settings if found.get(name, good[0]) not in good]
+        wrong += ["epsilon"] if not isinstance(found.get("epsilon", 1e-7), float) else []
     except (FileNotFoundError, ValueError):  # Keras ignores a file that is not JSON
         return
     except AttributeError:

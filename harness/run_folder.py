@@ -1,4 +1,4 @@
-"""A run's folder: whole files, one run at a time, resuming and overwriting."""
+"""The folder of a run: complete files, one run at a time, resuming and overwriting."""
 
 import contextlib
 import dataclasses
@@ -14,20 +14,20 @@ from pathlib import Path
 import filelock
 from tqdm import tqdm
 
-from harness import UserError, tables, workers
+from harness import UserError, cli, tables, workers
 
 CONFIG, SCORES, MODEL, CHECKPOINT = "config.json", "scores.csv", "model.keras", "checkpoint.npz"
-MODEL_FORMAT = 2  # raised when old scripts cannot use new models, or new scripts old models
-METHOD = "DVAE"  # the model's name among the methods of a table
-REFINED = f"{METHOD}, refined"  # the model with posteriors refined for each example
-NOT_COMPARED = {"out", "tensorboard", "command", "finished", "iters", "provenance"}  # on --resume
+MODEL_FORMAT = 2  # raised when new scripts cannot use old models, or old scripts new ones
+METHOD = "DVAE"  # the model's name in the column "method" of tables
+REFINED = f"{METHOD}, refined"  # the model, its posteriors refined for each example
+NOT_COMPARED = {"out", "tensorboard", "command", "finished", "iters", "provenance"}  # by --resume
 VERSIONS = "tensorflow", "keras", "numpy"
 NO_LOCKS = errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP  # errors of file systems without locks
 
 
 @contextlib.contextmanager
 def replacing(path):
-    """Yield a path beside `path` to write to; rename it to `path` once the block has succeeded.
+    """Yield a temporary path to write to. If the block succeeds, rename it to `path`.
 
     The data are on the disk before the rename, so `path` is never half written. An OSError names
     `path`.
@@ -40,7 +40,7 @@ def replacing(path):
                 yield unfinished
             except Exception as error:
                 if not getattr(error, "errno", None) and unfinished.exists():
-                    # Some libraries hide the system's error. If the disk is full, this shows it.
+                    # Some libraries hide the system's error. Writing raises it if the disk is full.
                     with open(unfinished, "ab") as file:
                         file.write(bytes(2**16))
                 raise
@@ -54,7 +54,7 @@ def replacing(path):
 
 @contextlib.contextmanager
 def claimed(path):
-    """Keep other processes from writing `path` in this block.
+    """Keep other processes from writing `path` during this block.
 
     UserError if another process is writing it now. An OSError names `path`.
     """
@@ -71,9 +71,9 @@ def _unfinished(path):
 
 @contextlib.contextmanager
 def _locked(lock_path, path, busy):
-    """Lock `path` by a hidden file. The system releases the lock even if this process is killed.
+    """Lock `path` by the file `lock_path`. UserError(busy) if another process holds the lock.
 
-    UserError(busy) if another process holds the lock.
+    The system releases the lock even if this process is killed.
     """
     lock = filelock.FileLock(lock_path, timeout=0, fallback_to_soft=False)
     with _errors_name(path):
@@ -88,15 +88,15 @@ def _locked(lock_path, path, busy):
     try:
         yield
     finally:
-        # Removed while locked: filelock refuses a removed file to processes that opened it before.
-        with contextlib.suppress(OSError):  # in use, on Windows; `release` removes it there
+        # Before the release: filelock refuses a file that was removed after it was opened.
+        with contextlib.suppress(OSError):  # on Windows, where `release` removes it
             os.remove(lock_path)
         lock.release()
 
 
 @contextlib.contextmanager
 def _errors_name(path):
-    """Let the system's errors name `path` instead of the hidden file beside it."""
+    """Let the system's errors name `path` instead of a hidden file beside it."""
     try:
         yield
     except OSError as error:
@@ -107,7 +107,7 @@ def _errors_name(path):
 
 @contextlib.contextmanager
 def _created(folder):
-    """Create a folder and its parents; remove those of them that are empty at the end."""
+    """Create a folder and its parents. At the end remove those created that are empty."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -119,43 +119,44 @@ def _created(folder):
 
 
 class Run:
-    """One run in its folder, from before its data are read until its last file is written.
+    """One run in its folder, from reading the data to writing the last file.
 
         with Run(settings, write_page, written, columns) as run:
-            run.record(provenance)     # the data are valid: the folder belongs to this run now
+            run.record(provenance)  # the data are valid; the folder belongs to this run now
             run.log(iteration, scores, files)
             run.finish(model, baseline_rows)
 
-    Entering creates and locks the folder. UserError if it contains a run that must be kept. Nothing
-    in the folder changes before `record`. With several workers, only the chief uses the folder.
+    Entering creates and locks the folder. UserError if it contains a run that must be kept. No file
+    in it changes before `record`. With several workers, only the chief uses the folder. During the
+    run NumPy and SciPy have one thread.
 
-    write_page(folder) is called when there is something new to show. `written` are the patterns of
-    files that --overwrite deletes. `columns` are the scores to print.
+    write_page(folder) is called when there are new results. `written`: glob patterns of the files
+    that --overwrite deletes. `columns`: the scores to print.
     """
 
     def __init__(self, settings, write_page=lambda folder: None, written=(), columns=()):
         self.settings, self.folder = settings, settings.out
         self.write_page, self.columns = write_page, columns
-        # Order matters: if deletion is interrupted, the folder must not look resumable or empty.
+        # Deleted in this order: the folder must look neither resumable nor empty if interrupted.
         self.written = (CONFIG, SCORES, *written, MODEL, CHECKPOINT)
         self.workers, self.rows = workers.Workers(), []
         self.previous = None  # settings of an earlier run in the folder
         self.config = None  # settings and provenance of this run, once its data are valid
         self.started = False  # true once this run has changed the folder
         self.waiting = {}  # files to write when the run starts
-        self.stack = contextlib.ExitStack()  # holds the folder's lock
 
     def __enter__(self):
         self.workers = workers.join()
-        if self.workers.is_chief:
-            with self.stack:
-                self._open()
-                self.stack = self.stack.pop_all()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(cli.one_blas_thread())
+            if self.workers.is_chief:
+                self._open(stack)
+            self.stack = stack.pop_all()
         return self
 
     def __exit__(self, kind, error, traceback):
         with self.stack:
-            if error is None or isinstance(error, KeyboardInterrupt):  # it has been saved
+            if error is None or isinstance(error, KeyboardInterrupt):  # saved by the guard
                 self._start()
             lost = error and self.workers.lost(error)
             shown = UserError(lost) if lost else error
@@ -171,10 +172,10 @@ class Run:
         return self.folder / CHECKPOINT if self.workers.is_chief else None
 
     def record(self, provenance):
-        """Take over the folder for valid data: write the settings and the data's provenance.
+        """Take over the folder, now that the data are valid: write settings and provenance.
 
         A resumed run changes nothing before `log`, because its checkpoint may still be refused.
-        provenance: a dict for JSON. Its `sha256`, if any, must be the same when a run is resumed.
+        provenance: a dict for JSON about the data. --resume compares its `sha256`, if any.
         """
         if not self.workers.is_chief:
             return
@@ -188,7 +189,7 @@ class Run:
             self._start()
 
     def save(self, files):
-        """Write files, given as {name: save(path)}, into the folder: each whole or not at all."""
+        """Write each file {name: function of a path} into the folder, complete or not at all."""
         if not self.workers.is_chief:
             return
         if self.config and not self.started:
@@ -199,7 +200,7 @@ class Run:
                 save(path)
 
     def log(self, iteration, scores, files):
-        """Add a checkpoint's row of scores, print it, write its files, and update the page."""
+        """Write and print a checkpoint's scores, write its files, and update the page."""
         self._start()
         self.rows.append({"method": METHOD, "iteration": iteration, **scores})
         self._save_scores(self.rows)
@@ -208,9 +209,10 @@ class Run:
         self.write_page(self.folder)
 
     def finish(self, model, baseline_rows):
-        """Save the model, print the baselines' table, and mark the run as finished.
+        """Save the model, print the final table, and mark the run as finished.
 
-        baseline_rows: dicts of a method and its scores. They may include the model's own row.
+        baseline_rows: rows of that table, dicts of a method and its scores. The model's own row may
+        be one of them.
         """
         self._start()
         self.save({MODEL: model.save})
@@ -219,12 +221,12 @@ class Run:
         self.write_page(self.folder)
         self._save_config({**self.config, "finished": True})
 
-    def _open(self):
+    def _open(self, stack):
         """Create, lock and check the folder."""
         out, settings = self.folder, self.settings
-        self.stack.enter_context(_created(out))
+        stack.enter_context(_created(out))
         busy = f"--out {out}: another run is writing there; wait for it to end or choose another"
-        self.stack.enter_context(_locked(out / ".lock", out, busy))
+        stack.enter_context(_locked(out / ".lock", out, busy))
         self.previous = _previous(out)
         if settings.resume and self.previous is None:
             print(f"{out}: no run to resume; starting one")
@@ -233,13 +235,11 @@ class Run:
         elif self.previous is not None and not settings.overwrite:
             state = "a finished" if self.previous.get("finished") else "an unfinished"
             resume = "--resume to continue it, " if self.previous else ""
-            raise UserError(
-                f"--out {out}: already contains {state} run; "
-                f"use {resume}--overwrite to replace it, or choose another --out"
-            )
+            remedy = f"use {resume}--overwrite to replace it, or choose another --out"
+            raise UserError(f"--out {out}: already contains {state} run; {remedy}")
 
     def _start(self):
-        """Delete files of earlier runs and write this run's settings; only once."""
+        """Delete the files of an earlier run and write this run's settings. Only once."""
         if self.started or not self.config:
             return
         self.started = True
@@ -261,7 +261,7 @@ class Run:
 
 
 def versions():
-    """Versions of Python and of the libraries that decide the last digits of a run."""
+    """Return the versions of Python and of the libraries that a run's last digits depend on."""
     found = {"python": platform.python_version()}
     for name in VERSIONS:
         try:
@@ -273,19 +273,19 @@ def versions():
 
 
 def _flags():
-    """The command line's flags without those that say what to do with an earlier run."""
+    """Return the command line's flags without those about an earlier run."""
     return [flag for flag in sys.argv[1:] if flag not in ("--resume", "--overwrite")]
 
 
 def _stored(settings):
-    """The settings as config.json holds them."""
+    """Return the settings as a dict for config.json."""
     values = {"experiment": settings.experiment, **dataclasses.asdict(settings)}
     del values["resume"], values["overwrite"]
     return json.loads(json.dumps(values, default=str))
 
 
 def _previous(out):
-    """Return the settings of the run in a folder, {} if they are lost, None if there is no run."""
+    """Return the config of the run in a folder: {} if it is missing, None if there is no run."""
     path = out / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -301,12 +301,10 @@ def _previous(out):
 
 
 def _check_settings(out, previous, settings):
-    """UserError if a run cannot be resumed with these settings; SystemExit if it is finished."""
+    """UserError if a run cannot be resumed with these settings. SystemExit if it is finished."""
     if not previous:
-        raise UserError(
-            f"--out {out}: cannot resume a run whose config.json is missing; "
-            "use --overwrite to replace it"
-        )
+        problem = "cannot resume a run whose config.json is missing; use --overwrite to replace it"
+        raise UserError(f"--out {out}: {problem}")
     ours = _stored(settings)
     # Settings added since the run was written take their defaults.
     before = {**_stored(type(settings)()), **previous}
@@ -322,43 +320,33 @@ def _check_settings(out, previous, settings):
             f"--{name.replace('_', '-')}: expected {before.get(name)}, got {ours.get(name)}"
             for name in different
         )
-        raise UserError(
-            f"--out {out}: contains a run with other settings ({listed}); resume it with its own"
-        )
+        problem = f"contains a run with other settings ({listed}); resume it with its own"
+        raise UserError(f"--out {out}: {problem}")
     if ours["iters"] > before["iters"]:
         print(
             f"{ours['iters']} iterations instead of {before['iters']}: the learning rate follows "
-            "the longer schedule from here on, so it rises at once, and the result differs from "
-            "that of an uninterrupted run"
+            "the longer schedule from here on, so it rises at once. The result differs from that "
+            "of an uninterrupted run."
         )
     elif previous.get("finished"):
-        print(
-            f"{out}: this run is finished; "
-            "use a larger --iters to continue it, or --overwrite to repeat it"
-        )
+        remedy = "use a larger --iters to continue it, or --overwrite to repeat it"
+        print(f"{out}: this run is finished; {remedy}")
         raise SystemExit(0)
 
 
 def _comparable(name, value):
-    """Return a setting for comparison. As paths of data, x and x/ are equal."""
+    """Return a setting in a form to compare: x and x/ are the same path of data."""
     return os.path.abspath(value) if name == "data" and isinstance(value, str) else value
 
 
 def _check_provenance(out, previous, ours):
-    """UserError if a resumed run's data differ; a line on stderr if its libraries do."""
+    """UserError if a resumed run's data differ. Prints a line if its libraries do."""
     if previous.get("sha256", ours.get("sha256")) != ours.get("sha256"):
-        raise UserError(
-            f"--out {out}: contains a run with other data ({previous.get('source')}); "
-            "resume it with the same files"
-        )
+        problem = f"contains a run with other data ({previous.get('source')})"
+        raise UserError(f"--out {out}: {problem}; resume it with the same files")
     before = previous.get("versions", ours["versions"])
-    different = [
-        f"{name} {before.get(name)}"
-        for name, version in ours["versions"].items()
-        if before.get(name) != version
-    ]
+    different = [name for name, now in ours["versions"].items() if before.get(name) != now]
     if different:
-        print(
-            f"{out}: started with {', '.join(different)}; the last digits may change from here on",
-            file=sys.stderr,
-        )
+        started = ", ".join(f"{name} {before.get(name)}" for name in different)
+        problem = f"started with {started}; the last digits may change from here on"
+        print(f"{out}: {problem}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """One process, or several workers that share every batch, and TensorFlow's strategy for them.
 
-TF_CONFIG, as Kubernetes operators set it, or Slurm's `srun` tells the workers about each other.
+Workers find each other by TF_CONFIG, which Kubernetes operators set, or by Slurm's variables.
 Worker 0 is the chief. Only the chief scores, prints and writes.
 """
 
@@ -18,13 +18,13 @@ import numpy as np
 from harness import UserError
 from harness.quiet_tensorflow import load, stderr_held_back
 
-WAIT = 60  # seconds to wait for all workers, unless DVAE_WAIT is set
-RETRY_SECONDS = 0.3
+WAIT = 60  # seconds to wait for the other workers, unless DVAE_WAIT is set
+RETRY_SECONDS = 0.3  # between attempts to connect
 
 
 @dataclasses.dataclass(frozen=True)
 class Workers:
-    """The number of this worker and the (host, port) of all; () for a single process."""
+    """Number of this worker and (host, port) of all workers; () for a single process."""
 
     number: int = 0
     addresses: tuple = ()
@@ -49,7 +49,7 @@ class Workers:
         return tf.distribute.get_strategy()
 
     def lost(self, error):
-        """Return a line if TensorFlow raised this error because another worker ended, else None."""
+        """Return a line if another worker's end caused this error of TensorFlow, else None."""
         if not self.several:
             return None
         errors = load().errors
@@ -61,9 +61,9 @@ class Workers:
 
 
 def join():
-    """Meet the other workers, if any. This must be the first use of TensorFlow.
+    """Wait for the other workers, if any, and connect to them. Return this process's Workers.
 
-    UserError if a worker does not come.
+    This must be the first use of TensorFlow. UserError if a worker does not come.
     """
     workers = Workers(*task())
     if not workers.several:
@@ -77,8 +77,8 @@ def join():
         value = os.environ["DVAE_WAIT"]
         raise UserError(f"DVAE_WAIT={value}: must be a number of seconds") from error
     _meet(workers.number, workers.addresses, wait)
-    # TensorFlow waits for the others without a limit and blocks Python meanwhile. All are there, so
-    # the wait is short. If one is lost at this moment, faulthandler ends the process.
+    # TensorFlow waits for the others without a limit and blocks Python. The wait is short, since
+    # all are there. If one is lost at this moment, faulthandler ends the process.
     faulthandler.dump_traceback_later(max(10, wait), exit=True, file=os.dup(2))
     cluster = {"worker": [f"{host}:{port}" for host, port in workers.addresses]}
     this = {"type": "worker", "index": workers.number}
@@ -112,9 +112,9 @@ def task():
 
 
 def _slurm_task():
-    """Return the same for a step of a Slurm job, in which each task is a worker.
+    """Return the same as `task` for a step of a Slurm job, whose tasks are the workers.
 
-    Slurm assigns the GPUs. The resolver's own assignment is off, since it fails without GPUs.
+    Slurm assigns the GPUs. The resolver could too, but fails where there are none.
     """
     resolver = load(devices=False).distribute.cluster_resolver.SlurmClusterResolver(
         port_base=20_000 + (_slurm("JOB_ID") + _slurm("STEP_ID")) % 10_000,
@@ -143,7 +143,7 @@ def _host_and_port(address):
 
 
 def _meet(number, addresses, wait):
-    """Return once the ports of all other workers are open, keeping this worker's port open.
+    """Open this worker's port and wait until all others have opened theirs.
 
     UserError after `wait` seconds.
     """
@@ -152,10 +152,8 @@ def _meet(number, addresses, wait):
     try:
         server = socket.create_server(("", port))
     except OSError as error:
-        raise UserError(
-            f"{host}:{port}: cannot open this worker's port ({error.strerror}); "
-            "choose another in TF_CONFIG"
-        ) from error
+        problem = f"cannot open this worker's port ({error.strerror})"
+        raise UserError(f"{host}:{port}: {problem}; choose another in TF_CONFIG") from error
     with server:
         for other, (host, port) in enumerate(addresses):
             while other != number and (problem := _connection_error(host, port)):
@@ -168,7 +166,7 @@ def _meet(number, addresses, wait):
 
 
 def _connection_error(host, port):
-    """Return the reason if nothing listens at this address."""
+    """Return the reason why no connection to this address is possible, or None."""
     try:
         socket.create_connection((host, port), timeout=5).close()
     except OSError as error:
@@ -178,8 +176,8 @@ def _connection_error(host, port):
 def broadcast_state(strategy, variables, settings, example):
     """Assign the chief's values to the variables of every worker.
 
-    UserError if this worker's settings (numbers) or its `example` (the mean of the first example,
-    up to rounding) differ from the chief's.
+    settings: numbers. example: the mean of the first example. UserError if this worker's differ
+    from the chief's, the example's by more than rounding.
     """
     tf = load()
     values = [*variables, tf.constant(settings, "float64"), example]
@@ -195,6 +193,7 @@ def broadcast_state(strategy, variables, settings, example):
     *values, chief_settings, chief_example = sums
     same_data = np.isclose(chief_example, example, rtol=1e-3, atol=1e-6)
     if not same_data or not np.array_equal(chief_settings, np.float64(settings)):
-        raise UserError("this worker's flags or data differ from the chief's; start all alike")
+        problem = "this worker's flags or data differ from the chief's"
+        raise UserError(f"{problem}; start all workers with the same ones")
     for variable, value in zip(variables, values):
         variable.assign(value)

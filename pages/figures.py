@@ -1,7 +1,7 @@
 """Figures of both experiments, as pixels (height, width, 4), uint8. `save` writes them as PNG.
 
-Axes, ticks and labels take most of the drawing time. Figures of checkpoints therefore draw them
-only once, as a `Backdrop`. Without pyplot, no window opens.
+Axes, ticks and labels take most of the drawing time, so figures of checkpoints draw them only once,
+as a `Backdrop`. Pyplot is not used, so no window opens.
 """
 
 import functools
@@ -12,43 +12,38 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-COLOUR = "tab:blue"
+COLOR = "tab:blue"
 GREY = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
-MOST_KINDS = 32  # more labels than this cannot be told apart by color
+MOST_KINDS = 32  # more labels than this cannot be distinguished by color
 
 
 class Backdrop:
-    """A figure whose axes are drawn only once, to draw different artists on."""
+    """A figure whose axes are drawn only once. `pixels` draws different data on it."""
 
     def __init__(self, figure):
         self.figure, self.canvas = figure, FigureCanvasAgg(figure)
-        # Spines and titles are drawn last, or the artists would cover half of a frame's width.
-        self.on_top = [own for ax in figure.axes for own in (*ax.spines.values(), ax.title)]
-        for own in self.on_top:
-            own.set_animated(True)  # left out by `draw`
+        # Frames and titles are drawn last: data at the edge would cover half of a frame's line.
+        self.on_top = [part for ax in figure.axes for part in (*ax.spines.values(), ax.title)]
+        for part in self.on_top:
+            part.set_animated(True)  # `canvas.draw` skips it
         self.canvas.draw()
         self.empty = self.canvas.copy_from_bbox(figure.bbox)
 
     def pixels(self, *artists):
-        """Return the figure with these artists, the last on top, and remove them from it."""
+        """Draw these artists in this order, return the pixels, and remove the artists."""
         self.canvas.restore_region(self.empty)
         for artist in artists:
             self.figure.draw_artist(artist)
             artist.remove()
-        for own in self.on_top:
-            self.figure.draw_artist(own)
+        for part in self.on_top:
+            self.figure.draw_artist(part)
         return np.array(self.canvas.buffer_rgba())
 
 
 def save(path, pictures):
-    """Write pictures, one below the other, as PNG."""
+    """Write pictures of equal width as one PNG, from top to bottom."""
     stacked = Image.fromarray(np.concatenate(pictures))
     stacked.save(path, "png", compress_level=1)  # 20% larger than by default, but much faster
-
-
-def saver(*pictures):
-    """Return save(path), which writes these pictures, one below the other."""
-    return functools.partial(save, pictures=pictures)
 
 
 def digit_rows(title, rows, holes=None):
@@ -56,13 +51,13 @@ def digit_rows(title, rows, holes=None):
 
     rows: {label: (count, H, W) in [0, 1]}. holes: {label: mask (count, H, W)}, tinted red.
     """
-    images = [_side_by_side(row) for row in rows.values()]
+    images = [np.hstack(row) for row in rows.values()]  # (H, count * W)
     backdrop = _digit_rows(tuple(rows), images[0].shape)
     drawn = [_title(backdrop.figure, title)]
     for ax, label, row in zip(backdrop.figure.axes, rows, images):
         drawn.append(ax.imshow(row, **GREY))
         if holes and label in holes:
-            hole = _side_by_side(holes[label])
+            hole = np.hstack(holes[label])
             tint = np.zeros((*hole.shape, 4))
             tint[..., 0], tint[..., 3] = 1, 0.45 * hole
             drawn.append(ax.imshow(tint, interpolation="nearest"))
@@ -88,20 +83,15 @@ def _title(figure, text):
     return figure.text(0.5, 0.98, text, size="large", ha="center", va="top")
 
 
-def _side_by_side(images):
-    """(count, H, W) -> (H, count * W)."""
-    return np.concatenate(list(np.asarray(images)), axis=1)
-
-
 def windows(title, signals, sample_rate):
-    """Draw short sounds (count, N) between -1 and 1 in four columns, numbered downwards."""
+    """Draw short sounds (count, N) between -1 and 1 in four columns, numbered column by column."""
     rows = -(-len(signals) // 4)
     time = 1000 * np.arange(signals.shape[1]) / sample_rate
     backdrop, levels = _windows(rows, time[-1])
     drawn = [_title(backdrop.figure, title)]
     for column, ax in enumerate(backdrop.figure.axes):
         part = signals[column * rows : (column + 1) * rows]
-        drawn += ax.plot(time, part.T + levels[: len(part)], lw=0.8, color=COLOUR)
+        drawn += ax.plot(time, part.T + levels[: len(part)], lw=0.8, color=COLOR)
         drawn.append(ax.hlines(levels + 1, 0, time[-1], color="0.8", lw=0.8))
         for number, level in enumerate(levels[: len(part)], column * rows + 1):
             drawn.append(ax.text(0.01 * time[-1], level + 0.9, number, va="top", color="0.4"))
@@ -111,10 +101,10 @@ def windows(title, signals, sample_rate):
 @functools.lru_cache
 def _windows(rows, milliseconds):
     figure = Figure(figsize=(13, 1 + 1.4 * rows), dpi=100)
-    # Axes take most of the drawing time, so there is one per column instead of one per sound.
+    # One axes per column instead of one per sound: axes take most of the drawing time.
     columns = figure.subplots(1, 4, sharex=True, sharey=True)
     figure.subplots_adjust(left=0.07, right=0.98, top=0.92, bottom=0.1, wspace=0.06)
-    levels = -2.0 * np.arange(rows)  # the zero line of each sound, which reaches from -1 to 1
+    levels = -2.0 * np.arange(rows)  # zero line of each sound
     for ax in columns:
         ax.grid(axis="x", alpha=0.3)
     columns[0].set(xlim=(0, milliseconds), ylim=(levels[-1] - 1, 1))
@@ -126,10 +116,10 @@ def _windows(rows, milliseconds):
 
 
 def strip(title, images, labels):
-    """Draw images (H, W) in [0, 1] side by side with labels, the first and the last set apart."""
+    """Draw labelled images (H, W) in a row, with a space after the first and before the last."""
     figure = Figure(figsize=(1.0 * len(images), 1.9))
     figure.suptitle(title)
-    widths = [1.0, 0.3, *[1.0] * (len(images) - 2), 0.3, 1.0]  # 0.3: the two spaces
+    widths = [1.0, 0.3, *[1.0] * (len(images) - 2), 0.3, 1.0]  # 0.3: a space
     columns = [0, *range(2, len(images)), len(images) + 1]
     margins = {"left": 0.01, "right": 0.99, "top": 0.8, "wspace": 0.05}
     grid = figure.add_gridspec(1, len(widths), width_ratios=widths, **margins)
@@ -141,17 +131,17 @@ def strip(title, images, labels):
 
 
 def latent_map(title, points, fractions, labels=None, names=None):
-    """Draw points (M, 2) on two principal axes, colored by their labels (M,).
+    """Draw points (M, 2) on two principal axes, colored by label (M,).
 
-    fractions: of the variance, along each axis. names: of the labels, which index them.
+    fractions (2,): fraction of the variance along each axis. names: label i is called names[i].
     """
     figure = Figure(figsize=(8.5, 7), layout="constrained")
     ax = figure.subplots()
-    kinds, index = np.unique(labels, return_inverse=True) if labels is not None else ([], None)
+    kinds, index = np.unique([] if labels is None else labels, return_inverse=True)
     if 1 < len(kinds) <= MOST_KINDS:
-        colours = matplotlib.colormaps["tab10" if len(kinds) <= 10 else "turbo"]
-        colours, ends = colours.resampled(len(kinds)), {"vmin": -0.5, "vmax": len(kinds) - 0.5}
-        drawn = ax.scatter(*points.T, c=index, s=8, cmap=colours, **ends)
+        colors = matplotlib.colormaps["tab10" if len(kinds) <= 10 else "turbo"]
+        colors, ends = colors.resampled(len(kinds)), {"vmin": -0.5, "vmax": len(kinds) - 0.5}
+        drawn = ax.scatter(*points.T, c=index, s=8, cmap=colors, **ends)
         bar = figure.colorbar(drawn, ticks=range(len(kinds)), label="note" if names else "label")
         bar.set_ticklabels([names[kind] if names else kind for kind in kinds])
     else:

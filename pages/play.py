@@ -1,7 +1,7 @@
-"""play.html: a page that runs a run's trained model in the browser, without a server.
+"""play.html: a page that runs a trained model in the browser, without a server.
 
-The page embeds all it needs: weights in half precision, held-out examples and scripts (play/*.js).
-It loads nothing else, so it can be sent to somebody, and the held-out examples go with it.
+The page contains all it needs: weights in half precision, held-out examples and scripts
+(play/*.js). It can be sent as one file, but whoever gets it also gets the held-out examples.
 """
 
 import base64
@@ -14,21 +14,18 @@ from markupsafe import Markup
 
 import audio_utils
 import inference
-from audio_utils import NOISE_STD, note_frequency, partials
-from inference import principal_axes
 from kind import kind_of
 from pages.figures import MOST_KINDS
 from pages.report import PAGE, PLAY
 from signals import gaps
 
-MOST_HALF = 65504  # largest number in half precision
-MOST_WEIGHTS = 3_000_000  # more would take over 8 MB, and longer than a stroke of the pen to run
+MOST_WEIGHTS = 3_000_000  # 8 MB in the page; a larger network is too slow to follow the pen
 EXAMPLES, EXAMPLE_BYTES = 1000, 800_000  # limits of the held-out examples in the page
-CONSTANTS = {  # which the page's scripts have in common with Python
+CONSTANTS = {  # shared with the page's scripts
     "hopsPerWindow": inference.HOPS_PER_WINDOW,
     "leastObserved": inference.LEAST_OBSERVED,
     "notExplained": float(inference.UNKNOWN_ERROR),
-    "explained": inference.ERROR_RANGE,
+    "explained": inference.ERROR_RANGE[np.float32],
     "gapSeconds": gaps.GAP_SECONDS,
     "gapJump": gaps.GAP_JUMP,
     "noteSeconds": audio_utils.NOTE_SECONDS,
@@ -42,13 +39,13 @@ def files(model, clean, labels=None, long_sound=None):
 
     If the model is too large or its weights are not finite, print why and return {}.
 
-    clean: held-out examples, images (M, H, W) in [0, 1] or windows (M, N). labels (M,): integers
-    for images, indices of the model's notes for windows. long_sound (T,): a held-out recording.
+    clean: held-out images (M, H, W) in [0, 1] or windows (M, N). labels (M,): integers for images,
+    indices of the model's notes for windows. long_sound (T,): a held-out recording.
     """
     numbers, problem = _numbers(model), None
     if numbers.size > MOST_WEIGHTS:
         problem = f"{numbers.size:,} weights are more than the {MOST_WEIGHTS:,} that suit a browser"
-    elif not np.abs(numbers).max() < MOST_HALF:  # nor is a comparison with nan true
+    elif not np.abs(numbers).max() < np.finfo(np.float16).max:  # also catches nan
         problem = "weights are not finite or too large for half precision"
     if problem:
         print(f"{PLAY} is not written: {problem}")
@@ -57,20 +54,19 @@ def files(model, clean, labels=None, long_sound=None):
 
 
 def write(path, model, clean, labels=None, long_sound=None):
-    """Write the page to `path`. The other arguments are those of `files`."""
+    """Write the page to `path`. The other arguments are as in `files`."""
     kind = kind_of(model.metadata, model.input_size)
     example_bytes = 2 * model.input_size if kind.sounds else model.input_size
     most = EXAMPLES if kind.notes else min(EXAMPLES, EXAMPLE_BYTES // example_bytes)
     clean = np.reshape(clean, (len(clean), -1))[:most]
-    content = (
-        _sound_content(kind, clean, long_sound) if kind.sounds else _image_content(kind, clean)
-    )
-    content |= {
+    own = _sound_content(kind, clean, long_sound) if kind.sounds else _image_content(kind, clean)
+    content = {
+        **own,
         "network": _network(model, kind),
         "map": _latent_map(model, kind, clean, labels),
         "constants": CONSTANTS,
     }
-    # Without "<", nothing in the data can end its <script> element.
+    # Without "<", nothing in the data can close its <script> element.
     data = Markup(json.dumps(content, allow_nan=False).replace("<", "\\u003c"))
     template = PAGE.get_template("play.html.j2")
     page = template.render(content=content, data=data, images=not kind.sounds, held_out=len(clean))
@@ -83,15 +79,14 @@ def _halves(values):
 
 
 def _numbers(model):
-    """Return kernels and biases of all layers, then the prior, as one array."""
-    layers = [*model.encoder.layers, *model.decoder.layers]
-    parts = [weight for layer in layers for weight in layer.weights]
+    """Return the weights of encoder, decoder and prior as one array, in the order of page.js."""
+    parts = [*model.encoder.weights, *model.decoder.weights]
     parts += [model.prior_logits, model.prior_means, model.prior_log_vars]
     return np.concatenate([np.ravel(part.numpy()) for part in parts])
 
 
 def _network(model, kind):
-    """Return the weights and the widths of the layers."""
+    """Return the weights, and what page.js needs to split and use them."""
     return {
         "weights": _halves(_numbers(model)),
         "sizes": {
@@ -105,10 +100,10 @@ def _network(model, kind):
 
 
 def _latent_map(model, kind, clean, labels):
-    """Return the held-out codes, the two axes of their map, and their labels."""
+    """Return the held-out latent codes, their labels and the two axes of their map."""
     codes = model.encode(clean.astype(np.float32))[0].numpy()
-    mean, axes, _ = principal_axes(codes, 2)
-    axes = np.pad(axes, ((0, 2 - len(axes)), (0, 0)))  # one dimension or example has one axis
+    mean, axes, _ = inference.principal_axes(codes, 2)
+    axes = np.pad(axes, ((0, 2 - len(axes)), (0, 0)))  # 1 dimension or 1 example: only one axis
     names = kind.notes and kind.notes.notes
     kinds, index = np.unique([] if labels is None else labels[: len(clean)], return_inverse=True)
     labelled = 1 < len(kinds) <= MOST_KINDS
@@ -122,7 +117,7 @@ def _latent_map(model, kind, clean, labels):
 
 
 def _image_content(kind, clean):
-    """Return what only the page of an image model contains."""
+    """Return the part of the content that only image models have."""
     digits = kind.data is None
     levels = np.round(255 * clean).astype(np.uint8)
     return {
@@ -134,13 +129,13 @@ def _image_content(kind, clean):
 
 
 def _sound_content(kind, clean, long_sound):
-    """Return what only the page of a sound model contains: its notes, or held-out recordings."""
+    """Return the part of the content that only sound models have: notes or recordings."""
+    content = {"notes": None, "noise": 0, "rms": kind.rms, "count": len(clean)}
     if kind.recordings:
-        recordings = {"windows": _halves(clean), "long": _halves(long_sound)}
-        return {"notes": None, "noise": 0, "rms": kind.rms, "count": len(clean), **recordings}
+        return {**content, "windows": _halves(clean), "long": _halves(long_sound)}
     notes = []
     for name in kind.notes.notes:
-        amplitudes, decays = (values.tolist() for values in partials(name, kind.notes))
-        note = {"frequency": note_frequency(name), "amplitudes": amplitudes, "decays": decays}
-        notes.append({"name": name, **note})
-    return {"notes": notes, "noise": NOISE_STD, "rms": kind.rms, "count": len(clean)}
+        amplitudes, decays = (part.tolist() for part in audio_utils.partials(name, kind.notes))
+        note = {"name": name, "frequency": audio_utils.note_frequency(name)}
+        notes.append({**note, "amplitudes": amplitudes, "decays": decays})
+    return {**content, "notes": notes, "noise": audio_utils.NOISE_STD}

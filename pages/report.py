@@ -1,7 +1,7 @@
 """The report of a run: index.html, and event files for TensorBoard.
 
-Figures and sounds are embedded, so the page can be sent as one file. If they take more than
-EMBED_AT_MOST, as long recordings do, the page links to them instead.
+The page embeds figures and sounds, so it can be sent as one file. If they are larger than
+EMBED_AT_MOST in all, as with long recordings, it links to them instead.
 """
 
 import base64
@@ -22,20 +22,20 @@ from harness.quiet_tensorflow import tf
 from harness.run_folder import CONFIG, SCORES, replacing
 
 EMBED_AT_MOST = 40e6  # bytes
-PLAY = "play.html"  # absent if the model is too large for it
-INPUTS = "chopped", "clean", "tone", "restored"  # WAVs of a run
+PLAY = "play.html"  # absent if the model is too large for a browser
+SOUNDS = {  # WAVs that belong to no checkpoint
+    "chopped": "The corrupted sound, the network's input",
+    "clean": "The clean sound, before the corruption",
+    "tone": "The noise-free tone, which the network never sees",
+    "restored": "The restored sound: gaps filled, noise removed",
+}
 RESTORED = "restored.png"
 EVENTS = "events.out.tfevents.*"
 OUTPUTS = [f"{stem}.{end}" for stem in ("reconstruction", "generated") for end in ("png", "wav")]
-WRITTEN = (  # patterns of all files above: --overwrite deletes them
-    "index.html",
-    PLAY,
-    EVENTS,
-    RESTORED,
-    *(f"{name}.wav" for name in INPUTS),
-    *(name.replace(".", "_[0-9]*.") for name in OUTPUTS),
-)
-COLUMNS = {  # of scores.csv: title and unit
+WRITTEN = ["index.html", PLAY, EVENTS, RESTORED]  # patterns of the files that --overwrite deletes
+WRITTEN += [f"{name}.wav" for name in SOUNDS]
+WRITTEN += [name.replace(".", "_[0-9]*.") for name in OUTPUTS]
+COLUMNS = {  # of scores.csv: label and unit
     "train_loss": ("training loss", "nats"),
     "loss": ("held-out loss", "nats"),
     "nll": ("held-out NLL", "nats"),
@@ -46,10 +46,10 @@ COLUMNS = {  # of scores.csv: title and unit
     "long_gap_snr_db": ("SNR in the gaps of the long sound", "dB"),
     "long_si_sdr_db": ("SI-SDR of the long sound", "dB"),
     "long_lsd_db": ("log-spectral distance of the long sound", "dB, lower is better"),
-    "generated_one_note": ("generated sounds that are one note", "fraction"),
+    "generated_one_note": ("generated sounds that are a single note", "fraction"),
     "generated_notes": ("different notes in generated sounds", "effective number"),
     "hole_mse": ("squared error in the hole", "white = 1"),
-    "hole_mse_over_mean_fill": ("squared error in the hole", "of mean fill"),
+    "hole_mse_over_mean_fill": ("squared error in the hole", "times mean fill"),
     "mse": ("squared error of the image", "white = 1"),
     "classifier_error": ("misclassified", "fraction"),
     "hole_error_over_std": ("error in the hole over predictive std", "1 is calibrated"),
@@ -57,19 +57,19 @@ COLUMNS = {  # of scores.csv: title and unit
     "generated_confidence": ("classifier's confidence in generated digits", "probability"),
     "generated_classes": ("different classes in generated digits", "effective number"),
 }
-SUMMARIES = "snr_db", "long_snr_db", "hole_mse_over_mean_fill", "mse", "loss"  # in order of choice
-CHARTS = {
+SUMMARIES = "snr_db", "long_snr_db", "hole_mse_over_mean_fill", "mse", "loss"  # the best first
+CHARTS = {  # title: columns
     "Loss": ("train_loss", "loss", "nll"),
     "KL divergence": ("kl",),
     "Signal-to-noise ratio": ("snr_db", "long_snr_db"),
     "Squared error in the hole": ("hole_mse_over_mean_fill",),
 }
-NOT_FLAGS = "command", "experiment", "finished", "provenance"  # entries of a config
-KINDS = {"mnist": "image", "sound": "sound"}  # of a run, by its config's "experiment"
+NOT_FLAGS = "command", "experiment", "finished", "provenance"  # entries of config.json
+THINGS = {"mnist": "image", "sound": "sound"}  # what an experiment restores
 
 
 def rounded(value):
-    """Format a score, or its text, with four digits and a true minus sign; keep other text."""
+    """Format a number, or its text, with four digits and a true minus sign; keep other text."""
     try:
         text = f"{float(value):.4g}" if value or value == 0 else ""
     except ValueError:
@@ -78,13 +78,12 @@ def rounded(value):
 
 
 def _size(png):
-    """Return width and height of a PNG file, which its first chunk holds."""
+    """Read the width and the height of a PNG file from its first chunk."""
     return struct.unpack(">II", png.read_bytes()[16:24])
 
 
-PAGE = Environment(
-    loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True
-)
+TEMPLATES = FileSystemLoader(Path(__file__).parent)
+PAGE = Environment(loader=TEMPLATES, autoescape=True, trim_blocks=True)
 PAGE.filters |= {
     "column": lambda name: COLUMNS.get(name, (name.replace("_", " "), "")),
     "number": rounded,
@@ -94,7 +93,7 @@ PAGE.filters |= {
 
 
 def write(folder):
-    """Write the report of the run in `folder`, finished or not, and its event files if it asks."""
+    """Write the report of a run, finished or not, and its events if it has --tensorboard."""
     folder = Path(folder)
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     rows, baselines = _scores(folder)
@@ -102,15 +101,15 @@ def write(folder):
     ends = baselines or rows
     ends = ends[:: max(1, len(ends) - 1)]  # the first and the last: the input and the best
     levels = ends if baselines else []
-    charts = [_chart(title, names, rows, levels) for title, names in CHARTS.items()]
-    sounds = {name: path for name in INPUTS if (path := folder / f"{name}.wav").exists()}
+    paths = {folder / f"{name}.wav": label for name, label in SOUNDS.items()}
+    sounds = {path: label for path, label in paths.items() if path.exists()}
     steps = [(row, _outputs(folder, row)) for row in rows]
     restored = [path] if (path := folder / RESTORED).exists() else []
     outputs = [path for _, outputs in steps for path in outputs.values()]
-    size = sum(path.stat().st_size for path in (*sounds.values(), *restored, *outputs))
+    size = sum(path.stat().st_size for path in (*sounds, *restored, *outputs))
     html = PAGE.get_template("report.html.j2").render(
         config=config,
-        thing=KINDS[config["experiment"]],
+        thing=THINGS[config["experiment"]],
         damage=corrupt.describe(config["corruption"], config["amount"], config.get("noise")),
         play=PLAY if (folder / PLAY).exists() else None,
         rows=rows,
@@ -120,25 +119,25 @@ def write(folder):
         summary=summary,
         ends=ends,
         flags=_flags(config),
-        provenance=_provenance(config.get("provenance", {})),
+        provenance=_provenance(**config.get("provenance", {})),
         compared=_ranked(rows[-1], baselines, ends, summary),
-        charts=[chart for chart in charts if chart],
+        charts=[_chart(title, names, rows, levels) for title, names in CHARTS.items()],
         url=_embedded if size <= EMBED_AT_MOST else lambda path: Markup(quote(path.name)),
     )
     with replacing(folder / "index.html") as path:  # the folder's name may not be Unicode
         path.write_text(html, encoding="utf-8", errors="replace")
-    if config.get("tensorboard") and not baselines:  # with the baselines come no new outputs
+    if config.get("tensorboard") and not baselines:  # baselines come after the last checkpoint
         _write_events(folder, rows)
 
 
 def _embedded(path):
-    """Return a file as a data URL. It needs no escaping, which would take time for megabytes."""
+    """Return a file as a data URL, marked as safe because escaping megabytes is slow."""
     kind = {".png": "image/png", ".wav": "audio/wav"}[path.suffix]
     return Markup(f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}")
 
 
 def _flags(config):
-    """Return {flag: value} for the settings that have a value."""
+    """Return {flag: value} of the settings that are on or have a value."""
     flags = {}
     for name, value in config.items():
         if name not in NOT_FLAGS and value is not None and value is not False:
@@ -147,20 +146,17 @@ def _flags(config):
     return flags
 
 
-def _provenance(provenance):
+def _provenance(versions=None, **data):
     """Return {name: text} for a run's data and the versions of its libraries."""
     texts = {int: "{:,}".format, float: rounded}
-    versions = provenance.get("versions", {})
-    data = {name: value for name, value in provenance.items() if name != "versions"}
-    return {
-        name.replace("_", " "): texts.get(type(value), str)(value) for name, value in data.items()
-    } | versions
+    data = {name: texts.get(type(value), str)(value) for name, value in data.items()}
+    return {name.replace("_", " "): text for name, text in data.items()} | (versions or {})
 
 
 def _ranked(row, baselines, ends, summary):
-    """Return the model's row and those of the baselines, from worst to best; [] without baselines.
+    """Sort the model's row and the baselines from worst to best. Return [] without baselines.
 
-    They are ranked by the first summary that all baselines have. A missing score is the worst.
+    They are ranked by the first score that all baselines have. A missing score is the worst.
     """
     if not baselines:
         return []
@@ -173,7 +169,7 @@ def _ranked(row, baselines, ends, summary):
 
 def _write_events(folder, rows):
     """Write the last checkpoint's scores, figures and sounds as an event file for TensorBoard."""
-    if len(rows) == 1:  # a run that starts replaces the events of an earlier one
+    if len(rows) == 1:  # a new run, which replaces the events of an earlier one
         for earlier in folder.glob(EVENTS):
             earlier.unlink()
     writer = tf.summary.create_file_writer(str(folder))
@@ -190,7 +186,7 @@ def _write_events(folder, rows):
 
 
 def _scores(folder):
-    """Read scores.csv: rows of checkpoints, then of baselines, without empty cells and nan."""
+    """Read the rows of checkpoints and of baselines, without empty cells and nan."""
     with open(folder / SCORES, newline="", encoding="utf-8") as file:
         table = [
             {name: text for name, text in row.items() if text not in ("", "nan")}
@@ -214,7 +210,7 @@ def _number(row, name, missing=math.nan):
 
 
 def _chart(title, names, rows, ends):
-    """Return curves of columns over the checkpoints, and levels of baselines; None without data."""
+    """Return the curves of some columns and the levels of baselines. None without finite values."""
     curves = {
         name: [(i, y) for i, row in enumerate(rows) if math.isfinite(y := _number(row, name))]
         for name in names

@@ -1,4 +1,4 @@
-"""Figures and WAVs of the sound experiment: a long sound, as an input and at each checkpoint."""
+"""Figures and WAVs of the sound experiment, before training and at each checkpoint."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,20 +13,30 @@ from pages import figures
 SHOWN = 16  # generated windows in the figure and in the WAV
 CLOSE_UP_SECONDS = 0.05
 GAP = {"color": "tab:red", "alpha": 0.2, "lw": 0, "label": "gap"}
-MOST_COLUMNS = 1200  # of the drawn waveform: about as many as it has pixels
+MOST_COLUMNS = 1200  # of the drawn waveform, at least one per pixel
 
 
 class Plotter(NamedTuple):
-    """What all figures and WAVs of one long sound have in common."""
+    """Makes the figures and WAVs of one long sound."""
 
     draw: Callable  # (title, name, signal (T,)) -> pixels
     chopped: np.ndarray  # pixels of the corrupted input, drawn once
-    gain: float  # of all WAVs: their levels compare and none clips
+    gain: float  # of all WAVs, so that their levels compare and none clips
     sample_rate: int  # Hz
+
+    def figure(self, title, name, signal):
+        """Return save(path), which writes the figure of a signal (T,) above that of the input."""
+        pictures = [self.draw(title, name, signal), self.chopped]
+        return partial(figures.save, pictures=pictures)
+
+    def wav(self, signal):
+        """Return save(path), which writes a signal (T,)."""
+        sound, rate = self.gain * signal, self.sample_rate
+        return partial(audio_utils.write_wav, signal=sound, sample_rate=rate)
 
 
 def plotter(long, sample_rate):
-    """Prepare figures and WAVs of a long sound: its corrupted, clean, mask and reference, (T,)."""
+    """Return the `Plotter` of a sound with the fields corrupted, clean, mask and reference (T,)."""
     limit = audio_utils.frequency_limit(long.reference, sample_rate)
     draw = long_sound(long.corrupted, long.mask, sample_rate, limit)
     gain = min(1.0, 0.99 / np.abs([long.clean, long.corrupted]).max())
@@ -34,48 +44,41 @@ def plotter(long, sample_rate):
 
 
 def inputs(plotter, long, tone_is_known):
-    """Return the WAVs of the long sound before training, as {file name: save(path)}."""
+    """Return the WAVs that exist before training, as {file name: save(path)}."""
     sounds = {"clean.wav": long.clean, "chopped.wav": long.corrupted}
-    sounds |= {"tone.wav": long.reference} if tone_is_known else {}
-    return {name: _wav(plotter, sound) for name, sound in sounds.items()}
+    if tone_is_known:
+        sounds["tone.wav"] = long.reference
+    return {name: plotter.wav(sound) for name, sound in sounds.items()}
 
 
 def checkpoint(plotter, title, damage, iteration, restored, generated):
-    """Return a checkpoint's figures and WAVs, as {file name: save(path)}.
+    """Return a checkpoint's figures and WAVs as {file name: save(path)}.
 
     restored: the reconstructed long sound (T,). generated: windows from the prior (G, N).
     """
     state, generated = f"{damage}, after {iteration} iterations", generated[:SHOWN]
-    picture = plotter.draw(f"{title}, restored ({state})", "reconstruction", restored)
+    title = f"{title}, restored ({state})"
     new = figures.windows(f"New sounds from the prior ({state})", generated, plotter.sample_rate)
     new_sound = audio_utils.one_after_the_other(generated, plotter.sample_rate)
     return {
-        f"reconstruction_{iteration:06d}.png": figures.saver(picture, plotter.chopped),
-        f"generated_{iteration:06d}.png": figures.saver(new),
-        f"reconstruction_{iteration:06d}.wav": _wav(plotter, restored),
-        f"generated_{iteration:06d}.wav": _wav(plotter, new_sound),
+        f"reconstruction_{iteration:06d}.png": plotter.figure(title, "reconstruction", restored),
+        f"generated_{iteration:06d}.png": partial(figures.save, pictures=[new]),
+        f"reconstruction_{iteration:06d}.wav": plotter.wav(restored),
+        f"generated_{iteration:06d}.wav": plotter.wav(new_sound),
     }
 
 
 def restored(plotter, title, damage, sound):
-    """Return figure and WAV of the final restored sound (T,), as {file name: save(path)}."""
+    """Return the figure and the WAV of the final sound (T,) as {file name: save(path)}."""
     title = f"{title}: gaps filled, noise taken out ({damage})"
-    picture = plotter.draw(title, "restored sound", sound)
-    return {
-        "restored.png": figures.saver(picture, plotter.chopped),
-        "restored.wav": _wav(plotter, sound),
-    }
-
-
-def _wav(plotter, signal):
-    write, rate = audio_utils.write_wav, plotter.sample_rate
-    return partial(write, signal=plotter.gain * signal, sample_rate=rate)
+    picture = plotter.figure(title, "restored sound", sound)
+    return {"restored.png": picture, "restored.wav": plotter.wav(sound)}
 
 
 def long_sound(chopped, mask, sample_rate, frequency_limit):
     """Return draw(title, name, signal) -> pixels: spectrogram, waveform and close-up of a signal.
 
-    All signals are (T,). Amplitudes are scaled to `chopped`, and the spectrogram ends at
+    All signals are (T,). The amplitude axes fit `chopped`, and the spectrogram ends at
     `frequency_limit` Hz. Gaps are shaded. The close-up shows a gap near the middle.
     """
     figure = Figure(figsize=(13, 4.8), dpi=100)
@@ -102,12 +105,12 @@ def long_sound(chopped, mask, sample_rate, frequency_limit):
         drawn = [
             figure.text(0.005, 0.985, title, va="top", size="large", weight="bold"),
             _levels(spectrogram, signal, sample_rate),
-            waveform.fill_between(times, low, high, lw=0, facecolor=figures.COLOUR),
+            waveform.fill_between(times, low, high, lw=0, facecolor=figures.COLOR),
         ]
         for ax in waveform, close_up:
             drawn.append(ax.broken_barh(shades, (-limit, 2 * limit), **GAP))
         times = np.arange(signal.size)[part] / sample_rate
-        drawn += close_up.plot(times, signal[part], lw=1, color=figures.COLOUR)
+        drawn += close_up.plot(times, signal[part], lw=1, color=figures.COLOR)
         return backdrop.pixels(*drawn, close_up.legend(loc="upper right"))
 
     return draw
@@ -116,7 +119,7 @@ def long_sound(chopped, mask, sample_rate, frequency_limit):
 def _axes(figure, chopped, sample_rate):
     """Add the axes of the spectrogram (with its color bar), the waveform and the close-up."""
     widths = 5, 0.1, 0.8, 2.4  # spectrogram and waveform; color bar; its label; close-up
-    # The margins are fixed because a constrained layout takes longer than the drawing.
+    # The margins are fixed because a constrained layout takes longer than all the drawing.
     margins = {"left": 0.06, "right": 0.98, "top": 0.86, "bottom": 0.11}
     grid = figure.add_gridspec(2, 4, width_ratios=widths, wspace=0.04, hspace=0.55, **margins)
     spectrogram = figure.add_subplot(grid[0, 0])
@@ -134,9 +137,10 @@ def _levels(ax, signal, sample_rate):
 
 
 def _middle_gap(chopped, gaps):
-    """Return the center of the gap (G, 2) nearest to the middle, if possible one with sound around.
+    """Return the center of the gap nearest to the middle, if possible of one with sound around it.
 
-    A gap has sound around if its neighborhood, three gaps long, has a quarter of the mean power.
+    gaps: (G, 2). Sound is around a gap if the stretch of three times its length, with the gap in
+    its middle, has at least a quarter of the mean power.
     """
     centers = gaps.mean(1)
     around = [chopped[max(0, 2 * first - end) : 2 * end - first] for first, end in gaps]

@@ -1,6 +1,6 @@
-"""The last line a run prints: its score beside a baseline and, where there is one, the oracle.
+"""The last line that a run prints: its score beside a baseline and, if there is one, the oracle.
 
-rows: the table that ends the run, dicts of a method and its scores, from the input to the best.
+rows: the run's final table, one dict per method. The input is first. An oracle, if any, is last.
 """
 
 import math
@@ -9,7 +9,7 @@ from harness.run_folder import METHOD
 
 
 def sounds(rows):
-    """Compare with the oracle for built-in notes, with autoregression for recordings."""
+    """Compare the model with the oracle (built-in notes) or with autoregression (recordings)."""
     methods, oracle = {row["method"]: row for row in rows}, rows[-1]
     if oracle["method"].startswith("oracle"):
         snr = methods[METHOD]["snr_db"]
@@ -29,12 +29,12 @@ def sounds(rows):
 
 
 def digits(rows):
-    """Compare with the nearest training image."""
+    """Compare the model with the nearest training image."""
     column = "hole_mse_over_mean_fill"
     ours = _best(rows, METHOD, column, least=True)
     if not math.isfinite(ours[column]):
         model = next(row for row in rows if row["method"] == METHOD)
-        return f"squared error of the image {model['mse']:.4f}, of the input {rows[0]['mse']:.4f}"
+        return f"squared error of the image {model['mse']:.4f} (input: {rows[0]['mse']:.4f})"
     nearest = next(row for row in rows if "nearest" in row["method"])
     compared = "better" if ours[column] < nearest[column] else "worse"
     kind = nearest["method"].rsplit(maxsplit=1)[-1]

@@ -8,7 +8,7 @@ LOWEST_PITCH = 20  # Hz
 
 
 def pitch(signal, rate):
-    """Frequency in Hz of the strongest partial of a signal (T,)."""
+    """Return the frequency in Hz of the strongest partial of a signal (T,)."""
     spectrum = np.abs(np.fft.rfft(signal * np.hanning(signal.size), 16 * signal.size))
     return max(LOWEST_PITCH, np.argmax(spectrum) * rate / (16 * signal.size))
 
@@ -16,15 +16,16 @@ def pitch(signal, rate):
 def glide(model, ends, rate):
     """Return a sound (T,) that passes from the first of two sounds to the second in latent space.
 
-    ends: two arrays (samples,), each a window and a period of LOWEST_PITCH long.
+    ends: the two sounds, each at least one window plus one period of LOWEST_PITCH long.
 
-    This follows NSynth (Engel et al. 2017, arXiv 1704.01279), but here the code of a window holds
-    its phase too, and decoded windows with unrelated phases would cancel. For every position,
-    both sounds are therefore encoded at the phase that they have there if they never stop.
-    A decoded mixture is quieter than either sound, so windows are normalized, overlap-added
-    with a Hann taper, and the sum is normalized again. The interpolation is linear. Halfway, 98.4%
-    of the energy is then in the two notes; with a spherical one (White 2016, arXiv 1609.04468)
-    it is 97.8%.
+    This follows NSynth (Engel et al. 2017, arXiv 1704.01279). Here, however, latent codes also
+    hold the phase, and decoded windows with unrelated phases would cancel. At each position, both
+    sounds are therefore encoded with the phase that they would have there if they never stopped.
+
+    A decoded mixture is quieter than either sound. Windows are therefore normalized and overlap-
+    added with a Hann taper, and the sum is normalized again. The interpolation is linear: halfway,
+    98.4% of the energy is then in the two notes. With spherical interpolation (White 2016, arXiv
+    1609.04468) it is 97.8%.
     """
     window, samples = model.input_size, SECONDS * rate
     taper, level = np.hanning(window + 2)[1:-1], np.sqrt(np.mean(ends[0] ** 2))
@@ -47,7 +48,7 @@ def glide(model, ends, rate):
 
 
 def summary(sound, ends, rate):
-    """One line on a glide: its pitches, those of the two `ends`, and the range of its level."""
+    """Return one line on a glide: its pitches, those of the two `ends`, and its levels."""
     parts = sound[: sound.size // 8], sound[-sound.size // 8 :]
     asked, reached = ([pitch(signal, rate) for signal in signals] for signals in (ends, parts))
     power = np.convolve(sound**2, np.full(rate // 20, 20 / rate), "valid")  # means over 50 ms

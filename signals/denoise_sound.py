@@ -7,18 +7,18 @@ from signals import noise
 from signals.gaps import inside
 from signals.resampling import resample
 
-PILOT_SECONDS = 20  # of the sound, for the estimates of the noise and of the mixture weights
+PILOT_SECONDS = 20  # of the sound, from which noise and mixture weights are estimated
 PIECE_SECONDS = 8  # restored at once
-MARGIN_SECONDS = 0.6  # read on both sides of a piece: as far as the filling of a gap looks
+MARGIN_SECONDS = 0.6  # read on both sides of a piece, since the filling of a gap looks as far
 
 
 class Denoiser:
-    """Posterior mean of a channel with steady noise.
+    """Restores a channel with gaps and steady noise, from estimates for the whole channel.
 
-    read(first, end): its samples, 0 in gaps and beyond its end. gaps, hidden: stretches (n, 2),
-    those to fill and others that the network must not see. rates: of the channel and of the model,
-    in Hz. reconstruct(sound, mask): the network's output for a part at the model's rate, with a
-    mask of what it must not see, (T,), (T,) -> (T,).
+    read(first, end): its samples, 0 in gaps and beyond its end. gaps: stretches (n, 2) to fill.
+    hidden: other stretches that the network must not see. rates: of the channel and of the model,
+    in Hz. reconstruct(sound, mask): the network's output for a part of the sound at the model's
+    rate, which is hidden where the mask is True: (T,), (T,) -> (T,).
     """
 
     def __init__(self, read, gaps, hidden, samples, rates, reconstruct):
@@ -34,7 +34,7 @@ class Denoiser:
         )
 
     def pieces(self):
-        """Yield the restored channel piece by piece: (n,)."""
+        """Yield the restored channel in pieces (n,)."""
         piece, margin = (
             round(seconds * self.rate / self.hop) * self.hop
             for seconds in (PIECE_SECONDS, MARGIN_SECONDS)
@@ -49,12 +49,12 @@ class Denoiser:
             yield restored[first - start : end - start]
 
     def _part(self, first, end):
-        """Samples and mask of a part, padded with zeros to one frame if it is shorter."""
+        """Return samples and mask of a part, extended to one frame if it is shorter."""
         end = max(end, first + self.hop * noise.FRAMES_PER_SAMPLE)
         return self.read(first, end).astype(float), inside(self.gaps, first, end).astype(int)
 
     def _reconstruct(self, sound, mask, first):
-        """The network's output for a part at the channel's own rate: (T,), (T,) -> (T,)."""
+        """Return the network's output for a part at the channel's rate: (T,), (T,) -> (T,)."""
         ratio = self.model_rate / self.rate
         low = _resampled(np.where(mask == 1, 0, sound), self.rate, self.model_rate)
         unseen = np.zeros(low.size, bool)

@@ -1,7 +1,6 @@
 """Fill the gaps of a recording one at a time, by autoregression from the sound on both sides.
 
-Signals are (T,), in any unit. Gaps are stretches [first, end) of samples, (n, 2), sorted and
-disjoint.
+Signals are (T,). Gaps are stretches [first, end) of samples, (n, 2), sorted and disjoint.
 """
 
 import bisect
@@ -13,42 +12,43 @@ import numpy as np
 from autoregression import fit, interpolate
 from signals.gaps import inside
 
-CONTEXTS = (  # seconds used on each side of a gap, order in seconds; the first is for drafts
+CONTEXTS = (  # seconds on each side of a gap, order in seconds; the first is also for drafts
     (0.064, 0.016),
     (0.032, 0.008),
     (0.128, 0.024),
     (0.256, 0.032),
 )
 MAX_ORDER = 512  # samples, or the gap's length if greater; higher orders help only steady tones
-DRAFT_ITERATIONS = 2  # of Janssen's method, from scratch; then each context adds one more
+DRAFT_ITERATIONS = 2  # of Janssen's method, from scratch; each context then adds one more
 MAX_GAP_SECONDS = 0.25  # the middle of a longer gap cannot be predicted from its ends
-MAX_GAPS_NEARBY = 8  # within the first context; with more, too little is observed between them
-MAX_FRACTION_MISSING = 0.5  # of the first context, for the same reason
-MERGE_FRACTION = 0.25  # of the shorter gap; two gaps that are closer are filled as one
+MAX_GAPS_NEARBY = 8  # within the first context; if there are more, too little is observed
+MAX_FRACTION_MISSING = 0.5  # of the first context besides the gap, for the same reason
+MERGE_FRACTION = 0.25  # of the shorter of two gaps; gaps closer than this are filled as one
 SHARPNESS = 3  # power of the inverse error in the mixture of contexts
-FULL_GAIN = 0.5  # least-squares gain in artificial gaps; below it an estimate is mostly noise
+FULL_GAIN = 0.5  # least-squares gain in artificial gaps; estimates with a lower one are attenuated
 
 
-def fill(signal, gaps, rate):
-    """Fill those gaps of a signal that `fill_each` can fill, the others with 0: (T,), float64."""
+def fill(signal, gaps, rate, default=0.0):
+    """Fill the gaps of a signal: (T,), float64. Those `fill_each` cannot fill get `default`."""
     missing = inside(np.reshape(gaps, (-1, 2)), 0, len(signal))
-    filled = np.where(missing, 0.0, signal)
-    known = filled.copy()
-    for first, end, values in fill_each(
-        lambda start, stop: known[start:stop], gaps, known.size, rate
-    ):
+    known, filled = np.where(missing, 0.0, signal), np.where(missing, default, signal)
+
+    def read(start, stop):
+        return known[start:stop]
+
+    for first, end, values in fill_each(read, gaps, known.size, rate):
         if values is not None:
             filled[first:end] = np.where(missing[first:end], values, known[first:end])
     return filled
 
 
 def fill_each(read, gaps, samples, rate):
-    """Yield first, end and values (end - first,) of one gap after the other, at `rate` in Hz.
+    """Fill the gaps of a signal at `rate` Hz in their order. Yields first, end, values per gap.
 
-    read(first, end): part of a signal of `samples` samples, 0 in its gaps. Values are None for a
-    gap that is too long or has too many others nearby. Gaps with few samples between them are
-    merged. When a gap is filled, those before it are final and those after it are drafts. Values
-    and memory therefore do not depend on the signal's length.
+    read(first, end): samples of the signal, which has `samples` in all, with 0 in its gaps. Values
+    are (end - first,), or None for a gap that is too long or has too many others nearby. Gaps that
+    almost touch are merged. When a gap is filled, the gaps before it are final and those after it
+    are drafts, so neither values nor memory depend on the signal's length.
     """
     sound = _PartlyFilled(read, samples, *np.reshape(_merged(gaps), (-1, 2)).T.tolist())
     contexts = _contexts(rate)
@@ -85,7 +85,7 @@ def _merged(gaps):
 
 
 def _contexts(rate, size=0):
-    """CONTEXTS for a gap of `size` samples: [(context, order)], both in samples."""
+    """Return CONTEXTS for a gap of `size` samples: [(context, order)], both in samples."""
     highest = max(MAX_ORDER, size)
     return [
         (round(context * rate), max(1, min(round(order * rate), highest)))
@@ -95,7 +95,7 @@ def _contexts(rate, size=0):
 
 @dataclass
 class _PartlyFilled:
-    """A signal of `samples` samples whose gaps are filled one after the other."""
+    """A signal whose gaps are filled one after the other, as read by `fill_each`."""
 
     read: Callable
     samples: int
@@ -104,10 +104,10 @@ class _PartlyFilled:
     values: dict = field(default_factory=dict)  # {number of the gap: draft or final values}
 
     def around(self, number, context):
-        """Cut out a gap with `context` samples on each side.
+        """Cut out a window (T,): a gap with `context` samples on each side.
 
-        Returns the gap within this window, the window as far as filled (T,), and the stretch of
-        the window from the end of the previous gap to the start of the next.
+        Returns the gap, the window with the values found so far, and the stretch from the end of
+        the previous gap to the start of the next. Stretches count from the start of the window.
         """
         first, end = self.starts[number], self.ends[number]
         start, stop = max(first - context, 0), min(end + context, self.samples)
@@ -116,13 +116,13 @@ class _PartlyFilled:
             skipped = max(start - self.starts[other], 0)
             part = window[self.starts[other] + skipped - start : self.ends[other] - start]
             part[:] = self.values[other][skipped:][: part.size] if other in self.values else 0
-        last = number + 1 == len(self.starts)
-        before = max(start, self.ends[number - 1] if number else 0)
-        after = stop if last else min(stop, self.starts[number + 1])
-        return (first - start, end - start), window, (before - start, after - start)
+        previous = self.ends[number - 1] if number else 0
+        following = self.starts[number + 1] if number + 1 < len(self.starts) else self.samples
+        free = max(start, previous) - start, min(stop, following) - start
+        return (first - start, end - start), window, free
 
     def can_fill(self, number, context, rate):
-        """Return True if a gap is short enough and enough is observed around it."""
+        """Return True if a gap is short enough, and enough is observed around it."""
         first, end = self.starts[number], self.ends[number]
         start, stop = first - context, end + context
         nearby = self._between(start, stop)
@@ -134,15 +134,15 @@ class _PartlyFilled:
         )
 
     def _between(self, start, stop):
-        """Numbers of the gaps that overlap [start, stop)."""
+        """Return the range of numbers of the gaps that overlap [start, stop)."""
         return range(bisect.bisect_right(self.ends, start), bisect.bisect_left(self.starts, stop))
 
 
 def _beside(first, end, before, after, distance):
-    """Artificial gaps on both sides of a gap: [(first, end)], at most two.
+    """Choose an artificial gap on each side of a gap: [(first, end)], at most two.
 
-    They are as long as the gap and `distance` samples away from it. If the observed room, from
-    `before` to `after`, is small, they are nearer and at most a third of it.
+    They are as long as the gap and `distance` samples away from it, within the observed samples
+    from `before` to `after`. If a side has few, its artificial gap is nearer and at most a third.
     """
     left, right = (min(end - first, room // 3) for room in (first - before, after - end))
     stop = first - min(distance, first - before - 2 * left)
@@ -152,10 +152,10 @@ def _beside(first, end, before, after, distance):
 
 
 def _mixture(window, gap, artificial, contexts):
-    """Values for a gap of a window (T,): a mixture of the estimates from each context, (M,).
+    """Estimate a gap of a window (T,) by a mixture of the estimates from each context: (M,).
 
-    The weights come from the errors in artificial gaps (J, 2). The real gap is missing there as
-    well, because its draft has seen the samples of the artificial ones.
+    The weights come from the errors in artificial gaps, [(first, end)]. For these, the real gap is
+    emptied too: its draft was computed from the samples that the artificial gaps hide.
     """
     estimates = np.stack([_estimates(window, [gap], *context)[0] for context in contexts])
     if not artificial:
@@ -175,15 +175,12 @@ def _mixture(window, gap, artificial, contexts):
 
 
 def mixture_weights(errors, sharpness):
-    """Relative weights of candidates from their errors, 1 for the best: (W,) -> (W,).
-
-    They are the inverse errors to the power `sharpness`.
-    """
+    """Return the inverse errors of candidates to the power `sharpness`, relative to the best."""
     return (errors.min() / errors) ** sharpness
 
 
 def _draft(signal, gaps, context, order):
-    """Fill gaps that are near each other from scratch, by Janssen's iterations: (T,) -> (T,)."""
+    """Fill neighboring gaps from scratch, by iterations of Janssen's method: (T,) -> (T,)."""
     signal = signal.copy()
     for first, end in gaps:
         signal[first:end] = 0
@@ -194,11 +191,11 @@ def _draft(signal, gaps, context, order):
 
 
 def _estimates(signal, gaps, context, order):
-    """One more iteration for gaps near each other: a list of (end - first,).
+    """Estimate the values of neighboring gaps by one iteration: a list of (end - first,).
 
-    The autoregression is fitted to the signal as it is, gaps included, from `context` samples
-    before the first gap to `context` samples after the last. Under a Hann window, which leaks less
-    than none, tones continue 4 to 8 dB better.
+    The autoregression is fitted to the signal, with its present values in the gaps, from `context`
+    samples before the first gap to `context` samples after the last. The Hann window reduces
+    spectral leakage: tones are continued 4 to 8 dB better than without it.
     """
     start = max(min(first for first, _ in gaps) - context, 0)
     stop = min(max(end for _, end in gaps) + context, signal.size)

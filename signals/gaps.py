@@ -1,6 +1,6 @@
-"""Gaps in a sound: finding them, and the samples inside them.
+"""Find the gaps in a sound, and mark the samples inside them.
 
-Stretches are arrays (n, 2) of samples, [first, end).
+Stretches [first, end) of samples are arrays (n, 2).
 """
 
 import bisect
@@ -8,17 +8,18 @@ import bisect
 import numpy as np
 
 GAP_SECONDS = 0.001  # shorter runs of zeros are zero crossings of a quiet sound
-GAP_JUMP = 0.01  # of the channel's peak: a dropout is a jump, a fade-out is not
+GAP_JUMP = 0.01  # of the channel's peak; a dropout begins or ends with a jump, a fade-out does not
 
 
 def find_gaps(blocks, channels, rate, longest, zero=0.0):
-    """Find the gaps and the silences of each channel of a sound, whose blocks are (n, channels).
+    """Find the gaps and the silences of each channel of a sound, in blocks (n, channels).
 
-    Both are runs of samples of at most `zero`. A gap has at least GAP_SECONDS and at most
-    `longest` samples, has sound on both sides, and begins or ends with a jump. Longer runs, and
-    those at the beginning and the end of the sound, are silences.
+    Both are runs of at least GAP_SECONDS whose samples have at most the magnitude `zero`. A gap has
+    at most `longest` samples, has sound on both sides, and begins or ends with a jump. Longer runs,
+    and those at the beginning and the end of the sound, are silences.
 
-    Returns two lists of stretches, one per channel, and the number of samples.
+    Returns the gaps and the silences, lists with the stretches of each channel, and the number of
+    samples.
     """
     runs, peaks, samples = _zero_runs(blocks, channels, GAP_SECONDS * rate, zero)
     gaps, silences = [], []
@@ -36,8 +37,8 @@ def _zero_runs(blocks, channels, shortest, zero):
     The runs of a channel are its stretches (n, 2) and the jumps at their starts and ends (n, 2).
     """
     samples, peaks = 0, np.zeros(channels)
-    last = np.ones((1, channels))  # as if a sound preceded: zeros at the beginning are a run, too
-    edges = [np.zeros((0, 2))] * channels  # the start of a run that has no end yet: sample, jump
+    last = np.ones((1, channels))  # pretend that a sound precedes, so zeros at the start are a run
+    edges = [np.zeros((0, 2))] * channels  # of a run that has begun but not ended: [(sample, jump)]
     runs = [[np.zeros((0, 2, 2))] for _ in range(channels)]
     for block in blocks:
         for channel, values in enumerate(np.concatenate([last, block]).T):
@@ -56,10 +57,9 @@ def _zero_runs(blocks, channels, shortest, zero):
 
 
 def inside(stretches, first, end):
-    """Mark the samples first to end that are in one of the stretches: (end - first,), bool.
+    """Mark the samples of [first, end) that are in one of the stretches: (end - first,), bool.
 
-    Both columns of the stretches are sorted. The search is binary, so that the time for a block
-    does not grow with the number of gaps in a sound.
+    Both columns of the stretches must be sorted, for a binary search.
     """
     starts, ends = stretches.T
     near = slice(bisect.bisect_right(ends, first), bisect.bisect_left(starts, end))

@@ -1,7 +1,7 @@
-"""Steady noise in chopped recordings: its power spectrum, and the posterior mean of the sound.
+"""Estimate and remove steady noise in recordings with gaps, by the posterior mean of the sound.
 
-A network's reconstruction shows where a sound is and what is missing in its gaps. The phases of the
-observed samples hold what the bottleneck loses. Both together beat either alone.
+A network's reconstruction shows at which frequencies the sound is, and fills its gaps. The observed
+samples hold the details that the network's bottleneck loses. Both together beat either alone.
 """
 
 import numpy as np
@@ -12,35 +12,35 @@ from signals.fill_gaps import fill, mixture_weights
 from signals.gaps import inside
 
 FRAME_SECONDS = 0.128  # of the spectra
-FRAMES_PER_SAMPLE = 4  # how many frames overlap at each sample
-QUIET_QUANTILE = 0.1  # over frames: at each frequency, this fraction holds only noise
+FRAMES_PER_SAMPLE = 4  # overlapping frames at each sample
+QUIET_QUANTILE = 0.1  # of the frames; at each frequency, this fraction contains only noise
 SMOOTHED_BINS = 31  # frequencies in the running median, more than a steady partial covers
-MIN_FRACTION_OBSERVED = 0.3  # of a frame, for an estimate of the noise from it
-SURE_EXCESS = 12  # times the noise's power; noise itself reaches it with probability exp(-12)
+MIN_FRACTION_OBSERVED = 0.3  # of a frame; noise is not estimated from a frame with less
+SURE_EXCESS = 12  # times the noise's power; noise alone reaches it with probability exp(-12)
 LIKELY_EXCESS = 3  # used before gaps are filled: keeping noise is better than losing partials
-NO_NOISE_DB = -30.0  # relative to the sound; less may be detail that the network leaves out
-ARTIFICIAL_GAPS = 16  # at most; the mixture weights come from errors in them
+NO_NOISE_DB = -30.0  # relative to the sound; below, it may be detail that the network leaves out
+ARTIFICIAL_GAPS = 16  # at most; mixture weights come from the errors in these gaps
 ARTIFICIAL_SPACING = 16  # gap lengths from one artificial gap to the next
 SHARPNESS = 2  # power of the inverse error in the mixture of candidates
 
 
 def transform(rate):
-    """Short-time Fourier transform with Hann frames at `rate` Hz: a scipy.signal.ShortTimeFFT."""
+    """Return the scipy.signal.ShortTimeFFT with Hann frames for sounds at `rate` Hz."""
     hop = max(1, round(FRAME_SECONDS * rate / FRAMES_PER_SAMPLE))
     taper = scipy.signal.windows.hann(hop * FRAMES_PER_SAMPLE, sym=False)
     return scipy.signal.ShortTimeFFT(taper, hop, rate)
 
 
 def quiet_power(frames, observed, reconstruction, mask):
-    """Upper bound on the noise's power per frequency and frame: (F, K); nan if mostly missing.
+    """Return an upper bound on the power of the noise: (F, K), nan in frames mostly missing.
 
     frames: from `transform`. observed, reconstruction, mask (T,): the noisy sound, the network's
-    output, 1 where missing. The bound is the smaller of the power of the sound and that of the
-    network's residual. Both are scaled up to a frame without gaps.
+    output, 1 where missing. The bound is the power of the sound or of the network's residual,
+    whichever is less at a frequency in a frame, scaled up to a frame without gaps.
     """
     square = frames.win**2 / np.sum(frames.win**2)
     energy = scipy.signal.ShortTimeFFT(square, frames.hop, frames.fs)
-    fraction = energy.stft(1.0 - mask)[0].real  # at frequency 0: observed part of the window
+    fraction = energy.stft(1.0 - mask)[0].real  # at frequency 0: observed fraction of each frame
     sound = (mask == 0) * observed
     residual = sound - (mask == 0) * reconstruction
     power = np.minimum(*(np.abs(frames.stft(part)) ** 2 for part in (sound, residual)))
@@ -49,10 +49,10 @@ def quiet_power(frames, observed, reconstruction, mask):
 
 
 def noise_power(quiet):
-    """Power of stationary noise per frame at each frequency: (F, K) of `quiet_power` -> (F,).
+    """Estimate the power of steady noise at each frequency from `quiet_power`: (F, K) -> (F,).
 
-    The power of noise is exponentially distributed: its quantile q is -log(1 - q) times its mean.
-    The median over neighboring frequencies removes partials that sound all the time.
+    The power of noise is exponentially distributed, so its quantile q is -log(1 - q) times its
+    mean. A median over neighboring frequencies removes partials that sound all the time.
     """
     known = quiet[:, ~np.isnan(quiet).all(0)]
     if not known.size:
@@ -62,16 +62,16 @@ def noise_power(quiet):
 
 
 def below_db(noise, sound, frames):
-    """Level of noise of power (F,) per frame of `transform`, relative to a sound (T,), in dB."""
+    """Return the level of noise with power (F,) per frame, relative to a sound (T,), in dB."""
     power = noise[0] + noise[-1] + 2 * noise[1:-1].sum()
     scale = frames.m_num * np.sum(frames.win**2)
     return 10 * np.log10(max(power, 1e-20) / (scale * max(np.mean(sound**2), 1e-20)))
 
 
 def estimated(frames, observed, mask, reconstruction):
-    """Power of a sound's noise (F,), 0 below NO_NOISE_DB, and its level relative to the sound, dB.
+    """Estimate the power of a sound's noise (F,), and its level relative to the sound in dB.
 
-    Arguments as for `quiet_power`.
+    The power is 0 if the level is at most NO_NOISE_DB. Arguments as for `quiet_power`.
     """
     power = noise_power(quiet_power(frames, observed, reconstruction, mask))
     level_db = below_db(power, observed[mask == 0], frames)
@@ -79,11 +79,11 @@ def estimated(frames, observed, mask, reconstruction):
 
 
 def wiener(frames, sound, reconstruction, noise, sure=SURE_EXCESS):
-    """Posterior mean of a sound in noise of known power (F,): (T,) -> (T,).
+    """Return the posterior mean of a sound in noise of known power (F,): (T,) -> (T,).
 
-    Wiener's gain S / (S + noise) for each frequency and frame. S is the power of the network's
-    reconstruction (T,). Where the sound has more than `sure` times the noise's power in excess of
-    it, S is at least this excess.
+    Wiener's gain is S / (S + noise) at each frequency in each frame. S is the power of the
+    network's reconstruction (T,). If the power of the sound exceeds the noise by more than `sure`
+    times the noise, S is at least this excess.
     """
     spectrum = frames.stft(sound)
     power = np.abs(frames.stft(reconstruction)) ** 2
@@ -94,9 +94,9 @@ def wiener(frames, sound, reconstruction, noise, sure=SURE_EXCESS):
 
 
 def classic_wiener(frames, sound, noise):
-    """Wiener filter without a network: (T,) -> (T,).
+    """Apply a Wiener filter without a network: (T,) -> (T,).
 
-    The gain is 1 - 2 noise / |F|^2, at least 0, with the noisy spectrum F and noise power (F,).
+    The gain is 1 - 2 noise / |spectrum|^2, at least 0, for noise of power (F,).
     """
     spectrum = frames.stft(sound)
     ratio = noise[:, None] / np.maximum(np.abs(spectrum) ** 2, 1e-20)
@@ -104,10 +104,10 @@ def classic_wiener(frames, sound, noise):
 
 
 def candidates(frames, observed, mask, reconstruction, noise):
-    """Three estimates of the M missing samples, after a first noise reduction: (3, M).
+    """Return three estimates of the M missing samples, after a first noise reduction: (3, M).
 
-    The sound continued by autoregression; the network's reconstruction; the reconstruction plus
-    its residual, continued by autoregression.
+    1. The sound, continued by autoregression. 2. The network's reconstruction. 3. The sum of the
+    reconstruction and its residual, the latter continued by autoregression.
     """
     missing = mask == 1
     drawn = reconstruction[missing]
@@ -115,17 +115,16 @@ def candidates(frames, observed, mask, reconstruction, noise):
     if noise.any():
         sound = wiener(frames, sound, reconstruction, noise, LIKELY_EXCESS)
     rate, gaps = round(frames.fs), runs(mask)
-    parts = sound, sound - reconstruction
-    continued, residual = (fill(part, gaps, rate)[missing] for part in parts)
-    continued = np.where(continued == 0, drawn, continued)  # gaps that `fill` cannot fill
+    continued = fill(sound, gaps, rate, default=reconstruction)[missing]
+    residual = fill(sound - reconstruction, gaps, rate)[missing]
     return np.stack([continued, drawn, drawn + residual])
 
 
 def artificial_gaps(missing, samples, size):
-    """Observed stretches to hide on purpose, evenly spread: (n, 2), n <= ARTIFICIAL_GAPS.
+    """Choose observed stretches to hide on purpose, evenly spread: (n, 2), n <= ARTIFICIAL_GAPS.
 
     missing: sorted stretches (m, 2) of a sound of `samples` samples. An artificial gap has `size`
-    samples, but at most a third of what is observed between two missing stretches.
+    samples, but at most a third of the observed samples between two missing stretches.
     """
     rooms = np.column_stack([np.append(0, missing[:, 1]), np.append(missing[:, 0], samples)])
     places = []  # middle and size
@@ -140,10 +139,11 @@ def artificial_gaps(missing, samples, size):
 
 
 def calibrate(observed, mask, rate, restore):
-    """Power of a sound's noise (F,), its level relative to the sound in dB, mixture weights (3,).
+    """Estimate a sound's noise, and weights for the mixture of `candidates`.
 
-    observed, mask (T,). restore(observed, mask): the network's reconstruction, (T,). The weights
-    of `candidates` sum to 1 and come from their errors in artificial gaps.
+    observed, mask (T,). restore(observed, mask): the network's reconstruction, (T,). Returns the
+    power of the noise (F,), its level relative to the sound in dB, and the weights (3,). They sum
+    to 1 and come from the errors of the candidates in artificial gaps.
     """
     frames, reconstruction = transform(rate), restore(observed, mask)
     noise, level_db = estimated(frames, observed, mask, reconstruction)
@@ -162,10 +162,9 @@ def calibrate(observed, mask, rate, restore):
 
 
 def denoise(observed, mask, reconstruction, rate, noise, weights):
-    """Posterior mean of a sound with gaps and noise: observed, mask, reconstruction (T,) -> (T,).
+    """Fill the gaps of a sound and remove its noise: observed, mask, reconstruction (T,) -> (T,).
 
-    Gaps are filled with the mixture of `candidates` by `weights` (3,). Then noise of power (F,) is
-    removed, if there is any.
+    Gaps get the mixture of `candidates` with `weights` (3,). Then noise of power (F,) is removed.
     """
     frames, filled = transform(rate), np.array(observed, float)
     if mask.any():
@@ -174,10 +173,10 @@ def denoise(observed, mask, reconstruction, rate, noise, weights):
 
 
 def denoise_long(observed, mask, reconstruction, rate, restore=None):
-    """Posterior mean of a whole sound, whose noise is estimated: (T,), (T,), (T,) -> (T,).
+    """Fill the gaps of a whole sound and remove its noise, which is estimated: -> (T,).
 
-    restore(observed, mask) -> reconstruction, for artificial gaps. Without it, gaps are filled by
-    the network alone.
+    observed, mask, reconstruction (T,). restore(observed, mask) returns the reconstruction for
+    artificial gaps. If it is None, the gaps are filled by the network alone.
     """
     if restore:
         power, _, weights = calibrate(observed, mask, rate, restore)

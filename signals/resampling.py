@@ -1,11 +1,11 @@
-"""Resampling of long sounds, block by block."""
+"""Resample long sounds block by block."""
 
 import numpy as np
 import soxr
 
 
 def resample(blocks, channels, old_rate, new_rate):
-    """Resample blocks (n, channels), float32, from one rate in Hz to another, without delay."""
+    """Resample blocks (n, channels), float32, from one rate in Hz to another, without a delay."""
     if old_rate == new_rate:
         yield from blocks
         return

@@ -1,4 +1,4 @@
-"""Run the scripts as a user does."""
+"""Helpers of tests that run the scripts as a user does."""
 
 import importlib
 import os
@@ -36,7 +36,7 @@ def refused(done, *words):
 
 
 def until(condition):
-    """Wait until `condition()` is true, at most a minute."""
+    """Wait until `condition()` is true. AssertionError after one minute."""
     deadline = time.monotonic() + 60
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -44,7 +44,7 @@ def until(condition):
 
 
 def inside(capsys, script, *flags):
-    """Run an experiment in this process, where TensorFlow is loaded. Returns what `run` does."""
+    """Run an experiment in this process, without loading TensorFlow again. Returns as `run`."""
     module, status = importlib.import_module(script[:-3]), 0
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:

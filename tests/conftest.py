@@ -1,4 +1,4 @@
-"""Fixtures of many tests: one trained run per script, a browser, and default signal handlers."""
+"""Shared fixtures: a trained run per script, a browser, and default signal handlers."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from filelock import FileLock
 
 
 def trained(tmp_path_factory, script, *flags):
-    """Return a run's folder and its finished process; all test processes share one run."""
+    """Return a run's folder and its finished process. All test processes share one run."""
     shared = tmp_path_factory.getbasetemp()
     shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
     out, said = shared / f"{script} run" / "new folder", shared / f"{script} said.json"
@@ -37,10 +37,8 @@ def digits(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory):
-    program, driver = (
-        shutil.which("chromium") or shutil.which("google-chrome"),
-        shutil.which("chromedriver"),
-    )
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
     if not program or not driver:
         pytest.skip("Chromium or chromedriver not found: apt-get install chromium chromium-driver")
     from selenium import webdriver
@@ -48,16 +46,11 @@ def chromium(tmp_path_factory):
 
     options = webdriver.ChromeOptions()
     options.binary_location = program
-    quiet = (
-        "no-first-run disable-background-networking disable-component-update disable-sync "
-        "disable-quic disable-gpu"
+    flags = (
+        "headless=new no-sandbox no-first-run disable-background-networking "
+        "disable-component-update disable-sync disable-quic disable-gpu"
     )
-    for flag in (
-        "headless=new",
-        "no-sandbox",
-        *quiet.split(),
-        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
+    for flag in (*flags.split(), f"user-data-dir={tmp_path_factory.mktemp('chromium')}"):
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     browser = webdriver.Chrome(options=options, service=Service(driver))
@@ -67,7 +60,7 @@ def chromium(tmp_path_factory):
 
 @pytest.fixture
 def interruptible():
-    """Restore default signal handlers, which the program that started the tests may ignore."""
+    """Use Python's default signal handlers, even if the tests were started with others."""
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield

@@ -27,7 +27,7 @@ def test_notes_are_equally_tempered():
 
 
 def fit(signals, *functions):
-    """Fit (B, N) by least squares to functions of time (H, N): weights (H, B) and residual."""
+    """Fit signals (B, N) by functions of time (H, N). Returns weights (H, B) and residuals."""
     basis = np.concatenate(functions).T
     weights, *_ = np.linalg.lstsq(basis, signals.T.astype(float), rcond=None)
     return weights, signals.T - basis @ weights

@@ -1,4 +1,4 @@
-"""Flags become typed settings, errors become one line, and interruptions are noted."""
+"""Flags become typed settings, errors become one line, and interruptions are collected."""
 
 import dataclasses
 import errno
@@ -69,8 +69,8 @@ def test_settings_made_in_python_behave_as_flags():
 def test_help_shows_defaults_as_they_are_typed(capsys):
     with pytest.raises(SystemExit) as end:
         parse("--help")
-    said = " ".join(capsys.readouterr().out.split())
-    assert end.value.code == 0 and said.count("Weather.") == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert end.value.code == 0 and shown.count("Weather.") == 1
     for part in (
         "optimizer steps (30)",
         "what falls (rain)",
@@ -80,11 +80,11 @@ def test_help_shows_defaults_as_they_are_typed(capsys):
         "the whole run (0)",
         "{rain,snow}",
     ):
-        assert part in said
-    assert "None" not in said and "False" not in said
+        assert part in shown
+    assert "None" not in shown and "False" not in shown
 
 
-WRONG = [  # flags, the same in Python, words of the error
+WRONG = [  # flags, wrong settings in Python, part of the error
     ("--iters 0", {"iters": 0}, "--iters: must be an integer from 1 to 2147483647, got"),
     ("--iters 1.5", {"iters": 1.5}, "--iters: must be an integer"),
     ("--iters -5", {"iters": -5}, "--iters: must be an integer"),
@@ -116,7 +116,7 @@ def test_a_wrong_value_names_its_flag(flags, python, words):
 
 
 def ended(capsys, error):
-    """Return the program's one line on stderr, and its status, when it raises `error`."""
+    """Raise `error` in a program; return its one line on stderr and its status."""
     with pytest.raises(SystemExit) as end, cli.one_line_errors():
         raise error
     (line,) = capsys.readouterr().err.splitlines()
@@ -124,9 +124,8 @@ def ended(capsys, error):
 
 
 def test_errors_end_the_program_in_one_line(capsys):
-    line, status = ended(
-        capsys, FileNotFoundError(errno.ENOENT, "No such file or directory", "/no/such/file")
-    )
+    absent = FileNotFoundError(errno.ENOENT, "No such file or directory", "/no/such/file")
+    line, status = ended(capsys, absent)
     assert line.endswith("/no/such/file: No such file or directory") and status == 2
     line, status = ended(capsys, UserError("a\nb.wav: not a sound"))
     assert line.endswith(": a b.wav: not a sound") and status == 2
@@ -136,6 +135,9 @@ def test_errors_end_the_program_in_one_line(capsys):
     assert "not enough memory" in line and status == 2
     assert ended(capsys, KeyboardInterrupt()) == ("interrupted", 130)
     assert ended(capsys, KeyboardInterrupt(signal.SIGTERM)) == ("interrupted", 143)
+    unnumbered = OSError("not a gzipped file")
+    unnumbered.filename = "a.gz"
+    assert ended(capsys, unnumbered)[0].endswith(": a.gz: not a gzipped file")
     noted = OSError("no room")
     noted.add_note("to continue: --resume")
     assert ended(capsys, noted)[0].endswith(": no room; to continue: --resume")
@@ -151,12 +153,12 @@ def test_a_second_interruption_stops_at_once(interruptible, capfd):
             for each in (signal.SIGTERM, signal.SIGINT):
                 assert signal.getsignal(each) == signal.SIG_DFL
         assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
-        said = capfd.readouterr().err
-        assert said == "\nstopping after this step; press again to stop at once\n"
+        printed = capfd.readouterr().err
+        assert printed == "\nstopping after this step; press again to stop at once\n"
 
 
 def test_signals_ignored_at_the_start_stay_ignored(interruptible):
-    """Programs started by nohup, or in the background of a shell, ignore SIGINT."""
+    """Programs started by `nohup`, or by a shell script in the background, ignore SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with guard.interruptions_noted() as noted:
         os.kill(os.getpid(), signal.SIGINT)
@@ -166,7 +168,7 @@ def test_signals_ignored_at_the_start_stay_ignored(interruptible):
 
 
 def test_signals_are_left_alone_outside_the_main_thread():
-    """Python allows handlers in the main thread only; Streamlit and Gradio run code in others."""
+    """Python allows handlers in the main thread only. Streamlit and Gradio use other threads."""
     found = []
 
     def work():

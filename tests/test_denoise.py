@@ -1,4 +1,4 @@
-"""The command line of denoise.py: where results go, what is refused, and no file is ever lost."""
+"""The command line of denoise.py: destinations, errors, and files that must not be lost."""
 
 import errno
 import json
@@ -26,22 +26,15 @@ def test_destinations_are_never_an_input(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("in/deep er").mkdir(parents=True)
     Path("other").mkdir()
-    for name in (
-        "in/ä.wav",
-        "in/deep er/b.FLAC",
-        "in/note.txt",
-        "in/.hidden.wav",
-        "other/ä.wav",
-        "-c.wav",
-    ):
+    inside = "in/ä.wav", "in/deep er/b.FLAC", "in/note.txt", "in/.hidden.wav"
+    for name in (*inside, "other/ä.wav", "-c.wav"):
         Path(name).write_bytes(b"")
     os.symlink("ä.wav", "in/link.wav")
     os.link("-c.wav", "hard.wav")
 
     def pairs(*inputs, out):
-        return [
-            tuple(map(str, pair)) for pair in plan([Path(path) for path in inputs], Path(out), [])
-        ]
+        planned = plan([Path(path) for path in inputs], Path(out), [])
+        return [(str(source), str(destination)) for source, destination in planned]
 
     tree = [
         ("in/deep er/b.FLAC", "new/x/deep er/b.FLAC"),
@@ -51,10 +44,8 @@ def test_destinations_are_never_an_input(tmp_path, monkeypatch):
     assert pairs("in", out="new/x") == tree
     assert pairs("-c.wav", out="d.wav") == [("-c.wav", "d.wav")]
     assert pairs("-c.wav", out="other") == [("-c.wav", "other/-c.wav")]
-    assert pairs("-c.wav", "in/ä.wav", out="new") == [
-        ("-c.wav", "new/-c.wav"),
-        ("in/ä.wav", "new/ä.wav"),
-    ]
+    both = [("-c.wav", "new/-c.wav"), ("in/ä.wav", "new/ä.wav")]
+    assert pairs("-c.wav", "in/ä.wav", out="new") == both
     Path("in/restored").mkdir()
     Path("in/restored/ä.wav").write_bytes(b"an earlier result")
     assert len(pairs("in", out="in/restored")) == 3
@@ -99,7 +90,7 @@ def test_bad_files_are_named_and_the_others_restored(tmp_path, sound):
     (folder / "empty.wav").write_bytes(b"")
     (folder / "text.wav").write_text("hello")
     (folder / "cut.flac").write_bytes((folder / "-good.flac").read_bytes()[:9000])
-    Image.new("L", (28, 28)).save(folder / "image.png")  # a model of sounds leaves it alone
+    Image.new("L", (28, 28)).save(folder / "image.png")  # ignored by a model of sounds
     done = run("denoise.py", sound[0], folder, "--keep", "-o", tmp_path / "out")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     bad = ("cut.flac", "empty.wav", "nan.wav", "none.wav", "text.wav")
@@ -112,8 +103,8 @@ def test_bad_files_are_named_and_the_others_restored(tmp_path, sound):
     assert snr_db(whole[gaps], kept[gaps]) > 15
 
 
-def batch(pairs, capsys, overwrite=False, faulty=()):
-    """Copy files as a batch; `faulty` ones raise. Returns status, lines of stdout and of stderr."""
+def copy_all(pairs, capsys, overwrite=False, faulty=()):
+    """Copy files; `faulty` maps some to errors. Returns status, lines of stdout and of stderr."""
     status = 0
 
     def restore(source, destination):
@@ -138,40 +129,30 @@ def test_an_error_in_one_file_does_not_stop_the_others(tmp_path, capsys):
         source.write_text(source.name[0])
     pairs = [(source, tmp_path / "out/deep" / source.name) for source in sources]
     faults = {
-        sources[0]: ZeroDivisionError("no\nfault of theirs"),
+        sources[0]: ZeroDivisionError("two\nlines"),
         sources[3]: OSError(errno.ENOSPC, "No space"),
     }
-    status, out, err = batch(pairs, capsys, faulty=faults)
+    status, out, err = copy_all(pairs, capsys, faulty=faults)
     assert status == 1 and err[:2] == [
         f"denoise.py: {sources[0]}: ZeroDivisionError, a bug in these scripts; please report it",
         f"denoise.py: {tmp_path}/out/deep: No space",
     ]
-    assert err[2].startswith("Traceback") and err[-2:] == [
-        "ZeroDivisionError: no",
-        "fault of theirs",
-    ]
-    assert (
-        out[-1] == "3 of 5 files restored, 2 failed"
-        and "b\\udce9.wav: copied" in out[0]
-        and len(out) == 4
-    )
-    assert {path.name for path in (tmp_path / "out/deep").iterdir()} == {
-        sources[i].name for i in (1, 2, 4)
-    }
+    assert err[2].startswith("Traceback") and err[-2:] == ["ZeroDivisionError: two", "lines"]
+    assert len(out) == 4 and out[-1] == "3 of 5 files restored, 2 failed"
+    assert "b\\udce9.wav: copied" in out[0]
+    copied = {path.name for path in (tmp_path / "out/deep").iterdir()}
+    assert copied == {sources[i].name for i in (1, 2, 4)}
 
     (tmp_path / "out/deep/e.wav").write_text("by hand")
     faults = {sources[3]: UserError("d.wav: bad"), sources[1]: MemoryError("not reached")}
-    status, out, err = batch(pairs, capsys, faulty=faults)
+    status, out, err = copy_all(pairs, capsys, faulty=faults)
     assert status == 2 and err == ["denoise.py: d.wav: bad"]
     kept = "3 already existed (--overwrite replaces them)"
     assert out[-1] == f"1 of 5 files restored, {kept}, 1 failed"
     assert (tmp_path / "out/deep/e.wav").read_text() == "by hand"
-    status, out, _ = batch(pairs[2:], capsys, overwrite=True)
-    assert (
-        status == 0
-        and out[-1] == "3 of 3 files restored"
-        and (tmp_path / "out/deep/e.wav").read_text() == "e"
-    )
+    status, out, _ = copy_all(pairs[2:], capsys, overwrite=True)
+    assert status == 0 and out[-1] == "3 of 3 files restored"
+    assert (tmp_path / "out/deep/e.wav").read_text() == "e"
     assert not list(tmp_path.rglob(".unfinished*"))
 
 
@@ -179,18 +160,18 @@ def test_a_result_that_another_process_writes_is_kept(tmp_path, capsys):
     source, result = tmp_path / "a.wav", tmp_path / "out.wav"
     source.write_text("a")
     with claimed(result):
-        status, _, (line,) = batch([(source, result)], capsys)
-    assert (
-        status == 2 and f"{result}: another process is writing it" in line and not result.exists()
-    )
+        status, _, (line,) = copy_all([(source, result)], capsys)
+    assert status == 2 and f"{result}: another process is writing it" in line
+    assert not result.exists()
 
-    def meanwhile(path):  # the other one ends after this one has looked for the result
+    def meanwhile(path):
+        """Finish the other process after this one has looked for the result."""
         result.write_text("the other's")
         return claimed(path)
 
     with pytest.MonkeyPatch.context() as changed:
         changed.setattr("files.batch.claimed", meanwhile)
-        status, _, (line,) = batch([(source, result)], capsys)
+        status, _, (line,) = copy_all([(source, result)], capsys)
     assert status == 2 and "has just written it" in line and result.read_text() == "the other's"
 
 
@@ -211,7 +192,7 @@ def test_overwrite_is_needed_to_replace_a_result(tmp_path, sound):
 @pytest.mark.parametrize(
     "redirected, status", [("2>&-", 0), (">&- 2>&- <&-", 0), ("2>&1 | true", 141)]
 )
-def test_closed_streams_do_not_stop_it(tmp_path, sound, redirected, status):
+def test_closed_streams_are_no_problem(tmp_path, sound, redirected, status):
     soundfile.write(tmp_path / "a.wav", np.ones(RATE), RATE)
     line = f"{sys.executable} {ROOT}/denoise.py '{sound[0]}' a.wav --keep -o b.wav {redirected}"
     line = f"set -o pipefail; {line}"
@@ -227,26 +208,14 @@ def test_the_users_settings_of_keras_change_nothing(tmp_path, sound, digits):
     torn = np.full((28, 28, 2), 255, np.uint8)
     torn[5:20, 9:18, 0], torn[8:14, 8:14, 1] = 0, 0  # ink, hole
     Image.fromarray(torn).save(tmp_path / "a.png")
-    own = {
-        "floatx": "float16",
-        "epsilon": 0.5,
-        "backend": "torch",
-        "image_data_format": "channels_first",
-    }
+    own = {"floatx": "float16", "epsilon": 0.5, "backend": "torch"}
+    own["image_data_format"] = "channels_first"
     for name, content in (("own", json.dumps(own)), ("broken", '{"floatx": "bfloat16"}')):
         (tmp_path / name).mkdir()
         (tmp_path / name / "keras.json").write_text(content)
-    settings = {
-        "KERAS_BACKEND": "jax",
-        "TF_USE_LEGACY_KERAS": "1",
-        "OMP_NUM_THREADS": "3",
-        "OPENBLAS_NUM_THREADS": "2",
-    }
-    settings |= {
-        "KERAS_HOME": str(tmp_path / "own"),
-        "HOME": str(tmp_path / "none"),
-        "MPLBACKEND": "qtagg",
-    }
+    settings = {"KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "1", "MPLBACKEND": "qtagg"}
+    settings |= {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "2"}
+    settings |= {"KERAS_HOME": str(tmp_path / "own"), "HOME": str(tmp_path / "none")}
     settings |= {"PYTHONOPTIMIZE": "2"}  # no docstrings
     for model, kind in ((sound[0], "wav"), (digits[0], "png")):
         arguments = "denoise.py", model, tmp_path / f"a.{kind}", "-o"
@@ -258,9 +227,7 @@ def test_the_users_settings_of_keras_change_nothing(tmp_path, sound, digits):
     refused(done, tmp_path / "broken/keras.json", "floatx", "bfloat16", "remove it")
 
 
-def test_files_and_flags_of_the_other_kind_are_refused(
-    tmp_path, sound, digits, monkeypatch, capsys
-):
+def test_files_and_flags_of_the_other_kind(tmp_path, sound, digits, monkeypatch, capsys):
     Image.new("L", (28, 28)).save(tmp_path / "a.png")
     soundfile.write(tmp_path / "a.wav", np.ones(RATE), RATE)
     for model, file, flags, words in (
@@ -280,11 +247,9 @@ def test_files_and_flags_of_the_other_kind_are_refused(
 
 def test_mistakes_and_sounds_need_no_tensorflow(tmp_path, sound):
     Image.new("L", (28, 28)).save(tmp_path / "a.png")
-    soundfile.write(
-        tmp_path / "a.wav",
-        0.5 * np.sin(np.arange(RATE)) * (abs(np.arange(RATE) % 800 - 400) > 40),
-        RATE,
-    )
+    time = np.arange(RATE)
+    chopped = 0.5 * np.sin(time) * (abs(time % 800 - 400) > 40)
+    soundfile.write(tmp_path / "a.wav", chopped, RATE)
     (tmp_path / "model.keras").touch()
     for name in ("tensorflow.py", "keras.py"):
         (tmp_path / name).write_text("raise SystemExit('TensorFlow was loaded')")
@@ -298,7 +263,6 @@ def test_mistakes_and_sounds_need_no_tensorflow(tmp_path, sound):
     ):
         refused(run("denoise.py", *arguments, **blocked), word)
     for flags in (("b.wav",), ("c.wav", "--keep")):
-        done = run(
-            "denoise.py", sound[0], tmp_path / "a.wav", "-o", *flags, cwd=tmp_path, **blocked
-        )
+        arguments = sound[0], tmp_path / "a.wav", "-o", *flags
+        done = run("denoise.py", *arguments, cwd=tmp_path, **blocked)
         assert done.returncode == 0 and not done.stderr and "20 gaps" in done.stdout, done.stderr

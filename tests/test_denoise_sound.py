@@ -1,5 +1,7 @@
 """Denoised recordings, with a stand-in for the network that fits the tones it knows."""
 
+import re
+
 import numpy as np
 import pytest
 import scipy
@@ -31,7 +33,7 @@ def projected(windows, observed):
 
 
 def restored(folder, sound, rate, gap=0.02, every=0.25, reconstruct=projected, window=1024):
-    """Restore a file of a sound (T, C) with gaps: the result, the gaps (T,), the message."""
+    """Restore a file of a sound (T, C) with gaps. Returns the result, the gaps (T,), and a line."""
     metadata = {"sample_rate": RATE, "rms": 0.4, "sha256": "of recordings"}
     model = Restorer(reconstruct, window, kind_of(metadata, window))
     gaps = np.mod(np.arange(len(sound)) / rate - 0.1, every) < gap
@@ -51,17 +53,17 @@ def test_gaps_are_filled_and_noise_removed_at_any_rate_and_level(tmp_path, rate)
     for channel in range(2):
         assert snr_db(clean[:, channel], result[:, channel]) > 22  # the input without gaps: 12
         assert snr_db(clean[gaps, channel], result[gaps, channel]) > 18
-    assert "noise 12 dB below the sound taken out" in message or "noise 13 dB" in message
+    assert re.search("removed noise 1[23] dB below the sound", message)
 
 
-def test_a_clean_sound_stays_as_it_is(tmp_path):
-    """Even 12 kHz, beyond the Nyquist frequency of the model, and an offset."""
+def test_a_clean_sound_changes_only_in_its_gaps(tmp_path):
+    """A tone of 12 kHz, above the Nyquist frequency of the model, and an offset stay, too."""
     time = np.arange(3 * 44100) / 44100
     clean = (tones(44100) + 0.1 * np.sin(2 * np.pi * 12_000 * time) + 0.05)[:, None]
     result, gaps, message = restored(tmp_path, clean, 44100)
     np.testing.assert_allclose(result[~gaps], clean[~gaps], atol=1e-6)
     assert snr_db(clean[gaps] - 0.05, result[gaps] - 0.05) > 25
-    assert "no noise to speak of" in message
+    assert "noise is at least 30 dB below the sound, so none was removed" in message
 
 
 def test_pieces_join_without_a_seam(tmp_path, monkeypatch):
@@ -146,4 +148,4 @@ def test_the_message_names_the_noisiest_channel(tmp_path):
     tone = tones(RATE)
     hiss = np.random.default_rng(0).standard_normal(tone.size) * tone.std() * 10 ** (-12 / 20)
     *_, message = restored(tmp_path, np.stack([tone, tone + hiss], 1), RATE)
-    assert "noise 12 dB below the sound taken out" in message or "noise 13 dB" in message
+    assert re.search("removed noise 1[23] dB below the sound", message)

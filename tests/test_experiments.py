@@ -1,8 +1,7 @@
-"""The two experiments: what the network gets, what it is asked for, and what is scored."""
+"""The two experiments: the network's inputs and targets, scores, baselines and figures."""
 
 import dataclasses
 import json
-from functools import partial
 
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ SIDE = 20
 
 
 def images_of(kinds, seed):
-    """Draw one image per label, whose bright half shows its class: (count, SIDE, SIDE), uint8.
+    """Draw one image per class, 0 or 1, shown by its bright half: (count, SIDE, SIDE), uint8.
 
     No pixel is 0, so a 0 means missing.
     """
@@ -38,7 +37,7 @@ def images_of(kinds, seed):
 
 
 KINDS = np.arange(120) % 2
-# Held-out labels are swapped: a classifier agrees only if it has seen them.
+# Held-out labels are swapped, so a classifier agrees only if it was trained on held-out images.
 IMAGES = Images(images_of(KINDS, 1), KINDS, images_of(KINDS, 2), 1 - KINDS, "made up")
 DIGITS = mnist_dvae.Settings(deform=0.0, batch_size=64)
 SOUNDS = sound_dvae.Settings(window=512, sample_rate=8000)
@@ -56,31 +55,30 @@ def sounds():
 
 
 class Known:
-    """A stand-in for a trained model: applies a function to its input, and remembers the input."""
+    """A stand-in for a trained model: applies a function to its inputs, and records them."""
 
     latent = 2
 
-    def __init__(self, reconstruct, generated=None):
-        self.made_of, self.generated, self.given = reconstruct, generated, []
+    def __init__(self, function, generated=None):
+        self.function, self.generated, self.given = function, generated, []
 
     def reconstruct(self, corrupted, observed=None):
         self.given.append(np.array(corrupted))
-        return tf.constant(self.made_of(np.array(corrupted)), tf.float32)
+        return tf.constant(self.function(np.array(corrupted)), tf.float32)
 
     def __call__(self, corrupted, noise):
         return self.reconstruct(corrupted)
 
     def nll_and_kl(self, clean, outputs):
-        return tf.reduce_mean(
-            tf.reduce_sum((tf.cast(clean, tf.float32) - outputs) ** 2, -1)
-        ), tf.constant(0.5)
+        error = tf.cast(clean, tf.float32) - outputs
+        return tf.reduce_mean(tf.reduce_sum(error**2, -1)), tf.constant(0.5)
 
     def generate(self, count, seed):
         return tf.constant(np.resize(self.generated, (count, self.generated.shape[1])), tf.float32)
 
 
 def looked_up(given, answers):
-    """Return a function that knows the answer to each of the given examples."""
+    """Return a function that maps each given example to its answer."""
     table = {example.tobytes(): answer for example, answer in zip(given, answers)}
     return lambda examples: np.array([table[example.tobytes()] for example in examples])
 
@@ -95,7 +93,7 @@ def batch(script, settings, data, seed=(3, 4), count=64):
 
 @pytest.mark.parametrize("name", corrupt.CORRUPTIONS)
 @pytest.mark.parametrize("script", [mnist_dvae, sound_dvae])
-def test_the_network_does_not_see_what_is_missing(script, name):
+def test_the_input_is_corrupted_and_the_target_is_not(script, name):
     base, data = (DIGITS, tf.constant(IMAGES.train)) if script is mnist_dvae else (SOUNDS, NOTES)
     corrupted, clean = batch(script, dataclasses.replace(base, corruption=name, amount=0.25), data)
     assert corrupted.shape == clean.shape and np.all(clean != 0)
@@ -106,27 +104,24 @@ def test_the_network_does_not_see_what_is_missing(script, name):
         assert scipy.stats.kstest(((corrupted - clean) / 0.25).ravel()[::7], "norm").pvalue > 1e-3
     else:
         assert np.all(changed.any(1)) and changed.mean() == pytest.approx(0.25, abs=0.02)
-        extremes = np.isclose(corrupted, clean.min(1, keepdims=True)) | np.isclose(
-            corrupted, clean.max(1, keepdims=True)
-        )
-        assert np.all((extremes if name == "salt-pepper" else corrupted == 0)[changed])
+        ends = clean.min(1, keepdims=True), clean.max(1, keepdims=True)
+        replaced = np.isclose(corrupted, ends).any(0) if name == "salt-pepper" else corrupted == 0
+        assert np.all(replaced[changed])
 
 
-def test_noise_is_added_to_the_input_alone():
+def test_noise_is_added_to_the_input_only():
     settings = dataclasses.replace(SOUNDS, noise=0.4)
     _, silent = batch(sound_dvae, SOUNDS, NOTES)
     corrupted, clean = batch(sound_dvae, settings, NOTES)
     np.testing.assert_array_equal(clean, silent)  # the target
-    there = corrupted != 0
-    assert np.std((corrupted - clean)[there]) == pytest.approx(0.4 / np.sqrt(3), rel=0.2)
+    assert np.std((corrupted - clean)[corrupted != 0]) == pytest.approx(0.4 / np.sqrt(3), rel=0.2)
     held = sound_dvae.held_out(settings, NOTES)
     left = (held.long.corrupted - held.long.clean)[held.long.mask == 0]
     pieces = left[: left.size // 20 * 20].reshape(20, -1)
     np.testing.assert_allclose(pieces.std(1), 0.2, rtol=0.1)
-    _, digits = batch(mnist_dvae, DIGITS, tf.constant(IMAGES.train))
-    noisy, still = batch(
-        mnist_dvae, dataclasses.replace(DIGITS, noise=0.4), tf.constant(IMAGES.train)
-    )
+    images, settings = tf.constant(IMAGES.train), dataclasses.replace(DIGITS, noise=0.4)
+    _, digits = batch(mnist_dvae, DIGITS, images)
+    noisy, still = batch(mnist_dvae, settings, images)
     np.testing.assert_array_equal(still, digits)
     assert np.std((noisy - still)[noisy != 0]) == pytest.approx(0.4 / np.sqrt(3), rel=0.2)
 
@@ -148,9 +143,8 @@ def test_training_digits_are_whole_and_deformed_each_time():
     one = tf.constant(IMAGES.train[:1])
     _, slanted = batch(mnist_dvae, dataclasses.replace(DIGITS, deform=0.1), one)
     smooth = scipy.ndimage.gaussian_filter(flat[0].reshape(SIDE, SIDE), 2).ravel()
-    assert len(np.unique(slanted, axis=0)) == 64 and not np.any(
-        np.abs(slanted - flat[0]).max(1) < 1e-3
-    )
+    assert len(np.unique(slanted, axis=0)) == 64
+    assert np.all(np.abs(slanted - flat[0]).max(1) >= 1e-3)
     assert np.mean((slanted.mean(0) - smooth) ** 2) < 0.3 * np.var(flat[0])  # around the original
 
 
@@ -162,23 +156,16 @@ def test_the_target_of_sounds_is_the_noisy_window():
         fits = []
         for note in audio_utils.C_MAJOR:
             angle = 2 * np.pi * audio_utils.note_frequency(note) * time
-            fits.append(
-                np.linalg.lstsq(np.stack([np.sin(angle), np.cos(angle)], 1), window, rcond=None)[1][
-                    0
-                ]
-            )
+            basis = np.stack([np.sin(angle), np.cos(angle)], 1)
+            fits.append(np.linalg.lstsq(basis, window, rcond=None)[1][0])
         left.append(min(fits) / (512 - 2))
     assert np.mean(left) == pytest.approx(0.2**2, rel=0.02)
 
 
 def test_a_seed_determines_the_batch():
-    for script, settings, data in (
-        (mnist_dvae, DIGITS, tf.constant(IMAGES.train)),
-        (sound_dvae, SOUNDS, NOTES),
-    ):
-        first, again, other = (
-            batch(script, settings, data, seed) for seed in ((1, 2), (1, 2), (1, 3))
-        )
+    digits, sounds = (mnist_dvae, DIGITS, tf.constant(IMAGES.train)), (sound_dvae, SOUNDS, NOTES)
+    for inputs in (digits, sounds):
+        first, again, other = (batch(*inputs, seed) for seed in ((1, 2), (1, 2), (1, 3)))
         for ours, same, theirs in zip(first, again, other):
             np.testing.assert_array_equal(ours, same)
             assert not np.array_equal(ours, theirs)
@@ -198,9 +185,8 @@ def test_held_out_examples_are_corrupted_and_have_references(digits, sounds):
     np.testing.assert_array_equal(again.windows.corrupted, sounds.windows.corrupted)
     assert not np.array_equal(again.long.clean, sounds.long.clean)
     mean = IMAGES.train.mean(0).ravel() / 255
-    np.testing.assert_allclose(
-        digits.mean_filled, np.where(digits.mask == 1, mean, digits.corrupted), atol=1e-5
-    )
+    expected = np.where(digits.mask == 1, mean, digits.corrupted)
+    np.testing.assert_allclose(digits.mean_filled, expected, atol=1e-5)
 
 
 def test_scores_of_known_models_of_digits(digits):
@@ -212,11 +198,7 @@ def test_scores_of_known_models_of_digits(digits):
         (Known(lambda x: x, flat), in_hole, in_hole * hole.mean()),  # returns its input
         (Known(np.zeros_like, flat), in_hole, np.mean(digits.clean**2)),
         (Known(looked_up(flat, digits.clean), flat), 0, 0),
-        (
-            Known(looked_up(flat, digits.mean_filled), flat),
-            by_mean,
-            by_mean * hole.mean(),
-        ),
+        (Known(looked_up(flat, digits.mean_filled), flat), by_mean, by_mean * hole.mean()),
     ):
         scores, (reconstructed, generated) = mnist_dvae.evaluate(DIGITS, model, digits)
         assert scores["hole_mse"] == pytest.approx(hole_mse, rel=1e-4)
@@ -229,7 +211,7 @@ def test_scores_of_known_models_of_digits(digits):
             np.testing.assert_array_equal(given, flat)
 
 
-def test_the_classifier_has_seen_training_images_alone(digits):
+def test_the_classifier_is_trained_on_training_images_only(digits):
     flat = digits.clean
     model = Known(looked_up(digits.corrupted, flat), flat[KINDS == 0])
     scores, _ = mnist_dvae.evaluate(DIGITS, model, digits)
@@ -243,9 +225,8 @@ def test_the_classifier_has_seen_training_images_alone(digits):
 
 
 def snr(reference, estimate):
-    return 10 * np.log10(
-        np.sum(np.square(reference, dtype=float)) / np.sum((reference - estimate) ** 2.0)
-    )
+    energy = np.sum(np.square(reference, dtype=float))
+    return 10 * np.log10(energy / np.sum((reference - estimate) ** 2.0))
 
 
 def test_scores_of_known_models_of_sounds(sounds):
@@ -258,28 +239,25 @@ def test_scores_of_known_models_of_sounds(sounds):
         np.testing.assert_allclose(windows, reconstruct(shown.corrupted), atol=1e-6)
         np.testing.assert_allclose(long, reconstruct(long_sound.corrupted), atol=1e-5)
         assert scores["snr_db"] == pytest.approx(snr(shown.reference, windows), abs=1e-3)
-        assert scores["gap_snr_db"] == pytest.approx(
-            snr(shown.reference[gaps], windows[gaps]), abs=1e-3
-        )
+        gap_snr = snr(shown.reference[gaps], windows[gaps])
+        assert scores["gap_snr_db"] == pytest.approx(gap_snr, abs=1e-3)
         assert scores["long_snr_db"] == pytest.approx(snr(long_sound.reference, long), abs=1e-3)
         long_gap_snr = snr(long_sound.reference[long_gaps], long[long_gaps])
         assert scores["long_gap_snr_db"] == pytest.approx(long_gap_snr, abs=1e-3)
-        assert scores["nll"] == pytest.approx(
-            np.mean(np.sum((shown.clean - windows) ** 2, 1)), rel=1e-4
-        )
+        nll = np.mean(np.sum((shown.clean - windows) ** 2, 1))
+        assert scores["nll"] == pytest.approx(nll, rel=1e-4)
         assert scores["generated_one_note"] == 1 and 6 < scores["generated_notes"] <= 7
         for given in model.given[:1] + model.given[-1:]:
             np.testing.assert_array_equal(given, shown.corrupted)
         assert all(np.mean(given == 0) > 0.15 for given in model.given)
     right = Known(looked_up(shown.corrupted, 0.999 * shown.reference), generated)
-    assert sound_dvae.score(SOUNDS, sounds, right.reconstruct(shown.corrupted).numpy(), long)[
-        "snr_db"
-    ] == (pytest.approx(60, abs=0.01))
+    scores = sound_dvae.score(SOUNDS, sounds, right.reconstruct(shown.corrupted).numpy(), long)
+    assert scores["snr_db"] == pytest.approx(60, abs=0.01)
     noise = Known(lambda x: x, RNG.standard_normal((64, 512)))
     assert sound_dvae.evaluate(SOUNDS, noise, NOTES, sounds)[0]["generated_one_note"] == 0
 
 
-def test_baselines_of_digits_fill_the_holes_alone(digits):
+def test_baselines_of_digits_change_only_holes(digits):
     reconstructed = RNG.random(digits.clean.shape)
     methods = mnist_dvae.baseline_estimates("digit", digits, IMAGES.train, {"DVAE": reconstructed})
     # The page takes the first row for the input and the last for the best possible.
@@ -309,7 +287,7 @@ def all_estimates(settings, source, held, ours):
     return baselines_only | ours | sound_dvae.oracle_estimates(source, held)
 
 
-def test_baselines_of_sounds_are_what_their_names_say(sounds):
+def test_baselines_of_sounds_have_the_expected_scores(sounds):
     shown, long_sound, _ = sounds
     windows = RNG.standard_normal(shown.clean.shape)
     long = RNG.standard_normal(long_sound.clean.size)
@@ -342,10 +320,12 @@ def test_baselines_of_sounds_are_what_their_names_say(sounds):
 
 def test_figures_of_digits_show_what_was_scored(digits, monkeypatch):
     drawn = []
-    monkeypatch.setattr(
-        figures, "digit_rows", lambda title, rows, holes=None: drawn.append((title, rows, holes))
-    )
-    monkeypatch.setattr(digit_figures, "digit_rows", figures.digit_rows, raising=False)
+
+    def record(title, rows, holes=None):
+        drawn.append((title, rows, holes))
+
+    monkeypatch.setattr(figures, "digit_rows", record)
+    monkeypatch.setattr(digit_figures, "digit_rows", record, raising=False)
     reconstructed, generated = RNG.random(digits.clean.shape), RNG.random((200, SIDE**2))
     further = {"refined": RNG.random((16, SIDE**2))}
     estimates, shape = (reconstructed, generated), (SIDE, SIDE)
@@ -353,12 +333,8 @@ def test_figures_of_digits_show_what_was_scored(digits, monkeypatch):
     assert list(files) == ["reconstruction_000100.png", "generated_000100.png"]
     (title, rows, holes), (_, new, _) = drawn
     assert "after 100 iterations" in title and "block 0.2" in title
-    shown = {
-        "original": digits.clean,
-        "corrupted": digits.corrupted,
-        "reconstructed": reconstructed,
-        "refined": further["refined"],
-    }
+    shown = {"original": digits.clean, "corrupted": digits.corrupted}
+    shown |= {"reconstructed": reconstructed, **further}
     assert list(rows) == list(shown)
     for label, images in shown.items():
         np.testing.assert_array_equal(rows[label], images[:16].reshape(-1, *shape))
@@ -387,14 +363,8 @@ def test_wavs_hold_what_was_scored(sounds, tmp_path):
 
 def changed(field, value):
     """Return another valid value of a setting."""
-    others = {
-        "corruption": "scatter",
-        "timbre": "plucked",
-        "notes": ("C4",),
-        "hidden": (16, 8),
-        "size": 30,
-    }
-    others |= {"sample_rate": 17000, "window": 900, "noise": 0.5}
+    others = {"corruption": "scatter", "timbre": "plucked", "notes": ("C4",), "hidden": (16, 8)}
+    others |= {"size": 30, "sample_rate": 17000, "window": 900, "noise": 0.5}
     return others[field] if field in others else value + 1 if isinstance(value, int) else value / 2
 
 
@@ -423,7 +393,7 @@ def test_resuming_compares_every_setting_that_matters(script, tmp_path):
 
 
 def blind_model(logits):
-    """A model of images whose decoder ignores z: the probability of each pixel is fixed."""
+    """Return a model of images whose decoder ignores z, so each pixel's probability is fixed."""
     model = DVAE(len(logits), "bernoulli", hidden=(4,), latent=2)
     model.decoder.layers[-1].set_weights([np.zeros((4, len(logits))), logits])
     return model
@@ -437,7 +407,7 @@ def unrefined(corrupted, observed, mean, log_var):
     return mean, log_var, tf.zeros(len(mean))
 
 
-def test_refinement_sees_what_is_observed(digits):
+def test_refinement_gets_the_corrupted_images_and_their_masks(digits):
     given = []
 
     def refine(corrupted, observed, mean, log_var):
@@ -503,11 +473,11 @@ def test_predictive_std_includes_draws_from_the_posterior():
     reconstructed, std = mnist_dvae.refined(model, refine, images, 0 * images, np.zeros(4))
     np.testing.assert_allclose(reconstructed, scipy.special.expit(2), rtol=1e-5)
     drawn = scipy.special.expit(2 + 3 * np.random.default_rng(0).standard_normal(100_000))
-    expected = drawn.mean() * (1 - drawn.mean()) - drawn.var() / 16  # a variance of 16 draws
+    expected = drawn.mean() * (1 - drawn.mean()) - drawn.var() / 16  # biased: variance of 16 draws
     assert np.mean(std**2) == pytest.approx(expected, rel=0.03)
 
 
-def test_calibration_looks_at_the_hole_alone():
+def test_calibration_depends_only_on_the_hole():
     hole = np.zeros((50, 16))
     hole[:, :8] = 1
     model = blind_model(np.repeat([-np.log(3), -12], 8))
@@ -536,7 +506,7 @@ def test_noise_and_gaps_of_the_long_sound_are_independent():
     assert abs(left.mean()) < 5 * 0.2 / np.sqrt(left.size)
 
 
-def test_the_classic_gets_the_noise_of_the_long_sound(monkeypatch):
+def test_the_classic_wiener_filter_gets_the_true_noise(monkeypatch):
     settings, powers = dataclasses.replace(SOUNDS, noise=0.4), []
     held = sound_dvae.held_out(settings, NOTES)
 
@@ -577,20 +547,23 @@ def test_a_run_older_than_a_setting_resumes(tmp_path, script, name):
 
 
 def test_the_filtered_sound_follows_network_and_input(sounds):
-    """The network in the gaps, the observed samples elsewhere."""
-    reconstruct = sound_dvae.on_masks(partial(baselines.best_note, sounds=NOTES))
+    """It follows the network in the gaps, and the observed samples elsewhere."""
+
+    def reconstruct(corrupted, observed):
+        return baselines.best_note(corrupted, 1 - observed, NOTES)
+
     held, gaps = sounds.long, sounds.long.mask == 1
 
     def filtered(source, long, held=held):
         return sound_dvae.filter_long(SOUNDS, source, held, reconstruct, long)
 
     long = sound_dvae.restore_long(SOUNDS, held, reconstruct)
-    for source in (RECORDINGS, NOTES):  # with continuations among the candidates, or without
+    for source in (RECORDINGS, NOTES):  # with and without continuations among the candidates
         result = filtered(source, long)
-        assert audio_utils.snr_db(held.reference, result) > 18  # 3 of the input
+        assert audio_utils.snr_db(held.reference, result) > 18  # the input: 3
         in_gaps = audio_utils.snr_db(held.reference[gaps], result[gaps])
         assert in_gaps > 15
     silenced = filtered(NOTES, 0 * long)
     assert audio_utils.snr_db(held.reference[gaps], silenced[gaps]) < in_gaps - 1
-    blank = held._replace(corrupted=0 * held.corrupted)  # without observed samples: nothing
+    blank = held._replace(corrupted=0 * held.corrupted)  # silence stays silence
     assert np.abs(filtered(NOTES, long, blank)[~gaps]).max() < 0.1

@@ -1,4 +1,4 @@
-"""Kills, interruptions and damaged files in a short form. benchmarks/faults.py has the rest."""
+"""A short form of benchmarks/faults.py: kills, interruptions, damaged files, wrong flags."""
 
 import contextlib
 import io
@@ -19,7 +19,7 @@ from harness import UserError, cli
 READERS = faults.readers()
 
 
-def test_an_interrupted_and_killed_run_ends_as_a_whole_one(tmp_path, interruptible):
+def test_an_interrupted_and_killed_run_ends_as_an_uninterrupted_one(tmp_path, interruptible):
     faults.make_digits(tmp_path / "dïgits.npz", 200)
     for name in ("whole", "a folder", "a földer elsewhere"):
         (tmp_path / name).mkdir()
@@ -52,7 +52,7 @@ def test_damaged_files_load_as_valid_data_or_are_refused(tmp_path, name):
     assert failed == [] and refused > 0 and loaded + refused == 40
 
 
-def test_a_careless_reader_is_caught(tmp_path):
+def test_damaged_files_reveal_a_careless_reader(tmp_path):
     def try_careless(name, load):
         reader = (*READERS[name][:2], load)
         return faults.try_mutated(name, reader, 20, random.Random(1), tmp_path)[2]
@@ -63,9 +63,9 @@ def test_a_careless_reader_is_caught(tmp_path):
 
 @given(content=st.binary(max_size=200) | st.binary(max_size=200).map(lambda tail: b"PK\3\4" + tail))
 @settings(max_examples=60, deadline=None, derandomize=True)
-def test_every_reader_refuses_files_of_no_kind(tmp_path_factory, content):
+def test_every_reader_refuses_random_bytes(tmp_path_factory, content):
     folder = tmp_path_factory.getbasetemp()
-    for name in sorted(READERS.keys() - {"labels"}):  # text without a line is a list of no gaps
+    for name in sorted(READERS.keys() - {"labels"}):  # no text is a valid list of no gaps
         file_name, _, load = READERS[name]
         (folder / file_name).write_bytes(content)
         with pytest.raises(UserError, match=file_name) as refused:

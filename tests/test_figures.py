@@ -1,4 +1,4 @@
-"""Figures, checked by the positions of their pixels."""
+"""Figures, checked by the positions and colors of their pixels."""
 
 import numpy as np
 import pytest
@@ -24,31 +24,24 @@ def test_images_are_side_by_side_with_only_their_holes_red():
     hole = np.zeros((3, 8, 6))
     hole[0, 1:4, 2:5] = hole[2, 6:, 0] = 1
     rows = {"original": images, "corrupted": images}
-    plain, tinted = (
-        figures.digit_rows("A title", rows),
-        figures.digit_rows("A title", rows, {"corrupted": hole}),
-    )
+    plain = figures.digit_rows("A title", rows)
+    tinted = figures.digit_rows("A title", rows, {"corrupted": hole})
     black, white = (
         figures.digit_rows("A title", dict.fromkeys(rows, np.full((3, 8, 6), level)))
         for level in (0, 1)
     )
     above, below = boxes(differ(white, black))
     for box in (above, below):
-        at = [
-            np.round(
-                edge.start + (np.arange(size) + 0.5) * (edge.stop - edge.start) / size - 0.5
-            ).astype(int)
-            for edge, size in zip(box, (8, 18))
-        ]
-        shown = plain[np.ix_(*at)]
+        edges = [np.linspace(side.start, side.stop, n + 1) for side, n in zip(box, (8, 18))]
+        centers = [np.round((each[:-1] + each[1:] - 1) / 2).astype(int) for each in edges]
+        shown = plain[np.ix_(*centers)]
         np.testing.assert_allclose(shown[..., 0], 255 * np.concatenate(list(images), 1), atol=2)
         assert np.ptp(shown[..., :3].astype(int), axis=2).max() == 0  # grey
     white_there = figures.digit_rows("A title", {"original": 0 * hole, "corrupted": hole})
     np.testing.assert_array_equal(differ(tinted, plain), differ(white_there, black))
     red, grey = (picture[differ(white_there, black)].astype(int) for picture in (tinted, plain))
-    assert (
-        (red[:, 0] >= grey[:, 0]).all() and (red[:, 0] > red[:, 1] + 100).all() and len(red) > 100
-    )
+    assert (red[:, 0] >= grey[:, 0]).all() and (red[:, 0] > red[:, 1] + 100).all()
+    assert len(red) > 100
     assert not differ(tinted, plain)[above].any()
 
 
@@ -57,67 +50,56 @@ def test_low_frequencies_are_at_the_bottom():
     silent = draw("", "sound", np.zeros(TIME.size))
 
     def height(frequency):
-        """Return the row in which a tone is brightest, and the columns where it is so."""
+        """Return the middle row and all columns of a tone's brightest pixels."""
         picture = draw("", "sound", np.sin(2 * np.pi * frequency * TIME))
-        red, green, blue = np.moveaxis(
-            picture[..., :3].astype(int) * differ(picture, silent)[..., None], 2, 0
-        )
-        rows, columns = np.nonzero(
-            (red > 240) & (green > 150) & (blue > 100) & (blue < green - 5)
-        )  # the upper end of magma
+        changed = picture[..., :3].astype(int) * differ(picture, silent)[..., None]
+        red, green, blue = np.moveaxis(changed, 2, 0)
+        # the upper end of magma
+        rows, columns = np.nonzero((red > 240) & (green > 150) & (blue > 100) & (blue < green - 5))
         return np.median(rows), columns
 
     heights = [height(frequency)[0] for frequency in (500, 1000, 1500)]
     assert heights[0] > heights[1] > heights[2]  # rows are counted from the top
-    assert (
-        heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=1)
-        and heights[0] < 240
-    )
+    assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=1)
+    assert heights[0] < 240
     assert np.ptp(height(500)[1]) > 600  # the tone lasts from beginning to end
 
 
-def test_a_gap_is_shaded_where_it_is():
+def test_gaps_are_shaded_from_beginning_to_end():
     def shaded(*gaps):
-        """Return boxes of red pixels in the lower half of the figure of a nearly silent sound."""
+        """Draw an almost silent sound. Return boxes of red pixels in the figure's lower half."""
         mask = np.zeros(TIME.size)
         for start, end in gaps:
             mask[round(start * RATE) : round(end * RATE)] = 1
-        picture = sound_figures.long_sound(np.sin(440 * TIME), mask, RATE, 2000)(
-            "", "sound", 0.01 * np.sin(440 * TIME)
-        )
+        draw = sound_figures.long_sound(np.sin(440 * TIME), mask, RATE, 2000)
+        picture = draw("", "sound", 0.01 * np.sin(440 * TIME))
         red, green, blue = np.moveaxis(picture[240:, :, :3].astype(int), 2, 0)
-        return boxes(
-            scipy.ndimage.binary_closing((red > green + 15) & (red > blue + 15), np.ones((9, 1)))
-        )
+        reddish = (red > green + 15) & (red > blue + 15)
+        return boxes(scipy.ndimage.binary_closing(reddish, np.ones((9, 1))))
 
     whole = min(shaded((0, SECONDS)), key=lambda box: box[1].start)  # not the close-up
     gaps = [(0.3, 0.5), (1.2, 1.9)]
     found = sorted(box[1:] for box in shaded(*gaps) if box[1].stop <= whole[1].stop + 1)
-    a_second = (whole[1].stop - whole[1].start) / SECONDS
-    assert a_second > 300
+    pixels_per_second = (whole[1].stop - whole[1].start) / SECONDS
+    assert pixels_per_second > 300
     for (columns,), gap in zip(found, gaps, strict=True):
-        np.testing.assert_allclose(
-            [columns.start, columns.stop], whole[1].start + a_second * np.array(gap), atol=1.5
-        )
+        expected = whole[1].start + pixels_per_second * np.array(gap)
+        np.testing.assert_allclose([columns.start, columns.stop], expected, atol=1.5)
 
 
-def test_map_places_points_and_colours_them_by_label():
+def test_map_places_points_and_colors_them_by_label():
     points = np.array([[-3, 0.5], [-1, 2], [0, -2], [1.5, 1], [2, -1], [4, 0]])
     labels = np.array([7, 3, 7, 3, 5, 5])
     picture = figures.latent_map("", points, (0.6, 0.3), labels)[..., :3].astype(int)
-    found = [
-        box for box in boxes(np.ptp(picture, axis=2) > 30) if box[0].stop - box[0].start < 20
-    ]  # no colour bar
-    found.sort(key=lambda box: box[1].start)  # the points are in this order
-    centres = np.array(
-        [[(edge.start + edge.stop - 1) / 2 for edge in box[::-1]] for box in found]
-    )  # x, y
-    assert len(centres) == len(points)
-    scale = np.ptp(centres[:, 0]) / np.ptp(points[:, 0])
-    expected = scale * points * [1, -1]  # y is counted from the top
-    np.testing.assert_allclose(centres - centres[0], expected - expected[0], atol=1)
-    colours = np.array(
-        [max(picture[box].reshape(-1, 3), key=np.ptp) for box in found]
-    )  # where no grid line is over it
-    alike = np.abs(colours[:, None] - colours).max(2) < 25
+    colorful = boxes(np.ptp(picture, axis=2) > 30)
+    found = [box for box in colorful if box[0].stop - box[0].start < 20]  # without the color bar
+    found.sort(key=lambda box: box[1].start)  # `points` are in this order
+    centers = np.array([[(side.start + side.stop - 1) / 2 for side in (x, y)] for y, x in found])
+    assert len(centers) == len(points)
+    scale = np.ptp(centers[:, 0]) / np.ptp(points[:, 0])
+    expected = scale * points * [1, -1]  # rows are counted from the top
+    np.testing.assert_allclose(centers - centers[0], expected - expected[0], atol=1)
+    # The most saturated pixel has no grid line over it.
+    colors = np.array([max(picture[box].reshape(-1, 3), key=np.ptp) for box in found])
+    alike = np.abs(colors[:, None] - colors).max(2) < 25
     np.testing.assert_array_equal(alike, labels[:, None] == labels)

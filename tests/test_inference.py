@@ -21,7 +21,7 @@ def test_identity_returns_the_sound_to_its_ends(samples):
 
 
 def test_windows_that_reproduce_their_input_weigh_more():
-    """The model knows constants only. Windows across the step from 1 to -1 are wrong everywhere."""
+    """The model knows only constants, so windows across the step from 1 to -1 are wrong."""
     signal = np.concatenate([np.ones(4000), -np.ones(4000)])
     mask = np.zeros(8000)
     mask[2000:2200] = 1

@@ -1,4 +1,4 @@
-"""The likelihood benchmark: importance sampling, the bound and gated layers, with closed forms."""
+"""The likelihood benchmark's importance sampling, bound and gated layers, against closed forms."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ DRAWS = 3000
 
 
 def set_linear(model, weights, std):
-    """Set a linear decoder and a standard normal prior. Return the model's p(x)."""
+    """Set a linear decoder and a standard normal prior. Return the distribution p(x)."""
     latent, size = weights.shape
     model.decoder.layers[-1].set_weights([weights, np.zeros(size)])
     model.prior_means.assign(np.zeros((1, latent)))
@@ -27,7 +27,7 @@ def set_linear(model, weights, std):
 
 
 def test_importance_sampling_reaches_the_closed_form():
-    """The posterior is wrong on purpose: its mean is shifted, its variance doubled."""
+    """The encoder is deliberately wrong: its mean is shifted, its variance doubled."""
     rng, std = np.random.default_rng(0), 0.7
     model = DVAE(5, "gaussian", hidden=(), latent=2, components=1)
     weights, x = rng.standard_normal((2, 5)), rng.standard_normal((3, 5)).astype(np.float32)
@@ -43,9 +43,9 @@ def test_importance_sampling_reaches_the_closed_form():
 
 
 def test_the_likelihood_does_not_depend_on_the_inputs():
-    """The inputs only choose q(z). This encoder returns the exact posterior of x for inputs -2 x.
+    """The inputs only determine q(z). For inputs -2 x this encoder returns the posterior of x.
 
-    Orthogonal rows of the decoder make the posterior's covariance diagonal, as in the model.
+    The decoder's rows are orthogonal. So the exact posterior's covariance is diagonal, like q's.
     """
     rng, std = np.random.default_rng(7), 0.7
     model = DVAE(5, "gaussian", hidden=(), latent=2, components=1)
@@ -57,19 +57,18 @@ def test_the_likelihood_does_not_depend_on_the_inputs():
     model.encoder.layers[-1].set_weights([kernel, np.concatenate([np.zeros(2), bias])])
     clean = np.random.default_rng(9).standard_normal((6, 5)).astype(np.float32)
     exact = marginal.logpdf(clean)
-    # For the exact posterior p(x | z) p(z) / q(z) is p(x) at every z, so one draw is enough.
+    # If q is the exact posterior, p(x | z) p(z) / q(z) is p(x) at every z, so one draw is enough.
     one = likelihood.log_likelihood(model, -2 * clean, clean, 1, (1, 2))
     np.testing.assert_allclose(one, exact, atol=1e-3)
     wrong = likelihood.log_likelihood(model, clean, clean, 1, (1, 2)).numpy()
     assert np.mean(wrong) < np.mean(exact) - 1
-    many = tf.function(
-        lambda: likelihood.log_likelihood(model, -1.5 * clean, clean, 20_000, (1, 2))
-    )()
+    inputs = -1.5 * clean
+    many = tf.function(lambda: likelihood.log_likelihood(model, inputs, clean, 20_000, (1, 2)))()
     np.testing.assert_allclose(many, exact, atol=0.1)
 
 
 def linear(draws):
-    """Return a linear model with a wrong posterior, examples and their exact log p(x)."""
+    """Return a linear model with a wrong encoder, examples, and their exact log p(x)."""
     model = likelihood.Trained(3, "gaussian", hidden=(), latent=2, components=1)
     rng = np.random.default_rng(0)
     weights, model.draws = rng.standard_normal((2, 3)).astype(np.float32), draws
@@ -94,7 +93,7 @@ def test_the_bound_is_between_elbo_and_likelihood():
 
 @pytest.mark.parametrize("draws", [1, 5])
 def test_the_encoders_mean_gradient_is_that_of_the_loss(draws):
-    """Compares with finite differences by the posterior's mean and log variance, same noise."""
+    """Compare with finite differences in the encoder's bias, for the same noise."""
     model, x, _ = linear(draws)
     bias, many = model.encoder.layers[-1].bias, np.repeat(x, 4000, 0)
     with tf.GradientTape() as tape:
@@ -125,10 +124,10 @@ def test_a_model_is_trained_once_and_then_loaded(tmp_path, monkeypatch):
     options = {"iters": 2, "finish": 1, "batch_size": 3, "learning_rate": 0.01}
     settings = argparse.Namespace(results=tmp_path, **sizes, **options)
     images = np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8)
-    model, minutes = likelihood.fitted(settings, "DVAE, block 20%", 1, images)
+    model, minutes = likelihood.load_or_fit(settings, "DVAE, block 20%", 1, images)
     assert model.draws == 1
     monkeypatch.setattr(likelihood, "fit", None)  # must not be called again
-    again, same_minutes = likelihood.fitted(settings, "DVAE, block 20%", 1, images)
+    again, same_minutes = likelihood.load_or_fit(settings, "DVAE, block 20%", 1, images)
     assert minutes == same_minutes
     for ours, theirs in zip(model.get_weights(), again.get_weights()):
         np.testing.assert_array_equal(ours, theirs)

@@ -37,7 +37,7 @@ def single_gaussian():
     return model
 
 
-def test_mean_of_kl_is_the_closed_form_for_gaussians():
+def test_mean_kl_is_the_closed_form_for_gaussians():
     (mean, log_var), (prior_mean, prior_log_var) = POSTERIOR, PRIOR
     z = models.reparameterize(mean, log_var, normal(400_000, 2))
     kl = single_gaussian().kl(z, mean, log_var).numpy()
@@ -47,7 +47,7 @@ def test_mean_of_kl_is_the_closed_form_for_gaussians():
     assert kl.mean() == pytest.approx(expected, abs=5 * kl.std() / np.sqrt(len(kl)))
 
 
-def test_mean_gradient_of_kl_is_the_closed_form_for_gaussians():
+def test_mean_kl_gradient_is_the_closed_form_for_gaussians():
     model, noise, (prior_mean, prior_log_var) = single_gaussian(), normal(100_000, 2), PRIOR
     posterior = [tf.constant(np.repeat(part, len(noise), 0)) for part in POSTERIOR]
     with tf.GradientTape() as tape:
@@ -83,7 +83,7 @@ def test_gaussian_nll_matches_scipy():
     np.testing.assert_allclose(nll, expected, rtol=1e-5)
 
 
-def test_reparameterized_noise_has_the_mean_and_variance():
+def test_reparameterized_noise_has_the_given_mean_and_variance():
     z = models.reparameterize(2.0, np.float32(np.log(9.0)), normal(100_000))
     assert scipy.stats.kstest(z, scipy.stats.norm(2, 3).cdf).pvalue > 1e-3
 
@@ -103,7 +103,7 @@ def test_a_new_prior_covers_the_initial_codes():
     keras.utils.set_random_seed(0)
     for likelihood in ("gaussian", "bernoulli"):
         model = DVAE(200, likelihood, hidden=(100,), latent=4)
-        # 200 components of standard deviation 0.5 with standard normal means: nearly N(0, 1.25).
+        # 200 components of standard deviation 0.5 with standard normal means are nearly N(0, 1.25).
         z = normal(4000, 4, seed=1) * np.float32(np.sqrt(1.25))
         expected = scipy.stats.norm.logpdf(z, 0, np.sqrt(1.25)).sum(1)
         assert abs(np.mean(expected - model.log_prior(z).numpy())) < 1  # nats
@@ -120,7 +120,7 @@ def test_a_new_model_of_sound_starts_small_and_outputs_noise():
     assert np.std(np.diff(decoded)) == pytest.approx(0.5 * np.sqrt(2), rel=0.25)
 
 
-def test_a_new_model_of_images_keeps_the_power_of_layers():
+def test_a_new_model_of_images_keeps_power_between_layers():
     keras.utils.set_random_seed(0)
     model = DVAE(300, "bernoulli", hidden=(300, 300, 300), latent=300)
     for part in (model.encoder, model.decoder):
@@ -162,12 +162,12 @@ def test_generated_pixels_have_the_distribution_of_the_prior():
     for axis, (first, second) in enumerate([((-2, 1), (2, 0.5)), ((1, 2), (0, 1))]):
         cdf = 0.3 * scipy.stats.norm.cdf(grid, *first) + 0.7 * scipy.stats.norm.cdf(grid, *second)
         assert scipy.stats.kstest(np.interp(z[:, axis], grid, cdf), "uniform").pvalue > 1e-3
-    left = z[:, 0] < 0  # almost all of the first component, whose second mean is 1
+    left = z[:, 0] < 0  # almost all of the first component, whose mean along axis 1 is 1
     assert left.mean() == pytest.approx(0.3, abs=0.02)
     assert z[left, 1].mean() == pytest.approx(1, abs=0.1)
 
 
-def test_keras_fit_trains_it():
+def test_keras_fit_trains_the_model():
     keras.utils.set_random_seed(0)
     model = DVAE(8, "gaussian", hidden=(16,), latent=2)
     clean = normal(512, 1) @ np.ones((1, 8), np.float32)

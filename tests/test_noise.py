@@ -1,4 +1,4 @@
-"""The noise's power and its removal, against closed forms and known noise."""
+"""Estimates of the noise and its removal, against closed forms and known noise."""
 
 import numpy as np
 import pytest
@@ -46,10 +46,11 @@ def test_noise_is_measured_under_chopped_tones(color, level):
     assert level_db == pytest.approx(10 * np.log10(np.mean(hiss**2) / np.mean(TONES**2)), abs=2)
 
 
-def test_a_steady_tone_is_no_noise_without_a_reconstruction():
+def test_a_steady_tone_does_not_count_as_noise():
     steady = np.sin(2 * np.pi * 1000 * TIME)
+    nothing = np.zeros_like(steady)  # the network does not know the tone
     found = noise.noise_power(
-        noise.quiet_power(FRAMES, steady + 0.01 * WHITE, np.zeros_like(steady), chopped() * 0)
+        noise.quiet_power(FRAMES, steady + 0.01 * WHITE, nothing, chopped() * 0)
     )
     assert 10 * np.log10(found.max() / (1e-4 * np.sum(FRAMES.win**2))) < 2
 
@@ -166,10 +167,8 @@ def test_long_gaps_hold_the_reconstruction():
 
 def test_gaps_hold_the_reconstruction_while_noise_is_removed():
     mask = chopped()
-    observed, power = (
-        (TONES + 0.1 * WHITE) * (1 - mask),
-        np.full(FRAMES.f_pts, 0.1**2 * np.sum(FRAMES.win**2)),
-    )
+    observed = (TONES + 0.1 * WHITE) * (1 - mask)
+    power = np.full(FRAMES.f_pts, 0.1**2 * np.sum(FRAMES.win**2))
     continued, *_ = noise.candidates(FRAMES, observed, mask, TONES, power)
     assert snr_db(TONES[mask == 1], continued) > 12  # 28; 6 with zeros in the gaps
 
@@ -204,13 +203,9 @@ def test_the_noise_level_does_not_depend_on_the_mask():
 
 def test_noise_is_removed_best_at_its_true_power():
     observed, power = TONES + 0.1 * WHITE, np.full(FRAMES.f_pts, 0.1**2 * np.sum(FRAMES.win**2))
+    mask, weights = np.zeros(TIME.size, int), np.zeros(3)
     found = [
-        snr_db(
-            TONES,
-            noise.denoise(
-                observed, np.zeros(TIME.size, int), TONES, RATE, scale * power, np.zeros(3)
-            ),
-        )
+        snr_db(TONES, noise.denoise(observed, mask, TONES, RATE, scale * power, weights))
         for scale in (0.4, 1, 2.5)
     ]
     assert found[1] == max(found)

@@ -1,4 +1,4 @@
-"""play.html, used in Chromium as a person would. Its numbers are compared with Keras and Python."""
+"""play.html, used in Chromium like a person would. Its results are compared with Python's."""
 
 import base64
 import io
@@ -43,9 +43,9 @@ def models(digits, sound):
 
 @pytest.fixture
 def browse(chromium):
-    """Show a page in a state: load it, or reset it if the test before had loaded it too.
+    """Open a page in a state. If the page is already open, reset it instead of loading it again.
 
-    At the end, the page must not have written to the console nor requested anything.
+    At the end, check that the page wrote nothing to the console and requested nothing.
     """
 
     def browse(path, state="", reload=False):
@@ -74,14 +74,14 @@ def digit_page(browse, digits):
 def sound_page(browse, sound):
     def open_page(state="#notes=C4", reload=False):
         browser = browse(sound[0] / "play.html", state, reload)
-        until(lambda: restored(browser))
+        until(lambda: is_restored(browser))
         return browser
 
     return open_page
 
 
 def numbers(browser, script, *arguments):
-    """Value of an expression of the page's script, as an array."""
+    """Evaluate a JavaScript expression in the page and return its numbers as an array."""
     script = f"""
         const bytes = new Uint8Array(Float32Array.from({script}).buffer);
         return btoa(Array.from(bytes, byte => String.fromCharCode(byte)).join(""))"""
@@ -89,22 +89,19 @@ def numbers(browser, script, *arguments):
     return np.frombuffer(base64.b64decode(coded), np.float32)
 
 
-GIVEN = "new Float32Array(bytesOf(arguments[0]).buffer)"  # the array that `given` encodes
+def base64_of(content):
+    return base64.b64encode(content).decode()
 
 
-def given(values):
-    return base64.b64encode(np.asarray(values, np.float32).tobytes()).decode()
-
-
-def restored(browser):
+def is_restored(browser):
     return browser.execute_script("return Boolean(shown.restored) && !restorer.timer")
 
 
 def seen_and_drawn(browser, model):
-    """The network's input and output. Checks that it draws what Keras does, and shows it."""
+    """Return the network's input and output. Check them against Keras and the canvas."""
     seen = numbers(browser, "made.seen").reshape(28, 28)
     drawn = numbers(browser, "made.output").reshape(28, 28)
-    expected = model.reconstruct(seen.reshape(1, -1).astype(np.float32)).numpy().reshape(28, 28)
+    expected = model.reconstruct(seen.reshape(1, -1)).numpy().reshape(28, 28)
     assert drawn == pytest.approx(expected, abs=CLOSE)
     address = browser.execute_script("return element('output').toDataURL()")
     pixels = np.array(Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))).convert("L"))
@@ -113,18 +110,16 @@ def seen_and_drawn(browser, model):
 
 
 def drag(browser, name, *places):
-    """Drag the mouse over an element between places, in fractions of its width and height."""
+    """Drag the mouse over an element from place to place, in fractions of its width and height."""
     from selenium.webdriver import ActionChains
 
     target = browser.find_element("id", name)
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", target)
     size = target.size["width"], target.size["height"]
-    moves = [
-        [round((fraction - 0.5) * side) for fraction, side in zip(place, size)] for place in places
-    ]
+    start, *moves = np.rint((np.array(places) - 0.5) * size).astype(int).tolist()
     actions = ActionChains(browser, duration=20)
-    actions.move_to_element_with_offset(target, *moves[0]).click_and_hold()
-    for move in moves[1:]:
+    actions.move_to_element_with_offset(target, *start).click_and_hold()
+    for move in moves:
         actions.move_to_element_with_offset(target, *move)
     actions.release().perform()
 
@@ -145,15 +140,15 @@ def test_the_network_equals_keras(kind, models, digit_page, sound_page):
     if kind == "digits":
         browser = digit_page()
         inputs = load_images().test[:100].reshape(100, -1) / np.float32(255)
-        assert numbers(browser, "images.subarray(0, 100 * 784)") == pytest.approx(
-            inputs.ravel(), abs=1e-6
-        )
+        images = numbers(browser, "images.subarray(0, 100 * 784)")
+        assert images == pytest.approx(inputs.ravel(), abs=1e-6)
     else:
         browser = sound_page()
         inputs = audio_utils.Notes().windows("held out", 100, (0, 3))[1].numpy()
-    ours = numbers(browser, f"reconstruct(network, {GIVEN})", given(inputs))
+    array, content = "new Float32Array(bytesOf(arguments[0]).buffer)", base64_of(inputs.tobytes())
+    ours = numbers(browser, f"reconstruct(network, {array})", content)
     assert ours == pytest.approx(model.reconstruct(inputs).numpy().ravel(), abs=CLOSE)
-    codes = numbers(browser, f"encode(network, {GIVEN})", given(inputs))
+    codes = numbers(browser, f"encode(network, {array})", content)
     mean = model.encode(inputs)[0].numpy().ravel()
     assert codes == pytest.approx(mean, abs=1e-2) and np.std(mean) > 0.1
 
@@ -163,7 +158,7 @@ def test_the_prior_equals_keras(kind, models, digit_page, sound_page):
     browser, model = {"digits": digit_page, "sound": sound_page}[kind](), models[kind]
     draw = "Array.from({length: 4000}, (_, i) => [...samplePrior(network, randomBy(i))]).flat()"
     theirs = model.sample_prior(4000, (0, 1)).numpy()
-    ours = numbers(browser, draw).astype(np.float32).reshape(theirs.shape)
+    ours = numbers(browser, draw).reshape(theirs.shape)
     assert ours.mean(0) == pytest.approx(theirs.mean(0), abs=0.12)
     assert ours.std(0) == pytest.approx(theirs.std(0), rel=0.12)
     density = [model.log_prior(z).numpy() for z in (ours, theirs)]
@@ -178,12 +173,12 @@ def test_drawing_and_erasing_by_mouse(models, digit_page):
     seen, _ = seen_and_drawn(browser, model)
     rows, columns = np.nonzero(seen)
     assert 19 <= np.ptp(rows) + 1 <= 21 and seen.max() == pytest.approx(1)
-    centre = [(np.arange(28) + 0.5) @ seen.sum(axis) / seen.sum() for axis in (1, 0)]
-    assert centre == pytest.approx([14, 14], abs=0.3)  # the centre of mass, as MNIST's
+    center = [(np.arange(28) + 0.5) @ seen.sum(axis) / seen.sum() for axis in (1, 0)]
+    assert center == pytest.approx([14, 14], abs=0.3)  # center of mass in the middle, as in MNIST
     click(browser, "erase")
     drag(browser, "picture", (0.3, 0.5), (0.4, 0.5))
-    less, _ = seen_and_drawn(browser, model)
-    assert np.ptp(np.nonzero(less)[1]) < np.ptp(columns)
+    shorter, _ = seen_and_drawn(browser, model)
+    assert np.ptp(np.nonzero(shorter)[1]) < np.ptp(columns)
 
     browser = digit_page("#held=7")
     whole, _ = seen_and_drawn(browser, model)
@@ -191,9 +186,8 @@ def test_drawing_and_erasing_by_mouse(models, digit_page):
     drag(browser, "picture", (0.1, 0.5), (0.9, 0.5))
     erased, _ = seen_and_drawn(browser, model)
     assert whole[13:15].any() and not erased[13:15, 4:24].any()
-    assert np.array_equal(
-        np.delete(whole, range(11, 17), 0), np.delete(erased, range(11, 17), 0)
-    )  # it stays in place
+    around = np.r_[:11, 17:28]
+    assert np.array_equal(whole[around], erased[around])  # a held-out digit is not centered again
 
 
 def test_drawing_and_the_hole_by_keyboard(models, digit_page):
@@ -205,35 +199,20 @@ def test_drawing_and_the_hole_by_keyboard(models, digit_page):
     hole = np.zeros((28, 28), bool)
     hole[9:17, 9:17] = True
     assert not seen[hole].any() and np.allclose(seen[~hole], original[~hole])
-    press(
-        browser,
-        "seen",
-        Keys.ARROW_LEFT,
-        Keys.ARROW_UP,
-        Keys.ARROW_UP,
-        Keys.SHIFT + Keys.ARROW_DOWN + Keys.NULL,
-    )
+    press(browser, "seen", Keys.LEFT, Keys.UP, Keys.UP, Keys.SHIFT + Keys.DOWN + Keys.NULL)
     assert browser.execute_script("return state.hole") == [8, 7, 8, 9]
     assert not seen_and_drawn(browser, model)[0][7:16, 8:16].any()
     press(browser, "seen", Keys.DELETE)
     whole, _ = seen_and_drawn(browser, model)
     assert np.allclose(whole, original)
-    press(
-        browser,
-        "picture",
-        *[Keys.ARROW_UP] * 13,
-        " ",
-        *[Keys.ARROW_LEFT] * 8,
-        " ",
-        *[Keys.ARROW_LEFT] * 3,
-    )
+    press(browser, "picture", Keys.UP * 13, " ", Keys.LEFT * 8, " ", Keys.LEFT * 3)
     drawn, _ = seen_and_drawn(browser, model)
     assert (drawn[0:2, 7:14] > 0.9).all() and not drawn[:4, :4].any()
-    press(browser, "picture", "e", " ", *[Keys.ARROW_RIGHT] * 12, " ")
+    press(browser, "picture", "e", " ", Keys.RIGHT * 12, " ")
     assert not seen_and_drawn(browser, model)[0][0:2, 4:14].any()
 
 
-def test_the_hole_by_mouse_undo_and_the_address(models, digit_page):
+def test_the_hole_by_mouse_then_undo_and_the_address(models, digit_page):
     browser, model = digit_page("#held=3"), models["digits"]
     whole, before = seen_and_drawn(browser, model)
     drag(browser, "seen", (0.25, 0.25), (0.5, 0.75))
@@ -241,12 +220,7 @@ def test_the_hole_by_mouse_undo_and_the_address(models, digit_page):
     drag(browser, "seen", (0.3, 0.3), (0.4, 0.4))
     drag(browser, "seen", (0.6, 0.85), (0.7, 0.7))
     x, y, width, height = browser.execute_script("return state.hole")
-    assert (
-        abs(x - 10) <= 1
-        and abs(y - 10) <= 1
-        and abs(x + width - 20) <= 1
-        and abs(y + height - 20) <= 1
-    )
+    assert [x, y, x + width, y + height] == pytest.approx([10, 10, 20, 20], abs=1)
     drag(browser, "picture", (0.1, 0.1), (0.9, 0.1))
     seen, drawn = seen_and_drawn(browser, model)
     until(lambda: "hole=" in browser.current_url and "strokes=" in browser.current_url)
@@ -279,15 +253,14 @@ def test_latent_sliders_map_and_interpolation(models, digit_page):
     bars = browser.find_elements("css selector", "#bars input")
     assert len(bars) == model.latent
     bars[4].send_keys(Keys.END)
-    z = numbers(browser, "made.z").astype(np.float32)
+    z = numbers(browser, "made.z")
     own = model.encode(load_images().test[2].reshape(1, -1) / np.float32(255))[0].numpy()[0]
     assert np.delete(z, 4) == pytest.approx(np.delete(own, 4), abs=1e-2) and z[4] > own[4] + 0.5
-    assert numbers(browser, "made.output") == pytest.approx(
-        model.expectation(z[None]).numpy()[0], abs=CLOSE
-    )
+    output = numbers(browser, "made.output")
+    assert output == pytest.approx(model.expectation(z[None]).numpy()[0], abs=CLOSE)
 
     browser.execute_script("Object.assign(element('share'), {value: 0.24}).focus()")
-    press(browser, "share", Keys.ARROW_RIGHT)
+    press(browser, "share", Keys.RIGHT)
     ends = model.encode(load_images().test[[3, 17]].reshape(2, -1) / np.float32(255))[0].numpy()
     assert numbers(browser, "made.z") == pytest.approx(0.75 * ends[0] + 0.25 * ends[1], abs=1e-2)
 
@@ -298,17 +271,15 @@ def test_latent_sliders_map_and_interpolation(models, digit_page):
         return [x - box.width / 2, y - box.height / 2]""")
     target = browser.find_element("id", "map")
     ActionChains(browser).move_to_element_with_offset(target, *map(round, place)).perform()
-    assert "nearest: no." in browser.find_element("id", "near").text
+    assert "Nearest: no." in browser.find_element("id", "near").text
+    # At an example's point, the decoded code is almost the example's own.
     between = numbers(browser, "map.between(map.points[11])")
-    assert between == pytest.approx(
-        numbers(browser, "map.code(11)"), abs=0.02
-    )  # at a point, nearly its own code
+    assert between == pytest.approx(numbers(browser, "map.code(11)"), abs=0.02)
     ActionChains(browser).click().perform()
     number = browser.execute_script("return state.number")
     nearest = browser.execute_script("return map.nearest(map.cursor)[0][1]")
-    assert number == nearest and np.allclose(
-        seen_and_drawn(browser, model)[0], load_images().test[number] / 255
-    )
+    seen, _ = seen_and_drawn(browser, model)
+    assert number == nearest and np.allclose(seen, load_images().test[number] / 255)
 
 
 def test_buttons_for_another_digit(models, digit_page):
@@ -333,24 +304,18 @@ def test_a_stroke_takes_at_most_30_ms(digit_page):
 def test_a_chopped_scale_is_restored_as_in_python(models, sound_page):
     browser, model = sound_page("#notes=C4,D4,E4,F4,G4,A4,B4&noise=0.2"), models["sound"]
     click(browser, "chop")
-    until(lambda: restored(browser))
-    tone, corrupted, ours = (
-        numbers(browser, part)
-        for part in (
-            "cleanSound(randomBy(1))",
-            "shown.input.channels[0]",
-            "shown.restored.channels[0]",
-        )
+    until(lambda: is_restored(browser))
+    tone = numbers(browser, "cleanSound(randomBy(1))")
+    corrupted, ours = (
+        numbers(browser, f"shown.{which}.channels[0]") for which in ("input", "restored")
     )
     mask = np.zeros(tone.size)
     for start, end in browser.execute_script("return state.gaps"):
         mask[start:end] = 1
     assert mask.mean() == pytest.approx(0.2, abs=0.01) and not corrupted[mask == 1].any()
     assert np.std((corrupted - tone)[mask == 0]) == pytest.approx(audio_utils.NOISE_STD, rel=0.03)
-    window = model.input_size
-    theirs = inference.restore_long(
-        corrupted, mask, model.reconstruct, window, window // inference.HOPS_PER_WINDOW
-    )
+    window, hop = model.input_size, model.input_size // inference.HOPS_PER_WINDOW
+    theirs = inference.restore_long(corrupted, mask, model.reconstruct, window, hop)
     snr = [audio_utils.snr_db(tone, estimate) for estimate in (ours, theirs, corrupted)]
     assert snr[0] == pytest.approx(snr[1], abs=0.2) and snr[0] > snr[2] + 3
     assert ours == pytest.approx(theirs, abs=2e-2) and np.sqrt(np.mean((ours - theirs) ** 2)) < 2e-3
@@ -359,7 +324,7 @@ def test_a_chopped_scale_is_restored_as_in_python(models, sound_page):
         const job = {channels, gaps: gapsOf(), rate, rms: null};
         await new Promise(done => restorer.ask(job, done));
         return performance.now() - start""")
-    assert milliseconds / 1000 < tone.size / 16000  # faster than it plays
+    assert milliseconds / 1000 < tone.size / 16000  # faster than real time
 
 
 def test_notes_and_gaps_by_mouse_and_keyboard(sound_page):
@@ -371,28 +336,24 @@ def test_notes_and_gaps_by_mouse_and_keyboard(sound_page):
     browser.find_element("tag name", "body").send_keys("g")
     assert browser.execute_script("return [state.tune, player.source !== null]") == [["G4"], True]
     drag(browser, "input-wave", (0.25, 0.5), (0.5, 0.5))
-    (start, end), *more = browser.execute_script("return state.gaps")
-    assert (
-        start / 8000 == pytest.approx(0.25, abs=0.01)
-        and end / 8000 == pytest.approx(0.5, abs=0.01)
-        and not more
-    )
+    drawn = browser.execute_script("return state.gaps")
+    assert np.array(drawn) / 8000 == pytest.approx(np.array([[0.25, 0.5]]), abs=0.01)
     drag(browser, "input-wave", (0.3, 0.5), (0.5, 0.5))
     moved = browser.execute_script("return state.gaps")
     assert np.array(moved) / 8000 == pytest.approx(np.array([[0.45, 0.7]]), abs=0.015)
-    press(browser, "input-wave", Keys.ARROW_RIGHT, Keys.SHIFT + Keys.ARROW_LEFT + Keys.NULL)
+    press(browser, "input-wave", Keys.RIGHT, Keys.SHIFT + Keys.LEFT + Keys.NULL)
     assert browser.execute_script("return state.gaps") == [[moved[0][0] + 40, moved[0][1]]]
     assert not numbers(browser, "shown.input.channels[0].slice(...state.gaps[0])").any()
     press(browser, "input-wave", Keys.DELETE, Keys.ENTER)
     assert browser.execute_script("return state.gaps") == [[4000, 4200]]
     click(browser, "undo")
     click(browser, "restored-play")
-    until(lambda: restored(browser))
+    until(lambda: is_restored(browser))
     browser.execute_script("player.stop()")
 
 
-def wav(path, kind, rate, channels, seconds=0.6, level=0.3):
-    """Write a WAV, one note per channel, with a gap in the middle and silence at the end."""
+def write_wav(path, rate, channels, seconds=0.6, level=0.3, **kind):
+    """Write a WAV file of one note per channel, with a gap in the middle and silence at the end."""
     time = np.arange(round(seconds * rate)) / rate
     values = np.stack([np.sin(2 * np.pi * f * time) for f in (261.63, 392.0)[:channels]], 1) * level
     values[len(time) // 2 : len(time) // 2 + rate // 100] = values[len(time) * 3 // 4 :] = 0
@@ -404,22 +365,21 @@ def test_wav_files_are_read_as_by_libsndfile(tmp_path, sound_page):
     browser = sound_page()
     kinds = ("PCM_U8 WAV", "PCM_16 WAV", "PCM_24 WAVEX", "PCM_32 WAV", "FLOAT WAVEX", "DOUBLE WAV")
     for subtype, form in map(str.split, kinds):
-        wav(tmp_path / "a.wav", {"subtype": subtype, "format": form}, 11025, 2, 0.05)
-        content = base64.b64encode((tmp_path / "a.wav").read_bytes()).decode()
+        write_wav(tmp_path / "a.wav", 11025, 2, 0.05, subtype=subtype, format=form)
         script = """
             const wav = readWav(bytesOf(arguments[0]).buffer);
             return [wav.rate, ...wav.channels.map(values => [...values])]"""
-        rate, *channels = browser.execute_script(script, content)
+        content = (tmp_path / "a.wav").read_bytes()
+        rate, *channels = browser.execute_script(script, base64_of(content))
         expected, _ = soundfile.read(tmp_path / "a.wav")
         assert rate == 11025 and np.array(channels).T == pytest.approx(expected, abs=1e-7)
 
 
 def test_gaps_in_a_wav_are_found_as_in_python(tmp_path, sound_page):
-    """Runs of zeros of many lengths, with and without a jump at either end, at three rates."""
+    """Compare runs of zeros of many lengths, with and without jumps at their ends."""
     browser, rng = sound_page(), np.random.default_rng(0)
     for rate, subtype in ((16000, "FLOAT"), (44100, "PCM_16"), (1000, "PCM_24")):
-        longest = 1024 / 16000 * rate
-        least = math.ceil(GAP_SECONDS * rate)
+        longest, least = 1024 / 16000 * rate, math.ceil(GAP_SECONDS * rate)
         lengths = [1, least - 1, least, least + 1, int(longest / 2), int(longest), int(longest) + 1]
         pieces = []
         for length in [least, *rng.choice(lengths, 200), least]:  # zeros at both ends too
@@ -431,13 +391,11 @@ def test_gaps_in_a_wav_are_found_as_in_python(tmp_path, sound_page):
         soundfile.write(tmp_path / "a.wav", 0.8 * values, rate, subtype)
         with open_sound(tmp_path / "a.wav") as sound:
             gaps, silences, _ = find_gaps(sound.blocks(), 2, rate, longest)
-        content = base64.b64encode((tmp_path / "a.wav").read_bytes()).decode()
         script = """
             const {rate, channels} = readWav(bytesOf(arguments[0]).buffer);
             return channels.map(values => findGaps(values, rate))"""
-        for ours, channel_gaps, channel_silences in zip(
-            browser.execute_script(script, content), gaps, silences
-        ):
+        found = browser.execute_script(script, base64_of((tmp_path / "a.wav").read_bytes()))
+        for ours, channel_gaps, channel_silences in zip(found, gaps, silences):
             assert ours["gaps"] == channel_gaps.tolist() and len(channel_gaps) > 20
             assert ours["silences"] == channel_silences.tolist() and len(channel_silences) > 10
 
@@ -450,19 +408,18 @@ DROP = """
 
 def test_a_restored_wav_keeps_its_format_length_and_level(tmp_path, sound_page):
     browser = sound_page()
-    browser.execute_cdp_cmd(
-        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)}
-    )
+    here = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", here)
     for rate, channels, subtype in ((44100, 2, "PCM_24"), (16000, 1, "PCM_16")):
         path = tmp_path / f"mine {rate}.wav"
-        written = wav(path, {"subtype": subtype}, rate, channels, level=0.05)
-        # Its spectrogram is still to be drawn.
+        written = write_wav(path, rate, channels, level=0.05, subtype=subtype)
+        # The file arrives while the spectrogram of the sound before it is still to be drawn.
         browser.execute_script("draw('restored'); shown.restored = null")
         if channels == 2:
             press(browser, "file", str(path))
         else:
-            browser.execute_script(DROP, base64.b64encode(path.read_bytes()).decode(), path.name)
-        until(lambda: restored(browser))
+            browser.execute_script(DROP, base64_of(path.read_bytes()), path.name)
+        until(lambda: is_restored(browser))
         click(browser, "download")
         result = tmp_path / f"mine {rate}-restored.wav"
         until(result.exists)
@@ -472,11 +429,11 @@ def test_a_restored_wav_keeps_its_format_length_and_level(tmp_path, sound_page):
         values, _ = soundfile.read(result, always_2d=True)
         inside = slice(len(written) // 8, len(written) * 3 // 8)
         for ours, theirs in zip(values[inside].T, written[inside].T):
-            assert np.std(ours) == pytest.approx(np.std(theirs), rel=0.2)  # the level stays
+            assert np.std(ours) == pytest.approx(np.std(theirs), rel=0.2)  # level preserved
             assert np.corrcoef(ours, theirs)[0, 1] > 0.9
         hole = slice(len(written) // 2, len(written) // 2 + rate // 100)
         assert np.std(values[hole]) > 0.5 * np.std(written)
-        assert np.abs(values[-len(written) // 5 :]).max() == 0  # silence stays
+        assert np.abs(values[-len(written) // 5 :]).max() == 0  # silence preserved
     (tmp_path / "none.wav").write_bytes(b"RIFF, but no sound at all")
     press(browser, "file", str(tmp_path / "none.wav"))
     until(lambda: "not a WAV file" in browser.find_element("id", "own-says").text)
@@ -484,15 +441,13 @@ def test_a_restored_wav_keeps_its_format_length_and_level(tmp_path, sound_page):
 
 def test_a_drag_over_the_map_glides_without_a_dip(sound_page):
     browser = sound_page()
-    signal = numbers(
-        browser,
-        """(() => {
-            const glide = new Glide(), parts = [];
-            const ends = ["C4", "G4"].map(name => map.labels.indexOf(map.names.indexOf(name)));
-            for (let i = 0; i < 500; i++) parts.push(glide.step(ends[i < 250 ? 0 : 1]));
-            return parts.flatMap(part => [...part]);
-        })()""",
-    )
+    script = """(() => {
+        const glide = new Glide(), parts = [];
+        const ends = ["C4", "G4"].map(name => map.labels.indexOf(map.names.indexOf(name)));
+        for (let i = 0; i < 500; i++) parts.push(glide.step(ends[i < 250 ? 0 : 1]));
+        return parts.flatMap(part => [...part]);
+    })()"""
+    signal = numbers(browser, script)
     assert abs(signal.size - 32000) < 2048
     for part, frequency in ((signal[2000:10000], 261.63), (signal[-10000:-2000], 392.0)):
         spectrum = np.abs(np.fft.rfft(part * np.hanning(part.size), 2**17))
@@ -522,84 +477,58 @@ def test_narrow_screens_and_accessible_names(chromium, digit_page, sound_page):
 def test_the_page_is_linked_small_and_private(digits, sound):
     for (out, _), most in ((digits, 6e6), (sound, 4e6)):
         page = (out / "play.html").read_text()
-        assert (
-            'href="play.html"' in (out / "index.html").read_text() and "play.html" in report.WRITTEN
-        )
+        assert 'href="play.html"' in (out / "index.html").read_text()
         assert len(page) < most and "held out of training" in page
-        assert (
-            str(out) not in page
-            and str(out.parent) not in page
-            and "http:" not in page
-            and "https:" not in page
-        )
+        assert not [text for text in (str(out.parent), "http:", "https:") if text in page]
+    assert "play.html" in report.WRITTEN
 
 
 def test_a_large_or_broken_model_gets_no_page(capsys, monkeypatch):
     model = DVAE(64, "bernoulli", (8,), 4, 3, metadata={"shape": [8, 8], "data": None})
-    assert (
-        set(play.files(model, np.zeros((5, 8, 8)))) == {"play.html"} and not capsys.readouterr().out
-    )
+    clean = np.zeros((5, 8, 8))
+    assert set(play.files(model, clean)) == {"play.html"} and not capsys.readouterr().out
     model.prior_logits.assign([np.nan, 0, 0])
-    assert (
-        play.files(model, np.zeros((5, 8, 8))) == {}
-        and "play.html is not written" in capsys.readouterr().out
-    )
+    assert play.files(model, clean) == {}
+    assert "play.html is not written" in capsys.readouterr().out
     model.prior_logits.assign([0, 0, 0])
     monkeypatch.setattr(play, "MOST_WEIGHTS", 1000)
-    assert (
-        play.files(model, np.zeros((5, 8, 8))) == {}
-        and "more than the 1,000" in capsys.readouterr().out
-    )
+    assert play.files(model, clean) == {} and "more than the 1,000" in capsys.readouterr().out
 
 
 def test_images_of_another_shape_without_labels(tmp_path, browse):
     tf.keras.utils.set_random_seed(0)
-    model = DVAE(
-        12 * 20, "bernoulli", (16,), 1, 3, metadata={"shape": [12, 20], "data": "/home/me/secret"}
-    )
+    metadata = {"shape": [12, 20], "data": "/home/me/secret"}
+    model = DVAE(12 * 20, "bernoulli", (16,), 1, 3, metadata=metadata)
     clean = np.random.default_rng(0).random((40, 12, 20), np.float32)
     play.write(tmp_path / "play.html", model, clean)
     assert "secret" not in (tmp_path / "play.html").read_text()
     browser = browse(tmp_path / "play.html", "#own")
     drag(browser, "picture", (0.1, 0.1), (0.5, 0.1))
     seen = numbers(browser, "made.seen").reshape(12, 20)
-    assert seen[1, 2:10].min() > 0.5 and not seen[4:].any()  # where it was drawn
-    expected = model.reconstruct(seen.reshape(1, -1).astype(np.float32)).numpy()[0]
+    assert seen[1, 2:10].min() > 0.5 and not seen[4:].any()  # neither moved nor scaled
+    expected = model.reconstruct(seen.reshape(1, -1)).numpy()[0]
     assert numbers(browser, "made.output") == pytest.approx(expected, abs=CLOSE)
-    assert (
-        browser.find_element("id", "legend").text == ""
-        and "image" in browser.find_element("tag name", "h1").text
-    )
+    assert browser.find_element("id", "legend").text == ""
+    assert "image" in browser.find_element("tag name", "h1").text
 
 
 def test_a_model_of_recordings_shows_held_out_windows(tmp_path, browse):
     tf.keras.utils.set_random_seed(0)
-    model = DVAE(
-        256,
-        "gaussian",
-        (16,),
-        6,
-        3,
-        metadata={"experiment": "sound", "sample_rate": 4000, "rms": 0.2},
-    )
+    metadata = {"experiment": "sound", "sample_rate": 4000, "rms": 0.2}
+    model = DVAE(256, "gaussian", (16,), 6, 3, metadata=metadata)
     rng = np.random.default_rng(0)
     clean, long_sound = rng.normal(size=(30, 256)).astype(np.float32), rng.normal(size=3000)
     play.write(tmp_path / "play.html", model, clean, None, long_sound)
     browser = browse(tmp_path / "play.html")
-    until(lambda: restored(browser))
+    until(lambda: is_restored(browser))
     assert numbers(browser, "shown.input.channels[0]") == pytest.approx(long_sound, abs=2e-3)
-    assert (
-        browser.find_elements("id", "keys") == []
-        and "private" in browser.find_element("tag name", "footer").text
-    )
-    browser.execute_script(
-        "element('window').value = 7; element('window').dispatchEvent(new Event('change'))"
-    )
+    assert browser.find_elements("id", "keys") == []
+    assert "private" in browser.find_element("tag name", "footer").text
+    browser.execute_script("""
+        element("window").value = 7;
+        element("window").dispatchEvent(new Event("change"))""")
     until(
-        lambda: (
-            restored(browser)
-            and browser.execute_script("return shown.restored.channels[0].length") == 256
-        )
+        lambda: is_restored(browser) and numbers(browser, "shown.restored.channels[0]").size == 256
     )
     expected = model.reconstruct(clean[7:8]).numpy()[0]
     assert numbers(browser, "shown.restored.channels[0]") == pytest.approx(expected, abs=CLOSE)

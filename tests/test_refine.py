@@ -99,7 +99,7 @@ def test_completions_show_both_modes_in_their_proportion():
     drawn = inference.completions(model, refine, corrupted, observed, 400, (1, 2)).numpy()[:, 0]
     np.testing.assert_allclose(drawn[:, 0], 2, atol=0.6)
     np.testing.assert_allclose(np.abs(drawn[:, 1]), 2, atol=0.6)
-    # A quarter of the starts is near -2, and each of them has a third of the weight of one near 2.
+    # A quarter of the starts is near -2. Each has a third of the weight of one near 2.
     weights = 0.25 * 0.25, 0.75 * 0.75
     assert np.mean(drawn[:, 1] < 0) == pytest.approx(weights[0] / sum(weights), abs=0.06)
 

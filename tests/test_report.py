@@ -36,9 +36,9 @@ BASELINES = [
 
 
 def make_run(folder, rows=ROWS, baselines=BASELINES, sounds=True):
-    """Make a run's folder. Return {file name: width of the picture or length of the sound}.
+    """Make a run's folder. Return {file name: width of the picture or seconds of the sound}.
 
-    No two are alike.
+    All widths and lengths differ.
     """
     folder.mkdir()
     config = {
@@ -49,29 +49,25 @@ def make_run(folder, rows=ROWS, baselines=BASELINES, sounds=True):
         "amount": 0.2,
         "out": str(folder),
         "data": None,
+        "command": f"python sound_dvae.py --out '{folder.name}'",
     }
-    config["command"] = f"python sound_dvae.py --out '{folder.name}'"
     (folder / "config.json").write_text(json.dumps(config))
     with open(folder / "scores.csv", "w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
         table.writerows(rows + baselines)
     rng = np.random.default_rng(0)
-    sizes = {}
-    for row in rows:
-        for kind in ("reconstruction", "generated"):
-            name = f"{kind}_{row['iteration']:06d}.png"
-            sizes[name] = 700 + len(sizes)
-            image.imsave(folder / name, rng.random((40, sizes[name], 3)))
-    names = [
-        f"{kind}_{row['iteration']:06d}" for row in rows for kind in ("reconstruction", "generated")
-    ]
+    kinds = "reconstruction", "generated"
+    names = [f"{kind}_{row['iteration']:06d}" for row in rows for kind in kinds]
+    sizes = {f"{name}.png": width for width, name in enumerate(names, 700)}
+    for name, width in sizes.items():
+        image.imsave(folder / name, rng.random((40, width, 3)))
     for name in (*names, "chopped", "clean") if sounds else ():
         sizes[f"{name}.wav"] = 0.5 + len(sizes) / 10
         with wave.open(str(folder / f"{name}.wav"), "wb") as file:
             file.setparams((1, 2, 8000, 0, "NONE", ""))
             file.writeframes(bytes(2 * round(8000 * sizes[f"{name}.wav"])))
-    (folder / "reconstruction_000200.png").write_bytes(b"left by an earlier run, so not shown")
+    (folder / "reconstruction_000200.png").write_bytes(b"of an earlier run: not shown")
     return sizes
 
 
@@ -84,7 +80,7 @@ def made(tmp_path_factory):
 
 
 def complete(browser):
-    """Return true once every picture is drawn and the length of every sound is known."""
+    """True once every picture is loaded and the length of every sound is known."""
     return browser.execute_script("""
         const players = [...document.querySelectorAll("audio")];
         return [...document.images].every(image => image.complete && image.naturalWidth)
@@ -94,21 +90,16 @@ def complete(browser):
 def embedded(folder):
     """Return the contents of all files embedded in the page."""
     html = (folder / "index.html").read_text()
-    return {
-        base64.b64decode(data)
-        for data in re.findall(r' src="data:[a-z]+/[a-z]+;base64,([^"]*)"', html)
-    }
+    found = re.findall(r' src="data:[a-z]+/[a-z]+;base64,([^"]*)"', html)
+    return {base64.b64decode(data) for data in found}
 
 
 def test_page_embeds_all_files_and_loads_nothing(made):
     folder, sizes = made
     assert embedded(folder) == {(folder / name).read_bytes() for name in sizes}
     html = re.sub(r'"data:[^"]*"', '""', (folder / "index.html").read_text())
-    assert (
-        not re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?[^\"'\s]", html)
-        and "http:" not in html
-        and "https:" not in html
-    )
+    assert not re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?[^\"'\s]", html)
+    assert "http:" not in html and "https:" not in html
 
 
 @pytest.mark.parametrize("embed_at_most", [0, 40e6])
@@ -120,20 +111,16 @@ def test_browser_loads_every_picture_and_sound(made, chromium, monkeypatch, embe
     until(lambda: complete(chromium))
     widths = chromium.execute_script("return [...document.images].map(i => i.naturalWidth)")
     assert sorted(widths) == sorted(size for name, size in sizes.items() if name.endswith(".png"))
-    lengths = chromium.execute_script(
-        "return [...document.querySelectorAll('audio')].map(a => a.duration)"
-    )
-    assert sorted(lengths) == pytest.approx(
-        sorted(size for name, size in sizes.items() if name.endswith(".wav"))
-    )
-    loaded = chromium.execute_script(
-        "return performance.getEntriesByType('resource').map(r => r.name)"
-    )
+    script = "return [...document.querySelectorAll('audio')].map(a => a.duration)"
+    seconds = sorted(size for name, size in sizes.items() if name.endswith(".wav"))
+    assert sorted(chromium.execute_script(script)) == pytest.approx(seconds)
+    script = "return performance.getEntriesByType('resource').map(r => r.name)"
+    loaded = chromium.execute_script(script)
     assert all(name.startswith("data:" if embed_at_most else "file:") for name in loaded)
     assert chromium.get_log("browser") == []
 
 
-def test_names_from_outside_are_escaped(made, chromium):
+def test_names_of_the_folder_and_of_methods_are_escaped(made, chromium):
     chromium.get((made[0] / "index.html").as_uri())
     assert chromium.title.endswith(NAME)
     assert NAME in chromium.find_element("id", "command").text
@@ -148,11 +135,8 @@ def test_slider_steps_through_checkpoints_by_keyboard(made, chromium):
     slider, shown = (chromium.find_element("id", name) for name in ("slider", "shown"))
 
     def visible():
-        return [
-            int(i.get_attribute("naturalWidth"))
-            for i in chromium.find_elements("tag name", "img")
-            if i.is_displayed()
-        ]
+        shown = [i for i in chromium.find_elements("tag name", "img") if i.is_displayed()]
+        return [int(i.get_attribute("naturalWidth")) for i in shown]
 
     assert slider.accessible_name == "Iteration" and visible() == [704, 705]
     for key, widths, says in [
@@ -164,7 +148,7 @@ def test_slider_steps_through_checkpoints_by_keyboard(made, chromium):
         assert visible() == widths and shown.text == slider.get_attribute("ariaValueText") == says
 
 
-def test_all_checkpoints_show_without_script_and_in_print(made, chromium):
+def test_all_checkpoints_are_visible_in_print_and_without_javascript(made, chromium):
     folder, sizes = made
     address = (folder / "index.html").as_uri()
     chromium.get(address)
@@ -196,14 +180,10 @@ def test_narrow_screen_does_not_scroll_sideways(made, chromium):
 def test_page_suits_a_screen_reader(made, chromium):
     """Headings are nested, players have names, pictures have alternative texts."""
     chromium.get((made[0] / "index.html").as_uri())
-    levels = [
-        int(h.tag_name[1]) for h in chromium.find_elements("css selector", "h1, h2, h3, h4, h5, h6")
-    ]
-    assert (
-        levels.count(1) == 1
-        and levels[0] == 1
-        and all(b - a <= 1 for a, b in itertools.pairwise(levels))
-    )
+    headings = chromium.find_elements("css selector", "h1, h2, h3, h4, h5, h6")
+    levels = [int(heading.tag_name[1]) for heading in headings]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
     players = [p for p in chromium.find_elements("tag name", "audio") if p.is_displayed()]
     assert len({p.accessible_name for p in players} - {""}) == len(players) == 4
     alternatives = [i.get_attribute("alt") for i in chromium.find_elements("tag name", "img")]
@@ -212,11 +192,9 @@ def test_page_suits_a_screen_reader(made, chromium):
 
 def test_table_and_charts_show_the_scores(made, chromium):
     chromium.get((made[0] / "index.html").as_uri())
-    baselines = [
-        row.text.split()
-        for row in chromium.find_elements("css selector", "#good ~ .scroll tbody tr")
-    ]
-    assert [(row[0], row[-1]) for row in baselines] == [
+    rows = chromium.find_elements("css selector", "#good ~ .scroll tbody tr")
+    cells = [row.text.split() for row in rows]
+    assert [(row[0], row[-1]) for row in cells] == [
         ("chopped", "3"),
         ("middling", "5.5"),
         ("DVAE", "21"),
@@ -226,10 +204,9 @@ def test_table_and_charts_show_the_scores(made, chromium):
     assert model.startswith("DVAE") and model.endswith("21")
     charts = {}
     for chart in chromium.find_elements("css selector", ".charts figure"):
-        heights = chart.find_elements("css selector", "circle")
-        charts[chart.find_element("tag name", "h3").text] = [
-            -float(dot.get_attribute("cy")) for dot in heights
-        ]
+        dots = chart.find_elements("css selector", "circle")
+        title = chart.find_element("tag name", "h3").text
+        charts[title] = [-float(dot.get_attribute("cy")) for dot in dots]
     assert list(charts) == ["Loss", "KL divergence", "Signal-to-noise ratio"]
     for title, name in (("KL divergence", "kl"), ("Signal-to-noise ratio", "snr_db")):
         assert np.corrcoef(charts[title], [row[name] for row in ROWS])[0, 1] == pytest.approx(1)
@@ -242,7 +219,7 @@ def test_charts_label_at_most_eight_checkpoints(tmp_path):
     report.write(tmp_path / "run")
     page = (tmp_path / "run" / "index.html").read_text()
     labels = re.findall(r'y="196" text-anchor="middle">(\d+)<', page)
-    assert labels == ["1", "3", "5", "7", "9"] * 3  # in each of three charts
+    assert labels == ["1", "3", "5", "7", "9"] * 3  # three charts
 
 
 @pytest.mark.parametrize("sounds", [True, False])
@@ -256,33 +233,24 @@ def test_page_of_a_run_with_few_or_no_finite_losses(tmp_path, losses, sounds):
     make_run(folder, rows, [], sounds)
     report.write(folder)
     html = (folder / "index.html").read_text()
-    assert (
-        "at the end of training" in html
-        and ("3.5" in html) == ("3.5" in losses)
-        and ">nan<" not in html
-    )
+    assert "at the end of training" in html
+    assert ("3.5" in html) == ("3.5" in losses) and ">nan<" not in html
 
 
 def test_page_rounds_scores_and_shows_the_provenance(tmp_path):
     folder = tmp_path / "run"
-    row = {
-        "method": "DVAE",
-        "iteration": 1234567,
-        "loss": -1065.87654321,
-        "kl": 3e-10,
-        "snr_db": 29.512345678901,
-    }
-    make_run(
-        folder, [row], [{"method": "input", "snr_db": 0.0}, {"method": "oracle", "snr_db": 31.0}]
-    )
+    row = {"method": "DVAE", "iteration": 1234567, "loss": -1065.87654321, "kl": 3e-10}
+    row["snr_db"] = 29.512345678901
+    baselines = [{"method": "input", "snr_db": 0.0}, {"method": "oracle", "snr_db": 31.0}]
+    make_run(folder, [row], baselines)
     config = json.loads((folder / "config.json").read_text())
     config["provenance"] = {
         "source": "<i>photos</i>",
         "images": 12345,
         "seconds": 0.1 + 0.2,
         "sha256": "ab" * 32,
+        "versions": {"python": "3.99.1", "keras": None},
     }
-    config["provenance"]["versions"] = {"python": "3.99.1", "keras": None}
     (folder / "config.json").write_text(json.dumps(config))
     report.write(folder)
     page = re.sub(r'"data:[^"]*"', '""', (folder / "index.html").read_text())
@@ -292,12 +260,13 @@ def test_page_rounds_scores_and_shows_the_provenance(tmp_path):
         ("images", "12,345"),
         ("seconds", "0.3"),
         ("sha256", "ab" * 32),
+        ("python", "3.99.1"),
     ):
         assert pair in itertools.pairwise(cells)
-    assert ("python", "3.99.1") in itertools.pairwise(cells) and "--provenance" not in page
-    assert ["1234567", "\N{MINUS SIGN}1066", "3e\N{MINUS SIGN}10", "29.51"] == cells[
-        cells.index("1234567") :
-    ][:4]
+    assert "--provenance" not in page
+    first = cells.index("1234567")
+    scores = ["1234567", "\N{MINUS SIGN}1066", "3e\N{MINUS SIGN}10", "29.51"]
+    assert cells[first : first + 4] == scores
     assert "29.512" not in page and "SNR of windows 29.51 dB" in page
     assert "<dt>input</dt>" not in page  # its score is 0 by definition
 
@@ -311,15 +280,14 @@ def test_tensorboard_reads_the_event_files(tmp_path, sound):
     (out / "config.json").write_text(json.dumps({**config, "tensorboard": True}))
     head, *lines = (out / "scores.csv").read_text().splitlines()
     checkpoints = [line for line in lines if line.startswith("DVAE,")]
-    for last in range(1, len(checkpoints) + 1):  # as the run calls it
+    for last in range(1, len(checkpoints) + 1):  # one call per checkpoint, as in a run
         (out / "scores.csv").write_text("\n".join([head, *checkpoints[:last]]))
         report.write(out)
     (out / "scores.csv").write_text("\n".join([head, *lines]))
     report.write(out)
     assert embedded(out) == {path.read_bytes() for path in (*out.glob("*.png"), *out.glob("*.wav"))}
-    assert (out / "index.html").read_text().count(
-        "(this run)"
-    ) == 1  # its place among the baselines
+    page = (out / "index.html").read_text()
+    assert page.count("(this run)") == 1  # only in the table of methods
 
     assert not (out / "events.out.tfevents.1.earlier").exists()
     events = EventAccumulator(str(out), {"tensors": 0})
@@ -336,21 +304,20 @@ def test_tensorboard_reads_the_event_files(tmp_path, sound):
         assert [(step, make_ndarray(proto)) for step, proto in tags.pop(name)] == [
             (step, pytest.approx(value, rel=1e-6)) for step, value in written
         ]
-    kinds = {tag: events.SummaryMetadata(tag).plugin_data.plugin_name for tag in tags}
-    assert kinds == {
-        f"{n}.{e}": k
-        for n in ("reconstruction", "generated")
-        for e, k in (("png", "images"), ("wav", "audio"))
+    plugins = {tag: events.SummaryMetadata(tag).plugin_data.plugin_name for tag in tags}
+    assert plugins == {
+        f"{name}.{end}": plugin
+        for name in ("reconstruction", "generated")
+        for end, plugin in (("png", "images"), ("wav", "audio"))
     }
     assert all([step for step, _ in steps] == [0, 100, 200] for steps in tags.values())
 
 
-def test_tensorboard_missing_is_one_line_with_the_remedy(tmp_path):
+def test_missing_tensorboard_gives_one_line_with_the_remedy(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['tensorboard'] = None")
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was loaded')")
-    done = run(
-        "mnist_dvae.py", "--tensorboard", "--out", tmp_path / "out", PYTHONPATH=str(tmp_path)
-    )
+    flags = "--tensorboard", "--out", tmp_path / "out"
+    done = run("mnist_dvae.py", *flags, PYTHONPATH=str(tmp_path))
     refused(done, "--tensorboard", "pip install tensorboard")
     assert not (tmp_path / "out").exists()
 
@@ -359,12 +326,12 @@ def test_methods_are_ranked_by_a_score_that_all_have():
     rows = [
         {"method": "input", "snr_db": "3", "long_snr_db": "3"},
         {"method": "filtered", "long_snr_db": "17"},
+        {"method": "oracle", "snr_db": "31", "long_snr_db": "40"},
     ]
-    rows += [{"method": "oracle", "snr_db": "31", "long_snr_db": "40"}]
     ours = {"method": "DVAE", "snr_db": "30", "long_snr_db": "12"}
     ranked = report._ranked(ours, rows, [rows[0], rows[-1]], "snr_db")
     assert [row["method"] for row in ranked] == ["input", "DVAE", "filtered", "oracle"]
-    # Without such a score, a method that lacks the summary is the worst, also if less is better.
+    # If there is no such score, a method without the summary is the worst, even if lower is better.
     del rows[1]["long_snr_db"]
     for row, error in zip((ours, *rows), ("0.2", "0.9", "nan", "0")):
         row["mse"] = error
@@ -372,7 +339,7 @@ def test_methods_are_ranked_by_a_score_that_all_have():
     assert [row["method"] for row in ranked] == ["filtered", "input", "DVAE", "oracle"]
 
 
-def test_restored_sound_is_shown_and_overwritten(tmp_path):
+def test_restored_sound_is_embedded_and_deleted_by_overwrite(tmp_path):
     folder = tmp_path / "run"
     make_run(folder)
     for name, like in (("restored.png", "generated_000000.png"), ("restored.wav", "clean.wav")):
@@ -386,8 +353,8 @@ def test_restored_sound_is_shown_and_overwritten(tmp_path):
 @pytest.mark.parametrize(
     "name, title", [("hole_nats_a_pixel", "hole nats a pixel"), ("hole_nats_per_pixel", "NLL in")]
 )
-def test_columns_of_older_runs_are_shown(tmp_path, name, title):
-    """Columns without a title, such as those of older versions, are shown under their own name."""
+def test_columns_without_a_label_are_shown_by_name(tmp_path, name, title):
+    """Runs of older versions may have such columns."""
     row = {"method": "DVAE", "iteration": 0, "loss": 1, name: 0.125}
     make_run(tmp_path / "run", [row], [{"method": "originals", name: 0}], sounds=False)
     report.write(tmp_path / "run")

@@ -19,15 +19,8 @@ HOLE[7:14, 14:24] = True
 DRAWN = np.zeros((SIDE, SIDE), np.uint8)  # white on black
 DRAWN[4:24, 8:20] = RNG.integers(100, 256, (20, 12))
 DRAWN[4, 8] = 255
-GREY = Restorer(
-    lambda images, observed: np.full_like(images, 0.6), SIDE**2, Kind(shape=(SIDE, SIDE))
-)
-
-
-def digit(size, mode="L"):
-    """Return the levels of a grey gradient, (size, size), and the gradient as an image."""
-    levels = np.add.outer(np.arange(size), np.arange(size)) * 200 // (2 * size)
-    return levels, Image.fromarray(levels.astype(np.uint8)).convert(mode)
+KIND = Kind(shape=(SIDE, SIDE))
+GREY = Restorer(lambda images, observed: np.full_like(images, 0.6), SIDE**2, KIND)
 
 
 def test_hole_is_transparent_or_white_in_the_mask(tmp_path):
@@ -37,9 +30,10 @@ def test_hole_is_transparent_or_white_in_the_mask(tmp_path):
         seen.append(np.asarray(images).reshape(28, 28))
         return np.ones_like(images)
 
-    model = Restorer(white, 28 * 28, Kind(shape=(28, 28)))
+    model = Restorer(white, SIDE**2, KIND)
     for size in (28, 56):
-        levels, image = digit(size, "RGBA")
+        levels = np.add.outer(np.arange(size), np.arange(size)) * 200 // (2 * size)  # a gradient
+        image = Image.fromarray(levels.astype(np.uint8)).convert("RGBA")
         hole = np.zeros((size, size), bool)
         hole[size // 4 : size // 2, size // 2 :] = True
         pixels = np.array(image)
@@ -70,27 +64,24 @@ def test_identity_model_returns_the_image(tmp_path):
         assert "nothing missing" in restore_image(model, tmp_path / name, tmp_path / "b.png")
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "b.png")), levels)
     Image.new("L", (30, 28)).save(tmp_path / "wide.png")
-    Image.new("L", (20, 28)).save(
-        tmp_path / "two.gif", save_all=True, append_images=[Image.new("L", (20, 28), 255)]
-    )
+    frames = {"save_all": True, "append_images": [Image.new("L", (20, 28), 255)]}
+    Image.new("L", (20, 28)).save(tmp_path / "two.gif", **frames)
     for name, word in (("wide.png", "20 x 28"), ("two.gif", "2 frames")):
         with pytest.raises(UserError, match=rf"{name}: .*{word}"):
             restore_image(model, tmp_path / name, tmp_path / "c.png", keep=True)
     assert not (tmp_path / "c.png").exists()
 
 
-def png(values, kind, depth, transparent=None):
-    """Return a PNG file of integers, (H, W) or (H, W, channels). Pillow cannot write all kinds."""
+def png(values, color_type, depth, transparent=None):
+    """Return a PNG file of integers, (H, W) or (H, W, channels). Pillow cannot write all types."""
     values = np.reshape(values, (len(values), -1))
     bits = (values[..., None] >> np.arange(depth)[::-1] & 1).reshape(len(values), -1)
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", SIDE, SIDE, depth, kind, 0, 0, 0))]
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", SIDE, SIDE, depth, color_type, 0, 0, 0))]
     if transparent:
         chunks.append((b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)))
     rows = np.packbits(bits.astype(np.uint8), axis=1)
-    chunks += [
-        (b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))),
-        (b"IEND", b""),
-    ]
+    pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    chunks += [(b"IDAT", pixels), (b"IEND", b"")]
     body = [
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in chunks
@@ -135,13 +126,12 @@ NO_MASKS = {
 }
 
 
-def test_mask_of_one_color_is_read_and_ambiguous_is_refused(tmp_path):
+def test_one_color_masks_are_read_and_ambiguous_masks_refused(tmp_path):
     Image.fromarray(DRAWN).save(tmp_path / "a.png")
     for name, mask in MASKS.items():
         mask.save(tmp_path / name)
-        line = restore_image(
-            GREY, tmp_path / "a.png", tmp_path / "b.png", tmp_path / name, keep=True
-        )
+        files = tmp_path / "a.png", tmp_path / "b.png", tmp_path / name
+        line = restore_image(GREY, *files, keep=True)
         assert f"{HOLE.sum()} of {HOLE.size} pixels missing" in line, name
         kept = np.asarray(Image.open(tmp_path / "b.png"))
         np.testing.assert_array_equal(kept, np.where(HOLE, 153, DRAWN), name)
@@ -190,7 +180,7 @@ def test_transparent_level_is_hole_and_becomes_opaque(tmp_path, name):
         np.testing.assert_allclose(values[HOLE], 0.6 * white, atol=0.03 * white)
 
 
-def test_transparency_outside_the_hole_stays(tmp_path):
+def test_transparency_outside_the_hole_is_kept(tmp_path):
     MASKS["white.png"].save(tmp_path / "mask.png")
     files = {
         "16.png": png(np.where(HOLE, 7, LEVELS_16), 0, 16, (0,)),
@@ -203,9 +193,8 @@ def test_transparency_outside_the_hole_stays(tmp_path):
         with Image.open(tmp_path / "out.png") as kept:
             values, key = np.asarray(kept), kept.info.get("transparency")
             clear = np.asarray(kept.convert("RGBA"))[..., 3] == 0
-        np.testing.assert_array_equal(
-            values == key if name == "16.png" else clear, (DRAWN == 0) & ~HOLE
-        )
+        clear = values == key if name == "16.png" else clear
+        np.testing.assert_array_equal(clear, (DRAWN == 0) & ~HOLE)
     values = np.where(HOLE, 7, LEVELS_16)
     values[0, :5] = key = round(0.6 * 65535)  # the level that fills the hole
     (tmp_path / "same.png").write_bytes(png(values, 0, 16, (key,)))
@@ -256,7 +245,7 @@ def palette(transparency=None):
     return image
 
 
-def test_keep_refuses_other_kinds_of_images_in_one_line(tmp_path):
+def test_keep_refuses_other_formats_and_modes_in_one_line(tmp_path):
     """With --keep nothing is written; without it they are restored."""
     MASKS["white.png"].save(tmp_path / "mask.png")
     grey = Image.fromarray(DRAWN)
@@ -298,7 +287,7 @@ def test_keep_refuses_other_kinds_of_images_in_one_line(tmp_path):
     assert not (tmp_path / "no").exists()
 
 
-def test_line_says_what_jpeg_changes_and_which_picture_is_used(tmp_path):
+def test_summary_shows_changes_by_jpeg_and_the_picture_used(tmp_path):
     MASKS["white.png"].save(tmp_path / "mask.png")
     before, after = tmp_path / "a.jpg", tmp_path / "b.jpg"
 
@@ -330,26 +319,24 @@ def test_unreadable_or_unwritable_images_are_refused_early(tmp_path, keep):
     for name, content in files.items():
         write(tmp_path / name, content)
         floats = keep and name in ("nan.tif", "over.tif")
-        remedy = (
-            "leave out --keep, or convert to PNG" if floats else "leave it out, or save it as PNG"
-        )
-        with pytest.raises(UserError, match=f"/{name}: .*; {remedy}"):
+        remedy = "leave out --keep, or convert to" if floats else "leave it out, or save it as"
+        with pytest.raises(UserError, match=f"/{name}: .*; {remedy} PNG"):
             restore_image(GREY, tmp_path / name, tmp_path / "out", keep=keep)
     assert not (tmp_path / "out").exists()
 
 
 def bars(upright):
-    """Return white bars on black, (SIDE, SIDE): a pattern that a model might have learned."""
+    """Return white bars on black, (SIDE, SIDE): a pattern that `knows_bars` has learned."""
     levels = np.zeros((SIDE, SIDE))
     levels[4:24, [6, 7, 14, 15, 20, 21]] = 1
     return levels if upright else levels.T
 
 
 def knows_bars(images):
-    """Return the nearer of two patterns, white on black, or grey for light images."""
+    """Reconstruct images as a model of upright and flat bars on black would: the nearer pattern."""
     known = np.stack([bars(True).ravel(), bars(False).ravel()]).astype(np.float32)
     images = np.asarray(images)
-    if images.mean() > 0.5:  # unlike anything it has learned
+    if images.mean() > 0.5:  # too light for either pattern: grey
         return np.full_like(images, 0.5)
     return known[np.square(images[:, None] - known).mean(2).argmin(1)]
 
@@ -365,7 +352,7 @@ def test_background_and_contrast_are_removed_and_put_back(tmp_path, drawn, level
         seen.append(images)
         return knows_bars(images)
 
-    model = Restorer(reconstruct, SIDE**2, Kind(shape=(SIDE, SIDE)))
+    model = Restorer(reconstruct, SIDE**2, KIND)
     truth = level + (drawn - level) * bars(True)
     values = np.where(HOLE, 77, truth) + noise * abs(drawn - level) * RNG.normal(size=truth.shape)
     Image.fromarray(values.round().clip(0, 255).astype(np.uint8)).save(tmp_path / "a.png")
@@ -380,7 +367,7 @@ def test_background_and_contrast_are_removed_and_put_back(tmp_path, drawn, level
 
 
 def test_levels_that_a_model_knows_are_not_stretched(tmp_path):
-    paper = Restorer(lambda images, observed: images, SIDE**2, Kind(shape=(SIDE, SIDE)))
+    paper = Restorer(lambda images, observed: images, SIDE**2, KIND)
     seen = 235 - 200 * bars(True)
     Image.fromarray(seen.astype(np.uint8)).save(tmp_path / "a.png")
     assert "stretched" not in restore_image(paper, tmp_path / "a.png", tmp_path / "b.png")
@@ -397,23 +384,19 @@ def test_hole_is_filled_by_refinement_and_completions(tmp_path):
     def complete(corrupted, observed, count):
         return np.stack([np.full(SIDE**2, (number + 1) / 10) for number in range(count)])
 
-    model = Restorer(
-        lambda images, observed: images, SIDE**2, Kind(shape=(SIDE, SIDE)), refined, complete
-    )
+    model = Restorer(lambda images, observed: images, SIDE**2, KIND, refined, complete)
     picture = np.zeros((SIDE, SIDE), np.uint8)
     picture[4:20, 9:13] = 255
     hole = np.zeros((SIDE, SIDE), bool)
     hole[8:14, 5:18] = True
     Image.fromarray(picture).save(tmp_path / "a.png")
     Image.fromarray(np.uint8(255) * hole).save(tmp_path / "mask.png")
-    restore_image(
-        model, tmp_path / "a.png", tmp_path / "b.png", tmp_path / "mask.png", keep=True, count=2
-    )
+    files = tmp_path / "a.png", tmp_path / "b.png", tmp_path / "mask.png"
+    restore_image(model, *files, keep=True, count=2)
     ((corrupted, observed),) = given
     np.testing.assert_array_equal(observed.reshape(SIDE, SIDE), ~hole)
-    np.testing.assert_allclose(
-        corrupted.reshape(SIDE, SIDE), np.where(hole, 0, picture / 255), atol=1e-6
-    )
+    expected = np.where(hole, 0, picture / 255)
+    np.testing.assert_allclose(corrupted.reshape(SIDE, SIDE), expected, atol=1e-6)
     for name, level in {"b": 0.5, "b-1": 0.1, "b-2": 0.2}.items():
         written = np.asarray(Image.open(tmp_path / f"{name}.png"))
         np.testing.assert_array_equal(written, np.where(hole, round(255 * level), picture))

@@ -1,4 +1,4 @@
-"""Files are whole or absent. Runs are not lost, mixed or overwritten by mistake."""
+"""Files are complete or absent. Runs are not lost, mixed or overwritten by mistake."""
 
 import contextlib
 import csv
@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.linalg  # noqa: F401  its threads are limited too
+import threadpoolctl
 
 from harness import UserError, cli, run_folder, tables
 from harness.run_folder import Run
@@ -46,7 +48,7 @@ class Digits(Settings):
 
 @contextlib.contextmanager
 def running(out, kind=Settings, sha256="of the data", **changed):
-    """A run whose data are valid, as in a process of its own."""
+    """Start a run whose data are valid."""
     settings = kind(out=Path(out), **{"iters": 100, "hidden": (64,), **changed})
     with Run(settings, written=WRITTEN) as run:
         run.record({"source": "some files", "sha256": sha256})
@@ -54,7 +56,7 @@ def running(out, kind=Settings, sha256="of the data", **changed):
 
 
 def begin(*arguments, **changed):
-    """A run that ends unfinished."""
+    """Start a run and leave it unfinished."""
     with running(*arguments, **changed):
         pass
 
@@ -68,7 +70,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
-def test_a_file_is_replaced_by_a_whole_one_on_the_disk(tmp_path, monkeypatch):
+def test_a_file_is_replaced_only_by_a_complete_one_on_the_disk(tmp_path, monkeypatch):
     done = []
     for name in ("fsync", "replace"):
         call = getattr(os, name)
@@ -100,7 +102,7 @@ def test_a_table_keeps_all_digits_and_the_terminal_shows_four(tmp_path, capsys):
         head, *lines = csv.reader(file)
     assert head == ["method", "iteration", "snr_db"] and lines[1] == ["oracle", "", "31.0"]
     assert lines[0][:2] == ["DVAE", "100"] and float(lines[0][2]) == 29.5 + third
-    # A checkpoint keeps the rows as JSON; a resumed run must write the same file.
+    # A checkpoint stores the rows as JSON. A resumed run must write the same table from them.
     resumed = json.loads(json.dumps(rows, default=float))
     tables.write_csv(tmp_path / "resumed.csv", resumed)
     assert (tmp_path / "resumed.csv").read_bytes() == (tmp_path / "scores.csv").read_bytes()
@@ -151,9 +153,8 @@ def test_a_folder_with_a_run_needs_a_flag(tmp_path):
         begin(out)
     assert contents(out) == before
     (out / "config.json").unlink()
-    with pytest.raises(
-        UserError, match="out: already contains an unfinished run; use --overwrite"
-    ) as refused:
+    unfinished = "out: already contains an unfinished run; use --overwrite"
+    with pytest.raises(UserError, match=unfinished) as refused:
         begin(out)
     assert "--resume" not in str(refused.value)  # it would be refused as well
     with pytest.raises(UserError, match=r"config\.json is missing"):
@@ -176,7 +177,7 @@ def test_overwrite_removes_only_what_runs_write(tmp_path):
 
 
 def test_an_interrupted_overwrite_leaves_no_usable_run(tmp_path, monkeypatch):
-    """The folder must look neither resumable nor empty, however far the deletion came."""
+    """The folder must look neither resumable nor empty, wherever the deletion stopped."""
     finish(tmp_path)
     names = ("scores.csv", "model.keras", "checkpoint.npz")
     for name in names:
@@ -207,7 +208,7 @@ def test_an_interrupted_overwrite_leaves_no_usable_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize("flags", [{}, {"overwrite": True}, {"resume": True}])
 @pytest.mark.parametrize("refused", [UserError("no images"), KeyboardInterrupt()])
 def test_nothing_changes_until_the_data_are_valid(tmp_path, flags, refused):
-    """Nothing is left behind either: no new folders, and no note on how to continue."""
+    """No new folders are left behind, and no note says how to continue."""
     if flags:
         finish(tmp_path / "old")
         (tmp_path / "old/.unfinished-scores.csv").write_text("from a run that was killed")
@@ -279,7 +280,7 @@ def test_resuming_needs_the_same_data_at_any_path(tmp_path, capsys):
     (tmp_path / "config.json").write_text(json.dumps(config))
     begin(tmp_path, resume=True)
     assert f"{tmp_path}: started with keras 2.0; " in capsys.readouterr().err
-    del config["provenance"]  # as earlier scripts wrote it: then the paths are compared
+    del config["provenance"]  # earlier scripts wrote none: paths are compared then
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"--data: expected there\.npz, got None"):
         begin(tmp_path, resume=True)
@@ -288,7 +289,7 @@ def test_resuming_needs_the_same_data_at_any_path(tmp_path, capsys):
 
 
 def test_resuming_changes_nothing_before_the_first_log(tmp_path):
-    """Until then training may refuse the checkpoint."""
+    """Until then, training may refuse the checkpoint."""
     finish(tmp_path)
     before = contents(tmp_path)
     new = {"chopped.wav": lambda path: path.write_text("new")}
@@ -304,6 +305,21 @@ def test_resuming_changes_nothing_before_the_first_log(tmp_path):
         run.log(200, {"snr_db": 1.0}, {})
     assert json.loads((tmp_path / "config.json").read_text())["iters"] == 200
     assert (tmp_path / "chopped.wav").read_text() == "new"
+
+
+def test_numpy_and_scipy_have_one_thread_during_a_run(tmp_path):
+    """Runs of notebooks too, which use no `one_line_errors`, are limited."""
+
+    def threads():
+        pools = threadpoolctl.threadpool_info()
+        return [pool["num_threads"] for pool in pools if pool["user_api"] == "blas"]
+
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        with running(tmp_path):
+            assert len(threads()) >= 2 and set(threads()) == {1}
+        with pytest.raises(UserError), running(tmp_path):
+            pass
+        assert set(threads()) == {2}
 
 
 def test_versions_are_found_under_any_package_name(monkeypatch):
@@ -330,7 +346,7 @@ def test_versions_are_found_under_any_package_name(monkeypatch):
         assert run_folder.versions()["tensorflow"] == expected
 
 
-def test_two_processes_never_write_one_result(tmp_path):
+def test_two_processes_never_write_the_same_result(tmp_path):
     path, other = tmp_path / "restored.wav", tmp_path / "other.wav"
     with run_folder.claimed(path), run_folder.replacing(path) as beside:
         beside.write_text("whole")
@@ -342,9 +358,9 @@ def test_two_processes_never_write_one_result(tmp_path):
         with run_folder.claimed(other):
             pass
         assert beside.read_text() == "whole"
-    with run_folder.claimed(path):  # neither a result is a claim, nor what a killed process left
+    with run_folder.claimed(path):  # although the result exists
         pass
-    beside.write_text("half")
+    beside.write_text("half")  # a killed process leaves this and its lock file
     (tmp_path / ".lock-restored.wav").touch()
     with run_folder.claimed(path):
         pass
@@ -355,7 +371,7 @@ def test_two_processes_never_write_one_result(tmp_path):
 
 
 def claim_in_turns(path, log, turns):
-    """Claim a path in a child process again and again; log whenever it is not alone."""
+    """Claim a path repeatedly in a child process. Write `log` if two have it at once."""
     pid = os.fork()
     if pid:
         return pid
@@ -371,7 +387,7 @@ def claim_in_turns(path, log, turns):
     os._exit(0)
 
 
-def test_a_removed_lock_file_locks_nobody_out_or_in(tmp_path):
+def test_removing_the_lock_file_lets_one_process_in_at_a_time(tmp_path):
     """The lock file is removed while other processes may have it open."""
     log = tmp_path / "log"
     children = [claim_in_turns(tmp_path / "restored.wav", log, 1000) for _ in range(3)]
@@ -394,7 +410,7 @@ def test_a_full_disk_is_named_even_if_the_library_does_not(tmp_path):
     with pytest.raises(OSError) as full, run_folder.replacing(tmp_path / "a.wav") as beside:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
         beside.write_bytes(bytes(50_000))
-        raise RuntimeError("System error")  # as libsndfile says
+        raise RuntimeError("System error")  # libsndfile's words
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert full.value.errno == errno.EFBIG and full.value.filename == str(tmp_path / "a.wav")
     with pytest.raises(RuntimeError), run_folder.replacing(tmp_path / "a.wav") as beside:
@@ -424,7 +440,7 @@ def test_resuming_without_a_run_starts_one(tmp_path, capsys):
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path):
-    """A killed process releases its lock."""
+    """The lock of a killed process does not remain."""
     pid = os.fork()
     if not pid:  # the child holds the lock until it is killed
         with Run(Settings(out=tmp_path)):

@@ -1,4 +1,4 @@
-"""sample.py: new examples, blends and maps."""
+"""New examples, blends and maps by sample.py."""
 
 import shutil
 import sys
@@ -26,9 +26,8 @@ class ThreeNotes(models.DVAE):
     """Knows C4, E4 and G4: its codes are least-squares weights of their sines and cosines."""
 
     def __init__(self):
-        super().__init__(
-            WINDOW, "gaussian", (8,), 6, metadata={"experiment": "sound", "sample_rate": RATE}
-        )
+        metadata = {"experiment": "sound", "sample_rate": RATE}
+        super().__init__(WINDOW, "gaussian", (8,), 6, metadata=metadata)
         frequencies = [note_frequency(note) for note in ("C4", "E4", "G4")]
         angle = 2 * np.pi * np.outer(frequencies, np.arange(WINDOW)) / RATE
         self.basis = np.concatenate([np.sin(angle), np.cos(angle)]).astype(np.float32)
@@ -44,7 +43,7 @@ class ThreeNotes(models.DVAE):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory, sound, digits):
-    """Folders with trained models. Few labelled images pass for the digits' training data."""
+    """Return a folder with both trained models. That of digits refers to a few random images."""
     folder = tmp_path_factory.mktemp("models")
     images = np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8)
     labels = np.arange(40) % 4
@@ -72,13 +71,10 @@ def test_new_examples_depend_on_the_model_and_the_seed(monkeypatch, saved, tmp_p
     flags = "--count", 3, "--seed", 5, "--out", tmp_path / "a/b"
     do(monkeypatch, saved / "sound/model.keras", *flags)
     do(monkeypatch, saved / "mnist", "--count", 20, "-o", tmp_path / "digits")
-    assert {path.name for path in (saved / "sound").iterdir()} == {
-        "model.keras",
-        "generated.wav",
-        "generated.png",
-    }
+    made = {"generated.wav", "generated.png"}
+    assert {path.name for path in (saved / "sound").iterdir()} == {"model.keras", *made}
     assert (saved / "sound/model.keras").read_bytes() == before
-    for name in ("generated.wav", "generated.png"):
+    for name in made:
         assert (saved / "sound" / name).read_bytes() == (tmp_path / "a/b" / name).read_bytes()
     sound, rate = soundfile.read(saved / "sound/generated.wav")
     expected = model_file.load_model(saved / "sound").generate(3, (5, 0)).numpy()
@@ -89,7 +85,7 @@ def test_new_examples_depend_on_the_model_and_the_seed(monkeypatch, saved, tmp_p
 
 
 def handed_to(figure, monkeypatch, *flags):
-    """Return the arguments that a function of `figures` gets. It still draws."""
+    """Return the arguments that a function of `figures` gets. The function still draws."""
     kept, draw = [], getattr(figures, figure)
     with monkeypatch.context() as changed:
         changed.setattr(figures, figure, lambda *given: kept.append(given) or draw(*given))
@@ -106,10 +102,8 @@ def test_an_image_blend_starts_and_ends_at_reconstructions(monkeypatch, saved, t
     np.testing.assert_allclose([strip[0], strip[-1]], inputs, atol=1e-6)
     assert (labels[0], labels[-1]) == ("no. 3", "own.png") and len(strip) == sample.BLEND_STEPS + 2
     model = model_file.load_model(saved / "mnist")
-    shown = (
-        model.reconstruct(inputs.reshape(2, -1).astype(np.float32)).numpy().reshape(inputs.shape)
-    )
-    np.testing.assert_allclose([strip[1], strip[-2]], shown, atol=1e-5)
+    shown = model.reconstruct(inputs.reshape(2, -1).astype(np.float32)).numpy()
+    np.testing.assert_allclose([strip[1], strip[-2]], shown.reshape(inputs.shape), atol=1e-5)
     assert Image.open(tmp_path / "blend.png").size[0] > 1000
 
 
@@ -126,10 +120,8 @@ def test_a_glide_has_no_holes_and_no_clicks(tmp_path, monkeypatch, capsys, recor
     ends = ["C4", "G4"]
     if recorded:  # in stereo, at another rate, soft, after a silence
         for index, note in enumerate(ends):
-            tone = 0.02 * np.sin(
-                2 * np.pi * note_frequency(note) * np.arange(11025) / 11025 + index
-            )
-            tone = np.pad(tone, (3000, 0))
+            angle = 2 * np.pi * note_frequency(note) * np.arange(11025) / 11025 + index
+            tone = np.pad(0.02 * np.sin(angle), (3000, 0))
             ends[index] = tmp_path / f"{note} ü.wav"
             scipy.io.wavfile.write(ends[index], 11025, np.stack([tone, tone], 1).astype(np.float32))
     monkeypatch.setattr(model_file, "load_model", lambda path: ThreeNotes())
@@ -138,25 +130,22 @@ def test_a_glide_has_no_holes_and_no_clicks(tmp_path, monkeypatch, capsys, recor
     assert rate == RATE and sound.size == blending.SECONDS * RATE
     inside = sound[RATE // 100 : -RATE // 100]  # without the fades
     levels = np.sqrt(np.convolve(inside**2, np.full(RATE // 10, 10 / RATE), "valid"))
-    assert (
-        0.354 * 0.9 < levels.min() and levels.max() < 0.354 * 1.1
-    )  # a note's level: 0.5 / sqrt(2)
+    np.testing.assert_allclose(levels, 0.5 / np.sqrt(2), rtol=0.1)  # a note's level
     tone_step = 2 * np.pi * note_frequency("G4") / RATE * 0.5
     assert np.abs(np.diff(sound)).max() < 2 * tone_step
     fraction = fractions(inside, ("C4", "G4"))
     assert fraction[0, 0] > 0.98 and fraction[-1, 1] > 0.98 and fraction.sum(1).min() > 0.9
-    assert np.diff(fraction[:, 1]).min() > -0.05  # the second only grows
+    assert np.diff(fraction[:, 1]).min() > -0.05  # that of the second only grows
     assert "from 262 to 392 Hz" in capsys.readouterr().out.replace("261", "262")
 
 
-def test_a_glide_prints_pitches_asked_for_and_reached(tmp_path, monkeypatch, capsys):
+def test_a_glide_prints_requested_and_reached_pitches(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(model_file, "load_model", lambda path: ThreeNotes())
-    do(monkeypatch, tmp_path, "--blend", "C4", "A4")  # it cannot make an A4
+    do(monkeypatch, tmp_path, "--blend", "C4", "A4")  # the model cannot make an A4
     words = capsys.readouterr().out.split()
     reached, asked = (float(words[words.index(before) + 1].strip("),")) for before in ("to", "and"))
-    assert asked == pytest.approx(440, rel=0.01) and reached == pytest.approx(
-        note_frequency("G4"), rel=0.03
-    )
+    assert asked == pytest.approx(440, rel=0.01)
+    assert reached == pytest.approx(note_frequency("G4"), rel=0.03)
 
 
 def test_the_map_shows_principal_components(monkeypatch, saved, tmp_path):
@@ -179,20 +168,18 @@ def test_the_map_shows_principal_components(monkeypatch, saved, tmp_path):
             examples, expected = images[:most].reshape(most, -1) / np.float32(255), expected[:most]
         else:
             assert names == audio_utils.C_MAJOR
-            _, examples, expected = audio_utils.noisy_notes(
-                audio_utils.Notes(), sample.MAPPED, (0, 0)
-            )
+            notes = audio_utils.Notes()
+            _, examples, expected = audio_utils.noisy_notes(notes, sample.MAPPED, (0, 0))
         np.testing.assert_array_equal(labels, expected)
         means = model.encode(examples)[0].numpy().astype(float)
         pca = PCA(2).fit(means)
-        np.testing.assert_allclose(
-            np.abs(points), np.abs(pca.transform(means)), atol=1e-4 * np.abs(points).max()
-        )
+        ours, theirs = np.abs(points), np.abs(pca.transform(means))
+        np.testing.assert_allclose(ours, theirs, atol=1e-4 * ours.max())
         np.testing.assert_allclose(ratio, pca.explained_variance_ratio_, rtol=1e-4)
 
 
 class Recorded(ThreeNotes):
-    """Says that it was trained with recordings whose hash is "its own"."""
+    """Claims to be trained with recordings whose hash is "its own"."""
 
     def __init__(self):
         super().__init__()
@@ -200,7 +187,7 @@ class Recorded(ThreeNotes):
 
 
 def test_a_map_of_recordings_shows_held_out_windows(tmp_path, monkeypatch, capsys):
-    """The model's own recordings are needed; others are refused."""
+    """They must be the recordings that the model was trained with."""
     played = [
         np.sin(2 * np.pi * note_frequency(note) * np.arange(n) / RATE)
         for note, n in (("C4", 35000), ("G4", 5000))
@@ -228,9 +215,8 @@ def test_a_map_of_recordings_shows_held_out_windows(tmp_path, monkeypatch, capsy
         (line,) = capsys.readouterr().err.splitlines()
         assert words in line and not heard and not (tmp_path / "map.png").exists()
     hashes.append("its own")
-    title, points, *_ = handed_to(
-        "latent_map", monkeypatch, tmp_path, "--map", "--data", tmp_path / "a.wav"
-    )
+    flags = tmp_path, "--map", "--data", tmp_path / "a.wav"
+    title, points, *_ = handed_to("latent_map", monkeypatch, *flags)
     assert "held-out windows" in title and len(points) == sample.MAPPED
     c4, _, g4 = (np.hypot(heard[0][:, i], heard[0][:, i + 3]) for i in range(3))
     assert g4.min() > 0.2 and c4.max() < 0.1 * g4.min()
@@ -242,9 +228,8 @@ def test_held_out_images_are_of_the_models_own_data(tmp_path, monkeypatch, saved
     own = image_files.load_images(saved / "images.npz").provenance.get("sha256")
     for sha256, data in (("of others", None), (own, "moved.npz")):
         model.metadata["sha256"] = sha256
-        monkeypatch.setitem(
-            model.metadata, "data", str(tmp_path / data if data else saved / "images.npz")
-        )
+        path = tmp_path / data if data else saved / "images.npz"
+        monkeypatch.setitem(model.metadata, "data", str(path))
         for flags in (("--map",), ("--blend", 1, 2)):
             with pytest.raises(SystemExit):
                 do(monkeypatch, saved / "mnist", *flags, "--out", tmp_path)
@@ -271,9 +256,8 @@ def test_mistakes_give_one_line_and_write_nothing(monkeypatch, saved, tmp_path, 
     mnist, sound = saved / "mnist", saved / "sound"
     (tmp_path / "text.wav").write_text("hello")
     (tmp_path / "text.png").write_text("hello")
-    silent, brief = tmp_path / "silent.wav", tmp_path / "brief.wav"
-    scipy.io.wavfile.write(silent, RATE, np.zeros(RATE))
-    scipy.io.wavfile.write(brief, RATE, np.ones(9))
+    scipy.io.wavfile.write(tmp_path / "silent.wav", RATE, np.zeros(RATE))
+    scipy.io.wavfile.write(tmp_path / "brief.wav", RATE, np.ones(9))
     scipy.io.wavfile.write(tmp_path / "none.wav", RATE, np.zeros(0, np.int16))
     np.savez(tmp_path / "other.npz", np.zeros((9, 5, 5), np.uint8))
     out = tmp_path / "out"
@@ -296,19 +280,14 @@ def test_mistakes_give_one_line_and_write_nothing(monkeypatch, saved, tmp_path, 
         ((sound, "--blend", "C4", "E#4"), "E#4: not a note that the model knows"),
         ((sound, "--blend", "C4", "G4", "--data", "x"), "--data"),
         ((sound, "--blend", "3", "C4"), "3: "),
-        *(
-            ((sound, "--blend", "C4", tmp_path / name), name)
-            for name in ("text.wav", "silent.wav", "brief.wav", "none.wav")
-        ),
     ]
+    for name in ("text.wav", "silent.wav", "brief.wav", "none.wav"):
+        mistakes.append(((sound, "--blend", "C4", tmp_path / name), name))
     for flags, word in mistakes:
         with pytest.raises(SystemExit) as ended:
             do(monkeypatch, *flags, "--out", out)
-        error = capsys.readouterr().err
-        assert ended.value.code == 2 and len(error.splitlines()) == 1 and word in error, (
-            flags,
-            error,
-        )
+        (line,) = capsys.readouterr().err.splitlines()
+        assert ended.value.code == 2 and word in line, (flags, line)
         assert not out.exists()
     Image.new("L", (9, 9)).save(tmp_path / "blend.png")
     before = (tmp_path / "blend.png").read_bytes()

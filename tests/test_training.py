@@ -1,6 +1,7 @@
-"""Schedules, step and loop, on problems with known answers; runs repeat and resume exactly."""
+"""Schedules, step and loop on problems with known answers, and exact resuming."""
 
 import contextlib
+import itertools
 import json
 import os
 import resource
@@ -36,15 +37,14 @@ def test_checkpoints_double_and_end_with_the_run(iterations, expected):
     assert training.checkpoint_iterations(iterations) == expected
 
 
-def test_the_learning_rate_warms_up_and_falls_to_zero_as_a_cosine():
-    rate = training.adam(450, 0.01).learning_rate  # of a built optimizer: at its iteration 0
-    schedule = training.adam(450, 0.01)._learning_rate
-    assert float(rate) == 0
+def test_the_learning_rate_warms_up_then_falls_as_a_cosine():
+    optimizer = training.adam(450, 0.01)
+    assert float(optimizer.learning_rate) == 0  # at iteration 0
+    schedule = optimizer._learning_rate
     rates = np.array([float(schedule(i)) for i in range(451)])
     np.testing.assert_allclose(rates[:50], 0.01 * np.arange(50) / 50, atol=1e-8)
-    np.testing.assert_allclose(
-        rates[50:], 0.005 * (1 + np.cos(np.pi * np.arange(401) / 400)), atol=1e-7
-    )
+    cosine = 0.005 * (1 + np.cos(np.pi * np.arange(401) / 400))
+    np.testing.assert_allclose(rates[50:], cosine, atol=1e-7)
 
 
 def test_only_kernels_decay_by_a_tenth_of_the_learning_rate():
@@ -54,33 +54,24 @@ def test_only_kernels_decay_by_a_tenth_of_the_learning_rate():
         weight.assign(np.random.default_rng(0).uniform(0.5, 1, weight.shape))
     optimizer = training.adam(20, 2.0)
     before = [weight.numpy() for weight in model.trainable_variables]
+    no_gradients = [tf.zeros_like(weight) for weight in model.trainable_variables]
     kept = 1.0
     for _ in range(20):
         kept *= 1 - 0.1 * float(optimizer.learning_rate)
-        optimizer.apply(
-            [tf.zeros_like(weight) for weight in model.trainable_variables],
-            model.trainable_variables,
-        )
+        optimizer.apply(no_gradients, model.trainable_variables)
     assert kept < 0.2
     for weight, old in zip(model.trainable_variables, before):
-        np.testing.assert_allclose(
-            weight, old * (kept if "kernel" in weight.name else 1), rtol=1e-3
-        )
+        expected = old * kept if "kernel" in weight.name else old
+        np.testing.assert_allclose(weight, expected, rtol=1e-3)
 
 
 def settings(**changed):
-    defaults = {
-        "batch_size": 32,
-        "iters": 130,
-        "kl_warm_up": 0.25,
-        "learning_rate": 0.01,
-        "seed": 1,
-    }
-    return types.SimpleNamespace(**defaults | changed)
+    defaults = {"batch_size": 32, "iters": 130, "kl_warm_up": 0.25, "learning_rate": 0.01}
+    return types.SimpleNamespace(**{**defaults, "seed": 1, **changed})
 
 
 # A problem with a known optimum: values that share one normal factor, plus noise. The network sees
-# the first SEEN of them.
+# only the first SEEN of them.
 FACTOR, NOISE, SEEN = np.array([1.0, -0.5, 0.8, 0.3, 1.2, -0.9]), 0.5, 3
 COVARIANCE = np.outer(FACTOR, FACTOR) + NOISE**2 * np.eye(FACTOR.size)
 
@@ -93,44 +84,40 @@ def half_hidden(seed, count):
 
 
 def least_loss(seen):
-    """Return the lowest loss in nats of a linear DVAE with one latent dimension, and regression.
+    """Return the lowest loss (nats) of a linear DVAE with one latent dimension, and its regression.
 
-    The posterior mean is along the best linear estimate of the factor. Its variance is v, of a
-    total of 1 (the prior is learned, so the scale is free). The decoder regresses the example on z.
+    The posterior mean is proportional to the best linear estimate of the factor. Of z's variance,
+    1 in total (the prior is learned, so the scale is free), v is that of the posterior. The decoder
+    regresses the example on z.
     """
     observed = COVARIANCE[seen, seen]
-    direction = np.linalg.solve(
-        observed, FACTOR[seen]
-    )  # E[factor | observed] = direction . observed
+    direction = np.linalg.solve(observed, FACTOR[seen])  # E[factor | values] = direction @ values
     direction = direction / np.sqrt(direction @ observed @ direction)
     shared = COVARIANCE[:, seen] @ direction  # covariance of the example with the unit estimate
 
     def loss(v):
         residual = np.trace(COVARIANCE) - (1 - v) * shared @ shared
-        return 0.5 * FACTOR.size * np.log(2 * np.pi * np.e * residual / FACTOR.size) - 0.5 * np.log(
-            v
-        )
+        nll = 0.5 * FACTOR.size * np.log(2 * np.pi * np.e * residual / FACTOR.size)
+        return nll - 0.5 * np.log(v)
 
-    return scipy.optimize.minimize_scalar(loss, bounds=(1e-6, 1), method="bounded").fun, np.outer(
-        shared, direction
-    )
+    least = scipy.optimize.minimize_scalar(loss, bounds=(1e-6, 1), method="bounded").fun
+    return least, np.outer(shared, direction)
 
 
-def test_the_compiled_loop_arrives_at_the_optimum_of_a_linear_gaussian_problem():
+def test_training_reaches_the_optimum_of_a_linear_problem():
     keras.utils.set_random_seed(0)
     model = DVAE(FACTOR.size, "gaussian", hidden=(), latent=1, components=1)
     how = settings(batch_size=256, iters=1000, learning_rate=0.03, seed=0)
     losses = dict(training.train(model, half_hidden, how))
     denoising, best = least_loss(slice(SEEN))
     copying, _ = least_loss(slice(None))
-    assert copying < denoising - 0.4  # what a network would reach that is shown what it shall find
-    corrupted, clean = half_hidden((5, 6), 100_000)
-    reached = np.mean(
-        [training.held_out_losses(model, *half_hidden((5, k), 20_000))["loss"] for k in range(5)]
-    )
-    assert reached == pytest.approx(denoising, abs=0.02)
+    assert copying < denoising - 0.4  # a network that saw its target would reach this
+    held_out = [half_hidden((5, k), 20_000) for k in range(5)]
+    reached = [training.held_out_losses(model, *examples)["loss"] for examples in held_out]
+    assert np.mean(reached) == pytest.approx(denoising, abs=0.02)
     assert losses[1000] == pytest.approx(denoising, abs=0.05)
-    # Its reconstruction is the best linear estimate, up to the shrinkage of a noisy z.
+    # The reconstruction is the best linear estimate, up to the shrinkage of a noisy z.
+    corrupted, clean = half_hidden((5, 6), 100_000)
     estimate = model.reconstruct(corrupted).numpy()
     expected = corrupted.numpy()[:, :SEEN] @ best.T
     assert np.corrcoef(estimate.ravel(), expected.ravel())[0, 1] > 0.999
@@ -138,25 +125,21 @@ def test_the_compiled_loop_arrives_at_the_optimum_of_a_linear_gaussian_problem()
     assert error < 1.05 * least
 
 
-def test_the_loss_of_a_checkpoint_is_the_mean_since_the_one_before():
+def test_a_checkpoints_loss_is_the_mean_since_the_last_one():
     keras.utils.set_random_seed(1)
     model = DVAE(16, "gaussian", hidden=(8,), latent=2)
-    how = settings(
-        iters=130, learning_rate=1e-30
-    )  # so that every iteration's loss is that of the first weights
-    told = dict(training.train(model, correlated, how))
-    assert np.isnan(told[0])
+    how = settings(iters=130, learning_rate=1e-30)  # the weights stay the same
+    losses = dict(training.train(model, correlated, how))
+    assert np.isnan(losses[0])
     each = []
     for i in range(130):
         corrupted, clean, noise = training.draw_batch(correlated, 2, how, i)
-        each.append(
-            sum(float(part) for part in model.nll_and_kl(clean, model(corrupted, noise=noise)))
-        )
-    assert told[100] == pytest.approx(np.mean(each[:100]), rel=1e-5)
-    assert told[130] == pytest.approx(np.mean(each[100:]), rel=1e-5)
+        each.append(float(sum(model.nll_and_kl(clean, model(corrupted, noise=noise)))))
+    assert losses[100] == pytest.approx(np.mean(each[:100]), rel=1e-5)
+    assert losses[130] == pytest.approx(np.mean(each[100:]), rel=1e-5)
 
 
-def test_the_posteriors_noise_is_normal_and_of_each_iteration_and_replica_alone():
+def test_noise_and_examples_differ_per_iteration_and_replica():
     seeds = []
 
     def make_batch(seed, count):
@@ -170,21 +153,18 @@ def test_the_posteriors_noise_is_normal_and_of_each_iteration_and_replica_alone(
     draws = [noise.numpy() for *_, noise in whole + parts]
     for noise in draws:
         assert scipy.stats.kstest(noise.ravel(), "norm").pvalue > 1e-3
-    draws += [
-        random_numbers.normal((500, 40), seed).numpy() for seed in seeds[:3]
-    ]  # what a batch may be made of
-    for i, noise in enumerate(draws):
-        for other in draws[:i]:
-            size = min(noise.size, other.size)
-            assert abs(np.corrcoef(noise.ravel()[:size], other.ravel()[:size])[0, 1]) < 5 / np.sqrt(
-                size
-            )
+    # A batch may use its own seed for normal noise.
+    draws += [random_numbers.normal((500, 40), seed).numpy() for seed in seeds[:3]]
+    for one, other in itertools.combinations(draws, 2):
+        size = min(one.size, other.size)
+        correlation = np.corrcoef(one.ravel()[:size], other.ravel()[:size])[0, 1]
+        assert abs(correlation) < 5 / np.sqrt(size)
     examples = [clean.numpy()[:, 0].tolist() for _, clean, _ in whole + parts]
     assert len({value for values in examples for value in values}) == 3 * 500 + 500
 
 
-def test_an_update_waits_for_the_one_before_and_its_batch_does_not():
-    """Told by the step's graph: what happens when processors are busy is a matter of chance."""
+def test_updates_wait_for_each_other_but_batches_do_not():
+    """Looks at the step's graph, because the actual order depends on chance."""
     model = DVAE(16, "gaussian", hidden=(8,), latent=2)
     optimizer = training.adam(10, 0.01)
     optimizer.build(model.trainable_variables)
@@ -199,55 +179,46 @@ def test_an_update_waits_for_the_one_before_and_its_batch_does_not():
             earlier = [*(tensor.op for tensor in operation.inputs), *operation.control_inputs]
             return operation is before or any([needs(each, seen) for each in earlier])
 
-    least = len(model.trainable_variables)  # it takes them all
-    (update,) = [
-        op
-        for op in graph.get_operations()
-        if "PartitionedCall" in op.type and len(op.inputs) > least
-    ]
+    least = len(model.trainable_variables)  # the update takes all of them
+    calls = [op for op in graph.get_operations() if "PartitionedCall" in op.type]
+    (update,) = [op for op in calls if len(op.inputs) > least]
     assert needs(update, set())
     examples = [tensor.op for tensor in update.inputs if tensor.shape.rank == 2]
     assert len(examples) == 3 and not any(needs(op, set()) for op in examples)
 
 
-def test_the_kl_divergence_counts_from_nothing_to_all():
+def test_the_kl_weight_rises_linearly_from_0_to_1():
     weights = [float(training.kl_weight(tf.constant(i), 100)) for i in range(401)]
     np.testing.assert_allclose(weights, np.minimum(1, np.arange(401) / 100), atol=1e-6)
     keras.utils.set_random_seed(1)
     first = DVAE(16, "gaussian", hidden=(8,), latent=2)
-    for iterations, moves in (
-        (1, False),
-        (2, True),
-    ):  # the first update is without it, and only it meets the prior
+    for iterations in (1, 2):  # only the KL divergence moves the prior; its first weight is 0
         _, weights = run(1, iterations)
-        moved = [not np.array_equal(new, old) for new, old in zip(weights, first.weights)]
-        assert [move for move, old in zip(moved, first.weights) if "prior" in old.name] == [
-            moves
-        ] * 3
-        assert all(move for move, old in zip(moved, first.weights) if "kernel" in old.name)
+        moved = {old.name: not np.array_equal(new, old) for new, old in zip(weights, first.weights)}
+        prior = [move for name, move in moved.items() if "prior" in name]
+        assert prior == [iterations > 1] * 3
+        assert all(move for name, move in moved.items() if "kernel" in name)
 
 
-@pytest.mark.parametrize("script, counts", [(sound_dvae, 0.8), (mnist_dvae, 0.4)])
-def test_a_fifth_through_a_run_the_kl_divergence_counts_as_its_script_has_it(script, counts):
+@pytest.mark.parametrize("script, weight", [(sound_dvae, 0.8), (mnist_dvae, 0.4)])
+def test_the_kl_weight_follows_the_scripts_warm_up(script, weight):
     def both(seed, count):
         clean = tf.random.stateless_uniform((count, 16), seed)
         return clean, clean
 
     keras.utils.set_random_seed(1)
-    model, how = (
-        DVAE(16, "gaussian", hidden=(8,), latent=2),
-        script.Settings(iters=100, batch_size=32),
-    )
+    model = DVAE(16, "gaussian", hidden=(8,), latent=2)
+    how = script.Settings(iters=100, batch_size=32)
     optimizer = keras.optimizers.SGD(1.0)  # so that a step is the gradient
     optimizer.build(model.trainable_variables)
     corrupted, clean, noise = training.draw_batch(both, 2, how, 20)
-    with tf.GradientTape() as tape:  # nothing else meets the prior
+    with tf.GradientTape() as tape:
         kl = model.nll_and_kl(clean, model(corrupted, noise=noise))[1]
-    slope, before = tape.gradient(kl, model.prior_means.value).numpy(), model.prior_means.numpy()
+    # Only the KL divergence moves the prior.
+    gradient, before = tape.gradient(kl, model.prior_means.value).numpy(), model.prior_means.numpy()
     training.build_step(model, optimizer, both, how)(tf.constant(20), tf.zeros(3))
-    np.testing.assert_allclose(
-        before - model.prior_means.numpy(), counts * slope, atol=1e-3 * np.abs(slope).max()
-    )
+    step, tolerance = before - model.prior_means.numpy(), 1e-3 * np.abs(gradient).max()
+    np.testing.assert_allclose(step, weight * gradient, atol=tolerance)
 
 
 @pytest.fixture(scope="module")
@@ -257,29 +228,28 @@ def whole():
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """The file of a run stopped before it could draw its checkpoint at iteration 100."""
+    """Return the checkpoint of a run stopped at iteration 100."""
     folder = tmp_path_factory.mktemp("stopped")
     run(1, folder=folder, stop_at=100)
     return (folder / "checkpoint.npz").read_bytes()
 
 
 def correlated(seed, count=32):
-    """Values that share a factor, half of them hidden from the network."""
+    """Return examples whose values share a factor; half of them are hidden from the network."""
     clean = tf.random.stateless_normal((count, 1), seed) * tf.ones((1, 16))
     return clean * tf.cast(tf.range(16) < 8, tf.float32), clean
 
 
 @contextlib.contextmanager
 def without_xla():
-    """Skip compilation, which dominates short runs; the tests above cover compiled code."""
+    """Skip compilation by XLA, which dominates short runs; the tests above cover compiled code."""
     traced = tf.function
+
+    def without(*function, **options):
+        return traced(*function) if function else traced
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            tf,
-            "function",
-            lambda *function, **_: traced(*function) if function else traced,
-            raising=False,
-        )
+        patch.setattr(tf, "function", without, raising=False)
         yield
 
 
@@ -289,10 +259,9 @@ def run(seed, iterations=130, make_batch=correlated, folder=None, stop_at=None):
     model = DVAE(16, "gaussian", hidden=(8,), latent=2)
     path = folder and folder / "checkpoint.npz"
     stand_in = types.SimpleNamespace(workers=Workers(), checkpoint=path, rows=[])
+    how = settings(iters=iterations, seed=seed)
     with without_xla():
-        for iteration, loss in training.train(
-            model, make_batch, settings(iters=iterations, seed=seed), stand_in
-        ):
+        for iteration, loss in training.train(model, make_batch, how, stand_in):
             if iteration == stop_at:
                 break
             scores = training.held_out_losses(model, *correlated((1, 1)))
@@ -301,19 +270,20 @@ def run(seed, iterations=130, make_batch=correlated, folder=None, stop_at=None):
 
 
 def same(ours, theirs):
-    """The same rows and weights, bit for bit (nan equals nan, a float32 its double)."""
+    """Return True for bit-identical rows and weights (nan equals nan)."""
     rows = [json.dumps(rows, default=float) for rows, _ in (ours, theirs)]
     return rows[0] == rows[1] and all(np.array_equal(a, b) for a, b in zip(ours[1], theirs[1]))
 
 
 @pytest.mark.parametrize("gpus", [[], ["GPU:0"]])
-def test_on_a_gpu_training_asks_for_the_same_bits_each_time(monkeypatch, gpus):
-    """TensorFlow is only told of one; where there is one, the tests below look at the bits."""
-    from tensorflow.python.util import _pywrap_determinism  # there is no public way back
+def test_training_is_deterministic_on_a_gpu(monkeypatch, gpus):
+    """The GPU is simulated. On a machine with a real one, the tests below compare the results."""
+    from tensorflow.python.util import _pywrap_determinism  # the public API cannot turn it off
 
-    monkeypatch.setattr(
-        tf.config, "list_physical_devices", lambda kind=None: gpus if kind == "GPU" else []
-    )
+    def devices(kind=None):
+        return gpus if kind == "GPU" else []
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", devices)
     model = DVAE(16, "gaussian", hidden=(8,), latent=2)
     before = _pywrap_determinism.is_enabled()
     _pywrap_determinism.enable(False)
@@ -324,14 +294,14 @@ def test_on_a_gpu_training_asks_for_the_same_bits_each_time(monkeypatch, gpus):
         _pywrap_determinism.enable(before)
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
+def test_the_seed_determines_the_weights():
     first, again, other = run(1), run(1), run(2)
     assert [row["iteration"] for row in first[0]] == [0, 100, 130]
     assert first[0][2]["loss"] < first[0][1]["loss"]
     assert same(first, again) and not same(first, other)
 
 
-def test_each_iteration_has_examples_of_its_own():
+def test_each_iteration_has_new_examples():
     seen = []
     model = DVAE(4, "gaussian", hidden=(3,), latent=2)
 
@@ -345,15 +315,13 @@ def test_each_iteration_has_examples_of_its_own():
     assert len(seen) == len(set(seen)) == 45
 
 
-def test_a_run_stopped_before_it_has_drawn_goes_on_to_the_same_end(tmp_path, whole):
+def test_a_run_stopped_at_checkpoints_resumes_exactly(tmp_path, whole):
     for stop_at in (0, 100, 130):
         run(1, folder=tmp_path, stop_at=stop_at)
     assert same(run(1, folder=tmp_path), whole)
 
 
-def test_an_interrupted_run_saves_where_it_is_and_goes_on_to_the_same_end(
-    tmp_path, whole, interruptible
-):
+def test_an_interrupted_run_saves_and_resumes_exactly(tmp_path, whole, interruptible):
     for number, at in ((signal.SIGINT, 50), (signal.SIGTERM, 30)):
         calls = []
 
@@ -373,13 +341,14 @@ def test_an_interrupted_run_saves_where_it_is_and_goes_on_to_the_same_end(
         assert signal.getsignal(number) == before
         with np.load(tmp_path / "checkpoint.npz") as file:
             state = json.loads(str(file["state"]))
-        assert state["iteration"] in (60, 80, 100)  # after the iterations under way
+        assert state["iteration"] in (60, 80, 100)  # once the current calls have ended
     assert same(run(1, folder=tmp_path), whole)
 
 
-def test_a_finished_run_goes_on_for_more_iterations_at_the_longer_runs_learning_rate(tmp_path):
+def test_a_finished_run_can_be_extended(tmp_path):
+    """It continues at the learning rate of the longer run, which is above 0."""
     run(1, iterations=30, folder=tmp_path)
-    _, before = run(1, iterations=30, folder=tmp_path)  # at its end: nothing is left to train
+    _, before = run(1, iterations=30, folder=tmp_path)  # nothing is left to train
     rows, after = run(1, iterations=60, folder=tmp_path)
     assert [row["iteration"] for row in rows] == [0, 30, 60]
     assert rows[2]["loss"] < rows[1]["loss"]
@@ -388,20 +357,22 @@ def test_a_finished_run_goes_on_for_more_iterations_at_the_longer_runs_learning_
     assert 0.03 < moved < 30 * 0.01
 
 
-def test_saving_in_between_changes_nothing(tmp_path, monkeypatch, whole):
-    monkeypatch.setattr(guard, "SAVE_SECONDS", 0)
+def test_saving_between_checkpoints_changes_nothing(tmp_path, monkeypatch, whole):
     saved = []
-    monkeypatch.setattr(
-        checkpoint, "save", lambda path, variables, state: saved.append(state["iteration"])
-    )
+
+    def save(path, variables, state):
+        saved.append(state["iteration"])
+
+    monkeypatch.setattr(guard, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(checkpoint, "save", save)
     assert same(run(1, folder=tmp_path), whole)
     assert saved == [20, 40, 60, 80, 100, 120, 130]
 
 
 @pytest.mark.parametrize(
-    "bad, at, told", [("loss", 116, 117), ("gradient", 116, 118), ("gradient", 129, 130)]
+    "bad, at, reported", [("loss", 116, 117), ("gradient", 116, 118), ("gradient", 129, 130)]
 )
-def test_numbers_that_are_not_finite_stop_the_run(tmp_path, monkeypatch, bad, at, told):
+def test_nan_and_infinity_stop_the_run(tmp_path, monkeypatch, bad, at, reported):
     the_seed = tf.random.split(tf.random.fold_in((1, training.TRAINING), at))[0]
 
     def poisoned(seed, count):
@@ -409,29 +380,25 @@ def test_numbers_that_are_not_finite_stop_the_run(tmp_path, monkeypatch, bad, at
         poison = tf.reduce_all(seed == the_seed)
         return corrupted, tf.where(poison, np.float32("nan" if bad == "loss" else 0), clean)
 
-    def nll_with_a_root(
-        model, clean, decoded
-    ):  # its derivative at 0, where only the poisoned batch is, is infinite
-        return whole_nll(model, clean, decoded) + tf.sqrt(
-            model.log_std**2 * tf.reduce_sum(clean**2)
-        )
+    def nll_with_a_root(model, clean, decoded):
+        # The root's derivative at 0 is infinite, and only the poisoned batch is 0.
+        root = tf.sqrt(model.log_std**2 * tf.reduce_sum(clean**2))
+        return original_nll(model, clean, decoded) + root
 
-    whole_nll = DVAE.nll
+    original_nll = DVAE.nll
     if bad == "gradient":
         monkeypatch.setattr(DVAE, "nll", nll_with_a_root)
-    with pytest.raises(
-        FloatingPointError,
-        match=rf"iteration {told}: .* learning rate \S+; .* iteration 100 is kept",
-    ):
+    message = rf"iteration {reported}: .* learning rate \S+; .* iteration 100 is kept"
+    with pytest.raises(FloatingPointError, match=message):
         run(1, make_batch=poisoned, folder=tmp_path)
     with np.load(tmp_path / "checkpoint.npz") as file:
         assert json.loads(str(file["state"]))["iteration"] == 100
         assert all(np.isfinite(file[name]).all() for name in file.files if name != "state")
 
 
-def test_a_checkpoint_is_whole_or_the_one_before(tmp_path):
+def test_a_failed_save_keeps_the_previous_checkpoint(tmp_path):
     path = tmp_path / "checkpoint.npz"
-    path.write_bytes(b"the one before")
+    path.write_bytes(b"the previous one")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
@@ -440,24 +407,25 @@ def test_a_checkpoint_is_whole_or_the_one_before(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert refused.value.filename == str(path)
-    assert path.read_bytes() == b"the one before"
+    assert path.read_bytes() == b"the previous one"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, saved):
     path = tmp_path / "checkpoint.npz"
 
-    def refused(what, **flags):
-        with pytest.raises(UserError, match=rf"checkpoint\.npz: .*{what}.*--overwrite"):
-            run(**{"seed": 1, "folder": tmp_path, **flags})
+    def refused(reason, seed=1, **options):
+        with pytest.raises(UserError, match=rf"checkpoint\.npz: .*{reason}.*--overwrite"):
+            run(seed, folder=tmp_path, **options)
+
+    def doubled(seed, count):
+        return [2 * part for part in correlated(seed, count)]
 
     path.write_bytes(saved)
     with np.load(path) as file:
         arrays = dict(file)
     refused("another seed", seed=2)
-    refused(
-        "other data", make_batch=lambda seed, count: [2 * part for part in correlated(seed, count)]
-    )
+    refused("other data", make_batch=doubled)
     for cut in (0, 10, len(saved) - 30):
         path.write_bytes(saved[:cut])
         refused("not a complete checkpoint")
@@ -473,8 +441,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, saved):
     for bad in ({**state, "rows": 3}, {**state, "first_batch": ["x"]}, {}, []):
         np.savez(path, **{**arrays, "state": json.dumps(bad)})
         refused("not a complete checkpoint")
-    state["first_batch"] = [
-        value * (1 + 1e-6) for value in state["first_batch"]
-    ]  # another machine's rounding
+    # Another machine may round differently.
+    state["first_batch"] = [value * (1 + 1e-6) for value in state["first_batch"]]
     np.savez(path, **{**arrays, "state": json.dumps(state)})
     assert run(1, folder=tmp_path)[0][-1]["iteration"] == 130

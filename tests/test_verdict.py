@@ -1,4 +1,4 @@
-"""The last line a run prints."""
+"""The last line that a run prints."""
 
 from math import inf, nan
 
@@ -50,14 +50,14 @@ def test_sounds_are_compared_with_the_best_method(rows, line):
     assert verdict.sounds(sounds(INPUT, LINE, *rows)) == line
 
 
-def test_recordings_without_gaps():
+def test_recordings_without_gaps_are_compared_over_the_long_sound():
     rows = ("chopped input", 3, nan, 3), LINE, ("autoregression", 7, nan, 9), ("DVAE", 11, nan, 19)
     line = "SNR of the long sound 19.0 dB (DVAE): 10.0 dB above autoregression"
     assert verdict.sounds(sounds(*rows)) == line
 
 
-def test_recordings_that_are_not_corrupted():
-    """The baselines are perfect then, with an infinite SNR that must not appear."""
+def test_uncorrupted_recordings_are_not_compared():
+    """The baselines are then perfect. Their infinite SNR must not appear."""
     methods = "chopped input", "linear interpolation", "autoregression"
     rows = [(method, inf, nan, inf) for method in methods]
     line = verdict.sounds(sounds(*rows, ("DVAE", 10, nan, 12)))
@@ -69,14 +69,14 @@ def test_recordings_that_are_not_corrupted():
     [("digit", 0.89, "better than the nearest digit's (0.89)"),
      ("image", 0.4, "worse than the nearest image's (0.40)")],
 )  # fmt: skip
-def test_digits_are_compared_with_the_nearest(kind, error, compared):
+def test_digits_are_compared_with_the_nearest_training_image(kind, error, compared):
     nearest = f"holes filled from the nearest {kind}", error, 1
     rows = digits(("input", 3, 1), nearest, ("DVAE", 0.46, 1), ("DVAE, refined", 0.5, 1))
     line = f"squared error in the hole 0.46 times the mean fill's (DVAE): {compared}"
     assert verdict.digits(rows) == line
 
 
-def test_digits_without_holes():
+def test_digits_without_holes_are_compared_with_their_input():
     nearest = "holes filled from the nearest digit", nan, 0.04
     rows = digits(("input", nan, 0.04), nearest, ("DVAE", nan, 0.0123))
-    assert verdict.digits(rows) == "squared error of the image 0.0123, of the input 0.0400"
+    assert verdict.digits(rows) == "squared error of the image 0.0123 (input: 0.0400)"

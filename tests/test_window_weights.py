@@ -1,4 +1,4 @@
-"""Weights of windows, compared with the rule written out sample by sample."""
+"""Confidence weights of windows, compared with the rule written out sample by sample."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def by_the_rule(corrupted, mask, reconstruct):
             local_error, count = error[around].sum(), observed[around].sum()
             local = (local_error / near + whole / near) / (count / near + 1 / near)
             taper = np.sin(np.pi * (n + 1) / (WINDOW + 1)) ** 2
-            weight = taper * np.clip(whole * local, 1e-36, 1e8) ** -4
+            weight = taper * np.clip(whole * local, 1e-8, 1e8) ** -4
             total[start + n] += weight * output[n]
             weights[start + n] += weight
     return total / weights

@@ -1,4 +1,4 @@
-"""Several workers know their numbers, meet, and together train as one process does."""
+"""Workers find their numbers, meet, and train together as one process does."""
 
 import dataclasses
 import json
@@ -122,9 +122,9 @@ def make_batch(seed, count):
 
 
 def losses(folder=None, number=None, made_before=None, resume=False):
-    """Yield the held-out loss after each iteration of a small run that saves at every one.
+    """Yield (iteration, held-out loss) of a small run that saves at every iteration.
 
-    The worker sends itself the signal `number` while it makes a batch, after `made_before` batches.
+    After making `made_before` batches, the worker sends itself the signal `number`.
     """
     import training
     from harness.quiet_tensorflow import tf
@@ -147,17 +147,15 @@ def losses(folder=None, number=None, made_before=None, resume=False):
         keras.utils.set_random_seed(1)
         with run.workers.strategy.scope():
             model = DVAE(16, "gaussian", hidden=(8,), latent=2)
-        patch.setattr(
-            training, "checkpoint_iterations", lambda iterations: list(range(iterations + 1))
-        )
+        patch.setattr(training, "checkpoint_iterations", lambda last: list(range(last + 1)))
         for iteration, _ in training.train(model, counted, settings, run):
             yield iteration, training.held_out_losses(model, *make_batch((5, 5), 1000))["loss"]
 
 
 def as_process(folder, *signals):
-    """Run one worker of the test below; print its losses and its interruptions as they come.
+    """Run one worker of the test below; print its losses and interruptions.
 
-    signals: the middle arguments of `losses` for a first run, for a run that resumes it, and so on.
+    signals: (number, made_before) of a first run, of a run that resumes it, and so on.
     """
     with cli.one_line_errors():
         joined = workers.join()  # workers can meet only once
@@ -171,7 +169,7 @@ def as_process(folder, *signals):
 
 
 def gradients_of_two_replicas():
-    """Print how far a step of two replicas is from a step of one on the whole batch."""
+    """Print the difference between a step of two replicas and one of a single replica."""
     import training
     from harness.quiet_tensorflow import load
 
@@ -196,14 +194,12 @@ def gradients_of_two_replicas():
         nll, kl = model.nll_and_kl(clean, model(corrupted, noise=noise))
         loss = nll + training.kl_weight(i, settings.kl_warm_up * settings.iters) * kl
     expected = tape.gradient(loss, [variable.value for variable in model.trainable_variables])
-    advance = training.build_advance(
-        strategy, training.build_step(model, optimizer, make_batch, settings)
-    )
+    step = training.build_step(model, optimizer, make_batch, settings)
+    advance = training.build_advance(strategy, step)
     sums, *_ = advance(i, tf.constant(1), tf.constant(0.0))
     moved = [old - new.numpy() for old, new in zip(before, model.trainable_variables)]
-    worst = max(
-        np.abs(ours - theirs).max() / np.abs(theirs).max() for ours, theirs in zip(moved, expected)
-    )
+    pairs = zip(moved, expected)
+    worst = max(np.abs(ours - theirs).max() / np.abs(theirs).max() for ours, theirs in pairs)
     found = {"worst": float(worst), "loss": float(sums[0]), "expected": float(nll + kl)}
     print(json.dumps({"sizes": sizes, **found}))
 
@@ -220,7 +216,7 @@ def start(call, **environment):
     )
 
 
-def test_two_replicas_step_as_one_does_on_the_whole_batch():
+def test_a_step_of_two_replicas_equals_one_on_the_whole_batch():
     process = start("gradients_of_two_replicas()")
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
@@ -230,7 +226,7 @@ def test_two_replicas_step_as_one_does_on_the_whole_batch():
 
 
 def test_two_workers_learn_as_one_does_and_end_together(tmp_path):
-    """SIGTERM to the second worker interrupts both. Its SIGKILL later ends the first."""
+    """SIGTERM to the second worker interrupts both. SIGKILL to it later ends the first too."""
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
     configs = [tf_config(cluster, type="worker", index=index) for index in (0, 1)]
     out = tmp_path / "two"
@@ -256,7 +252,7 @@ def test_two_workers_learn_as_one_does_and_end_together(tmp_path):
         "interrupted",
         *range(INTERRUPTED_AT, KILLED_AT),
     ]
-    # Other random numbers from the same weights: the curves are similar, not equal.
+    # Initial weights are equal and random numbers are not, so the curves are only similar.
     drop = alone[0] - alone[ITERATIONS]
     assert together[0] == pytest.approx(alone[0], rel=1e-5)
     assert 1e-4 < abs(together[INTERRUPTED_AT - 1] - alone[INTERRUPTED_AT - 1]) < 0.1 * drop

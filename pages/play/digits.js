@@ -2,11 +2,11 @@
 const ENLARGED = 16; // canvas pixels per image pixel
 const images = Float32Array.from(bytesOf(data.images), level => level / 255);
 const small = make("canvas"); // holds an image at its own size, before it is enlarged
-// from: "held" (out) and a number, "own" from an empty pad, or "new" and the seed of a sample from
-// the prior. strokes: {erase, points: [x, y, ...]} in cells of the pad. hole: see hole.js.
-// z: a code that the user chose; null for the encoder's.
+// from: "held", the held-out image `number`; "own", an empty pad; or "new", a sample from the prior
+// with seed `number`. strokes: {erase, points: [x, y, ...]} in cells of the pad. hole: see hole.js.
+// z: the latent code that the user chose; null for the encoder's.
 const state = {from: "held", number: 0, strokes: [], hole: null, z: null};
-const made = {}; // from the state: pad, seen, z, output
+const made = {}; // computed from the state: pad, seen, z, output
 
 function baseImage() {
   const {from, number} = state, size = HEIGHT * WIDTH;
@@ -15,7 +15,7 @@ function baseImage() {
   return decode(network, samplePrior(network, randomBy(number)));
 }
 
-/** Compute and show everything that depends on the pad, at every move of the pen. */
+/** Compute and show everything that depends on the pad. */
 function update() {
   const [x, y, width, height] = state.hole ?? [0, 0, 0, 0];
   made.seen = shrunk();
@@ -39,7 +39,7 @@ function paint(canvas, values, width, height) {
   return context;
 }
 
-/** Show the pad with the keyboard's pen, and what the network sees with its hole. */
+/** Show the pad with the keyboard's pen, and the network's input with its hole. */
 function showInput() {
   const picture = paint(element("picture"), made.pad, PAD_WIDTH, PAD_HEIGHT);
   const seen = paint(element("seen"), made.seen, WIDTH, HEIGHT);
@@ -77,16 +77,18 @@ function set(change) {
   update();
   states.save();
 }
+
+/** Show the code at a place on the map, decoded. */
 function previewMap(place) {
   const [[, n]] = map.nearest(place);
   element("lies").hidden = false;
   paint(element("lies"), decode(network, map.between(place)), WIDTH, HEIGHT);
-  element("near").textContent = `Decoded at this point; nearest: no. ${n}${labelOf(n)}`;
+  element("near").textContent = `Decoded at this point. Nearest: no. ${n}${labelOf(n)}`;
 }
 function interpolate() {
   const codeOf = id => map.code(integerFrom(element(id).value, map.points.length, 0));
-  const weight = Number(element("share").value), to = codeOf("blend-b");
-  state.z = codeOf("blend-a").map((value, i) => (1 - weight) * value + weight * to[i]);
+  const weight = Number(element("share").value);
+  state.z = meanCode([codeOf("blend-a"), codeOf("blend-b")], [1 - weight, weight]);
   update();
 }
 

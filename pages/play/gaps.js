@@ -1,10 +1,10 @@
 // Gaps in sounds, [start, end] in samples: those in a file, and those that the user cuts.
-const LEAST_GAP = 8; // samples, of a gap that the user cuts
-const cutter = {chosen: -1, drag: null}; // a gap's number; the gap for a pointer's position
-const peakOf = values => values.reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
+const LEAST_GAP = 8; // shortest gap that a user can cut, samples
+const cutter = {chosen: -1}; // index of the selected gap; -1 if none is
 
-/** Gaps and silences of a file's channel, by the rule of files/gaps.py: runs of exact zeros. A gap
- * begins or ends with a jump. Runs longer than a window and those at both ends are silence. */
+/** Find the gaps and silences of a channel, as `find_gaps` in signals/gaps.py. Both are runs of
+ * exact zeros. Runs longer than a window or at either end of the file are silences. Others are gaps
+ * if the sound jumps where they start or end. */
 function findGaps(values, rate) {
   const {gapSeconds, gapJump} = data.constants, found = {gaps: [], silences: []};
   const longest = network.window / network.rate * rate, jump = gapJump * peakOf(values);
@@ -20,6 +20,8 @@ function findGaps(values, rate) {
   }
   return found;
 }
+
+/** One gap per window, at a random position. */
 function randomGaps() {
   const samples = sound.channels[0].length, gaps = [];
   const window = Math.round(network.window * sound.rate / network.rate);
@@ -31,19 +33,19 @@ function randomGaps() {
   return gaps;
 }
 
-/** A pointer pressed on a gap moves it; elsewhere it starts a new one. */
+/** Select the gap at a pressed pointer, to move it; elsewhere, start a new gap. Returns a function
+ * from the pointer's later samples to the gap. */
 function takeGap(at) {
   const {gaps} = state, under = gaps.findIndex(([start, end]) => at >= start && at < end);
   const [start, end] = gaps[under] ?? [], samples = sound.channels[0].length;
   const shift = now => clamp(Math.round(now - at), -start, samples - end);
   const moved = now => [start + shift(now), end + shift(now)];
   const spanned = now => [Math.floor(Math.min(at, now)), Math.ceil(Math.max(at, now))];
-  cutter.drag = under < 0 ? spanned : moved;
   cutter.chosen = under < 0 ? gaps.push([at, at]) - 1 : under;
-  chop();
+  return under < 0 ? spanned : moved;
 }
 
-/** Arrow keys move the chosen gap or, with Shift, resize it. n chooses the next. */
+/** Arrow keys move the selected gap or, with Shift, resize it. n selects the next. */
 function cutByKey(key, [right], shift) {
   const {gaps} = state;
   if (cutter.chosen < 0) cutter.chosen = gaps.length - 1;
@@ -51,7 +53,7 @@ function cutByKey(key, [right], shift) {
   if (key === "n") {
     cutter.chosen = (cutter.chosen + 1) % Math.max(1, gaps.length);
   } else if (key === "Delete") {
-    gaps.splice(cutter.chosen, 1); // nothing if there are none
+    gaps.splice(cutter.chosen, 1);
     cutter.chosen = gaps.length - 1;
   } else if (key === "Enter" || end === undefined) {
     cutter.chosen = gaps.push([Math.round(samples / 2), Math.round(0.525 * samples)]) - 1;
@@ -65,9 +67,10 @@ function cutByKey(key, [right], shift) {
 }
 function listenToGaps() {
   const sampleAt = x => clamp(x, 0, 1) * sound.channels[0].length;
+  let gapAt = null;
   dragged(element("input-wave"), {
-    down: x => takeGap(sampleAt(x)),
-    move: x => { state.gaps[cutter.chosen] = cutter.drag(sampleAt(x)); chop(); },
+    down: x => { gapAt = takeGap(sampleAt(x)); chop(); },
+    move: x => { state.gaps[cutter.chosen] = gapAt(sampleAt(x)); chop(); },
     up: () => {
       state.gaps = state.gaps.filter(([start, end]) => end - start >= LEAST_GAP);
       cutter.chosen = Math.min(cutter.chosen, state.gaps.length - 1);

@@ -1,18 +1,20 @@
 // Gliding from sound to sound through latent space, as in signals/blending.py.
-const GLIDE_HOPS = 16, HOPS_AT_ONCE = 8; // per window; scheduled together
-const LEVEL = 0.25, PULL = 0.06; // RMS; weight that each hop moves to the note under the pointer
+const GLIDE_HOPS = 16; // per window
+const HOPS_AT_ONCE = 8; // scheduled together
+const LEVEL = 0.25; // RMS
+const PULL = 0.06; // fraction of the weight that moves to the sound under the pointer, per hop
 
-/** Period of a held-out window in samples: its note's, or its strongest partial's. */
+/** Period of a held-out window in samples: that of its note or its strongest partial. */
 function periodOf(values, n) {
   const note = notes?.find(({name}) => name === map.nameOf(n));
   if (note) return network.rate / note.frequency;
   const padded = new Float64Array(2 ** Math.ceil(Math.log2(16 * values.length)));
   padded.set(hann(values.length).map((weight, i) => weight * values[i]));
-  const levels = spectrum(padded), strongest = levels.indexOf(peakOf(levels));
+  const levels = spectrumOf(padded.length)(padded), strongest = levels.indexOf(peakOf(levels));
   return Math.min(values.length / 2, padded.length / strongest);
 }
 
-/** A held-out sound, continued by its period so that it has a code at every phase. */
+/** A held-out sound, continued periodically so that it has a code at every phase. */
 function toneOf(n) {
   const {window} = network, values = decode(network, map.code(n)), period = periodOf(values, n);
   const codes = new Map(), samples = new Float32Array(window + Math.ceil(period)).map((_, i) => {
@@ -29,20 +31,20 @@ function toneOf(n) {
   return {weight: 0, codeAt};
 }
 
-/** Overlap-add of decoded mixtures of codes. Each tone's code is taken at the phase it would have
- * if it had played all the time: windows with unrelated phases would cancel. */
+/** Overlap-add of decoded mixtures of codes. Each tone is encoded at the phase that it would have
+ * if it had played from the start, because windows with unrelated phases would cancel. */
 class Glide {
   constructor() {
     const {window} = network, hop = Math.max(1, Math.floor(window / GLIDE_HOPS));
-    const sum = new Float64Array(2 * window); // from a window before `place` to one after it
+    const sum = new Float64Array(2 * window); // one window before `place` and one after it
     Object.assign(this, {hop, sum, taper: hann(window), place: 0, tones: new Map()});
   }
-  /** Go one hop toward example `goal`. Returns the next samples; none during the first windows. */
+  /** Go one hop toward example `goal`. Returns the next samples, or [] during the first windows. */
   step(goal) {
     const {hop, taper, sum} = this, {window} = network, values = decode(network, this.mix(goal));
     const rms = Math.sqrt(values.reduce((total, value) => total + value ** 2, 0) / window) + 1e-9;
     values.forEach((value, i) => { sum[window + i] += taper[i] * value / rms; });
-    // Mixtures are softer, so the sum is brought to one level too.
+    // Windows of different sounds cancel in part, so the sum is normalized too.
     const power = taper.reduce((total, weight, i) => total + weight * sum[i] ** 2, 1e-9);
     const gain = LEVEL * Math.sqrt(window / 2 / power), middle = window >> 1;
     const done = sum.slice(middle, middle + hop).map(value => gain * value);
@@ -50,7 +52,7 @@ class Glide {
     this.place += hop;
     return this.place > 1.5 * window ? done : [];
   }
-  /** The mean code of the tones, each weighted by how recently it was the goal. */
+  /** The weighted mean code of the tones. Weights move to the goal by PULL per hop. */
   mix(goal) {
     const {tones, place} = this, first = !tones.size;
     if (!tones.has(goal)) tones.set(goal, toneOf(goal));
@@ -58,12 +60,8 @@ class Glide {
       tone.weight = first ? 1 : tone.weight + PULL * ((n === goal) - tone.weight);
       if (tone.weight < 0.01 && n !== goal) tones.delete(n);
     }
-    const total = [...tones.values()].reduce((sum, {weight}) => sum + weight, 0);
-    const z = new Float32Array(network.latent);
-    for (const tone of tones.values()) {
-      tone.codeAt(place).forEach((value, i) => { z[i] += tone.weight / total * value; });
-    }
-    return z;
+    const all = [...tones.values()];
+    return meanCode(all.map(tone => tone.codeAt(place)), all.map(tone => tone.weight));
   }
 }
 
@@ -84,7 +82,7 @@ const gliding = {
     this.goal = n;
     element("near").textContent = `Nearest: ${map.nameOf(n) ?? `no. ${n}`}${hint}`;
   },
-  /** Schedule the next samples. A click plays for a moment, a drag as long as it lasts. */
+  /** Schedule the next samples. A click plays for 0.4 s, a drag for as long as it lasts. */
   fill() {
     while (this.timer && this.time < this.context.currentTime + 0.15) {
       const parts = Array.from({length: HOPS_AT_ONCE}, () => [...this.glide.step(this.goal)]);
@@ -101,7 +99,7 @@ const gliding = {
   up() { this.held = false; },
   end() {
     clearInterval(this.timer);
-    this.out?.gain.setTargetAtTime(0, this.time - 0.05, 0.02); // a fade avoids a click
+    this.out?.gain.setTargetAtTime(0, this.time - 0.05, 0.02); // fade out without a click
     Object.assign(this, {timer: null, out: null});
   },
 };

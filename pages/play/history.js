@@ -1,6 +1,6 @@
 // The page's state as text, in the address and for undo. Do not trust it: links come from anybody.
 
-/** describe() returns the state's parts by name; restore(text) takes them as URLSearchParams. */
+/** describe() returns the state as {name: value}. restore(text) takes it as URLSearchParams. */
 class StateHistory {
   constructor(describe, restore) {
     Object.assign(this, {describe, restore, past: [], now: "", timer: null});
@@ -17,7 +17,7 @@ class StateHistory {
     this.restore(new URLSearchParams(location.hash.slice(1)));
     this.save();
   }
-  /** Save the state, once per action that undo takes back, such as a whole stroke. */
+  /** Save the state. Call this once per action that undo should take back, such as a stroke. */
   save() {
     const text = new URLSearchParams(this.describe()).toString().replaceAll("%2C", ",");
     if (text === this.now) return;
@@ -33,18 +33,18 @@ class StateHistory {
   show(text) {
     this.now = text;
     element("undo").disabled = !this.past.length;
-    clearTimeout(this.timer); // browsers refuse an address that changes many times per second
+    clearTimeout(this.timer); // browsers limit how often an address changes
     this.timer = setTimeout(() => history.replaceState(null, "", `#${text}`), 200);
   }
 }
 
-/** Read a list of finite numbers; [] if the text is anything else. */
+/** Parse a list of finite numbers. Returns [] if the text is anything else. */
 function numbersFrom(text) {
   const numbers = text?.split(",").map(Number) ?? [];
   return numbers.every(Number.isFinite) ? numbers : [];
 }
 
-/** Read an integer from 0 to below `limit`; `otherwise` if the text is anything else. */
+/** Parse an integer from 0 to `limit` - 1. Returns `otherwise` if the text is anything else. */
 function integerFrom(text, limit, otherwise) {
   return /^\d+$/.test(text ?? "") && Number(text) < limit ? Number(text) : otherwise;
 }

@@ -1,5 +1,4 @@
 // The hole in the image: [x, y, width, height] in pixels.
-const holder = {drag: null}; // from a pointer's position, the hole being dragged
 function holeWithin([x, y, width, height]) {
   const columns = clamp(Math.round(width), 1, WIDTH), rows = clamp(Math.round(height), 1, HEIGHT);
   const left = clamp(Math.round(x), 0, WIDTH - columns);
@@ -12,7 +11,8 @@ function randomHole() {
   return holeWithin([left, top, width, height]);
 }
 
-/** A pointer pressed at x, y moves the hole, resizes it at its corner, or starts a new one. */
+/** Take the hole at a pressed pointer, to move it or to resize it at its corner. Elsewhere, start a
+ * new hole. Returns a function from the pointer's later positions to the hole. */
 function dragFrom(x, y) {
   const [left, top, width, height] = state.hole ?? [-Infinity, -Infinity, 0, 0];
   const right = left + width, bottom = top + height;
@@ -28,7 +28,7 @@ function dragFrom(x, y) {
     Math.min(fromX, toX), Math.min(fromY, toY), Math.abs(toX - fromX), Math.abs(toY - fromY)];
 }
 
-/** Arrow keys move the hole, with Shift they resize it; Delete removes it. */
+/** Arrow keys move the hole or, with Shift, resize it. Delete removes it. */
 function holeByKey(key, [right, down], shift) {
   const [x, y, width, height] = state.hole ?? randomHole();
   const moved = [x + right, y + down, width, height];
@@ -38,10 +38,11 @@ function holeByKey(key, [right, down], shift) {
 }
 function listenToHole() {
   const pixel = (x, y) => [clamp(x, 0, 1) * WIDTH, clamp(y, 0, 1) * HEIGHT];
+  let holeAt = null;
   dragged(element("seen"), {
-    down: (x, y) => { holder.drag = dragFrom(...pixel(x, y)); },
+    down: (x, y) => { holeAt = dragFrom(...pixel(x, y)); },
     move: (x, y) => {
-      Object.assign(state, {hole: holeWithin(holder.drag(...pixel(x, y))), z: null});
+      Object.assign(state, {hole: holeWithin(holeAt(...pixel(x, y))), z: null});
       update();
     },
     up: () => states.save(),

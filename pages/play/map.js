@@ -1,8 +1,9 @@
 // The latent map: held-out codes on their two principal axes.
 const COLORS = "1f77b4 ff7f0e 2ca02c d62728 9467bd 8c564b e377c2 7f7f7f bcbd22 17becf".split(" ");
-const MIXED = 6, EDGE = 12; // nearest codes that are mixed at a point; pixels around the points
+const MIXED = 6; // nearest codes that are mixed at a point
+const EDGE = 12; // margin around the points, CSS pixels
 
-/** Calls on.hover, on.down and on.up with a place in units of the axes, and on.leave. */
+/** Calls on.hover, on.down and on.up with a place [x, y] on the axes, and on.leave without. */
 class LatentMap {
   constructor(canvas, {codes, centre, axes, labels, names}, on) {
     Object.assign(this, {canvas, centre, axes, labels, names, on, cursor: null, mark: null});
@@ -54,20 +55,15 @@ class LatentMap {
       acts.forEach(act => move(to, act));
     });
   }
-  /** The `count` examples nearest to a place, as [squared distance, number]. */
+  /** The `count` examples nearest to a place, as [squared distance, example]. */
   nearest([x, y], count = 1) {
     const distances = this.points.map(([a, b], n) => [(a - x) ** 2 + (b - y) ** 2, n]);
     return distances.sort((a, b) => a[0] - b[0]).slice(0, count);
   }
-  /** A code for a place: the mean of the nearest, weighted by inverse squared distance. */
+  /** A code for a place: the mean of the nearest codes, weighted by inverse squared distance. */
   between(place) {
-    const near = this.nearest(place, MIXED), z = new Float32Array(network.latent);
-    const weights = near.map(([distance]) => 1 / (distance + 1e-6));
-    const total = weights.reduce((a, b) => a + b);
-    near.forEach(([, n], k) => this.code(n).forEach((value, i) => {
-      z[i] += weights[k] / total * value;
-    }));
-    return z;
+    const near = this.nearest(place, MIXED), codes = near.map(([, n]) => this.code(n));
+    return meanCode(codes, near.map(([distance]) => 1 / (distance + 1e-6)));
   }
   get unit() {
     return Math.min(...this.limits.map(
@@ -81,7 +77,7 @@ class LatentMap {
     const {unit, middle, size} = this;
     return [size[0] / 2 + unit * (x - middle[0]), size[1] / 2 - unit * (y - middle[1])];
   }
-  /** Draw the points and keep their picture, which `draw` needs at every move of a pointer. */
+  /** Draw the points and keep their picture: `draw` needs it each time the pointer moves. */
   drawPoints() {
     const {canvas} = this, {pen, width, height} = fitted(canvas);
     this.size = [width, height];
@@ -95,7 +91,7 @@ class LatentMap {
     this.picture.getContext("2d").drawImage(canvas, 0, 0);
     this.draw();
   }
-  /** Draw the points, a circle around the mark and a cross at the cursor. */
+  /** Draw the kept picture, a circle around the mark and a cross at the cursor. */
   draw() {
     if (!this.picture) return;
     const pen = this.canvas.getContext("2d"), path = new Path2D();

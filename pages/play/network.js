@@ -1,19 +1,28 @@
 "use strict";
 // The network, for the page and its worker. A batch of flat examples is one Float32Array.
 function bytesOf(base64) {
-  const text = atob(base64), bytes = new Uint8Array(text.length);
-  for (let i = 0; i < bytes.length; i++) bytes[i] = text.charCodeAt(i);
-  return bytes;
+  const text = atob(base64);
+  return new Uint8Array(text.length).map((_, i) => text.charCodeAt(i));
 }
 
-/** Convert little-endian half precision to floats. A half's bits, moved to a float's places, give
- * 2 ** -112 times its value, as the biases of the exponents are 15 and 127. */
+/** Convert little-endian half precision to single. Shifted into the fields of a single, the bits of
+ * a half stand for 2 ** -112 times its value, because the exponents' biases are 15 and 127. */
 function floatsOf(bytes) {
-  const bits = new Uint32Array(bytes.length / 2).map((_, i) => {
-    const half = bytes[2 * i] | bytes[2 * i + 1] << 8;
-    return (half & 0x8000) << 16 | (half & 0x7fff) << 13;
-  });
+  const bits = new Uint32Array(new Uint16Array(bytes.buffer)).map(
+    half => (half & 0x8000) << 16 | (half & 0x7fff) << 13);
   return new Float32Array(bits.buffer).map(value => value * 2 ** 112);
+}
+
+/** Split the array of weights into layers and prior, in the order of play.py. */
+function readNetwork({weights, sizes, components, likelihood, rate}) {
+  const numbers = floatsOf(bytesOf(weights)), latent = sizes.decoder[0], size = components * latent;
+  let at = 0;
+  const take = count => numbers.subarray(at, at += count);
+  const layers = widths => widths.slice(1).map(
+    (width, i) => ({kernel: take(widths[i] * width), bias: take(width)}));
+  const encoder = layers(sizes.encoder), decoder = layers(sizes.decoder);
+  const prior = {logits: take(components), means: take(size), logVars: take(size)};
+  return {encoder, decoder, prior, latent, window: sizes.encoder[0], likelihood, rate};
 }
 
 /** Seeded random numbers: uniform in [0, 1) (mulberry32) and standard normal (Box-Muller). */
@@ -29,8 +38,8 @@ function randomBy(seed) {
   return {uniform, normal: () => radius() * Math.cos(2 * Math.PI * uniform())};
 }
 
-/** Add x times a kernel to y. Skipping inputs of 0 (black pixels, gaps, ReLU) and taking four of
- * the others at a time is three times as fast as plain loops. */
+/** Add the product of x and a kernel to y. It skips zeros in x (black pixels, gaps, ReLU) and adds
+ * four rows of the kernel at a time, which is three times as fast as plain loops. */
 function addProduct(y, x, kernel) {
   const width = y.length, active = [];
   for (let i = 0; i < x.length; i++) if (x[i] !== 0) active.push(i);
@@ -61,7 +70,7 @@ function forward(layers, inputs) {
   return inputs;
 }
 
-/** Posterior means of a batch. The encoder also gives the log variances, after each mean. */
+/** Posterior means of a batch. For each example, the encoder returns means, then log variances. */
 function encode({encoder, latent}, inputs) {
   return forward(encoder, inputs).filter((_, i) => i % (2 * latent) < latent);
 }
@@ -70,13 +79,17 @@ function decode({decoder, likelihood}, z) {
   return likelihood === "bernoulli" ? outputs.map(logit => 1 / (1 + Math.exp(-logit))) : outputs;
 }
 const reconstruct = (network, inputs) => decode(network, encode(network, inputs));
+
+/** The weighted mean of latent codes. */
+function meanCode(codes, weights) {
+  const total = weights.reduce((a, b) => a + b), z = new Float32Array(codes[0].length);
+  codes.forEach((code, k) => code.forEach((value, i) => { z[i] += weights[k] / total * value; }));
+  return z;
+}
 function samplePrior({prior: {logits, means, logVars}, latent}, {uniform, normal}) {
   const highest = Math.max(...logits), weights = logits.map(logit => Math.exp(logit - highest));
   let left = uniform() * weights.reduce((a, b) => a + b), component = 0;
-  while (component < weights.length - 1 && left > weights[component]) {
-    left -= weights[component];
-    component++;
-  }
+  while (component < weights.length - 1 && left > weights[component]) left -= weights[component++];
   const start = component * latent;
   return means.slice(start, start + latent).map(
     (mean, i) => mean + Math.exp(logVars[start + i] / 2) * normal());

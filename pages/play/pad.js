@@ -1,9 +1,10 @@
-// The pad to draw on. It is finer than the network's pixels: each has FINE x FINE cells.
-const [HEIGHT, WIDTH] = data.shape; // of the images, pixels
+// The pad to draw on. It has FINE x FINE cells per pixel of the network's input.
+const [HEIGHT, WIDTH] = data.shape; // of an image, pixels
 const FINE = 4, PAD_WIDTH = FINE * WIDTH, PAD_HEIGHT = FINE * HEIGHT;
 const PEN = FINE * 1.1, ERASER = FINE * 2.2; // radii, cells
 const BOX = 20; // pixels: MNIST's digits fit this square
-const pen = {cursor: null, down: false, stroke: null}; // the keyboard's; the stroke being drawn
+// cursor, down: position and state of the keyboard's pen. stroke: being drawn, by any pen.
+const pen = {cursor: null, down: false, stroke: null};
 const erasing = () => element("erase").checked;
 
 /** Press a round brush with a soft edge on the pad. */
@@ -38,8 +39,8 @@ function drawPad() {
   }
 }
 
-/** Cells per pixel, and the cell at the image's center. A user's drawing is framed like MNIST's
- * digits: its longer side has BOX pixels, and its center of mass is in the middle. */
+/** Cells per pixel, and the position on the pad of the image's center. A user's drawing is framed
+ * like MNIST's digits: its longer side has BOX pixels, and its center of mass is in the middle. */
 function framing() {
   const columns = new Float64Array(PAD_WIDTH), rows = new Float64Array(PAD_HEIGHT);
   made.pad.forEach((ink, at) => {
@@ -54,7 +55,7 @@ function framing() {
   return {size, center: [middle(columns), middle(rows)]};
 }
 
-/** The pad in the network's pixels: each is the mean of FINE x FINE cells. */
+/** The network's input: each pixel is the mean of FINE x FINE samples of the pad. */
 function shrunk() {
   const {size, center} = framing(), image = new Float32Array(HEIGHT * WIDTH);
   for (let at = 0; at < made.pad.length; at++) {
@@ -82,7 +83,7 @@ function penUp() {
   show();
 }
 
-/** Arrow keys move the pen, space lowers or lifts it, e changes between pen and eraser. */
+/** Arrow keys move the pen, Space lowers or lifts it, e switches between pen and eraser. */
 function drawByKey(key, [right, down]) {
   if (key === "e") element(erasing() ? "draw" : "erase").checked = true;
   const [x, y] = pen.cursor ?? [PAD_WIDTH / 2, PAD_HEIGHT / 2];
@@ -97,6 +98,5 @@ function listenToPad() {
   canvas.addEventListener("pointerdown", hide);
   dragged(canvas, {down: draw, move: draw, up: penUp});
   onKeys(canvas, [" ", "e"], drawByKey);
-  canvas.addEventListener("blur", hide);
-  canvas.addEventListener("blur", penUp);
+  canvas.addEventListener("blur", () => { hide(); penUp(); });
 }

@@ -1,5 +1,5 @@
-// Helpers of both pages: data, canvases and pointers.
-const MISSING = 0.2; // fraction missing, of random holes and gaps
+// Helpers of both pages: data, canvases, keys and pointers.
+const MISSING = 0.2; // fraction that random holes and gaps hide
 const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
 const element = id => document.getElementById(id);
 const onClick = (id, act) => element(id)?.addEventListener("click", act);
@@ -10,19 +10,7 @@ const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const color = name => getComputedStyle(document.body).getPropertyValue(`--${name}`).trim();
 const data = JSON.parse(element("data").textContent), network = readNetwork(data.network);
 
-/** Split the block of weights into layers and prior, in the order of play.py. */
-function readNetwork({weights, sizes, components, likelihood, rate}) {
-  const numbers = floatsOf(bytesOf(weights)), latent = sizes.decoder[0], size = components * latent;
-  let at = 0;
-  const take = count => numbers.subarray(at, at += count);
-  const layers = widths => widths.slice(1).map(
-    (width, i) => ({kernel: take(widths[i] * width), bias: take(width)}));
-  const encoder = layers(sizes.encoder), decoder = layers(sizes.decoder);
-  const prior = {logits: take(components), means: take(size), logVars: take(size)};
-  return {encoder, decoder, prior, latent, window: sizes.encoder[0], likelihood, rate};
-}
-
-/** Give a canvas the screen's resolution. Its pen draws in CSS pixels. */
+/** Give a canvas the screen's resolution. Returns a context that draws in CSS pixels. */
 function fitted(canvas) {
   const {width, height} = canvas.getBoundingClientRect(), density = devicePixelRatio || 1;
   const [across, down] = [width, height].map(side => Math.max(1, Math.round(side * density)));
@@ -30,6 +18,8 @@ function fitted(canvas) {
   pen.scale(across / width, down / height);
   return {pen, width, height};
 }
+
+/** Call draw() when the canvas changes its size or the page its color scheme. */
 function redrawnBy(draw, canvas) {
   new ResizeObserver(draw).observe(canvas);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
@@ -41,7 +31,7 @@ function placeOn(target, {clientX, clientY}) {
   return [(clientX - left) / width, (clientY - top) / height];
 }
 
-/** Call act(key, [right, down], shift) for arrow keys, and for the other `keys` with [0, 0]. */
+/** Call act(key, [right, down], shift) for arrow keys and for `keys`, whose step is [0, 0]. */
 function onKeys(target, keys, act) {
   target.addEventListener("keydown", event => {
     const step = ARROWS[event.key];

@@ -2,25 +2,31 @@
 const MAGMA = [[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]];
 const COLUMNS = 300; // of a spectrogram
 
-/** Magnitudes (size / 2) of the spectrum of real values; size: a power of two (Stockham's FFT). */
-function spectrum(values) {
-  const size = values.length, middle = size >> 1;
-  let re = values.slice(), im = new Float64Array(size);
-  let nextRe = new Float64Array(size), nextIm = new Float64Array(size);
-  for (let stride = 1; stride < size; stride *= 2) {
-    for (let start = 0; start < middle; start += stride) {
-      const angle = -2 * Math.PI * start / size, cos = Math.cos(angle), sin = Math.sin(angle);
-      for (let a = start; a < start + stride; a++) {
-        const b = a + middle, to = a + start, x = re[a] - re[b], y = im[a] - im[b];
-        nextRe[to] = re[a] + re[b];
-        nextIm[to] = im[a] + im[b];
-        nextRe[to + stride] = x * cos - y * sin;
-        nextIm[to + stride] = x * sin + y * cos;
+/** Return a function from `size` real values to the magnitudes (size / 2) of their spectrum, which
+ * reuses its tables and arrays (Stockham's FFT). The size must be a power of two. */
+function spectrumOf(size) {
+  const middle = size >> 1, angle = i => -2 * Math.PI * i / size;
+  const cosines = new Float64Array(middle).map((_, i) => Math.cos(angle(i)));
+  const sines = cosines.map((_, i) => Math.sin(angle(i)));
+  let [re, im, nextRe, nextIm] = Array.from({length: 4}, () => new Float64Array(size));
+  return values => {
+    re.set(values);
+    im.fill(0);
+    for (let stride = 1; stride < size; stride *= 2) {
+      for (let start = 0; start < middle; start += stride) {
+        const cos = cosines[start], sin = sines[start];
+        for (let a = start; a < start + stride; a++) {
+          const b = a + middle, to = a + start, x = re[a] - re[b], y = im[a] - im[b];
+          nextRe[to] = re[a] + re[b];
+          nextIm[to] = im[a] + im[b];
+          nextRe[to + stride] = x * cos - y * sin;
+          nextIm[to + stride] = x * sin + y * cos;
+        }
       }
+      [re, im, nextRe, nextIm] = [nextRe, nextIm, re, im];
     }
-    [re, im, nextRe, nextIm] = [nextRe, nextIm, re, im];
-  }
-  return re.subarray(0, middle).map((value, i) => Math.sqrt(value ** 2 + im[i] ** 2));
+    return re.subarray(0, middle).map((value, i) => Math.sqrt(value ** 2 + im[i] ** 2));
+  };
 }
 function palette() {
   return Uint32Array.from({length: 256}, (_, level) => {
@@ -31,18 +37,19 @@ function palette() {
   });
 }
 
-/** Highest frequency of the spectrograms, Hz. */
-function highest() {
+/** Highest frequency of the spectrogram of a sound, Hz. */
+function highest(rate) {
   const top = state.from === "notes" ? Math.max(...notes.map(note => note.frequency)) : Infinity;
-  return Math.min(network.rate / 2, Math.max(2000, 4 * top));
+  return Math.min(rate / 2, network.rate / 2, Math.max(2000, 4 * top));
 }
 
 /** Level over time and frequency, dB relative to a full-scale sine, as in audio_utils.py. */
 function drawSpectrogram(canvas, values, rate) {
   const size = 2 ** Math.floor(Math.log2(clamp(0.064 * rate, 64, 8192)));
   const taper = hann(size), full = taper.reduce((a, b) => a + b) / 2, colors = palette();
-  const height = clamp(Math.round(highest() / rate * size), 8, size / 2);
+  const height = clamp(Math.round(highest(rate) / rate * size), 8, size / 2);
   const pixels = new ImageData(COLUMNS, height), words = new Uint32Array(pixels.data.buffer);
+  const spectrum = spectrumOf(size);
   for (let column = 0; column < COLUMNS; column++) {
     const first = Math.round(column / (COLUMNS - 1) * Math.max(0, values.length - size));
     const levels = spectrum(taper.map((weight, i) => weight * (values[first + i] ?? 0)));

@@ -1,8 +1,8 @@
 // Playing sounds.
-const LOWEST_RATE = 8000; // Hz, that every browser plays
+const LOWEST_RATE = 8000; // Hz; browsers need not play lower rates
 const player = {
   context: null, source: null, button: null,
-  /** Browsers play sound only after the user has pressed something. */
+  /** Call this from a click or a key: browsers do not play sound before one. */
   open() {
     this.context ??= new AudioContext();
     this.context.resume();
@@ -14,7 +14,7 @@ const player = {
     channels.forEach((values, i) => buffer.copyToChannel(values, i));
     return new AudioBufferSourceNode(context, {buffer, playbackRate: rate / played});
   },
-  /** Play a sound, or stop it if this button started it. */
+  /** Play a sound. If this button started the one that is playing, only stop that. */
   play(what, button) {
     const stops = this.source && this.button === button;
     this.stop();

@@ -1,11 +1,19 @@
-// Windows and resampling, for the page and its worker.
+// Tapers, levels, silence and resampling, for the page and its worker.
 const CROSSINGS = 24; // zero crossings of the resampling filter on each side
-const STEPS = 256; // entries of its table per zero crossing
-const ROLL_OFF = 0.95; // its passband, relative to half the lower sample rate
+const STEPS = 256; // entries of the filter's table per zero crossing
+const ROLL_OFF = 0.95; // the filter's cutoff, relative to half the lower sample rate
 
+const peakOf = values => values.reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
 function hann(size) {
   const cosine = i => Math.cos(2 * Math.PI * (i + 1) / (size + 1));
   return new Float64Array(size).map((_, i) => 0.5 - 0.5 * cosine(i));
+}
+
+/** Copy a sound and set stretches [start, end] of it to 0. */
+function silenced(values, stretches) {
+  const copy = values.slice();
+  for (const [start, end] of stretches) copy.fill(0, start, end);
+  return copy;
 }
 
 /** Resample a sound between two rates in Hz to `length` samples, by a Hann-windowed sinc. */

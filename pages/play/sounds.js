@@ -1,17 +1,17 @@
 // The page of a model of sounds: the network restores a sound that the user chops.
-const KEYS = "asdfghjkl;zxcvbnm"; // of the keyboard, for the notes in order
+const KEYS = "asdfghjkl;zxcvbnm"; // the keyboard's keys for the notes, in order
 const {notes} = data; // [{name, frequency, amplitudes, decays}]; null for a model of recordings
 
-// from: "notes" (their names in `tune`); held-out "window" `number` or "long" of recordings; or
-// "own", a file like `sound` with a name. gaps: those that the user cuts.
+// from: "notes", whose names are in `tune`; "window", held-out window `number`; "long", the long
+// held-out recording; or "own", the user's file, {name, ...sound}. gaps: those that the user cuts.
 const state = {from: "notes", tune: [], number: 0, noise: data.noise, gaps: [], own: null};
-// channels: before they are chopped. found: gaps and silences of each in the file. rms: the level
-// to restore at, null for a sound made at the training level.
+// channels: before the user cuts gaps. found: gaps and silences in the file, per channel.
+// rms: level of the training data; null if the sound has it already.
 const sound = {rate: 0, bits: 16, channels: [], found: [], rms: null};
 const shown = {input: null, restored: null}; // {rate, bits, channels}
-const timers = {}; // of the spectrograms
+const timers = {}; // of the spectrograms to draw
 
-/** Notes one after another with faded ends, as `noisy_scale` in audio_utils.py, without noise. */
+/** Notes one after another with faded ends, as `noisy_scale` in audio_utils.py before its noise. */
 function synthesize(names, phase) {
   const {noteSeconds, fadeSeconds} = data.constants, {rate} = network;
   const samples = Math.round(noteSeconds * rate);
@@ -51,11 +51,6 @@ function build() {
 
 /** All gaps of each channel: those found in the file and those the user cut. */
 const gapsOf = () => sound.found.map(({gaps}) => [...gaps, ...state.gaps]);
-function silenced(values, stretches) {
-  const copy = values.slice();
-  for (const [start, end] of stretches) copy.fill(0, start, end);
-  return copy;
-}
 
 /** Show the sound with its gaps, and restore it in the worker. */
 function chop() {
@@ -71,7 +66,7 @@ function chop() {
   });
 }
 
-/** Draw "input" or "restored". The spectrogram waits for a pause in a drag. */
+/** Draw "input" or "restored". During a drag, the spectrogram waits for a pause. */
 function draw(which) {
   if (!shown[which]) return;
   const {rate, channels} = shown[which], chosen = which === "input" && state.gaps[cutter.chosen];
@@ -81,9 +76,9 @@ function draw(which) {
   const later = () => drawSpectrogram(element(`${which}-spectrum`), channels[0], rate);
   timers[which] = setTimeout(later, 40);
   const count = channels.length > 1 ? `, ${channels.length} channels` : "";
-  const seconds = (channels[0].length / rate).toFixed(2), kHz = (highest() / 1000).toPrecision(2);
-  const says = `${seconds} s, ${rate} Hz${count}; spectrogram up to ${kHz} kHz`;
-  element(`${which}-says`).textContent = says;
+  const seconds = channels[0].length / rate, kHz = highest(rate) / 1000;
+  element(`${which}-says`).textContent = `${seconds.toFixed(2)} s, ${rate} Hz${count}; ` +
+    `spectrogram up to ${kHz.toPrecision(2)} kHz`;
 }
 function set(change) {
   cutter.chosen = -1;

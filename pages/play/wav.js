@@ -6,14 +6,14 @@ function chunksOf(view) {
   if (!isWav) throw Error("not a WAV file; choose a file with PCM or float samples");
   const chunks = {};
   for (let at = 12; at + 8 <= view.byteLength;) {
-    const size = view.getUint32(at + 4, true); // a file that was cut short claims more than it has
+    const size = view.getUint32(at + 4, true); // a truncated file claims more than it has
     chunks[name(at)] ??= {at: at + 8, size: Math.min(size, view.byteLength - at - 8)};
     at += 8 + size + size % 2;
   }
   return chunks;
 }
 
-/** Functions that read the sample at an offset, for each format; full scale is -1 to 1. */
+/** For each format, a function that reads the sample at an offset. Full scale is -1 to 1. */
 const sampleReaders = view => ({
   [`${PCM} 8`]: at => (view.getUint8(at) - 128) / 128,
   [`${PCM} 16`]: at => view.getInt16(at, true) / 2 ** 15,
@@ -26,28 +26,29 @@ const sampleReaders = view => ({
 /** Read a WAV file from an ArrayBuffer: rate, bits, and one Float32Array per channel. */
 function readWav(buffer) {
   const view = new DataView(buffer), {"fmt ": head, data} = chunksOf(view);
-  if (!head || head.size < 16 || !data) throw Error("header or samples not found; save it again");
+  if (!head || head.size < 16 || !data) throw Error("format or samples not found; save it again");
   const [tag, count, bits] = [0, 2, 14].map(at => view.getUint16(head.at + at, true));
   const rate = view.getUint32(head.at + 4, true), bytes = bits / 8;
   const format = tag === EXTENSIBLE && head.size >= 26 ? view.getUint16(head.at + 24, true) : tag;
   const read = sampleReaders(view)[`${format} ${bits}`];
-  if (!read) throw Error(`samples must be PCM or float (format ${format}, ${bits} bits found)`);
+  const got = `format ${format}, ${bits} bits`;
+  if (!read) throw Error(`expected PCM or float samples, got ${got}; save it as 16-bit PCM`);
   const frames = count && Math.floor(data.size / bytes / count);
-  if (!frames || !rate) throw Error("holds no samples; choose another file");
+  if (!frames || !rate) throw Error("contains no samples; choose another file");
   const channels = Array.from({length: count}, (_, channel) => new Float32Array(frames).map(
     (_, i) => read(data.at + bytes * (i * count + channel))));
   const finite = channels.every(values => values.every(Number.isFinite));
-  if (!finite) throw Error("has NaN or Inf among its samples; set them to 0");
+  if (!finite) throw Error("contains NaN or Inf; set these samples to 0");
   return {rate, bits, channels};
 }
 
-/** Write a PCM WAV file: 24 bits for sounds of more than 16, else 16. Clips at full scale. */
+/** Encode a PCM WAV file of 24 bits if the sound had more than 16, else of 16. Clips at 1. */
 function writeWav({rate, bits, channels}) {
   const bytes = bits > 16 ? 3 : 2, frame = bytes * channels.length, top = 2 ** (8 * bytes - 1);
   const size = frame * channels[0].length, buffer = new ArrayBuffer(44 + size + size % 2);
   const view = new DataView(buffer);
   const header = ["RIFF", buffer.byteLength - 8, "WAVE", "fmt ", 16, PCM | channels.length << 16,
-    rate, rate * frame, frame | 8 * bytes << 16, "data", size]; // two 16-bit fields in some of them
+    rate, rate * frame, frame | 8 * bytes << 16, "data", size]; // some hold two 16-bit fields
   header.forEach((field, i) => {
     if (typeof field === "number") view.setUint32(4 * i, field, true);
     else [...field].forEach((letter, k) => view.setUint8(4 * i + k, letter.charCodeAt(0)));
