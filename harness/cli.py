@@ -218,10 +218,7 @@ def one_blas_thread():
 
 
 def known(error):
-    """Return the line that reports an error or an interruption; None for a bug.
-
-    An error's notes (PEP 678), such as how to resume, are at the end of that line.
-    """
+    """Return a line that reports an error with its notes (PEP 678), or None for a bug."""
     if isinstance(error, UserError | FloatingPointError):
         message = error
     elif isinstance(error, OSError):
