@@ -1,6 +1,7 @@
 # make demo     sets everything up and runs both experiments
 # make test     sets everything up and runs the tests
 # make cluster  sets everything up and compares two workers on this machine with one
+# make clean    deletes the environments
 
 # PYTHON=python3.13 chooses another Python; each version has its own environment in .venv
 

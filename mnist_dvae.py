@@ -60,7 +60,7 @@ class Settings(cli.Settings):
 
 HELD_OUT = 2000  # images scored, at most
 SCORED_PIXELS = 2**25  # of all scored images together, at most: limits the memory
-NEAREST_PIXELS = 2**27  # of the training images that are searched for the nearest, at most
+NEAREST_PIXELS = 2**27  # of all training images searched for the nearest, at most
 GENERATED = 1000  # samples from the prior scored at each checkpoint
 SHOWN, COMPLETIONS = 16, 2  # images per row of the figures; rows of completions
 COLUMNS = "iteration", "loss", "hole_mse_over_mean_fill", "classifier_error"  # printed scores

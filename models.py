@@ -101,7 +101,7 @@ class DVAE(keras.Model):
     metadata: JSON values that the model's file keeps, such as {"sample_rate": 16000}.
     """
 
-    build_layers = staticmethod(dense_layers)  # for the encoder and the decoder
+    build_layers = staticmethod(dense_layers)  # subclasses may build other layers
 
     def __init__(
         self,

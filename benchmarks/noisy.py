@@ -3,12 +3,12 @@
     python sound_dvae.py --data FOLDER --noise 0.3 --out RUN
     python benchmarks/noisy.py RUN FOLDER ... [--hiss FILE]
 
-Of each folder, the sound that a run with `--data FOLDER` would hold out is used. It gets noise
-(white, pink or a recorded hiss), then a gap of 20% in every window. Each cell of the table is the
-SNR in dB against the recording: over everything / in the gaps. The classic method is autoregression
-followed by a Wiener filter that knows the noise. Autoregression works in blocks of the length that
-is best for each row, or fills one gap at a time. For a run of the built-in notes give no folder:
-their scale, with its own noise, is used.
+Each folder gives the sound that a run with `--data FOLDER` would hold out. It gets noise (white,
+pink or a recorded hiss), then a gap of 20% in every window. Each cell of the table is the SNR in dB
+against the recording: over everything / in the gaps. The classic method is autoregression followed
+by a Wiener filter that knows the noise. Autoregression works in blocks of the length that is best
+for each row, or fills one gap at a time. For a run of the built-in notes give no folder: it uses
+their scale with its own noise.
 """
 
 import argparse

@@ -66,7 +66,7 @@ class Images(NamedTuple):
 
     @property
     def provenance(self):
-        """A dictionary for config.json. The hash is of pixels and labels, not of files."""
+        """A dictionary for config.json. Its hash covers pixels and labels, not files."""
         counts = {"training": len(self.train), "held_out": len(self.test)}
         digest = hashlib.sha256()
         for values in self[:4]:

@@ -25,7 +25,7 @@ WELL_KEPT_DB = 24.0  # SNR outside the gaps; if it is lower, the message recomme
 
 @contextlib.contextmanager
 def writing(destination):
-    """Turn errors of the block, which writes, into a UserError that names `destination`."""
+    """Turn errors while `destination` is written into a UserError that names it."""
     try:
         yield
     except (soundfile.SoundFileError, av.FFmpegError, AssertionError, OSError) as error:

@@ -22,7 +22,8 @@ def restore(path, variables, expected):
     """Read a file that `save` wrote: assign its values to the variables and return its state.
 
     expected: a state of this run. The file's state must have its names and types, and the same
-    `first_batch` up to rounding. UserError if the file is damaged or belongs to another run.
+    `first_batch` up to rounding, which differs between machines. UserError if the file is damaged
+    or belongs to another run.
     """
     try:
         with np.load(path) as file:  # without pickle: no code from the file is run
@@ -37,7 +38,6 @@ def restore(path, variables, expected):
         raise UserError(f"{path}: {problem}; {REMEDY}") from error
     if written != FORMAT:
         problem = f"written by another version of these scripts (format {written})"
-    # Another machine may round differently.
     elif ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=1e-3, atol=1e-6):
         problem = "belongs to a run with other data or another seed"
     elif [(v.shape, v.dtype) for v in values] != [(v.shape, v.dtype) for v in variables]:

@@ -163,10 +163,10 @@ def _shown_default(settings, field):
 
 @contextlib.contextmanager
 def one_line_errors():
-    """Run a program: errors of files, numbers or the user end it with one line and status 2.
+    """Run a program. Errors that `known` describes end it with one line and status 2.
 
-    An error's notes (PEP 678), such as how to resume, are at the end of that line. Bugs keep their
-    traceback. If the reader of stdout has left, such as `head -1`, the program ends quietly.
+    Bugs keep their traceback. If the reader of stdout, such as `head -1`, has ended, so does the
+    program, without a message.
     """
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
@@ -218,7 +218,7 @@ def one_blas_thread():
 
 
 def known(error):
-    """Return the line that reports an error or an interruption; None for a bug."""
+    """Return a line that reports an error with its notes (PEP 678), or None for a bug."""
     if isinstance(error, UserError | FloatingPointError):
         message = error
     elif isinstance(error, OSError):

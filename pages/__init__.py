@@ -1,1 +1,1 @@
-"""Figures, HTML pages and the last line that a run prints."""
+"""Figures, HTML pages and the line that sums up a run."""

@@ -127,7 +127,7 @@ def artificial_gaps(missing, samples, size):
     samples, but at most a third of the observed samples between two missing stretches.
     """
     rooms = np.column_stack([np.append(0, missing[:, 1]), np.append(missing[:, 0], samples)])
-    places = []  # middle and size
+    places = []  # (middle, size) of each possible gap
     for first, end in rooms:
         count = max(1, (end - first) // (ARTIFICIAL_SPACING * size))
         middles = first + (np.arange(count) + 0.5) * (end - first) / count

@@ -1,4 +1,4 @@
-"""The last line that a run prints."""
+"""The line that sums up a run."""
 
 from math import inf, nan
 
