@@ -127,7 +127,7 @@ def load(path, sample_rate, window, rms, seconds, folder):
         for name, part in parts.items()
     }
     if not all(map(len, places.values())):
-        raise UserError(f"{path}: not enough sound to train on one part and hold out another")
+        raise UserError(f"{path}: not enough sound to train on one part and hold out another; add more")
     starts = places["held out"][:, 0]
     long_sound = _long_sound(samples, parts["held out"], starts, round(seconds * sample_rate))
     learned, kept = (float(np.ptp(part, axis=1).sum() / sample_rate) for part in parts.values())
@@ -187,8 +187,8 @@ def _read(path, sample_rate, window, rms, folder):
     if not clips:
         if len(files) == len(skipped) == 1:
             raise UserError(skipped[0])
-        if skipped:
-            raise UserError(f"{path}: none of {len(skipped)} can be used; the first: {skipped[0]}")
+        if count := len(skipped):
+            raise UserError(f"{path}: none of {count} files can be used; the first: {skipped[0]}")
         raise UserError(f"{path}: no sound files; looked for {' '.join(SUFFIXES)}")
     store.truncate(4 * first)
     return np.memmap(store, np.float32, "r"), clips, skipped
