@@ -329,7 +329,7 @@ def test_an_error_names_the_file_and_the_problem(bad, name, capfd):
 
 
 def test_bad_files_in_a_folder_are_skipped(bad, tmp_path):
-    with pytest.raises(UserError, match=f"none of {len(WORDS)} files can be used"):
+    with pytest.raises(UserError, match=f"the first of {len(WORDS)} problems"):
         load(bad)
     for file in bad.iterdir():
         os.symlink(file, tmp_path / file.name)
