@@ -61,9 +61,6 @@ class Decoder:
         self.rest = samples[count:]
         return samples[:count].astype(dtype)
 
-    def close(self):
-        self.container.close()
-
 
 def _decoded(container, stream):
     """Yield the first frame of a stream, and then all samples in blocks (n, channels), float64.

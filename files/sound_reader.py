@@ -115,7 +115,8 @@ def _is_one_ogg(file):
 def _compressed(path, file, opened):
     """Return the `Sound` of an open file, or None if FFmpeg cannot read it."""
     with contextlib.suppress(av.FFmpegError):
-        decoder = opened.enter_context(contextlib.closing(Decoder(file, path)))
+        decoder = Decoder(file, path)
+        opened.callback(decoder.container.close)
         kind = *decoder.kind, "FILE", decoder.tags
         return Sound(path, decoder.rate, decoder.channels, *kind, decoder.read, decoder)
 

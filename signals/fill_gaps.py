@@ -12,7 +12,7 @@ import numpy as np
 from autoregression import fit, interpolate
 from signals.gaps import inside
 
-CONTEXTS = (  # seconds on each side of a gap, order in seconds; the first is also for drafts
+CONTEXTS = (  # seconds on each side of a gap, and order in seconds; drafts use the first
     (0.064, 0.016),
     (0.032, 0.008),
     (0.128, 0.024),
@@ -22,7 +22,7 @@ MAX_ORDER = 512  # samples, or the gap's length if greater; higher orders help o
 DRAFT_ITERATIONS = 2  # of Janssen's method, from scratch; each context then adds one more
 MAX_GAP_SECONDS = 0.25  # the middle of a longer gap cannot be predicted from its ends
 MAX_GAPS_NEARBY = 8  # within the first context; if there are more, too little is observed
-MAX_FRACTION_MISSING = 0.5  # of the first context besides the gap, for the same reason
+MAX_FRACTION_MISSING = 0.5  # of the first context, not counting the gap; same reason
 MERGE_FRACTION = 0.25  # of the shorter of two gaps; gaps closer than this are filled as one
 SHARPNESS = 3  # power of the inverse error in the mixture of contexts
 FULL_GAIN = 0.5  # estimates are attenuated if their gain in artificial gaps is lower

@@ -441,7 +441,7 @@ def test_tags_after_the_samples_of_a_wav_are_not_sound(tmp_path, tag):
     assert heard.size == signal.size
 
 
-def test_channels_that_cancel_leave_the_one_that_sounds(tmp_path):
+def test_of_channels_that_cancel_the_loudest_is_used(tmp_path):
     tone = sine(440, 1, RATE)[:, 0]
     for offset, factors in ((0, (1, -0.99)), (0.1, (-0.99, 1)), (0, (0.2, 1, -1.1))):
         soundfile.write(tmp_path / "a.wav", np.outer(tone, factors) + offset, RATE, "FLOAT")
