@@ -9,14 +9,15 @@ from harness import UserError
 
 # FFmpeg's names of formats. Playlists are left out, since they could make it open other files.
 FORMATS = "aac,asf,matroska,mov,mp3,ogg"
-MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's name of a single format
-LIBSNDFILE = {  # FFmpeg's names of format and encoding: libsndfile's, which writes these files
+MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # one format; FFmpeg's name lists its variants
+# FFmpeg's names of format and encoding -> libsndfile's names. libsndfile writes these files.
+LIBSNDFILE = {
     ("mp3", "mp3float"): ("MP3", "MPEG_LAYER_III"),
     ("ogg", "vorbis"): ("OGG", "VORBIS"),
     ("ogg", "opus"): ("OGG", "OPUS"),
 }
-TIMED = "asf", "matroska,webm", "ogg"  # formats whose length is known if the end is missing
-TAGS = {  # FFmpeg's names: libsndfile's
+TIMED = "asf", "matroska,webm", "ogg"  # formats that show their full length if cut short
+TAGS = {  # FFmpeg's names -> libsndfile's names
     **{name: name for name in ("title", "artist", "album", "date", "genre", "comment")},
     "track": "tracknumber",
 }
@@ -28,7 +29,7 @@ class Decoder:
 
     kind: names of format and encoding. codec: FFmpeg's name of the encoding. layout: FFmpeg's name
     of the arrangement of channels. tags: {name: text}. has_pictures: True for a cover or a video.
-    seconds: the length that the file gives for itself, or None. FFmpegError if it is not readable.
+    seconds: the length according to the file, or None. FFmpegError if the file cannot be read.
     """
 
     def __init__(self, file, path):
@@ -60,16 +61,13 @@ class Decoder:
         self.rest = samples[count:]
         return samples[:count].astype(dtype)
 
-    def close(self):
-        self.container.close()
-
 
 def _decoded(container, stream):
     """Yield the first frame of a stream, and then all samples in blocks (n, channels), float64.
 
-    All blocks have the rate and layout of the first frame, because the header of HE-AAC gives
-    others. If there is no frame, the stream is yielded in its place. Packets that cannot be decoded
-    are skipped, as by players. There is always such a packet where two MP3s are joined.
+    All blocks have the rate and layout of the first frame; those in the header of HE-AAC differ.
+    If there is no frame, the stream is yielded in its place. Packets that cannot be decoded are
+    skipped, as in players. There is always such a packet where two MP3s are joined.
     """
     convert = kind = block = None
     for packet in container.demux(stream):

@@ -35,9 +35,8 @@ def dense_reconstruct(config, weights):
     depth, latent = len(config["hidden"]) + 1, config["latent"]  # layers per side
     arrays = list(weights.values())[: 4 * depth]
     layers = list(zip(arrays[::2], arrays[1::2]))
-    layers[depth - 1] = [
-        value[..., :latent] for value in layers[depth - 1]
-    ]  # keep the mean, drop log_var
+    # The encoder's last layer returns mean and log_var. Only the mean is needed.
+    layers[depth - 1] = [values[..., :latent] for values in layers[depth - 1]]
 
     def reconstruct(corrupted, observed=None):
         values = np.asarray(corrupted, np.float32)

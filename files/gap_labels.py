@@ -55,7 +55,7 @@ def _times(line, seconds, where):
         raise UserError(f"{where}: expected a start and an end in seconds, such as {EXAMPLE}")
     # "1,5" may be 1.5, or 1 to 5.
     pair = not decimal_commas and re.match(r"\d+,\d+(?![\d.])", line)
-    # "1,500<TAB>1,550" may be 1.5 to 1.55, or 1500 to 1550 if the sound lasts so long.
+    # "1,500<TAB>1,550" may be 1.5 to 1.55, or 1500 to 1550 if the sound is that long.
     thousands = all(re.fullmatch(r"\d{1,3}(,\d{3})+", word) for word in words)
     if pair or (thousands and float(words[1].replace(",", "")) <= seconds):
         raise UserError(f"{where}: ambiguous; write decimal points, such as {EXAMPLE}")
@@ -63,7 +63,7 @@ def _times(line, seconds, where):
 
 
 def _merged(gaps):
-    """Merge overlapping ones among sorted gaps: (n, 2)."""
+    """Merge sorted gaps that overlap: (n, 2)."""
     merged = []
     for start, end in gaps:
         if merged and start < merged[-1][1]:

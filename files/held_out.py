@@ -1,6 +1,6 @@
 """Examples for sample.py: held-out images and windows, and the user's notes and sound files.
 
-`path` is the path of the model. `data` is the value of --data: where its training data are now.
+`path` is the path of the model. `data` is the value of --data: where the training data are now.
 """
 
 import os
@@ -13,7 +13,7 @@ from files import folders, sound_files
 from files.image_files import load_images
 from harness import UserError
 
-LONG_SECONDS = 1  # `sound_files.load` also reads a long sound, which is not used here
+LONG_SECONDS = 1  # of the long sound, which `sound_files.load` requires and nothing here uses
 
 
 def images(kind, path, data=None):
@@ -23,11 +23,11 @@ def images(kind, path, data=None):
     """
     data = data or kind.data
     if data and not os.path.exists(data):
-        raise UserError(f"{data}: not found; give the training images by --data")
+        raise UserError(f"{data}: not found; give the training images with --data")
     found = load_images(data, kind.shape[0])
     if (shape := found.test.shape[1:]) != kind.shape:
         problem = f"expected images of {kind.shape} pixels, got {shape}"
-        raise UserError(f"{data or 'MNIST'}: {problem}; give the training images by --data")
+        raise UserError(f"{data or 'MNIST'}: {problem}; give the training images with --data")
     provenance = found.provenance  # hashes all images
     _check(kind, path, data or f"digits ({provenance['source']})", provenance)
     return found.test, found.test_labels
@@ -45,7 +45,7 @@ def windows(kind, size, path, data, count):
         _, clean, index = kind.notes.windows("held out", count, (0, 0))
         return clean, index, kind.notes.notes
     if not data:
-        raise UserError(f"{path}: trained on recordings; give their folder by --data")
+        raise UserError(f"{path}: trained on recordings; give their folder with --data")
     with tempfile.TemporaryDirectory() as folder:
         sounds = sound_files.load(data, kind.sample_rate, size, kind.rms, LONG_SECONDS, folder)
         folders.print_skipped(sounds.skipped)
@@ -54,10 +54,10 @@ def windows(kind, size, path, data, count):
 
 
 def _check(kind, path, data, provenance):
-    """Raise UserError unless `data` are the training data: the held-out part could differ."""
+    """Raise UserError unless `data` are the training data, since they decide what is held out."""
     if kind.sha256 and provenance.get("sha256") != kind.sha256:
         problem = f"not trained with {data} as it is now"
-        raise UserError(f"{path}: {problem}; give the training data by --data")
+        raise UserError(f"{path}: {problem}; give the training data with --data")
 
 
 def examples(kind, size, path, data, count):

@@ -397,10 +397,8 @@ def _grey_levels(values, scale=1):
     """
     white = _white(values.dtype)
     if not (values.min() >= 0 and values.max() <= white):  # false for NaN as well
-        found = f"{values.min():g} to {values.max():g}"
-        raise ValueError(
-            f"levels of {values.dtype} must be from 0 to {white} ({found}); rescale them"
-        )
+        found = f"{values.dtype} from {values.min():g} to {values.max():g}"
+        raise ValueError(f"levels must be from 0 to {white} ({found}); rescale them")
     levels = values if white == 255 and scale == 1 else 255.0 * values / (white * scale)
     if values.ndim == 4 and values.shape[3] == 1:
         levels = levels[..., 0]
@@ -425,9 +423,9 @@ def _folder_images(folder, files, skipped, shape):
     images = images[:count]
     if not count:
         if files and not any(file.suffix.lower() in SUFFIXES for file in files):
-            problem = f"none of its {len(files):,} files is an image, such as {files[0].name}"
+            problem = f"no images among its {len(files):,} files, such as {files[0].name}"
         elif skipped:
-            problem = f"cannot read any of {len(skipped):,} files, such as {skipped[0]}"
+            problem = f"cannot read any of {len(skipped):,} files; the first: {skipped[0]}"
         else:
             problem = "no files"
         raise UserError(f"{folder}: {problem}; give {KINDS}")

@@ -73,7 +73,7 @@ def load_model(path):
 
 
 def _model_in(path):
-    """Return the path of a model's file, given it or a run's folder. OSError if unreadable."""
+    """Return `path`, or the model's path in it if it is a run's folder. OSError if unreadable."""
     path = Path(path)
     path = path / "model.keras" if path.is_dir() else path
     with open(path, "rb"):

@@ -62,7 +62,7 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
         if keep:
             result = _filled(image, alpha, hole, levels)
             options = options | _kept_options(image, image_format)
-        encoded = io.BytesIO()  # a full disk must not raise an error of `source`
+        encoded = io.BytesIO()  # not yet a file: a full disk is no error in `source`
         with one_error(source, "save it as PNG"):
             result.save(encoded, image_format, **options)
         if keep and image_format == "JPEG":

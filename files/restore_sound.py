@@ -66,7 +66,7 @@ def restore_sound(model, source, destination, gap_file=None, keep=False):
         restored, describe = method(job, channels)
         remarks = _write(restored, job, keep)
         count = f"{sound.channels} channel{'s' * (sound.channels > 1)}"
-        found = _found(job, sound, named=gap_file) + describe()
+        found = _found(job, sound, listed=gap_file) + describe()
     return f"{job.frames / job.rate:.2f} s, {job.rate} Hz, {count}: {found}{remarks}"
 
 
@@ -84,10 +84,10 @@ def _job(model, source, destination, gap_file):
     return _Job(source, destination, rate, frames, gaps, silences)
 
 
-def _found(job, sound, named):
+def _found(job, sound, listed):
     """Describe how many gaps there are, and that some may not have been found."""
     count = sum(map(len, job.gaps))
-    if not named and not keeps_zeros(sound.subtype):
+    if not listed and not keeps_zeros(sound.subtype):
         found = f"{count or 'no'} gaps found, but {sound.encoding} does not preserve exact zeros"
         return f"{found}; if any gaps were overlooked, list them in a file for --gaps"
     missing = sum(np.ptp(stretches, axis=1).sum() for stretches in job.gaps)

@@ -18,10 +18,10 @@ from harness import UserError
 from harness.quiet_tensorflow import stderr_held_back, tf
 from signals.resampling import resample
 
-READ_ONLY = (".aac", ".mp4", ".webm", ".wma", ".3gp")  # not written: restored, they become WAVs
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".m4a", *READ_ONLY)
+READ_ONLY = ".aac", ".mp4", ".webm", ".wma", ".3gp"  # cannot be written, so results are WAVs
+SUFFIXES = ".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".m4a", *READ_ONLY
 MAX_HOURS = 24  # of recordings in all: 5.5 GB on the disk at 16 kHz
-SHORTEST = 2048  # samples; the figure of the long sound needs as many
+SHORTEST = 2048  # samples; the figure of the long sound needs this many
 OFFSET = 0.01  # of a sound's RMS; a larger constant offset is removed
 # Channels cancel if the power of their mean is below this fraction of the loudest's part in it.
 CANCELS = 0.1
@@ -127,7 +127,7 @@ def load(path, sample_rate, window, rms, seconds, folder):
         for name, part in parts.items()
     }
     if not all(map(len, places.values())):
-        raise UserError(f"{path}: not enough sound to train on one part and hold out another")
+        raise UserError(f"{path}: not enough sound to train on and to hold out; add more")
     starts = places["held out"][:, 0]
     long_sound = _long_sound(samples, parts["held out"], starts, round(seconds * sample_rate))
     learned, kept = (float(np.ptp(part, axis=1).sum() / sample_rate) for part in parts.values())
@@ -176,7 +176,7 @@ def _read(path, sample_rate, window, rms, folder):
     store, first, clips = tempfile.TemporaryFile(dir=folder), 0, {}
     for file in tqdm(files, "reading", unit="file", leave=False, disable=None):
         try:
-            with stderr_held_back():  # decoders print warnings of their own
+            with stderr_held_back():  # libmpg123 prints comments on damaged MP3s
                 end = _append(store, first, file, sample_rate, max(window, SHORTEST))
             clip = np.memmap(store, np.float32, "r+", 4 * first, (end - first,))
             _scale(clip, window // 4, rms, file)
@@ -188,7 +188,8 @@ def _read(path, sample_rate, window, rms, folder):
         if len(files) == len(skipped) == 1:
             raise UserError(skipped[0])
         if skipped:
-            raise UserError(f"{path}: none of {len(skipped)} can be used; the first: {skipped[0]}")
+            problem = f"no usable sound; the first of {len(skipped)} problems"
+            raise UserError(f"{path}: {problem}: {skipped[0]}")
         raise UserError(f"{path}: no sound files; looked for {' '.join(SUFFIXES)}")
     store.truncate(4 * first)
     return np.memmap(store, np.float32, "r"), clips, skipped
@@ -279,7 +280,8 @@ def _places(samples, first, end, window, least_power):
 def _middle(places, first, end, window):
     """Return the sample at which to split a file, so that HELD_OUT_FRACTION of its places follow.
 
-    This is its end if it is too short for a window before and a long sound after the split.
+    Returns the file's end if it is too short for a window before the split and SHORTEST samples, or
+    a window if that is longer, after it.
     """
     if not len(places):
         return end
@@ -293,8 +295,8 @@ def _middle(places, first, end, window):
 def _long_sound(samples, clips, starts, most):
     """Return up to `most` samples of the longest clip that has a place: (L,), float64.
 
-    starts: first samples of all held-out places. The sound begins at the first one in the clip,
-    or earlier if the clip would end too soon.
+    starts: first samples of all held-out places. The sound begins at the first one in the clip, or
+    earlier if the rest of the clip is too short.
     """
     sounding = [(first, end) for first, end in clips if ((first <= starts) & (starts < end)).any()]
     first, end = max(sounding, key=lambda clip: clip[1] - clip[0])

@@ -21,14 +21,14 @@ from audio_utils import SAMPLE_RATES
 from files.compressed_sound import Decoder
 from harness import UserError
 
-HEADERLESS = (".raw", ".pcm", ".vox", ".gsm")
+HEADERLESS = ".raw", ".pcm", ".vox", ".gsm"
 # Encodings whose names begin like this keep zeros exactly; others blur the edges of a gap.
 KEEP_ZEROS = ("PCM", "FLOAT", "DOUBLE", "ALAW", "ULAW", "ALAC", "DWVW", "DPCM")
 SMALLEST = {"ALAW": 8 / 32768}  # smallest magnitude in an encoding without a zero
 MAX_CHANNELS = 64
 FRAMES_PER_BLOCK = 1 << 16
-HEADER = 1 << 16  # bytes; a WAV's header is shorter, the samples missing in its size are longer
-PADDING = 64  # zero bytes after a WAV's samples that count as padding
+HEADER = 1 << 16  # bytes; longer than a WAV's header, shorter than uncounted samples after a crash
+PADDING = 64  # bytes; this many zeros after a WAV's samples are padding
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class Sound:
 
     @property
     def encoding(self):
-        """The name of the encoding in messages."""
+        """The name of the encoding for messages."""
         return "MP3" if self.format == "MP3" else self.subtype
 
     def blocks(self, dtype="float64"):
@@ -101,8 +101,8 @@ def reason(error):
 def _is_one_ogg(file):
     """Return True for an Ogg file with one stream, False for several joined end to end.
 
-    libsndfile reads one stream to the exact sample, but ignores the streams after it. FFmpeg reads
-    all of them, but a few hundred samples too many or too few of Vorbis.
+    libsndfile reads the first stream to the exact sample, but ignores the others. FFmpeg reads all
+    of them, but for Vorbis it returns a few hundred samples too many or too few.
     """
     start = file.read(4)
     file.seek(0)
@@ -113,9 +113,10 @@ def _is_one_ogg(file):
 
 
 def _compressed(path, file, opened):
-    """Return the `Sound` of an open file, or None if it is no compressed format of FFmpeg's."""
+    """Return the `Sound` of an open file, or None if FFmpeg cannot read it."""
     with contextlib.suppress(av.FFmpegError):
-        decoder = opened.enter_context(contextlib.closing(Decoder(file, path)))
+        decoder = Decoder(file, path)
+        opened.callback(decoder.container.close)
         kind = *decoder.kind, "FILE", decoder.tags
         return Sound(path, decoder.rate, decoder.channels, *kind, decoder.read, decoder)
 
@@ -133,7 +134,7 @@ def _other(path, file, opened):
 
 
 class _Forward(soundfile.SoundFile):
-    """A SoundFile that does not seek after each read, or FLAC would be decoded twice."""
+    """A SoundFile that does not seek after each read, which would decode FLAC twice."""
 
     def seekable(self):
         return False
@@ -159,7 +160,7 @@ class _Corrected(io.FileIO):
 def _corrected_size(path, file):
     """Correct the size in the header of a WAV whose recorder crashed.
 
-    The header then has size 0, or the size at its last update, and the samples continue after it.
+    The header then gives size 0, or the size at its last update, but there are more samples.
     Returns the position of the size in the file and the correct size, as bytes. Returns None if
     the size is right or the file is no WAV. UserError for several WAVs in one file.
     """

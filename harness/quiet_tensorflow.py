@@ -25,13 +25,18 @@ KERAS_SETTINGS = {
 
 @contextlib.contextmanager
 def stderr_held_back():
-    """Hide all output to stderr, including that of C++ code, unless the block raises an error."""
+    """Hide all output to stderr, including that of C++ code, unless the block raises an error.
+
+    A UserError is no reason to show it: its message is complete.
+    """
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as hidden:
         os.dup2(hidden.fileno(), 2)
         try:
             yield
+        except UserError:
+            raise
         except BaseException:
             hidden.seek(0)
             os.write(terminal, hidden.read())

@@ -22,10 +22,10 @@ def glide(model, ends, rate):
     hold the phase, and decoded windows with unrelated phases would cancel. At each position, both
     sounds are therefore encoded with the phase that they would have there if they never stopped.
 
-    A decoded mixture is quieter than either sound. Windows are therefore normalized and overlap-
-    added with a Hann taper, and the sum is normalized again. The interpolation is linear: halfway,
-    98.4% of the energy is then in the two notes. With spherical interpolation (White 2016, arXiv
-    1609.04468) it is 97.8%.
+    A decoded mixture is quieter than either sound. Windows are therefore normalized, tapered (Hann)
+    and added, and the sum is normalized again. The interpolation is linear: halfway, 98.4% of the
+    energy is in the two notes. With spherical interpolation (White 2016, arXiv 1609.04468) it is
+    97.8%.
     """
     window, samples = model.input_size, SECONDS * rate
     taper, level = np.hanning(window + 2)[1:-1], np.sqrt(np.mean(ends[0] ** 2))

@@ -9,7 +9,7 @@ from signals.resampling import resample
 
 PILOT_SECONDS = 20  # of the sound, from which noise and mixture weights are estimated
 PIECE_SECONDS = 8  # restored at once
-MARGIN_SECONDS = 0.6  # read on both sides of a piece, since the filling of a gap looks as far
+MARGIN_SECONDS = 0.6  # read on both sides of a piece; a gap is filled from samples this far away
 
 
 class Denoiser:
@@ -42,10 +42,8 @@ class Denoiser:
         for first in range(0, self.samples, piece):
             start, end = max(first - margin, 0), min(first + piece, self.samples)
             observed, mask = self._part(start, min(end + margin, self.samples))
-            reconstruction = self._reconstruct(observed, mask, start)
-            restored = noise.denoise(
-                observed, mask, reconstruction, self.rate, self.power, self.weights
-            )
+            drawn = self._reconstruct(observed, mask, start)
+            restored = noise.denoise(observed, mask, drawn, self.rate, self.power, self.weights)
             yield restored[first - start : end - start]
 
     def _part(self, first, end):

@@ -12,7 +12,7 @@ import numpy as np
 from autoregression import fit, interpolate
 from signals.gaps import inside
 
-CONTEXTS = (  # seconds on each side of a gap, order in seconds; the first is also for drafts
+CONTEXTS = (  # seconds on each side of a gap, and order in seconds; drafts use the first
     (0.064, 0.016),
     (0.032, 0.008),
     (0.128, 0.024),
@@ -22,21 +22,17 @@ MAX_ORDER = 512  # samples, or the gap's length if greater; higher orders help o
 DRAFT_ITERATIONS = 2  # of Janssen's method, from scratch; each context then adds one more
 MAX_GAP_SECONDS = 0.25  # the middle of a longer gap cannot be predicted from its ends
 MAX_GAPS_NEARBY = 8  # within the first context; if there are more, too little is observed
-MAX_FRACTION_MISSING = 0.5  # of the first context besides the gap, for the same reason
+MAX_FRACTION_MISSING = 0.5  # of the first context, not counting the gap; same reason
 MERGE_FRACTION = 0.25  # of the shorter of two gaps; gaps closer than this are filled as one
 SHARPNESS = 3  # power of the inverse error in the mixture of contexts
-FULL_GAIN = 0.5  # least-squares gain in artificial gaps; estimates with a lower one are attenuated
+FULL_GAIN = 0.5  # estimates are attenuated if their gain in artificial gaps is lower
 
 
 def fill(signal, gaps, rate, default=0.0):
-    """Fill the gaps of a signal: (T,), float64. Those `fill_each` cannot fill get `default`."""
+    """Fill the gaps of a signal: (T,), float64. Gaps that cannot be filled get `default`."""
     missing = inside(np.reshape(gaps, (-1, 2)), 0, len(signal))
     known, filled = np.where(missing, 0.0, signal), np.where(missing, default, signal)
-
-    def read(start, stop):
-        return known[start:stop]
-
-    for first, end, values in fill_each(read, gaps, known.size, rate):
+    for first, end, values in fill_each(lambda a, b: known[a:b], gaps, known.size, rate):
         if values is not None:
             filled[first:end] = np.where(missing[first:end], values, known[first:end])
     return filled
@@ -142,7 +138,8 @@ def _beside(first, end, before, after, distance):
     """Choose an artificial gap on each side of a gap: [(first, end)], at most two.
 
     They are as long as the gap and `distance` samples away from it, within the observed samples
-    from `before` to `after`. If a side has few, its artificial gap is nearer and at most a third.
+    from `before` to `after`. Where these are few, the artificial gap is nearer, and at most a third
+    of them.
     """
     left, right = (min(end - first, room // 3) for room in (first - before, after - end))
     stop = first - min(distance, first - before - 2 * left)

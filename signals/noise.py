@@ -16,9 +16,9 @@ FRAMES_PER_SAMPLE = 4  # overlapping frames at each sample
 QUIET_QUANTILE = 0.1  # of the frames; at each frequency, this fraction contains only noise
 SMOOTHED_BINS = 31  # frequencies in the running median, more than a steady partial covers
 MIN_FRACTION_OBSERVED = 0.3  # of a frame; noise is not estimated from a frame with less
-SURE_EXCESS = 12  # times the noise's power; noise alone reaches it with probability exp(-12)
+SURE_EXCESS = 12  # times the noise's power; noise alone exceeds it with probability exp(-13)
 LIKELY_EXCESS = 3  # used before gaps are filled: keeping noise is better than losing partials
-NO_NOISE_DB = -30.0  # relative to the sound; below, it may be detail that the network leaves out
+NO_NOISE_DB = -30.0  # relative to the sound; weaker noise may be detail that the network omits
 ARTIFICIAL_GAPS = 16  # at most; mixture weights come from the errors in these gaps
 ARTIFICIAL_SPACING = 16  # gap lengths from one artificial gap to the next
 SHARPNESS = 2  # power of the inverse error in the mixture of candidates
@@ -61,7 +61,7 @@ def noise_power(quiet):
     return scipy.ndimage.median_filter(power, SMOOTHED_BINS, mode="mirror")
 
 
-def below_db(noise, sound, frames):
+def relative_db(noise, sound, frames):
     """Return the level of noise with power (F,) per frame, relative to a sound (T,), in dB."""
     power = noise[0] + noise[-1] + 2 * noise[1:-1].sum()
     scale = frames.m_num * np.sum(frames.win**2)
@@ -74,7 +74,7 @@ def estimated(frames, observed, mask, reconstruction):
     The power is 0 if the level is at most NO_NOISE_DB. Arguments as for `quiet_power`.
     """
     power = noise_power(quiet_power(frames, observed, reconstruction, mask))
-    level_db = below_db(power, observed[mask == 0], frames)
+    level_db = relative_db(power, observed[mask == 0], frames)
     return power if level_db > NO_NOISE_DB else np.zeros_like(power), level_db
 
 

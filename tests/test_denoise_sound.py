@@ -57,7 +57,7 @@ def test_gaps_are_filled_and_noise_removed_at_any_rate_and_level(tmp_path, rate)
 
 
 def test_a_clean_sound_changes_only_in_its_gaps(tmp_path):
-    """A tone of 12 kHz, above the Nyquist frequency of the model, and an offset stay, too."""
+    """A tone of 12 kHz, above the Nyquist frequency of the model, and an offset are kept."""
     time = np.arange(3 * 44100) / 44100
     clean = (tones(44100) + 0.1 * np.sin(2 * np.pi * 12_000 * time) + 0.05)[:, None]
     result, gaps, message = restored(tmp_path, clean, 44100)

@@ -134,13 +134,15 @@ def test_numpy_and_keras_agree_for_a_trained_model(sound):
 
 
 def other(name, value, **settings):
-    """Return a function that replaces a dataset of an HDF5 file by `value`, or deletes it."""
+    """Return a function that replaces an item of an HDF5 file by `value`, or deletes it."""
 
     def change(file):
         if name in file:
             del file[name]
-        if value is not None or settings:
+        if settings:
             file.create_dataset(name, data=value, **settings)
+        elif value is not None:
+            file[name] = value
 
     return change
 
@@ -149,35 +151,44 @@ KERNEL, BIAS = "encoder/layers/dense_1/vars/0", "decoder/layers/dense/vars/1"
 
 
 @pytest.mark.parametrize(
-    "settings, change, refused",
+    "settings, change, words",
     [
-        ({}, other(BIAS, None), True),
-        ({}, other(BIAS, np.full(5, np.nan, "f4")), True),
-        ({}, other("vars/2", np.full((2, 3), np.inf, "f4")), True),  # prior: not used to restore
-        ({}, other("vars/3", None), True),
-        ({}, other("vars/4", np.zeros(3, "f4")), True),
-        ({}, other(KERNEL, np.zeros((5, 7), "f4")), True),  # transposed
-        ({}, other(KERNEL, np.zeros((7, 5), "S4")), True),
-        ({}, other(KERNEL, np.full((7, 5), 0.25, ">f8")), False),
-        ({}, other(KERNEL, np.full((7, 5), 0.25, "f4"), chunks=(7, 5), compression="gzip"), False),
-        ({}, lambda file: file.move("encoder/layers/dense_1", "encoder/layers/dense_9"), True),
-        ({}, lambda file: file.create_dataset("vast", (10**12,), "f4", chunks=(1024,)), True),
-        ({}, other(BIAS, None, shape=(5,), dtype="f4", external=[("/etc/passwd", 0, 20)]), True),
-        ({}, lambda file: file.create_virtual_dataset("a", h5py.VirtualLayout((9,), "f4")), True),
-        ({}, lambda file: file.__setitem__("theirs", h5py.ExternalLink("/etc/passwd", "x")), True),
-        ({}, lambda file: file.__setitem__("theirs", h5py.SoftLink("/encoder")), True),
-        ({"hidden": [7, 6]}, None, True),
-        ({"hidden": [10**9]}, None, True),
-        ({"hidden": "75"}, None, True),
-        ({"likelihood": "poisson"}, None, True),
-        ({"likelihood": "bernoulli"}, None, True),  # has one weight less
-        ({"metadata": {**SOUNDS, "format": 3}}, None, True),
-        ({"metadata": {**SOUNDS, "format": 1}}, None, True),
-        ({"metadata": {"sample_rate": 16000}}, None, True),
-        ({"metadata": ["experiment"]}, None, True),
+        ({}, other(BIAS, None), "got None"),
+        ({}, other(BIAS, np.full(5, np.nan, "f4")), "not finite"),
+        ({}, other("vars/2", np.full((2, 3), np.inf, "f4")), "not finite"),  # of the prior, unused
+        ({}, other("vars/3", None), "got None"),
+        ({}, other("vars/4", np.zeros(3, "f4")), "unexpected weights 'vars/4'"),
+        ({}, other("vars", np.zeros(3)), "unexpected weights"),
+        ({}, other("vars", h5py.ExternalLink("/etc/hosts", "x")), "weights 'vars'"),
+        ({}, other("vars", h5py.SoftLink("/encoder")), "unexpected weights"),
+        ({}, other(KERNEL, np.zeros((5, 7), "f4")), "expected shape"),  # transposed
+        ({}, other(KERNEL, np.zeros((7, 5), "S4")), "got None"),
+        ({}, other(KERNEL, np.full((7, 5), 0.25, ">f8")), None),
+        ({}, other(KERNEL, np.full((7, 5), 0.25, "f4"), chunks=(7, 5), compression="gzip"), None),
+        ({}, lambda file: file.move("encoder/layers/dense_1", "encoder/layers/dense_9"), "dense_9"),
+        ({}, other("vast", None, shape=(10**12,), dtype="f4", chunks=(1024,)), "weights 'vast'"),
+        ({}, other(BIAS, None, shape=5, dtype="f4", external=[("/etc/passwd", 0, 20)]), "got None"),
+        ({}, lambda file: file.create_virtual_dataset("a", h5py.VirtualLayout((9,), "f4")), "'a'"),
+        ({}, other("theirs", h5py.ExternalLink("/etc/passwd", "x")), "weights 'theirs'"),
+        ({}, other("theirs", h5py.SoftLink("/encoder")), "weights 'theirs'"),
+        ({"hidden": [7, 6]}, None, "expected shape"),
+        ({"hidden": [10**9]}, None, "expected shape"),
+        ({"hidden": [1] * 10**5}, None, "expected shape"),
+        ({"hidden": [-7, 5]}, None, "expected shape"),
+        ({"hidden": "75"}, None, "expected shape"),
+        ({"input_size": 10**12}, None, "expected shape"),
+        ({"latent": 10**400}, None, "expected shape"),
+        ({"components": 10**9}, None, "expected shape"),
+        ({"likelihood": "poisson"}, None, "likelihood"),
+        ({"likelihood": "bernoulli"}, None, "expected shape"),  # has one weight less
+        ({"metadata": {**SOUNDS, "format": 3}}, None, "newer version"),
+        ({"metadata": {**SOUNDS, "format": 1}}, None, "older version"),
+        ({"metadata": {**SOUNDS, "format": "two"}}, None, "invalid literal"),
+        ({"metadata": {"sample_rate": 16000}}, None, "not one trained by these scripts"),
+        ({"metadata": ["experiment"]}, None, "list"),
     ],
 )
-def test_numpy_and_keras_refuse_the_same_files(tmp_path, settings, change, refused):
+def test_numpy_and_keras_refuse_the_same_files(tmp_path, settings, change, words):
     path = tmp_path / "model.keras"
     windows = np.random.default_rng(0).standard_normal((3, 24)).astype(np.float32)
     randomized(path, hidden=(7, 5), latent=3, components=2)
@@ -189,14 +200,14 @@ def test_numpy_and_keras_refuse_the_same_files(tmp_path, settings, change, refus
             change(file)
     changed = {"config.json": json.dumps(config), "model.weights.h5": weights.getvalue()}
     write_members(path, members | changed)
-    if not refused:
+    if not words:
         expected = load_model(path).reconstruct(windows)
         found = load_restorer(path).reconstruct(windows, np.ones_like(windows))
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
         return
     said = []
     for load in (load_model, load_restorer):
-        with pytest.raises(UserError, match=r"model\.keras: ") as caught:
+        with pytest.raises(UserError, match=rf"model\.keras: .*{words}") as caught:
             load(path)
         said.append(str(caught.value))
     assert said[0] == said[1] and len(said[0].splitlines()) == 1
@@ -307,66 +318,16 @@ def members(tmp_path_factory):
     return read_members(path)
 
 
-def hdf5(**values):
-    """Return an HDF5 file with these values. Without values: a dataset of 4 TB, never written."""
-    content = io.BytesIO()
-    with h5py.File(content, "w") as file:
-        for name, value in values.items():
-            file[name] = value
-        if not values:
-            file.create_dataset("vast", shape=(10**12,), chunks=(1024,), dtype="f4")
-    return content.getvalue()
-
-
-def assert_refused(path, words):
-    with pytest.raises(UserError, match=rf"model\.keras: .*({words})") as refused:
-        load_model(path)
+@pytest.mark.parametrize(
+    "name, content, words",
+    [("model.weights.h5", None, "model.weights.h5"), ("config.json", "[" * 10**5, "recursion")],
+)
+def test_a_wrong_member_is_refused(tmp_path, members, name, content, words):
+    changed = {**members, name: content}
+    write_members(tmp_path / "model.keras", {key: value for key, value in changed.items() if value})
+    with pytest.raises(UserError, match=rf"model\.keras: .*{words}") as refused:
+        load_model(tmp_path)
     assert len(str(refused.value).splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    "changes, words",
-    [
-        ({"hidden": [7, 6]}, "expected shape"),
-        ({"input_size": 10**12}, "expected shape"),
-        ({"latent": 10**400}, "expected shape"),
-        ({"hidden": [1] * 10**5}, "expected shape"),
-        ({"hidden": [-7, 5]}, "expected shape"),
-        ({"hidden": "75"}, "expected shape"),
-        ({"likelihood": "poisson"}, "likelihood"),
-        ({"components": 10**9}, "expected shape"),
-        ({"metadata": {"experiment": "sound", "format": 3}}, "newer version"),
-        ({"metadata": {"experiment": "sound", "format": 1}}, "older version"),
-        ({"metadata": {"experiment": "sound", "format": "two"}}, "invalid literal"),
-        ({"metadata": {"shape": [3, 4]}}, "not one trained by these scripts"),
-    ],
-)
-def test_a_wrong_configuration_is_refused(tmp_path, members, changes, words):
-    path = tmp_path / "model.keras"
-    write_members(path, members)
-    assert load_model(path).hidden == (7, 5)
-    config = json.loads(members["config.json"])
-    config["config"] |= changes
-    write_members(path, {**members, "config.json": json.dumps(config)})
-    assert_refused(path, words)
-
-
-@pytest.mark.parametrize(
-    "changes, words",
-    [
-        ({"model.weights.h5": hdf5()}, "unexpected weights 'vast'"),
-        ({"model.weights.h5": hdf5(vars=h5py.ExternalLink("/etc/hosts", "x"))}, "weights 'vars'"),
-        ({"model.weights.h5": hdf5(vars=h5py.SoftLink("/encoder"))}, "unexpected weights"),
-        ({"model.weights.h5": hdf5(vars=np.zeros(3))}, "unexpected weights"),
-        ({"model.weights.h5": None}, "model.weights.h5"),
-        ({"config.json": "[" * 10**5}, "recursion"),
-    ],
-    ids=["vast", "external link", "soft link", "shape", "missing", "nested"],
-)
-def test_a_wrong_member_is_refused(tmp_path, members, changes, words):
-    changed = {name: content for name, content in (members | changes).items() if content}
-    write_members(tmp_path / "model.keras", changed)
-    assert_refused(tmp_path / "model.keras", words)
 
 
 def test_a_zip_bomb_is_not_unpacked(tmp_path, members, monkeypatch):

@@ -42,7 +42,7 @@ def test_noise_is_measured_under_chopped_tones(color, level):
     smooth = np.array([np.median(true[max(0, f - 15) : f + 16]) for f in range(true.size)])
     error_db = 10 * np.log10(found / smooth)
     assert np.abs(error_db.mean()) < 1.5 and np.quantile(np.abs(error_db), 0.8) < 3
-    level_db = noise.below_db(found, TONES, FRAMES)
+    level_db = noise.relative_db(found, TONES, FRAMES)
     assert level_db == pytest.approx(10 * np.log10(np.mean(hiss**2) / np.mean(TONES**2)), abs=2)
 
 

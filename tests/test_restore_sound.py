@@ -374,7 +374,7 @@ def test_gaps_are_found_if_the_encoding_has_no_zero(tmp_path, subtype):
     "name, subtype",
     [("a.wav", "IMA_ADPCM"), ("a.wav", "MS_ADPCM"), ("a.ogg", None), ("a.mp3", None)],
 )
-def test_encodings_without_exact_zeros_get_a_hint_at_gaps(tmp_path, name, subtype):
+def test_encodings_without_exact_zeros_get_a_hint_about_gaps(tmp_path, name, subtype):
     soundfile.write(tmp_path / name, tone_with_gaps(16000)[1], 16000, subtype=subtype)
     line = restore_sound(stand_in(sinusoids), tmp_path / name, tmp_path / f"b-{name}")
     assert "--gaps" in line and "nothing missing" not in line
