@@ -109,7 +109,7 @@ def _latent_map(model, kind, clean, labels):
     labelled = 1 < len(kinds) <= MOST_KINDS
     return {
         "codes": _halves(codes),
-        "centre": mean.tolist(),
+        "center": mean.tolist(),
         "axes": axes.tolist(),
         "labels": index.tolist() if labelled else None,
         "names": [names[label] if names else str(label) for label in kinds],
@@ -124,7 +124,7 @@ def _image_content(kind, clean):
         "kind": "digit" if digits else "image",
         "shape": kind.shape,
         "images": base64.b64encode(levels.tobytes()).decode(),
-        "centred": digits,
+        "centered": digits,
     }
 
 

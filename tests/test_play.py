@@ -259,8 +259,8 @@ def test_latent_sliders_map_and_interpolation(models, digit_page):
     output = numbers(browser, "made.output")
     assert output == pytest.approx(model.expectation(z[None]).numpy()[0], abs=CLOSE)
 
-    browser.execute_script("Object.assign(element('share'), {value: 0.24}).focus()")
-    press(browser, "share", Keys.RIGHT)
+    browser.execute_script("Object.assign(element('weight'), {value: 0.24}).focus()")
+    press(browser, "weight", Keys.RIGHT)
     ends = model.encode(load_images().test[[3, 17]].reshape(2, -1) / np.float32(255))[0].numpy()
     assert numbers(browser, "made.z") == pytest.approx(0.75 * ends[0] + 0.25 * ends[1], abs=1e-2)
 

@@ -81,13 +81,13 @@ function set(change) {
 /** Show the code at a place on the map, decoded. */
 function previewMap(place) {
   const [[, n]] = map.nearest(place);
-  element("lies").hidden = false;
-  paint(element("lies"), decode(network, map.between(place)), WIDTH, HEIGHT);
+  element("decoded").hidden = false;
+  paint(element("decoded"), decode(network, map.between(place)), WIDTH, HEIGHT);
   element("near").textContent = `Decoded at this point. Nearest: no. ${n}${labelOf(n)}`;
 }
 function interpolate() {
   const codeOf = id => map.code(integerFrom(element(id).value, map.points.length, 0));
-  const weight = Number(element("share").value);
+  const weight = Number(element("weight").value);
   state.z = meanCode([codeOf("blend-a"), codeOf("blend-b")], [1 - weight, weight]);
   update();
 }
@@ -125,8 +125,8 @@ function listen() {
     state.z = made.z.map((value, i) => bars[i] === bar ? Number(bar.value) : value);
     update();
   });
-  ["blend-a", "blend-b", "share"].forEach(id => onInput(id, interpolate));
-  ["blend-a", "blend-b", "share", "bars"].forEach(id => onChange(id, () => states.save()));
+  ["blend-a", "blend-b", "weight"].forEach(id => onInput(id, interpolate));
+  ["blend-a", "blend-b", "weight", "bars"].forEach(id => onChange(id, () => states.save()));
   listenToPad();
   listenToHole();
 }

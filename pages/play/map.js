@@ -5,8 +5,8 @@ const EDGE = 12; // margin around the points, CSS pixels
 
 /** Calls on.hover, on.down and on.up with a place [x, y] on the axes, and on.leave without. */
 class LatentMap {
-  constructor(canvas, {codes, centre, axes, labels, names}, on) {
-    Object.assign(this, {canvas, centre, axes, labels, names, on, cursor: null, mark: null});
+  constructor(canvas, {codes, center, axes, labels, names}, on) {
+    Object.assign(this, {canvas, center, axes, labels, names, on, cursor: null, mark: null});
     this.size = [1, 1]; // of the canvas, in CSS pixels
     this.codes = floatsOf(bytesOf(codes));
     const count = this.codes.length / network.latent;
@@ -22,8 +22,8 @@ class LatentMap {
   /** The label of an example; undefined if there are no labels. */
   nameOf(n) { return this.names[this.labels?.[n]]; }
   project(z) {
-    const {axes, centre} = this;
-    return axes.map(axis => axis.reduce((sum, value, i) => sum + value * (z[i] - centre[i]), 0));
+    const {axes, center} = this;
+    return axes.map(axis => axis.reduce((sum, value, i) => sum + value * (z[i] - center[i]), 0));
   }
   colorOf(n) {
     const kinds = this.names.length, kind = this.labels?.[n];

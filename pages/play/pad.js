@@ -47,7 +47,7 @@ function framing() {
     columns[at % PAD_WIDTH] += ink;
     rows[Math.floor(at / PAD_WIDTH)] += ink;
   });
-  const mass = rows.reduce((a, b) => a + b), framed = state.from === "own" && data.centred && mass;
+  const mass = rows.reduce((a, b) => a + b), framed = state.from === "own" && data.centered && mass;
   if (!framed) return {size: FINE, center: [PAD_WIDTH / 2, PAD_HEIGHT / 2]};
   const span = sums => sums.findLastIndex(Boolean) - sums.findIndex(Boolean) + 1;
   const middle = sums => sums.reduce((total, sum, i) => total + sum * (i + 0.5), 0) / mass;
