@@ -59,7 +59,7 @@ function showInput() {
     seen.fillRect(x + width - 20, y + height - 20, 20, 20);
   }
 }
-const labelOf = n => map.labels ? `, labelled ${map.nameOf(n)}` : "";
+const labelOf = n => map.labels ? `, labeled ${map.nameOf(n)}` : "";
 function show() {
   const {from, number, z} = state, held = `Held-out ${data.kind} ${number}${labelOf(number)}`;
   showInput();
@@ -78,7 +78,7 @@ function set(change) {
   states.save();
 }
 
-/** Show the code at a place on the map, decoded. */
+/** Decode a place on the map and show the image. */
 function previewMap(place) {
   const [[, n]] = map.nearest(place);
   element("decoded").hidden = false;
@@ -132,7 +132,7 @@ function listen() {
 }
 
 const map = new LatentMap(element("map"), data.map, {
-  hover: previewMap, down: previewMap, leave: () => { element("near").textContent = ""; },
+  hover: previewMap, down: previewMap,
   up: place => set(
     {from: "held", number: map.nearest(place)[0][1], strokes: [], hole: null, z: null}),
 });
