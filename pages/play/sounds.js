@@ -160,11 +160,8 @@ function listen() {
   onInput("noise", ({value}) => { state.noise = Number(value); build(); });
   onChange("noise", () => states.save());
   onChange("file", ({files}) => openFile(files[0]));
-  addEventListener("dragover", event => event.preventDefault());
-  addEventListener("drop", event => {
-    event.preventDefault();
-    openFile(event.dataTransfer.files[0]);
-  });
+  for (const name of ["dragover", "drop"]) addEventListener(name, event => event.preventDefault());
+  addEventListener("drop", ({dataTransfer}) => openFile(dataTransfer.files[0]));
   listenToGaps();
 }
 
