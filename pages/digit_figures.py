@@ -15,8 +15,7 @@ def checkpoint(kind, damage, iteration, rows, holes, generated):
     """
     state = f"{damage}, after {iteration} iterations"
     restored = figures.digit_rows(f"Held-out {kind}s restored ({state}); red: missing", rows, holes)
-    new = generated[: NEW_ROWS * SHOWN].reshape(NEW_ROWS, SHOWN, *generated.shape[1:])
-    new_rows = {str(number): row for number, row in enumerate(new, 1)}
+    new_rows = {str(row + 1): generated[SHOWN * row : SHOWN * (row + 1)] for row in range(NEW_ROWS)}
     new = figures.digit_rows(f"New {kind}s from the prior ({state})", new_rows)
     return {
         f"reconstruction_{iteration:06d}.png": partial(figures.save, pictures=[restored]),

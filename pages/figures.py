@@ -47,7 +47,7 @@ def save(path, pictures):
 
 
 def digit_rows(title, rows, holes=None):
-    """Draw labelled rows of images.
+    """Draw labeled rows of images.
 
     rows: {label: (count, H, W) in [0, 1]}. holes: {label: mask (count, H, W)}, tinted red.
     """
@@ -116,8 +116,8 @@ def _windows(rows, milliseconds):
 
 
 def strip(title, images, labels):
-    """Draw labelled images (H, W) in a row, with a space after the first and before the last."""
-    figure = Figure(figsize=(1.0 * len(images), 1.9))
+    """Draw labeled images (H, W) in a row, with a space after the first and before the last."""
+    figure = Figure(figsize=(len(images), 1.9))
     figure.suptitle(title)
     widths = [1.0, 0.3, *[1.0] * (len(images) - 2), 0.3, 1.0]  # 0.3: a space
     columns = [0, *range(2, len(images)), len(images) + 1]
@@ -140,8 +140,8 @@ def latent_map(title, points, fractions, labels=None, names=None):
     kinds, index = np.unique([] if labels is None else labels, return_inverse=True)
     if 1 < len(kinds) <= MOST_KINDS:
         colors = matplotlib.colormaps["tab10" if len(kinds) <= 10 else "turbo"]
-        colors, ends = colors.resampled(len(kinds)), {"vmin": -0.5, "vmax": len(kinds) - 0.5}
-        drawn = ax.scatter(*points.T, c=index, s=8, cmap=colors, **ends)
+        limits = {"vmin": -0.5, "vmax": len(kinds) - 0.5}  # integers are at the middle of a color
+        drawn = ax.scatter(*points.T, c=index, s=8, cmap=colors.resampled(len(kinds)), **limits)
         bar = figure.colorbar(drawn, ticks=range(len(kinds)), label="note" if names else "label")
         bar.set_ticklabels([names[kind] if names else kind for kind in kinds])
     else:

@@ -16,7 +16,7 @@ import audio_utils
 import inference
 from kind import kind_of
 from pages.figures import MOST_KINDS
-from pages.report import PAGE, PLAY
+from pages.report import PLAY, TEMPLATES
 from signals import gaps
 
 MOST_WEIGHTS = 3_000_000  # 8 MB in the page; a larger network is too slow to follow the pen
@@ -24,8 +24,8 @@ EXAMPLES, EXAMPLE_BYTES = 1000, 800_000  # limits of the held-out examples in th
 CONSTANTS = {  # shared with the page's scripts
     "hopsPerWindow": inference.HOPS_PER_WINDOW,
     "leastObserved": inference.LEAST_OBSERVED,
-    "notExplained": float(inference.UNKNOWN_ERROR),
-    "explained": inference.ERROR_RANGE[np.float32],
+    "unknownError": float(inference.UNKNOWN_ERROR),
+    "errorRange": inference.ERROR_RANGE[np.float32],
     "gapSeconds": gaps.GAP_SECONDS,
     "gapJump": gaps.GAP_JUMP,
     "noteSeconds": audio_utils.NOTE_SECONDS,
@@ -42,15 +42,16 @@ def files(model, clean, labels=None, long_sound=None):
     clean: held-out images (M, H, W) in [0, 1] or windows (M, N). labels (M,): integers for images,
     indices of the model's notes for windows. long_sound (T,): a held-out recording.
     """
-    numbers, problem = _numbers(model), None
+    numbers = _numbers(model)
     if numbers.size > MOST_WEIGHTS:
         problem = f"{numbers.size:,} weights are more than the {MOST_WEIGHTS:,} that suit a browser"
     elif not np.abs(numbers).max() < np.finfo(np.float16).max:  # also catches nan
         problem = "weights are not finite or too large for half precision"
-    if problem:
-        print(f"{PLAY} is not written: {problem}")
-        return {}
-    return {PLAY: partial(write, model=model, clean=clean, labels=labels, long_sound=long_sound)}
+    else:
+        page = partial(write, model=model, clean=clean, labels=labels, long_sound=long_sound)
+        return {PLAY: page}
+    print(f"{PLAY} is not written: {problem}")
+    return {}
 
 
 def write(path, model, clean, labels=None, long_sound=None):
@@ -59,16 +60,12 @@ def write(path, model, clean, labels=None, long_sound=None):
     example_bytes = 2 * model.input_size if kind.sounds else model.input_size
     most = EXAMPLES if kind.notes else min(EXAMPLES, EXAMPLE_BYTES // example_bytes)
     clean = np.reshape(clean, (len(clean), -1))[:most]
-    own = _sound_content(kind, clean, long_sound) if kind.sounds else _image_content(kind, clean)
-    content = {
-        **own,
-        "network": _network(model, kind),
-        "map": _latent_map(model, kind, clean, labels),
-        "constants": CONSTANTS,
-    }
+    content = _sounds(kind, clean, long_sound) if kind.sounds else _images(kind, clean)
+    content |= {"network": _network(model, kind), "constants": CONSTANTS}
+    content["map"] = _latent_map(model, kind, clean, labels)
     # Without "<", nothing in the data can close its <script> element.
     data = Markup(json.dumps(content, allow_nan=False).replace("<", "\\u003c"))
-    template = PAGE.get_template("play.html.j2")
+    template = TEMPLATES.get_template("play.html.j2")
     page = template.render(content=content, data=data, images=not kind.sounds, held_out=len(clean))
     Path(path).write_text(page, encoding="utf-8")
 
@@ -79,14 +76,14 @@ def _halves(values):
 
 
 def _numbers(model):
-    """Return the weights of encoder, decoder and prior as one array, in the order of page.js."""
+    """Return the weights of encoder, decoder and prior as one array, in the order of network.js."""
     parts = [*model.encoder.weights, *model.decoder.weights]
     parts += [model.prior_logits, model.prior_means, model.prior_log_vars]
     return np.concatenate([np.ravel(part.numpy()) for part in parts])
 
 
 def _network(model, kind):
-    """Return the weights, and what page.js needs to split and use them."""
+    """Return the weights, and the sizes and settings with which network.js uses them."""
     return {
         "weights": _halves(_numbers(model)),
         "sizes": {
@@ -106,17 +103,17 @@ def _latent_map(model, kind, clean, labels):
     axes = np.pad(axes, ((0, 2 - len(axes)), (0, 0)))  # 1 dimension or 1 example: only one axis
     names = kind.notes and kind.notes.notes
     kinds, index = np.unique([] if labels is None else labels[: len(clean)], return_inverse=True)
-    labelled = 1 < len(kinds) <= MOST_KINDS
+    labeled = 1 < len(kinds) <= MOST_KINDS
     return {
         "codes": _halves(codes),
-        "centre": mean.tolist(),
+        "center": mean.tolist(),
         "axes": axes.tolist(),
-        "labels": index.tolist() if labelled else None,
+        "labels": index.tolist() if labeled else None,
         "names": [names[label] if names else str(label) for label in kinds],
     }
 
 
-def _image_content(kind, clean):
+def _images(kind, clean):
     """Return the part of the content that only image models have."""
     digits = kind.data is None
     levels = np.round(255 * clean).astype(np.uint8)
@@ -124,11 +121,11 @@ def _image_content(kind, clean):
         "kind": "digit" if digits else "image",
         "shape": kind.shape,
         "images": base64.b64encode(levels.tobytes()).decode(),
-        "centred": digits,
+        "centered": digits,
     }
 
 
-def _sound_content(kind, clean, long_sound):
+def _sounds(kind, clean, long_sound):
     """Return the part of the content that only sound models have: notes or recordings."""
     content = {"notes": None, "noise": 0, "rms": kind.rms, "count": len(clean)}
     if kind.recordings:

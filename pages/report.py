@@ -13,7 +13,7 @@ import struct
 from pathlib import Path
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
@@ -57,7 +57,7 @@ COLUMNS = {  # of scores.csv: label and unit
     "generated_confidence": ("classifier's confidence in generated digits", "probability"),
     "generated_classes": ("different classes in generated digits", "effective number"),
 }
-SUMMARIES = "snr_db", "long_snr_db", "hole_mse_over_mean_fill", "mse", "loss"  # the best first
+SUMMARIES = "snr_db", "long_snr_db", "hole_mse_over_mean_fill", "mse", "loss"  # by priority
 CHARTS = {  # title: columns
     "Loss": ("train_loss", "loss", "nll"),
     "KL divergence": ("kl",),
@@ -69,26 +69,17 @@ THINGS = {"mnist": "image", "sound": "sound"}  # what an experiment restores
 
 
 def rounded(value):
-    """Format a number, or its text, with four digits and a true minus sign; keep other text."""
-    try:
-        text = f"{float(value):.4g}" if value or value == 0 else ""
-    except ValueError:
-        text = value
+    """Format a number, given as such or as text, with four digits and a true minus sign."""
+    text = f"{float(value):.4g}" if value or value == 0 else ""
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def _size(png):
-    """Read the width and the height of a PNG file from its first chunk."""
-    return struct.unpack(">II", png.read_bytes()[16:24])
-
-
-TEMPLATES = FileSystemLoader(Path(__file__).parent)
-PAGE = Environment(loader=TEMPLATES, autoescape=True, trim_blocks=True)
-PAGE.filters |= {
+TEMPLATES = Environment(loader=PackageLoader("pages", ""), autoescape=True, trim_blocks=True)
+TEMPLATES.filters |= {
     "column": lambda name: COLUMNS.get(name, (name.replace("_", " "), "")),
     "number": rounded,
     "sha256": lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode(),
-    "size": _size,
+    "size": lambda png: struct.unpack(">II", png.read_bytes()[16:24]),  # a PNG's width and height
 }
 
 
@@ -99,7 +90,7 @@ def write(folder):
     rows, baselines = _scores(folder)
     summary = next((name for name in SUMMARIES if name in rows[-1]), "loss")
     ends = baselines or rows
-    ends = ends[:: max(1, len(ends) - 1)]  # the first and the last: the input and the best
+    ends = ends[:: max(1, len(ends) - 1)]  # the first and the last, e.g. the input and the oracle
     levels = ends if baselines else []
     paths = {folder / f"{name}.wav": label for name, label in SOUNDS.items()}
     sounds = {path: label for path, label in paths.items() if path.exists()}
@@ -107,7 +98,7 @@ def write(folder):
     restored = [path] if (path := folder / RESTORED).exists() else []
     outputs = [path for _, outputs in steps for path in outputs.values()]
     size = sum(path.stat().st_size for path in (*sounds, *restored, *outputs))
-    html = PAGE.get_template("report.html.j2").render(
+    html = TEMPLATES.get_template("report.html.j2").render(
         config=config,
         thing=THINGS[config["experiment"]],
         damage=corrupt.describe(config["corruption"], config["amount"], config.get("noise")),
@@ -120,12 +111,12 @@ def write(folder):
         ends=ends,
         flags=_flags(config),
         provenance=_provenance(**config.get("provenance", {})),
-        compared=_ranked(rows[-1], baselines, ends, summary),
+        compared=_ranked(rows[-1], baselines, summary),
         charts=[_chart(title, names, rows, levels) for title, names in CHARTS.items()],
         url=_embedded if size <= EMBED_AT_MOST else lambda path: Markup(quote(path.name)),
     )
-    with replacing(folder / "index.html") as path:  # the folder's name may not be Unicode
-        path.write_text(html, encoding="utf-8", errors="replace")
+    with replacing(folder / "index.html") as path:
+        path.write_text(html, encoding="utf-8", errors="replace")  # paths may not be valid Unicode
     if config.get("tensorboard") and not baselines:  # baselines come after the last checkpoint
         _write_events(folder, rows)
 
@@ -148,12 +139,12 @@ def _flags(config):
 
 def _provenance(versions=None, **data):
     """Return {name: text} for a run's data and the versions of its libraries."""
-    texts = {int: "{:,}".format, float: rounded}
-    data = {name: texts.get(type(value), str)(value) for name, value in data.items()}
+    formats = {int: "{:,}".format, float: rounded}
+    data = {name: formats.get(type(value), str)(value) for name, value in data.items()}
     return {name.replace("_", " "): text for name, text in data.items()} | (versions or {})
 
 
-def _ranked(row, baselines, ends, summary):
+def _ranked(row, baselines, summary):
     """Sort the model's row and the baselines from worst to best. Return [] without baselines.
 
     They are ranked by the first score that all baselines have. A missing score is the worst.
@@ -162,7 +153,7 @@ def _ranked(row, baselines, ends, summary):
         return []
     common = (name for name in (summary, *SUMMARIES) if all(name in row for row in baselines))
     summary = next(common, summary)
-    sign = 1 if _number(ends[-1], summary) >= _number(ends[0], summary) else -1
+    sign = 1 if _number(baselines[-1], summary) >= _number(baselines[0], summary) else -1
     worst = -sign * math.inf
     return sorted([row, *baselines], key=lambda row: sign * _number(row, summary, worst))
 
@@ -209,14 +200,14 @@ def _number(row, name, missing=math.nan):
     return value if math.isfinite(value) else missing
 
 
-def _chart(title, names, rows, ends):
+def _chart(title, names, rows, baselines):
     """Return the curves of some columns and the levels of baselines. None without finite values."""
     curves = {
         name: [(i, y) for i, row in enumerate(rows) if math.isfinite(y := _number(row, name))]
         for name in names
         if name in rows[-1]
     }
-    across = {row["method"]: y for row in ends if math.isfinite(y := _number(row, names[0]))}
+    across = {row["method"]: y for row in baselines if math.isfinite(y := _number(row, names[0]))}
     values = [y for curve in curves.values() for _, y in curve] + list(across.values())
     if not values:
         return None

@@ -21,13 +21,12 @@ class Plotter(NamedTuple):
 
     draw: Callable  # (title, name, signal (T,)) -> pixels
     chopped: np.ndarray  # pixels of the corrupted input, drawn once
-    gain: float  # of all WAVs, so that their levels compare and none clips
+    gain: float  # of all WAVs: their levels are comparable, and the inputs do not clip
     sample_rate: int  # Hz
 
     def figure(self, title, name, signal):
         """Return save(path), which writes the figure of a signal (T,) above that of the input."""
-        pictures = [self.draw(title, name, signal), self.chopped]
-        return partial(figures.save, pictures=pictures)
+        return partial(figures.save, pictures=[self.draw(title, name, signal), self.chopped])
 
     def wav(self, signal):
         """Return save(path), which writes a signal (T,)."""
@@ -101,11 +100,11 @@ def long_sound(chopped, mask, sample_rate, frequency_limit):
             ax.set_title(f"{view} of the {name}")
         columns = np.array_split(signal, min(MOST_COLUMNS, signal.size // 4))
         low, high = [column.min() for column in columns], [column.max() for column in columns]
-        times = np.linspace(0, seconds, len(columns))
+        column_times = np.linspace(0, seconds, len(columns))
         drawn = [
             figure.text(0.005, 0.985, title, va="top", size="large", weight="bold"),
-            _levels(spectrogram, signal, sample_rate),
-            waveform.fill_between(times, low, high, lw=0, facecolor=figures.COLOR),
+            _draw_spectrogram(spectrogram, signal, sample_rate),
+            waveform.fill_between(column_times, low, high, lw=0, facecolor=figures.COLOR),
         ]
         for ax in waveform, close_up:
             drawn.append(ax.broken_barh(shades, (-limit, 2 * limit), **GAP))
@@ -123,24 +122,23 @@ def _axes(figure, chopped, sample_rate):
     margins = {"left": 0.06, "right": 0.98, "top": 0.86, "bottom": 0.11}
     grid = figure.add_gridspec(2, 4, width_ratios=widths, wspace=0.04, hspace=0.55, **margins)
     spectrogram = figure.add_subplot(grid[0, 0])
-    silence = _levels(spectrogram, np.zeros_like(chopped), sample_rate)
+    silence = _draw_spectrogram(spectrogram, np.zeros_like(chopped), sample_rate)
     figure.colorbar(silence, cax=figure.add_subplot(grid[0, 1]), label="level [dB re full scale]")
     waveform = figure.add_subplot(grid[1, 0], sharex=spectrogram)
     return spectrogram, waveform, figure.add_subplot(grid[:, 3])
 
 
-def _levels(ax, signal, sample_rate):
-    """Draw a spectrogram."""
+def _draw_spectrogram(ax, signal, sample_rate):
     frequencies, times, levels = audio_utils.spectrogram_db(signal, sample_rate)
     scale = {"cmap": "magma", "vmin": audio_utils.SPECTRUM_FLOOR_DB, "vmax": 0}
     return ax.pcolorfast(times[[0, -1]], frequencies[[0, -1]], levels[:-1, :-1], **scale)
 
 
 def _middle_gap(chopped, gaps):
-    """Return the center of the gap nearest to the middle, if possible of one with sound around it.
+    """Return the center of the gap nearest to the middle. Gaps with sound around them come first.
 
-    gaps: (G, 2). Sound is around a gap if the stretch of three times its length, with the gap in
-    its middle, has at least a quarter of the mean power.
+    gaps: (G, 2). A gap has sound around it if the stretch from one gap length before it to one
+    after it has at least a quarter of the mean power.
     """
     centers = gaps.mean(1)
     around = [chopped[max(0, 2 * first - end) : 2 * end - first] for first, end in gaps]

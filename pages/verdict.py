@@ -10,12 +10,12 @@ from harness.run_folder import METHOD
 
 def sounds(rows):
     """Compare the model with the oracle (built-in notes) or with autoregression (recordings)."""
-    methods, oracle = {row["method"]: row for row in rows}, rows[-1]
-    if oracle["method"].startswith("oracle"):
-        snr = methods[METHOD]["snr_db"]
-        line = _difference(snr, methods["linear interpolation"]["snr_db"], digits=0)
-        above = f"{_difference(snr, oracle['snr_db'])} the oracle"
-        return f"SNR of windows {snr:.1f} dB: {above}, {line} linear interpolation"
+    methods = {row["method"]: row for row in rows}
+    if rows[-1]["method"].startswith("oracle"):
+        snr, oracle = methods[METHOD]["snr_db"], rows[-1]["snr_db"]
+        linear = _difference(snr, methods["linear interpolation"]["snr_db"], digits=0)
+        score = f"SNR of windows {snr:.1f} dB: {_difference(snr, oracle)} the oracle"
+        return f"{score}, {linear} linear interpolation"
     if not math.isfinite(rows[0]["long_snr_db"]):
         snr = methods[METHOD]["long_snr_db"]
         return f"SNR of the long sound {snr:.1f} dB ({METHOD}); its input was not corrupted"
@@ -37,7 +37,7 @@ def digits(rows):
         return f"squared error of the image {model['mse']:.4f} (input: {rows[0]['mse']:.4f})"
     nearest = next(row for row in rows if "nearest" in row["method"])
     compared = "better" if ours[column] < nearest[column] else "worse"
-    kind = nearest["method"].rsplit(maxsplit=1)[-1]
+    kind = nearest["method"].split()[-1]
     return (
         f"squared error in the hole {ours[column]:.2f} times the mean fill's ({ours['method']}): "
         f"{compared} than the nearest {kind}'s ({nearest[column]:.2f})"

@@ -19,7 +19,7 @@ from harness import UserError
 from harness.quiet_tensorflow import tf
 from harness.run_folder import Run
 from models import DVAE
-from pages import digit_figures, figures, sound_figures
+from pages import figures, sound_figures
 
 RNG = np.random.default_rng(0)
 SIDE = 20
@@ -325,7 +325,6 @@ def test_figures_of_digits_show_what_was_scored(digits, monkeypatch):
         drawn.append((title, rows, holes))
 
     monkeypatch.setattr(figures, "digit_rows", record)
-    monkeypatch.setattr(digit_figures, "digit_rows", record, raising=False)
     reconstructed, generated = RNG.random(digits.clean.shape), RNG.random((200, SIDE**2))
     further = {"refined": RNG.random((16, SIDE**2))}
     estimates, shape = (reconstructed, generated), (SIDE, SIDE)

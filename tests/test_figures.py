@@ -54,7 +54,7 @@ def test_low_frequencies_are_at_the_bottom():
         picture = draw("", "sound", np.sin(2 * np.pi * frequency * TIME))
         changed = picture[..., :3].astype(int) * differ(picture, silent)[..., None]
         red, green, blue = np.moveaxis(changed, 2, 0)
-        # the upper end of magma
+        # Only the brightest colors of magma are like this.
         rows, columns = np.nonzero((red > 240) & (green > 150) & (blue > 100) & (blue < green - 5))
         return np.median(rows), columns
 

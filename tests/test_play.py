@@ -259,8 +259,8 @@ def test_latent_sliders_map_and_interpolation(models, digit_page):
     output = numbers(browser, "made.output")
     assert output == pytest.approx(model.expectation(z[None]).numpy()[0], abs=CLOSE)
 
-    browser.execute_script("Object.assign(element('share'), {value: 0.24}).focus()")
-    press(browser, "share", Keys.RIGHT)
+    browser.execute_script("Object.assign(element('weight'), {value: 0.24}).focus()")
+    press(browser, "weight", Keys.RIGHT)
     ends = model.encode(load_images().test[[3, 17]].reshape(2, -1) / np.float32(255))[0].numpy()
     assert numbers(browser, "made.z") == pytest.approx(0.75 * ends[0] + 0.25 * ends[1], abs=1e-2)
 
@@ -385,7 +385,7 @@ def test_gaps_in_a_wav_are_found_as_in_python(tmp_path, sound_page):
         for length in [least, *rng.choice(lengths, 200), least]:  # zeros at both ends too
             levels = np.ones(20)
             levels[[0, -1]] = rng.choice([0.001, 0.009, 0.011, 0.5], 2)
-            pieces += [np.zeros(max(length, 0)), levels]
+            pieces += [np.zeros(length), levels]
         signal = np.concatenate(pieces[:-1])
         values = np.stack([signal, np.roll(signal, 7)], 1)
         soundfile.write(tmp_path / "a.wav", 0.8 * values, rate, subtype)
@@ -413,7 +413,7 @@ def test_a_restored_wav_keeps_its_format_length_and_level(tmp_path, sound_page):
     for rate, channels, subtype in ((44100, 2, "PCM_24"), (16000, 1, "PCM_16")):
         path = tmp_path / f"mine {rate}.wav"
         written = write_wav(path, rate, channels, level=0.05, subtype=subtype)
-        # The file arrives while the spectrogram of the sound before it is still to be drawn.
+        # The file arrives before the previous sound's spectrogram is drawn.
         browser.execute_script("draw('restored'); shown.restored = null")
         if channels == 2:
             press(browser, "file", str(path))
@@ -466,10 +466,10 @@ def test_narrow_screens_and_accessible_names(chromium, digit_page, sound_page):
         widths = browser.execute_script("return [innerWidth, document.documentElement.scrollWidth]")
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         assert widths == [360, 360]
-        pressed = browser.execute_script("""
+        controls = browser.execute_script("""
             const controls = [...document.querySelectorAll("button, input, canvas, a")];
             return controls.filter(each => each.checkVisibility())""")
-        assert all(each.accessible_name for each in pressed[-40:])
+        assert all(each.accessible_name for each in controls[-40:])
         levels = [int(h.tag_name[1]) for h in browser.find_elements("css selector", "h1, h2, h3")]
         assert levels[0] == 1 and levels.count(1) == 1
 

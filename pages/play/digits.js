@@ -59,7 +59,7 @@ function showInput() {
     seen.fillRect(x + width - 20, y + height - 20, 20, 20);
   }
 }
-const labelOf = n => map.labels ? `, labelled ${map.nameOf(n)}` : "";
+const labelOf = n => map.labels ? `, labeled ${map.nameOf(n)}` : "";
 function show() {
   const {from, number, z} = state, held = `Held-out ${data.kind} ${number}${labelOf(number)}`;
   showInput();
@@ -78,16 +78,16 @@ function set(change) {
   states.save();
 }
 
-/** Show the code at a place on the map, decoded. */
+/** Decode a place on the map and show the image. */
 function previewMap(place) {
   const [[, n]] = map.nearest(place);
-  element("lies").hidden = false;
-  paint(element("lies"), decode(network, map.between(place)), WIDTH, HEIGHT);
+  element("decoded").hidden = false;
+  paint(element("decoded"), decode(network, map.between(place)), WIDTH, HEIGHT);
   element("near").textContent = `Decoded at this point. Nearest: no. ${n}${labelOf(n)}`;
 }
 function interpolate() {
   const codeOf = id => map.code(integerFrom(element(id).value, map.points.length, 0));
-  const weight = Number(element("share").value);
+  const weight = Number(element("weight").value);
   state.z = meanCode([codeOf("blend-a"), codeOf("blend-b")], [1 - weight, weight]);
   update();
 }
@@ -125,14 +125,14 @@ function listen() {
     state.z = made.z.map((value, i) => bars[i] === bar ? Number(bar.value) : value);
     update();
   });
-  ["blend-a", "blend-b", "share"].forEach(id => onInput(id, interpolate));
-  ["blend-a", "blend-b", "share", "bars"].forEach(id => onChange(id, () => states.save()));
+  ["blend-a", "blend-b", "weight"].forEach(id => onInput(id, interpolate));
+  ["blend-a", "blend-b", "weight", "bars"].forEach(id => onChange(id, () => states.save()));
   listenToPad();
   listenToHole();
 }
 
 const map = new LatentMap(element("map"), data.map, {
-  hover: previewMap, down: previewMap, leave: () => { element("near").textContent = ""; },
+  hover: previewMap, down: previewMap,
   up: place => set(
     {from: "held", number: map.nearest(place)[0][1], strokes: [], hole: null, z: null}),
 });

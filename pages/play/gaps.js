@@ -2,9 +2,9 @@
 const LEAST_GAP = 8; // shortest gap that a user can cut, samples
 const cutter = {chosen: -1}; // index of the selected gap; -1 if none is
 
-/** Find the gaps and silences of a channel, as `find_gaps` in signals/gaps.py. Both are runs of
- * exact zeros. Runs longer than a window or at either end of the file are silences. Others are gaps
- * if the sound jumps where they start or end. */
+/** Find runs of exact zeros in a channel, as `find_gaps` in signals/gaps.py. Runs longer than a
+ * window or at either end of the file are silences. Other runs are gaps if the sound jumps where
+ * they start or end. */
 function findGaps(values, rate) {
   const {gapSeconds, gapJump} = data.constants, found = {gaps: [], silences: []};
   const longest = network.window / network.rate * rate, jump = gapJump * peakOf(values);
@@ -33,8 +33,8 @@ function randomGaps() {
   return gaps;
 }
 
-/** Select the gap at a pressed pointer, to move it; elsewhere, start a new gap. Returns a function
- * from the pointer's later samples to the gap. */
+/** Select the gap at a pressed pointer, to move it. Elsewhere, start a new gap. Returns a function
+ * from the pointer's later positions, in samples, to the gap. */
 function takeGap(at) {
   const {gaps} = state, under = gaps.findIndex(([start, end]) => at >= start && at < end);
   const [start, end] = gaps[under] ?? [], samples = sound.channels[0].length;
@@ -45,7 +45,8 @@ function takeGap(at) {
   return under < 0 ? spanned : moved;
 }
 
-/** Arrow keys move the selected gap or, with Shift, resize it. n selects the next. */
+/** Arrow keys move the selected gap or, with Shift, resize it. Enter adds a gap, Delete removes
+ * the selected one, and n selects the next. */
 function cutByKey(key, [right], shift) {
   const {gaps} = state;
   if (cutter.chosen < 0) cutter.chosen = gaps.length - 1;

@@ -65,6 +65,7 @@ class Glide {
   }
 }
 
+// time: when the next samples start. held: the pointer is down. left: s that a click still plays.
 const gliding = {
   goal: null, glide: null, timer: null, out: null,
   down(place) {

@@ -10,7 +10,9 @@ class StateHistory {
       event.preventDefault();
       this.undo();
     });
-    addEventListener("hashchange", () => location.hash.slice(1) === this.now || this.start());
+    addEventListener("hashchange", () => {
+      if (location.hash.slice(1) !== this.now) this.start();
+    });
   }
   /** Take the state from the address. */
   start() {

@@ -3,10 +3,10 @@ const COLORS = "1f77b4 ff7f0e 2ca02c d62728 9467bd 8c564b e377c2 7f7f7f bcbd22 1
 const MIXED = 6; // nearest codes that are mixed at a point
 const EDGE = 12; // margin around the points, CSS pixels
 
-/** Calls on.hover, on.down and on.up with a place [x, y] on the axes, and on.leave without. */
+/** Calls on.hover, on.down and on.up with a place [x, y] on the axes. */
 class LatentMap {
-  constructor(canvas, {codes, centre, axes, labels, names}, on) {
-    Object.assign(this, {canvas, centre, axes, labels, names, on, cursor: null, mark: null});
+  constructor(canvas, {codes, center, axes, labels, names}, on) {
+    Object.assign(this, {canvas, center, axes, labels, names, on, cursor: null, mark: null});
     this.size = [1, 1]; // of the canvas, in CSS pixels
     this.codes = floatsOf(bytesOf(codes));
     const count = this.codes.length / network.latent;
@@ -22,8 +22,8 @@ class LatentMap {
   /** The label of an example; undefined if there are no labels. */
   nameOf(n) { return this.names[this.labels?.[n]]; }
   project(z) {
-    const {axes, centre} = this;
-    return axes.map(axis => axis.reduce((sum, value, i) => sum + value * (z[i] - centre[i]), 0));
+    const {axes, center} = this;
+    return axes.map(axis => axis.reduce((sum, value, i) => sum + value * (z[i] - center[i]), 0));
   }
   colorOf(n) {
     const kinds = this.names.length, kind = this.labels?.[n];
@@ -43,11 +43,11 @@ class LatentMap {
       act(cursor);
       this.draw();
     };
+    const leave = () => move(null, () => { element("near").textContent = ""; });
     const pointed = act => (x, y) => move(this.placeAt(x, y), act), hover = pointed(on.hover);
     dragged(canvas, {down: pointed(on.down), move: () => {}, up: pointed(on.up)});
     canvas.addEventListener("pointermove", event => hover(...placeOn(canvas, event)));
-    canvas.addEventListener("pointerleave", () => move(null, on.leave));
-    canvas.addEventListener("blur", () => move(null, on.leave));
+    for (const name of ["pointerleave", "blur"]) canvas.addEventListener(name, leave);
     onKeys(canvas, ["Enter"], (key, [right, down]) => {
       const [x, y] = this.cursor ?? this.middle, step = (limits[0][1] - limits[0][0]) / 40;
       const to = [clamp(x + step * right, ...limits[0]), clamp(y - step * down, ...limits[1])];
@@ -65,17 +65,18 @@ class LatentMap {
     const near = this.nearest(place, MIXED), codes = near.map(([, n]) => this.code(n));
     return meanCode(codes, near.map(([distance]) => 1 / (distance + 1e-6)));
   }
-  get unit() {
+  /** CSS pixels per unit of the axes. */
+  get scale() {
     return Math.min(...this.limits.map(
       ([low, high], i) => (this.size[i] - 2 * EDGE) / Math.max(high - low, 1e-6)));
   }
   placeAt(x, y) {
-    const {unit, middle, size} = this;
-    return [middle[0] + (x - 0.5) * size[0] / unit, middle[1] - (y - 0.5) * size[1] / unit];
+    const {scale, middle, size} = this;
+    return [middle[0] + (x - 0.5) * size[0] / scale, middle[1] - (y - 0.5) * size[1] / scale];
   }
   pixelOf([x, y]) {
-    const {unit, middle, size} = this;
-    return [size[0] / 2 + unit * (x - middle[0]), size[1] / 2 - unit * (y - middle[1])];
+    const {scale, middle, size} = this;
+    return [size[0] / 2 + scale * (x - middle[0]), size[1] / 2 - scale * (y - middle[1])];
   }
   /** Draw the points and keep their picture: `draw` needs it each time the pointer moves. */
   drawPoints() {

@@ -3,7 +3,7 @@ const [HEIGHT, WIDTH] = data.shape; // of an image, pixels
 const FINE = 4, PAD_WIDTH = FINE * WIDTH, PAD_HEIGHT = FINE * HEIGHT;
 const PEN = FINE * 1.1, ERASER = FINE * 2.2; // radii, cells
 const BOX = 20; // pixels: MNIST's digits fit this square
-// cursor, down: position and state of the keyboard's pen. stroke: being drawn, by any pen.
+// cursor, down: position and state of the keyboard's pen. stroke: the one being drawn.
 const pen = {cursor: null, down: false, stroke: null};
 const erasing = () => element("erase").checked;
 
@@ -47,7 +47,7 @@ function framing() {
     columns[at % PAD_WIDTH] += ink;
     rows[Math.floor(at / PAD_WIDTH)] += ink;
   });
-  const mass = rows.reduce((a, b) => a + b), framed = state.from === "own" && data.centred && mass;
+  const mass = rows.reduce((a, b) => a + b), framed = state.from === "own" && data.centered && mass;
   if (!framed) return {size: FINE, center: [PAD_WIDTH / 2, PAD_HEIGHT / 2]};
   const span = sums => sums.findLastIndex(Boolean) - sums.findIndex(Boolean) + 1;
   const middle = sums => sums.reduce((total, sum, i) => total + sum * (i + 0.5), 0) / mass;

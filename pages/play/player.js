@@ -14,7 +14,7 @@ const player = {
     channels.forEach((values, i) => buffer.copyToChannel(values, i));
     return new AudioBufferSourceNode(context, {buffer, playbackRate: rate / played});
   },
-  /** Play a sound. If this button started the one that is playing, only stop that. */
+  /** Play a sound. If `button` started the sound that is playing, only stop it. */
   play(what, button) {
     const stops = this.source && this.button === button;
     this.stop();

@@ -13,14 +13,14 @@ function neighborhoodSums(values, width) {
 
 /** Confidence weights of a window's samples, as in inference.py: the window's mean squared error
  * times the local one, both over observed samples, to the power -4. */
-function confidence({leastObserved, notExplained, explained}, input, observed, output) {
+function confidence({leastObserved, unknownError, errorRange}, input, observed, output) {
   const size = input.length, width = size >> 3, count = observed.reduce((a, b) => a + b);
   const error = output.map((value, i) => observed[i] * (input[i] - value) ** 2);
-  const whole = count < leastObserved * size ? notExplained : error.reduce((a, b) => a + b) / count;
+  const whole = count < leastObserved * size ? unknownError : error.reduce((a, b) => a + b) / count;
   const counts = neighborhoodSums(observed, width);
   return neighborhoodSums(error, width).map((near, i) => {
     const product = whole * (near + whole) / (counts[i] + 1);
-    return Math.min(Math.max(product, explained[0]), explained[1]) ** -4;
+    return Math.min(Math.max(product, errorRange[0]), errorRange[1]) ** -4;
   });
 }
 

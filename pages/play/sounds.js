@@ -62,7 +62,7 @@ function chop() {
     const kept = restored.map((values, i) => silenced(values, found[i].silences));
     shown.restored = {rate, bits, channels: kept};
     draw("restored");
-    offer();
+    offerDownload();
   });
 }
 
@@ -108,7 +108,7 @@ function makeKeyboard() {
     if (note && !(ctrlKey || metaKey || altKey || repeat || defaultPrevented)) press(note.name);
   });
 }
-async function take(file) {
+async function openFile(file) {
   if (!file) return;
   const says = element("own-says");
   try {
@@ -121,7 +121,7 @@ async function take(file) {
     says.textContent = `${file.name}: ${error.message}`;
   }
 }
-function offer() {
+function offerDownload() {
   const link = element("download"), name = state.from === "own" ? state.own.name : "notes";
   URL.revokeObjectURL(link.href);
   const href = URL.createObjectURL(new Blob([writeWav(shown.restored)], {type: "audio/wav"}));
@@ -159,15 +159,15 @@ function listen() {
     {from: "window", number: integerFrom(value, data.count, 0), gaps: []}));
   onInput("noise", ({value}) => { state.noise = Number(value); build(); });
   onChange("noise", () => states.save());
-  onChange("file", ({files}) => take(files[0]));
-  addEventListener("dragover", event => event.preventDefault());
-  addEventListener("drop", event => { event.preventDefault(); take(event.dataTransfer.files[0]); });
+  onChange("file", ({files}) => openFile(files[0]));
+  for (const name of ["dragover", "drop"]) addEventListener(name, event => event.preventDefault());
+  addEventListener("drop", ({dataTransfer}) => openFile(dataTransfer.files[0]));
   listenToGaps();
 }
 
 for (const name of ["windows", "long"]) if (data[name]) data[name] = floatsOf(bytesOf(data[name]));
 const map = new LatentMap(element("map"), data.map, {
-  hover: place => gliding.toward(place), leave: () => { element("near").textContent = ""; },
+  hover: place => gliding.toward(place),
   down: place => gliding.down(place), up: () => gliding.up(),
 });
 const states = new StateHistory(describe, restoreState);
