@@ -209,8 +209,8 @@ def _confidence(corrupted, observed, outputs):
 
     The weight is (mean squared error of the window * local mean squared error)^-4, both over
     observed samples. The local error matters where a window contains two notes: a model of single
-    notes draws only one of them, so the window should fade out at the other. Windows with little
-    observed get a large error.
+    notes draws only one of them, so the window should fade out at the other. Windows that
+    observe little get a large error.
     """
     error = np.square(corrupted - outputs) * observed
     count = observed.sum(1, keepdims=True)

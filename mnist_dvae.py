@@ -139,7 +139,7 @@ def refined(model, refine, corrupted, mask, grey_variance):
 
 
 def posterior_rows(settings, model, refine, held):
-    """Return rows of the figure by refined posteriors: {label: (SHOWN, D)}; {} without a mask."""
+    """Return the figure's refined rows: {label: (SHOWN, D)}; {} if the masks are unknown."""
     if not corrupt.mask_is_known(settings):
         return {}
     corrupted, mask = held.corrupted[:SHOWN], held.mask[:SHOWN]
