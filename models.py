@@ -69,7 +69,7 @@ def gaussian_nll(clean, decoded, log_std, observed=1.0):
 
 
 def reparameterize(mean, log_var, noise):
-    """Return z = mean + standard deviation * noise, differentiable in mean and log_var. (B, L)."""
+    """Return z = mean + std * noise, differentiable in mean and log_var: all (B, L)."""
     return mean + tf.exp(0.5 * log_var) * noise
 
 

@@ -129,7 +129,7 @@ def held_out(settings, sounds):
 
 
 def held_out_long(settings, sounds):
-    """Corrupt the long sound window by window. Added noise has one level, as in a recording."""
+    """Corrupt the long sound window by window. Added noise keeps one level, as in a recording."""
     seed = settings.seed, training.LONG_INPUT
     reference, clean = sounds.long(seed)
     pieces = tf.constant(audio_utils.cut(clean, settings.window), tf.float32)
@@ -152,8 +152,8 @@ def filter_long(settings, sounds, long, reconstruct, restored):
     def restore(corrupted, mask):
         return restore_long(settings, long._replace(corrupted=corrupted, mask=mask), reconstruct)
 
-    # A model of the notes fills gaps best. For recordings it is mixed with continuations of the
-    # surroundings, and `restore` fills artificial gaps to find the weights.
+    # A model of the notes fills gaps best. A model of recordings is mixed with continuations of
+    # the surroundings, and `restore` fills artificial gaps to find the weights.
     restore = None if sounds.notes else restore
     return noise.denoise_long(long.corrupted, long.mask, restored, settings.sample_rate, restore)
 

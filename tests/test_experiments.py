@@ -448,7 +448,7 @@ def test_predictive_std_is_calibrated_for_known_pixels(digits):
     assert found["hole_error_over_std"] == pytest.approx(1, abs=0.03)
 
 
-def test_within_pixel_variance_is_that_of_training_images(digits):
+def test_the_grey_variance_is_that_of_training_images(digits):
     levels = flattened(IMAGES.train) / 255
     expected = np.mean(levels * (1 - levels), axis=0)
     np.testing.assert_allclose(digits.grey_variance, expected, rtol=1e-4)
