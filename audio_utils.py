@@ -17,14 +17,14 @@ from harness.quiet_tensorflow import tf
 from random_numbers import normal
 
 C_MAJOR = ("C4", "D4", "E4", "F4", "G4", "A4", "B4")
-SAMPLE_RATES = (1000, 768_000)  # Hz; rates outside this range are those of broken files
+SAMPLE_RATES = (1000, 768_000)  # Hz; rates outside this range come from broken files
 TONE_AMPLITUDE = 0.5  # peak
 NOISE_STD = 0.2  # white noise: an SNR of 4.95 dB, like a breathy flute
 RMS = math.hypot(TONE_AMPLITUDE / math.sqrt(2), NOISE_STD)  # of notes; recordings are scaled to it
 NOTE_SECONDS = 0.5  # duration of a note
-FADE_SECONDS = 0.002  # fades of a note in a scale, long enough to avoid clicks
+FADE_SECONDS = 0.002  # duration of a note's fades, long enough to avoid clicks
 SPECTRUM_FLOOR_DB = -80.0
-SILENCE_DB = -50.0  # relative to a sound's mean power; anything quieter does not count for its RMS
+SILENCE_DB = -50.0  # relative to a sound's mean power; quieter parts do not count for its RMS
 PCM_FULL_SCALE = 32767  # 16 bits
 
 # Relative amplitude, and decay in 1/s, of each partial. Partial n has n times the frequency and
@@ -62,23 +62,60 @@ class Notes:
         return {"source": "the built-in notes"}
 
     def check(self):
-        """Raise a UserError for a note below one period per window or not below Nyquist."""
+        """Raise a UserError for a note with less than a period per window or not below Nyquist."""
         low, high = self.sample_rate / self.window, self.sample_rate / 2
         for note in self.notes:
             if not low <= (frequency := note_frequency(note)) < high:
                 expected = f"must be from {low:.5g} to below {high:.5g} Hz"
-                raise UserError(f"--notes: {expected}, got {note}, {frequency:.5g} Hz (see --help)")
+                got = f"got {note}, {frequency:.5g} Hz"
+                raise UserError(f"--notes: {expected}, {got}; change it, --window or --sample-rate")
 
     def windows(self, part, count, seed):
-        """Return `noisy_notes`: tone and clean (count, window), indices of the notes (count,).
+        """Draw windows of notes with random phase: tone, clean (tone plus white noise), note index.
 
-        `part` is ignored: windows are random, so training and held-out ones differ anyway.
+        Shapes are (count, window), (count, window), (count,). A window is a random part of a note
+        of NOTE_SECONDS. `part` is ignored: training and held-out windows differ anyway. `seed` is a
+        pair of integers. Works in a `tf.function` too.
         """
-        return noisy_notes(self, count, seed)
+        note_seed, phase_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
+        index = tf.random.stateless_uniform((count,), note_seed, 0, len(self.notes), tf.int32)
+        phase = tf.random.stateless_uniform((count, 1), phase_seed, 0, 2 * np.pi)
+        latest = NOTE_SECONDS - self.window / self.sample_rate
+        age_seed = tf.random.fold_in(phase_seed, 1)
+        age = tf.random.stateless_uniform((count, 1), age_seed, 0, latest)  # s, at the first sample
+        # A partial of any phase and age is a weighted sum of its sine and cosine in the basis. So
+        # one matrix product gives all windows, which is faster than a sine per sample.
+        amplitudes, basis = zip(*(note_basis(note, self, self.window) for note in self.notes))
+        decays = np.array(TIMBRES[self.timbre], np.float32)[:, 1]  # (H,)
+        number = np.arange(1, decays.size + 1, dtype=np.float32)  # (H,)
+        level = tf.gather(np.float32(amplitudes), index) * tf.exp(-decays * age)  # (count, H)
+        weights = [level * tf.cos(number * phase), level * tf.sin(number * phase)]
+        weights = tf.concat(weights, axis=1)  # (count, 2 H)
+        played = tf.one_hot(index, len(self.notes))  # (count, notes)
+        weights = tf.reshape(played[:, :, None] * weights[:, None], (count, -1))
+        tone = weights @ np.concatenate(basis).astype(np.float32)
+        clean = tone + NOISE_STD * normal((count, self.window), noise_seed)
+        return tone, clean, index
 
     def long(self, seed):
-        """Return the notes as a scale: tone (T,) and clean (T,)."""
-        return noisy_scale(self, np.random.default_rng(seed))
+        """Return the notes as a scale: tone (T,), and clean (T,), which is tone plus noise.
+
+        Each note lasts NOTE_SECONDS and is faded in and out. The phase is continuous from note to
+        note, like that of an oscillator. `seed` is one of `numpy.random.default_rng`.
+        """
+        rng = np.random.default_rng(seed)
+        rate, notes = self.sample_rate, self.notes
+        samples = round(NOTE_SECONDS * rate)
+        frequency = np.repeat([note_frequency(note) for note in notes], samples)
+        angle = 2 * np.pi * (rng.random() + np.cumsum(frequency) / rate)
+        amplitudes = np.array([partials(note, self)[0] for note in notes])  # (notes, H)
+        tone = np.zeros(angle.size)
+        for partial, (_, decay) in enumerate(TIMBRES[self.timbre]):
+            envelope = np.exp(-decay * np.arange(samples) / rate)
+            level = np.outer(amplitudes[:, partial], envelope).ravel()
+            tone += level * np.sin((partial + 1) * angle)
+        tone *= np.tile(note_fades(samples, rate), len(notes))
+        return tone, tone + NOISE_STD * rng.standard_normal(tone.size)
 
 
 def note_frequency(name):
@@ -133,53 +170,6 @@ def note_basis(note, sounds, samples):
     return amplitudes, np.concatenate([envelope * np.sin(angle), envelope * np.cos(angle)])
 
 
-def noisy_notes(sounds, count, seed):
-    """Draw windows of notes with random phase: tone, clean (tone plus white noise), note index.
-
-    Shapes are (count, window), (count, window), (count,). A window is a random part of a note of
-    NOTE_SECONDS. `seed` is a pair of integers. Works in a `tf.function` too.
-    """
-    note_seed, phase_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
-    index = tf.random.stateless_uniform((count,), note_seed, 0, len(sounds.notes), tf.int32)
-    phase = tf.random.stateless_uniform((count, 1), phase_seed, 0, 2 * np.pi)
-    latest = NOTE_SECONDS - sounds.window / sounds.sample_rate
-    age_seed = tf.random.fold_in(phase_seed, 1)
-    age = tf.random.stateless_uniform((count, 1), age_seed, 0, latest)  # s, at the first sample
-    # A partial of any phase and age is a weighted sum of its sine and cosine in the basis. So one
-    # matrix product gives all windows, which is faster than a sine per sample.
-    amplitudes, basis = zip(*(note_basis(note, sounds, sounds.window) for note in sounds.notes))
-    decays = np.array(TIMBRES[sounds.timbre], np.float32)[:, 1]  # (H,)
-    number = np.arange(1, decays.size + 1, dtype=np.float32)  # (H,)
-    level = tf.gather(np.array(amplitudes, np.float32), index) * tf.exp(-decays * age)  # (count, H)
-    weights = [level * tf.cos(number * phase), level * tf.sin(number * phase)]
-    weights = tf.concat(weights, axis=1)  # (count, 2 H)
-    played = tf.one_hot(index, len(sounds.notes))  # (count, notes)
-    weights = tf.reshape(played[:, :, None] * weights[:, None], (count, -1))
-    tone = weights @ np.concatenate(basis).astype(np.float32)
-    clean = tone + NOISE_STD * normal((count, sounds.window), noise_seed)
-    return tone, clean, index
-
-
-def noisy_scale(sounds, rng):
-    """Return the notes one after the other: tone (T,), and clean (T,), which is tone plus noise.
-
-    Each note lasts NOTE_SECONDS and is faded in and out. The phase is continuous from note to note,
-    like that of an oscillator. `rng` is a numpy.random.Generator.
-    """
-    rate, notes = sounds.sample_rate, sounds.notes
-    samples = round(NOTE_SECONDS * rate)
-    frequency = np.repeat([note_frequency(note) for note in notes], samples)
-    angle = 2 * np.pi * (rng.random() + np.cumsum(frequency) / rate)
-    amplitudes = np.array([partials(note, sounds)[0] for note in notes])  # (notes, H)
-    tone = np.zeros(angle.size)
-    for partial, (_, decay) in enumerate(TIMBRES[sounds.timbre]):
-        envelope = np.exp(-decay * np.arange(samples) / rate)
-        level = np.outer(amplitudes[:, partial], envelope).ravel()
-        tone += level * np.sin((partial + 1) * angle)
-    tone *= np.tile(note_fades(samples, rate), len(notes))
-    return tone, tone + NOISE_STD * rng.standard_normal(tone.size)
-
-
 def note_fades(samples, sample_rate):
     """Return a gain (samples,) with raised-cosine fades of FADE_SECONDS at both ends."""
     rise = np.clip((np.arange(samples) + 0.5) / sample_rate / FADE_SECONDS, 0, 1)
@@ -196,10 +186,10 @@ def cut(signal, window):
     return np.pad(signal, (0, -signal.size % window)).reshape(-1, window)
 
 
-def one_after_the_other(signals, sample_rate, pause=0.1):
-    """Join short sounds (count, N) to one (T,), each faded and followed by `pause` s of silence."""
+def one_after_the_other(signals, sample_rate):
+    """Join short sounds (count, N) to one (T,), each faded and followed by 0.1 s of silence."""
     faded = signals * note_fades(signals.shape[1], sample_rate)
-    return np.pad(faded, ((0, 0), (0, round(pause * sample_rate)))).ravel()
+    return np.pad(faded, ((0, 0), (0, round(0.1 * sample_rate)))).ravel()
 
 
 def _magnitudes(signal, window, hop):
@@ -255,7 +245,7 @@ def log_spectral_distance_db(reference, estimate, sample_rate):
 
 
 def frequency_limit(signal, sample_rate):
-    """Return an upper frequency limit in Hz for the figure of a signal's spectrogram: (T,).
+    """Return the upper frequency limit in Hz for a spectrogram's figure: signal (T,) -> number.
 
     This is twice the frequency below which 99% of the energy is, rounded up to a multiple of 1 kHz.
     It is at least 2 kHz and at most the Nyquist frequency.

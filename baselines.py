@@ -10,11 +10,11 @@ from audio_utils import note_basis, note_fades
 from harness.quiet_tensorflow import tf
 from inference import principal_axes, restore_long
 
-JANSSEN_ITERATIONS = 2  # more of them lower the SNR on noisy notes
+JANSSEN_ITERATIONS = 2  # more iterations lower the SNR on noisy notes
 NEAREST_BLOCK = 4096  # training images compared at once
-CLASSIFIER_IMAGES = 10_000  # training images of the classifier of digits, at most
-AXES_IMAGES = 1000  # about as many of them, evenly spread, give its principal axes
-CLASSIFIER_AXES = 32  # principal axes, its inputs
+CLASSIFIER_IMAGES = 10_000  # training images of the digit classifier, at most
+AXES_IMAGES = 1000  # about this many of them, evenly spaced, determine the principal axes
+CLASSIFIER_AXES = 32  # principal axes; the classifier sees coordinates along them
 POOLED_WEIGHT = 10  # weight of the pooled covariance, in examples
 
 
@@ -45,17 +45,13 @@ def autoregress(chopped, mask):
 
 def autoregress_long(chopped, mask, block):
     """Apply `autoregress` to a long sound, in blocks that overlap by half: (T,), (T,) -> (T,)."""
-
-    def reconstruct(corrupted, observed):
-        return autoregress(corrupted, 1 - observed)
-
-    return restore_long(chopped, mask, reconstruct, block, block // 2)
+    return restore_long(chopped, mask, lambda x, seen: autoregress(x, 1 - seen), block, block // 2)
 
 
 def fit_note(chopped, mask, note, sounds):
     """Fit a note's partials to the observed samples (B, N) by least squares.
 
-    Each partial is a sine and a cosine of free amplitudes. Both decay at the rate of the timbre.
+    Each partial is a sine and a cosine with free amplitudes. Both decay at the rate of the timbre.
     Returns weights (B, 2 H), their basis (2 H, N) and the observed energy explained (B,).
     """
     observed = 1.0 - mask
@@ -154,27 +150,26 @@ def digit_classifier(images, labels):
     """Train a classifier on the first CLASSIFIER_IMAGES of uint8 images (M, H, W), labels (M,).
 
     Returns classify(images): (B, D) in [0, 1] -> labels (B,) and their probabilities (B,). Each
-    class is a Gaussian on the images' first principal axes. Its covariance is the mean of its own
-    and the pooled one, weighted by numbers of examples (regularized discriminant analysis:
-    Friedman 1989, doi 10.1080/01621459.1989.10478752).
+    class is a Gaussian on the images' first principal axes. Its covariance is a mean of the class's
+    and of the pooled covariance, weighted by numbers of examples (regularized discriminant
+    analysis: Friedman 1989, doi 10.1080/01621459.1989.10478752).
     """
     flat = images[:CLASSIFIER_IMAGES].reshape(-1, images[0].size) / np.float32(255)
     classes, index = np.unique(labels[:CLASSIFIER_IMAGES], return_inverse=True)
     center, axes, _ = principal_axes(flat, CLASSIFIER_AXES, every=-(-len(flat) // AXES_IMAGES))
-    axes = axes.T
-    codes = ((flat - center) @ axes).astype(float)
+    codes = ((flat - center) @ axes.T).astype(float)
     groups = [codes[index == number] for number in range(len(classes))]
     sizes, means = np.bincount(index), np.stack([group.mean(0) for group in groups])
     deviations = [group - mean for group, mean in zip(groups, means)]
     scatter = np.stack([part.T @ part for part in deviations])
     pooled = scatter.sum(0) / len(codes)
-    pooled += (1e-6 + 0.01 * codes.var(0).mean()) * np.eye(axes.shape[1])  # always invertible
+    pooled += (1e-6 + 0.01 * codes.var(0).mean()) * np.eye(len(axes))  # always invertible
     covariances = (scatter + POOLED_WEIGHT * pooled) / (sizes + POOLED_WEIGHT)[:, None, None]
     precisions = np.linalg.inv(covariances)
     log_scales = np.log(sizes) - 0.5 * np.linalg.slogdet(covariances)[1]
 
     def classify(images):
-        codes = (np.asarray(images) - center) @ axes
+        codes = (np.asarray(images) - center) @ axes.T
         distances = [
             (((codes - mean) @ precision) * (codes - mean)).sum(1)
             for mean, precision in zip(means, precisions)

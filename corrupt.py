@@ -16,13 +16,13 @@ from harness.quiet_tensorflow import tf
 from random_numbers import normal
 
 
-def with_noise(batch, most, seed):
-    """Add white noise to each example, with a standard deviation uniform from 0 to `most`."""
-    if not most:
+def with_noise(batch, max_std, seed):
+    """Add white noise to each example, with a standard deviation uniform from 0 to `max_std`."""
+    if not max_std:
         return batch
     std_seed, noise_seed = tf.unstack(tf.random.split(seed))
     shape = (batch.shape[0], *[1] * (len(batch.shape) - 1))
-    std = tf.random.stateless_uniform(shape, std_seed, 0.0, most)
+    std = tf.random.stateless_uniform(shape, std_seed, 0.0, max_std)
     return batch + std * normal(batch.shape, noise_seed)
 
 

@@ -112,25 +112,25 @@ def completions(model, refine, corrupted, observed, count, seed):
     return tf.reshape(drawn, (count, size, -1))
 
 
-def predictive_std(model, mean, log_var, mask, within_pixel_variance, seed):
+def predictive_std(model, mean, log_var, mask, grey_variance, seed):
     """Return the predictive standard deviation of each pixel of a Bernoulli model: (B, D).
 
     mean, log_var: posterior (B, L). mask (B, D): 1 where missing. seed: integer.
-    within_pixel_variance (D,): mean of x (1 - x) over training images, 0 if they are binary.
+    grey_variance (D,): mean of x (1 - x) over training images, 0 if they are binary.
 
     With p = E[x | z], the law of total variance is
 
         Var x = Var_z p + E_z[Var(x | z)] = Var_z p + E_z[p (1 - p)] - E[x (1 - x)].
 
     The model does not know the last term. It is assumed to be the same fraction of the second term
-    at all pixels, chosen so that its mean in the holes is that of within_pixel_variance.
+    at all pixels, chosen so that its mean in the holes is that of grey_variance.
     """
     noises = [tf.random.stateless_normal(mean.shape, (seed, k)) for k in range(PREDICTIVE_DRAWS)]
     p = np.stack([model.posterior_samples(mean, log_var, noise) for noise in noises])  # (K, B, D)
     between = np.var(p, axis=0)  # Var_z p
     bernoulli = np.mean(p * (1 - p), axis=0)  # E_z[p (1 - p)]
     # E[x (1 - x)] as a fraction of E_z[p (1 - p)]
-    fraction = np.sum(within_pixel_variance * mask) / max(1e-9, np.sum(bernoulli * mask))
+    fraction = np.sum(grey_variance * mask) / max(1e-9, np.sum(bernoulli * mask))
     return np.sqrt(between + bernoulli * max(0, 1 - fraction))
 
 
@@ -213,8 +213,8 @@ def _confidence(corrupted, observed, outputs):
 
     The weight is (mean squared error of the window * local mean squared error)^-4, both over
     observed samples. The local error matters where a window contains two notes: a model of single
-    notes draws only one of them, so the window should fade out at the other. Windows with little
-    observed get a large error.
+    notes draws only one of them, so the window should fade out at the other. Windows that
+    observe little get a large error.
     """
     error = np.square(corrupted - outputs) * observed
     count = observed.sum(1, keepdims=True)

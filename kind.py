@@ -20,7 +20,6 @@ class Kind:
 
     @property
     def sounds(self):
-        """True for sounds, False for images."""
         return self.shape is None
 
     @property
@@ -30,9 +29,9 @@ class Kind:
 
 
 def kind_of(metadata, input_size, path="this model"):
-    """Return the `Kind` of a model. UserError naming `path` if its metadata fit neither kind.
+    """Return the `Kind` of a model. UserError naming `path` if the metadata fit neither kind.
 
-    Models of the first versions have no "rms", "notes" and "timbre": they know sines in C major.
+    Models of the first versions have no "rms", "notes" or "timbre": they know sines in C major.
     """
     rate, shape, rms = (metadata.get(name) for name in ("sample_rate", "shape", "rms"))
     sha256 = metadata.get("sha256")

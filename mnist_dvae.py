@@ -73,7 +73,7 @@ class HeldOut(NamedTuple):
     clean: np.ndarray
     mask: np.ndarray  # 1 where missing
     mean_filled: np.ndarray  # `corrupted` with holes filled from the mean training image
-    grey_variance: np.ndarray  # (D,): mean of x (1 - x) over training images; 0 if black and white
+    grey_variance: np.ndarray  # (D,): mean of x (1 - x) over training images; 0 if they are binary
     labels: np.ndarray | None  # (M,)
     classify: Callable | None  # see baselines.digit_classifier; None without labels
 
@@ -139,7 +139,7 @@ def refined(model, refine, corrupted, mask, grey_variance):
 
 
 def posterior_rows(settings, model, refine, held):
-    """Return rows of the figure by refined posteriors: {label: (SHOWN, D)}; {} without a mask."""
+    """Return the figure's refined rows: {label: (SHOWN, D)}; {} if the masks are unknown."""
     if not corrupt.mask_is_known(settings):
         return {}
     corrupted, mask = held.corrupted[:SHOWN], held.mask[:SHOWN]
@@ -203,8 +203,8 @@ def draw(settings, shape, held, estimates, further_rows, iteration):
     rows = {label: np.reshape(row[:SHOWN], (-1, *shape)) for label, row in rows.items()}
     holes = {"corrupted": held.mask[:SHOWN].reshape(-1, *shape)}
     damage = corrupt.describe(settings.corruption, settings.amount, settings.noise)
-    shown = rows, holes, generated.reshape(-1, *shape)
-    return digit_figures.checkpoint(image_kind(settings), damage, iteration, *shown)
+    generated = generated.reshape(-1, *shape)
+    return digit_figures.checkpoint(image_kind(settings), damage, iteration, rows, holes, generated)
 
 
 def image_kind(settings):

@@ -69,7 +69,7 @@ def gaussian_nll(clean, decoded, log_std, observed=1.0):
 
 
 def reparameterize(mean, log_var, noise):
-    """Return z = mean + standard deviation * noise, differentiable in mean and log_var. (B, L)."""
+    """Return z = mean + std * noise, differentiable in mean and log_var: all (B, L)."""
     return mean + tf.exp(0.5 * log_var) * noise
 
 
@@ -96,8 +96,8 @@ class DVAE(keras.Model):
         the decoder returns their mean, and one standard deviation is learned).
     hidden: widths of the encoder's layers. The decoder has the same in reverse.
     latent: dimensions of z, L.
-    components: Gaussians in the learned prior (the mixture that Tomczak and Welling 2018, arXiv
-        1705.07120, compare theirs with). With one, this is a VAE with a Gaussian prior.
+    components: Gaussians in the learned prior, called MoG by Tomczak and Welling 2018 (arXiv
+        1705.07120). With one, this is a VAE with a Gaussian prior.
     metadata: JSON values that the model's file keeps, such as {"sample_rate": 16000}.
     """
 
@@ -116,14 +116,12 @@ class DVAE(keras.Model):
     ):
         super().__init__(**kwargs)
         if likelihood not in ("bernoulli", "gaussian"):
-            raise ValueError(f"likelihood must be 'bernoulli' or 'gaussian', not {likelihood!r}")
+            raise ValueError(f"likelihood must be 'bernoulli' or 'gaussian', got {likelihood!r}")
         self.input_size, self.likelihood = input_size, likelihood
         self.hidden, self.latent, self.components = tuple(hidden), latent, components
         self.metadata = {"format": FORMAT, **(metadata or {})}
-        if likelihood == "gaussian":
-            first, inner, last = SMALL_SCALE, 1, SMALL_SCALE
-        else:
-            first, inner, last = HE_SCALE, HE_SCALE, 1
+        gaussian = likelihood == "gaussian"
+        first, inner, last = (SMALL_SCALE, 1, SMALL_SCALE) if gaussian else (HE_SCALE, HE_SCALE, 1)
         inner = len(self.hidden) * [inner]
         sizes = input_size, *self.hidden, 2 * latent
         self.encoder = self.build_layers("encoder", sizes, (first, *inner))
@@ -132,7 +130,7 @@ class DVAE(keras.Model):
         bias = keras.random.normal((input_size,), stddev=INITIAL_BIAS_STD)
         self.decoder.layers[-1].bias.assign(bias)
         constant, size = keras.initializers.Constant, (components, latent)
-        if likelihood == "gaussian":
+        if gaussian:
             self.log_std = self.add_weight((), constant(math.log(INITIAL_STD)), name="log_std")
         standard_normal = keras.initializers.RandomNormal(stddev=1.0)
         log_var = constant(2 * math.log(COMPONENT_STD))
@@ -154,7 +152,7 @@ class DVAE(keras.Model):
     def reconstruct(self, corrupted, observed=None):
         """Decode the posterior mean: (B, D) -> (B, D).
 
-        `observed` is ignored: the encoder needs no mask. Other ways to reconstruct need it.
+        `observed` is ignored: the encoder needs no mask, but `inference.refined_reconstruct` does.
         """
         mean, _ = self.encode(corrupted)
         return self.expectation(mean)

@@ -73,7 +73,7 @@ class Settings(cli.Settings):
 HELD_OUT_WINDOWS = 2048
 LONG_SECONDS = 3.5  # of the long sound, at most, if it is a recording
 GENERATED = 512  # samples from the prior scored at each checkpoint
-ONE_NOTE = 0.9  # a sample counts as one note if one note explains this fraction of its energy
+ONE_NOTE = 0.9  # a generated window is one note if a note explains this fraction of its energy
 AUTOREGRESSED = 128  # windows restored by autoregression, the slowest baseline
 FILTERED = f"{METHOD} + Wiener filter"
 COLUMNS = "iteration", "loss", "snr_db", "gap_snr_db", "long_snr_db"  # printed scores
@@ -129,7 +129,7 @@ def held_out(settings, sounds):
 
 
 def held_out_long(settings, sounds):
-    """Corrupt the long sound window by window. Added noise is steady, as in a recording."""
+    """Corrupt the long sound window by window. Added noise keeps one level, as in a recording."""
     seed = settings.seed, training.LONG_INPUT
     reference, clean = sounds.long(seed)
     pieces = tf.constant(audio_utils.cut(clean, settings.window), tf.float32)
@@ -152,14 +152,14 @@ def filter_long(settings, sounds, long, reconstruct, restored):
     def restore(corrupted, mask):
         return restore_long(settings, long._replace(corrupted=corrupted, mask=mask), reconstruct)
 
-    # A model of the notes fills gaps best. For recordings it is mixed with continuations of the
-    # surroundings, and `restore` fills artificial gaps to find the weights.
+    # A model of the notes fills gaps best. A model of recordings is mixed with continuations of
+    # the surroundings, and `restore` fills artificial gaps to find the weights.
     restore = None if sounds.notes else restore
     return noise.denoise_long(long.corrupted, long.mask, restored, settings.sample_rate, restore)
 
 
 def snrs(damaged, estimate):
-    """Return the SNR in dB of an estimate, of all or the first windows: everywhere, in the gaps."""
+    """Return the SNR in dB everywhere and in the gaps. `estimate` may omit the last windows."""
     reference, gaps = (part[: len(estimate)] for part in (damaged.reference, damaged.mask == 1))
     return snr_db(reference, estimate), snr_db(reference[gaps], estimate[gaps])
 
@@ -210,8 +210,8 @@ def baseline_estimates(settings, sounds, held):
         part._replace(corrupted=part.corrupted * part.observed)
         for part in (held.windows, held.long)
     )
-    first = Damaged(*(part[:AUTOREGRESSED] for part in windows))
-    continued = baselines.autoregress(first.corrupted, first.mask)
+    first = windows.corrupted[:AUTOREGRESSED], windows.mask[:AUTOREGRESSED]
+    continued = baselines.autoregress(*first)
     gaps, rate = audio_utils.runs(long.mask), settings.sample_rate
     filled = fill_gaps.fill(held.long.corrupted, gaps, rate, default=np.nan)
     if np.isnan(filled).any():  # too many gaps to fill one at a time

@@ -148,7 +148,7 @@ def train(model, make_batch, settings, run=None):
     and saves there (`harness.guard.Guard` documents when, and the errors). Only the chief of
     several workers yields; the others end the program.
 
-    On a GPU this makes TensorFlow deterministic and lets it refuse random numbers without a seed.
+    On a GPU this makes TensorFlow deterministic. Random numbers without a seed then raise errors.
     UserError for a batch with fewer examples than replicas.
     """
     if tf.config.list_physical_devices("GPU"):

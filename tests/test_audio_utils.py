@@ -34,7 +34,7 @@ def fit(signals, *functions):
 
 
 def test_noisy_notes_have_pitch_level_noise_and_random_phase():
-    tone, clean, index = (part.numpy() for part in audio_utils.noisy_notes(Notes(), 2000, (1, 2)))
+    tone, clean, index = (part.numpy() for part in Notes().windows("training", 2000, (1, 2)))
     time = np.arange(1024) / RATE
     for number, note in enumerate(C_MAJOR):
         angle = 2 * np.pi * note_frequency(note) * time[None]
@@ -96,7 +96,7 @@ def test_metadata_have_the_notes_and_their_level(timbre):
 def test_windows_of_plucked_notes_start_at_any_age():
     """The partials of a window give its age: they decay at different rates."""
     sounds = Notes(("A4",), "plucked")
-    tone, clean, _ = (part.numpy() for part in audio_utils.noisy_notes(sounds, 500, (1, 2)))
+    tone, clean, _ = (part.numpy() for part in sounds.windows("training", 500, (1, 2)))
     assert np.std(clean - tone) == pytest.approx(0.2, rel=0.01)
     time, number = np.arange(1024) / RATE, np.arange(1, 7)[:, None]
     angle, decay = 2 * np.pi * 440 * number * time, np.exp(-3 * number * time)
@@ -172,7 +172,7 @@ def test_scores_have_their_published_values():
 
 
 def test_joined_windows_start_and_end_softly():
-    joined = audio_utils.one_after_the_other(np.ones((3, 1024)), RATE, pause=0.1)
+    joined = audio_utils.one_after_the_other(np.ones((3, 1024)), RATE)
     assert joined.shape == (3 * (1024 + 1600),)
     assert np.abs(np.diff(joined)).max() < 0.06
     assert joined.max() == 1

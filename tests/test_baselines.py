@@ -15,7 +15,7 @@ RATE = 16000
 
 @pytest.fixture(scope="module")
 def chopped_notes():
-    tone, clean, index = (part.numpy() for part in audio_utils.noisy_notes(Notes(), 600, (5, 6)))
+    tone, clean, index = (part.numpy() for part in Notes().windows("training", 600, (5, 6)))
     chopped, mask = (part.numpy() for part in CORRUPTIONS["block"](clean, 0.2, (7, 8)))
     return tone, chopped, mask, index
 
@@ -91,7 +91,7 @@ def test_the_oracles_error_is_as_predicted(chopped_notes):
 def test_the_oracles_error_grows_with_the_number_of_partials(timbre, roughly):
     # All 3,000 windows are of one note, so they share one basis. Each has 2 H unknowns.
     tone, clean, index = (
-        part.numpy() for part in audio_utils.noisy_notes(Notes(("A4",), timbre), 3000, (1, 2))
+        part.numpy() for part in Notes(("A4",), timbre).windows("training", 3000, (1, 2))
     )
     chopped, mask = (part.numpy() for part in CORRUPTIONS["block"](clean, 0.2, (3, 4)))
     fits = baselines.right_note(chopped, mask, Notes(("A4",), timbre), index)
@@ -112,7 +112,7 @@ def test_the_oracles_error_grows_with_the_number_of_partials(timbre, roughly):
 
 def test_the_oracle_of_a_plucked_scale_follows_its_decay():
     notes = Notes(timbre="plucked")
-    tone, clean = audio_utils.noisy_scale(notes, np.random.default_rng(0))
+    tone, clean = notes.long(0)
     mask = np.zeros(tone.size)
     np.testing.assert_allclose(baselines.right_scale(tone, mask, notes), tone, atol=1e-7)
     expected = 10 * np.log10(0.125 / (12 * 0.04 / 8000))  # 84 degrees of freedom
@@ -129,7 +129,7 @@ def test_too_few_samples_for_a_fit_are_no_error():
 
 
 def test_the_oracle_of_the_scale_uses_whole_notes():
-    tone, clean = audio_utils.noisy_scale(Notes(), np.random.default_rng(0))
+    tone, clean = Notes().long(0)
     mask = (np.random.default_rng(1).random(tone.size) < 0.2).astype(float)
     reached = snr_db(tone, baselines.right_scale(clean * (1 - mask), mask, Notes()))
     expected = 10 * np.log10(0.125 / (2 * 0.04 / 6400))  # 14 degrees of freedom
@@ -145,7 +145,7 @@ def test_note_fraction_separates_single_notes_from_mixtures():
     assert fraction[2] == pytest.approx(0.5, abs=0.05)
     for timbre in audio_utils.TIMBRES:
         notes = Notes(timbre=timbre)
-        tone, _, played = audio_utils.noisy_notes(notes, 50, (1, 2))
+        tone, _, played = notes.windows("training", 50, (1, 2))
         fraction, index = baselines.note_fraction(tone.numpy(), notes)
         np.testing.assert_allclose(fraction, 1, atol=1e-5)
         np.testing.assert_array_equal(index, played)

@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import types
 
 import numpy as np
 import pytest
+import scipy.io
 import scipy.ndimage
 import scipy.stats
 
@@ -137,7 +139,7 @@ def test_a_missing_block_is_one_rectangle_or_one_stretch():
 
 
 def test_training_digits_are_whole_and_deformed_each_time():
-    flat = IMAGES.train.reshape(len(KINDS), -1) / np.float32(255)
+    flat = flattened(IMAGES.train) / np.float32(255)
     _, clean = batch(mnist_dvae, DIGITS, tf.constant(IMAGES.train))
     assert all(np.abs(flat - row).max(1).min() < 1e-6 for row in clean)  # each is one of them
     one = tf.constant(IMAGES.train[:1])
@@ -279,7 +281,7 @@ def test_baselines_of_digits_change_only_holes(digits):
         np.testing.assert_allclose(nearest[row][hole[row]], expected, atol=1e-6)
 
 
-RECORDINGS = dataclasses.make_dataclass("Recordings", ["notes"])(None)
+RECORDINGS = types.SimpleNamespace(notes=None)
 
 
 def all_estimates(settings, source, held, ours):
@@ -355,7 +357,7 @@ def test_wavs_hold_what_was_scored(sounds, tmp_path):
         "tone.wav": sounds.long.reference,
     }.items():
         files[name](tmp_path / name)
-        _, written = audio_utils.scipy.io.wavfile.read(tmp_path / name)
+        _, written = scipy.io.wavfile.read(tmp_path / name)
         assert np.abs(written).max() < 32767
         np.testing.assert_allclose(written / 32767, plotter.gain * signal, atol=1e-4)
 
@@ -446,7 +448,7 @@ def test_predictive_std_is_calibrated_for_known_pixels(digits):
     assert found["hole_error_over_std"] == pytest.approx(1, abs=0.03)
 
 
-def test_within_pixel_variance_is_that_of_training_images(digits):
+def test_the_grey_variance_is_that_of_training_images(digits):
     levels = flattened(IMAGES.train) / 255
     expected = np.mean(levels * (1 - levels), axis=0)
     np.testing.assert_allclose(digits.grey_variance, expected, rtol=1e-4)

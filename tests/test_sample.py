@@ -169,7 +169,7 @@ def test_the_map_shows_principal_components(monkeypatch, saved, tmp_path):
         else:
             assert names == audio_utils.C_MAJOR
             notes = audio_utils.Notes()
-            _, examples, expected = audio_utils.noisy_notes(notes, sample.MAPPED, (0, 0))
+            _, examples, expected = notes.windows("training", sample.MAPPED, (0, 0))
         np.testing.assert_array_equal(labels, expected)
         means = model.encode(examples)[0].numpy().astype(float)
         pca = PCA(2).fit(means)

@@ -220,7 +220,6 @@ def test_own_images_are_used_and_bad_ones_named(tmp_path, capsys):
     done = train("--data", own, "--batch-size", 8, "--out", tmp_path / "out")
     assert done.returncode == 0 and "50 training images, 20 held out" in done.stdout, done.stderr
     assert "classifier_error" in done.stdout
-
     folder = tmp_path / "-photos"  # without labels
     folder.mkdir()
     for number in range(9):
@@ -232,7 +231,6 @@ def test_own_images_are_used_and_bad_ones_named(tmp_path, capsys):
     assert "bad.png" in done.stderr
     assert not {"classifier_error", "generated_classes"} & scores(tmp_path / "photos")[-1].keys()
     assert json.loads((tmp_path / "photos" / "config.json").read_text())["deform"] == 0
-
     np.savez(tmp_path / "pickle.npz", np.array([{}]))
     done = train("--data", tmp_path / "pickle.npz", "--out", tmp_path / "none")
     refused(done, "pickle.npz")

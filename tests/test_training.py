@@ -86,8 +86,8 @@ def half_hidden(seed, count):
 def least_loss(seen):
     """Return the lowest loss (nats) of a linear DVAE with one latent dimension, and its regression.
 
-    The posterior mean is proportional to the best linear estimate of the factor. Of z's variance,
-    1 in total (the prior is learned, so the scale is free), v is that of the posterior. The decoder
+    The posterior mean is proportional to the best linear estimate of the factor. The variance of z
+    is 1 (the prior is learned, so the scale is free); v of it is the posterior's. The decoder
     regresses the example on z.
     """
     observed = COVARIANCE[seen, seen]
@@ -107,8 +107,8 @@ def least_loss(seen):
 def test_training_reaches_the_optimum_of_a_linear_problem():
     keras.utils.set_random_seed(0)
     model = DVAE(FACTOR.size, "gaussian", hidden=(), latent=1, components=1)
-    how = settings(batch_size=256, iters=1000, learning_rate=0.03, seed=0)
-    losses = dict(training.train(model, half_hidden, how))
+    options = settings(batch_size=256, iters=1000, learning_rate=0.03, seed=0)
+    losses = dict(training.train(model, half_hidden, options))
     denoising, best = least_loss(slice(SEEN))
     copying, _ = least_loss(slice(None))
     assert copying < denoising - 0.4  # a network that saw its target would reach this
@@ -128,12 +128,12 @@ def test_training_reaches_the_optimum_of_a_linear_problem():
 def test_a_checkpoints_loss_is_the_mean_since_the_last_one():
     keras.utils.set_random_seed(1)
     model = DVAE(16, "gaussian", hidden=(8,), latent=2)
-    how = settings(iters=130, learning_rate=1e-30)  # the weights stay the same
-    losses = dict(training.train(model, correlated, how))
+    options = settings(iters=130, learning_rate=1e-30)  # the weights stay the same
+    losses = dict(training.train(model, correlated, options))
     assert np.isnan(losses[0])
     each = []
     for i in range(130):
-        corrupted, clean, noise = training.draw_batch(correlated, 2, how, i)
+        corrupted, clean, noise = training.draw_batch(correlated, 2, options, i)
         each.append(float(sum(model.nll_and_kl(clean, model(corrupted, noise=noise)))))
     assert losses[100] == pytest.approx(np.mean(each[:100]), rel=1e-5)
     assert losses[130] == pytest.approx(np.mean(each[100:]), rel=1e-5)
@@ -146,9 +146,9 @@ def test_noise_and_examples_differ_per_iteration_and_replica():
         seeds.append(seed)
         return correlated(seed, count)
 
-    how = settings(batch_size=500)
-    whole = [training.draw_batch(make_batch, 40, how, i) for i in (0, 1, 2)]
-    parts = [training.draw_batch(make_batch, 40, how, 1, number, 3) for number in range(3)]
+    options = settings(batch_size=500)
+    whole = [training.draw_batch(make_batch, 40, options, i) for i in (0, 1, 2)]
+    parts = [training.draw_batch(make_batch, 40, options, 1, number, 3) for number in range(3)]
     assert [len(part[0]) for part in parts] == [166, 167, 167]
     draws = [noise.numpy() for *_, noise in whole + parts]
     for noise in draws:
@@ -208,15 +208,15 @@ def test_the_kl_weight_follows_the_scripts_warm_up(script, weight):
 
     keras.utils.set_random_seed(1)
     model = DVAE(16, "gaussian", hidden=(8,), latent=2)
-    how = script.Settings(iters=100, batch_size=32)
+    options = script.Settings(iters=100, batch_size=32)
     optimizer = keras.optimizers.SGD(1.0)  # so that a step is the gradient
     optimizer.build(model.trainable_variables)
-    corrupted, clean, noise = training.draw_batch(both, 2, how, 20)
+    corrupted, clean, noise = training.draw_batch(both, 2, options, 20)
     with tf.GradientTape() as tape:
         kl = model.nll_and_kl(clean, model(corrupted, noise=noise))[1]
     # Only the KL divergence moves the prior.
     gradient, before = tape.gradient(kl, model.prior_means.value).numpy(), model.prior_means.numpy()
-    training.build_step(model, optimizer, both, how)(tf.constant(20), tf.zeros(3))
+    training.build_step(model, optimizer, both, options)(tf.constant(20), tf.zeros(3))
     step, tolerance = before - model.prior_means.numpy(), 1e-3 * np.abs(gradient).max()
     np.testing.assert_allclose(step, weight * gradient, atol=tolerance)
 
@@ -259,9 +259,9 @@ def run(seed, iterations=130, make_batch=correlated, folder=None, stop_at=None):
     model = DVAE(16, "gaussian", hidden=(8,), latent=2)
     path = folder and folder / "checkpoint.npz"
     stand_in = types.SimpleNamespace(workers=Workers(), checkpoint=path, rows=[])
-    how = settings(iters=iterations, seed=seed)
+    options = settings(iters=iterations, seed=seed)
     with without_xla():
-        for iteration, loss in training.train(model, make_batch, how, stand_in):
+        for iteration, loss in training.train(model, make_batch, options, stand_in):
             if iteration == stop_at:
                 break
             scores = training.held_out_losses(model, *correlated((1, 1)))

@@ -11,7 +11,7 @@ const sound = {rate: 0, bits: 16, channels: [], found: [], rms: null};
 const shown = {input: null, restored: null}; // {rate, bits, channels}
 const timers = {}; // of the spectrograms to draw
 
-/** Notes one after another with faded ends, as `noisy_scale` in audio_utils.py before its noise. */
+/** Notes one after another with faded ends, as `Notes.long` in audio_utils.py before its noise. */
 function synthesize(names, phase) {
   const {noteSeconds, fadeSeconds} = data.constants, {rate} = network;
   const samples = Math.round(noteSeconds * rate);
