@@ -134,8 +134,8 @@ def note_frequency(name):
 
 def note_names(text):
     """Convert "C4,E4", or a sequence of names, to a tuple. ArgumentTypeError for other names."""
-    names = tuple(text.split(",") if isinstance(text, str) else text)
     try:
+        names = tuple(text.split(",") if isinstance(text, str) else text)
         frequencies = [note_frequency(name) for name in names]
     except (TypeError, ValueError) as error:
         raise argparse.ArgumentTypeError(error) from error
