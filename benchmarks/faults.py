@@ -188,6 +188,7 @@ def kills(count, seed):
         for number in range(1, count + 1):
             script = list(SCRIPTS)[number % 2]
             folder, whole = temporary / f"killed {number}", temporary / script / "run"
+            # Of four runs, two are killed while they write a file, one of each script.
             writing = WRITTEN[number // 2 % len(WRITTEN)] if number % 4 < 2 else None
             draw_seconds = partial(rng.uniform, 0, seconds[script])
             wrong += kill_and_resume(script, folder, whole, writing, draw_seconds)

@@ -223,8 +223,7 @@ def stem(settings, name, seed):
 
 def table(folder):
     """Return the results in a folder as a Markdown table, one row per setting."""
-    files = sorted(folder.glob("*.json"))
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    results = [json.loads(path.read_bytes()) for path in sorted(folder.glob("*.json"))]
     key = operator.itemgetter(*GROUPED)
     groups = itertools.groupby(sorted(results, key=key), key)
     return HEADER + "\n".join(row(list(runs)) for _, runs in groups) + PUBLISHED
