@@ -33,7 +33,7 @@ def start(count, script, *flags, only=None, cwd=faults.ROOT, **environment):
     for each in sockets:
         each.close()
     processes = []
-    for index in range(count) if only is None else only:
+    for index in only or range(count):
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         env = {**os.environ, **environment}
         if count > 1:
@@ -52,10 +52,9 @@ def finish_well(processes):
 def last_scores(folder):
     """Return {name: score} of the held-out data at a run's last checkpoint."""
     with open(folder / "scores.csv", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["method"] == "DVAE"]
-    last = [row for row in rows if row["iteration"]][-1]
+        *_, last = (row for row in csv.DictReader(file) if row["iteration"])
     others = "method", "iteration", "train_loss"
-    return {name: float(last[name]) for name in last if last[name] and name not in others}
+    return {name: float(value) for name, value in last.items() if value and name not in others}
 
 
 def compare_scores(runs, folder):
@@ -72,9 +71,10 @@ def compare_scores(runs, folder):
 
 
 def begin(folder, *more, count=2, **options):
-    """Start a small run in `folder`, with the same flags for all runs, since their files name them.
+    """Start a small run in `folder`.
 
-    more: further flags. options: those of `start`.
+    All runs have the same flags, because their files contain them. more: further flags. options:
+    those of `start`.
     """
     folder.mkdir(exist_ok=True)
     sizes = "--iters", LAST, "--batch-size", 32, "--hidden", 32, "--latent", 4
@@ -130,19 +130,20 @@ def try_signal(folder, number, worker, statuses, words, resumed_on):
             assert len(lines) == 1 and words in lines[0], ends
             assert ("--resume" in lines[0]) == (index == 0), ends
     # A run as short as this saves only at checkpoints, unless it is interrupted.
-    assert SIGNAL_AT < saved < LAST if number in INTERRUPTIONS else saved >= SIGNAL_AT, saved
+    assert saved >= SIGNAL_AT, saved
+    assert number not in INTERRUPTIONS or SIGNAL_AT < saved < LAST, saved
     finish_well(begin(folder / name, "--resume", count=resumed_on))
     check_resumed(out, whole, resumed_on)
 
 
 def check_resumed(out, whole, workers):
-    """Compare a run resumed on one worker or two with the uninterrupted run on two, `whole`."""
+    """Compare a run resumed on one worker or two with `whole`, an uninterrupted run on two."""
     different = faults.differences(out, whole)
     if workers == 2:
         print(f"    resumed on two: {different or 'all files are identical'}", flush=True)
         assert not different
         return
-    # One worker draws other random numbers. Files of earlier checkpoints do not change.
+    # One worker draws other random numbers, so only the files of earlier checkpoints are the same.
     names = {path.name for path in whole.iterdir()}
     assert {path.name for path in out.iterdir()} == names
     early = {name for name in names if f"_{SIGNAL_AT:06d}" in name or "_000000" in name}

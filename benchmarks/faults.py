@@ -55,8 +55,9 @@ SAVING_OFTEN = (
     "from harness import guard; guard.SAVE_ITERATIONS = 40; "
     "runpy.run_path(sys.argv[0], run_name='__main__')"
 )
+# Runs are killed while they write one of these files, or at a random moment.
 PICTURES = "reconstruction_000100.png", "generated_000200.png"
-WRITTEN = ("checkpoint.npz", *PICTURES, "scores.csv", "model.keras")  # a run is killed meanwhile
+WRITTEN = "checkpoint.npz", *PICTURES, "scores.csv", "model.keras"
 # A prefix for commands: root ignores file permissions unless it drops these capabilities.
 DROPPED = "-dac_override,-dac_read_search"
 AS_USER = ("setpriv", f"--bounding-set={DROPPED}", f"--inh-caps={DROPPED}")
@@ -78,7 +79,7 @@ def start(script, *flags, often=False, before=(), **options):
     """Start a script as a process with captured output.
 
     often: save every 40 iterations. before: a prefix for the command. options: those of `Popen`.
-    Runs to be compared need the same --out, in different folders, since their pages name it.
+    Runs to be compared need the same --out, in different folders, since their pages contain it.
     """
     code = ("-c", SAVING_OFTEN) if often else ()
     command = [*before, sys.executable, *code, str(ROOT / script), *map(str, flags)]
@@ -157,8 +158,8 @@ def run_whole(script, folder):
 def kill_and_resume(script, folder, whole, writing, draw_seconds):
     """Kill a run, resume it, and compare it with the run `whole`. Returns True if a file differs.
 
-    It is killed while it writes the file `writing` or, for None, `draw_seconds()` after its first
-    scores.
+    It is killed while it writes the file `writing`. If that is None, it is killed `draw_seconds()`
+    after its first scores.
     """
     run = folder / "run"
     folder.mkdir()
@@ -178,7 +179,7 @@ def kill_and_resume(script, folder, whole, writing, draw_seconds):
 
 
 def kills(count, seed):
-    """Kill and resume `count` runs. Returns the number of those whose files differ."""
+    """Kill and resume `count` runs. Returns the number of runs whose files differ."""
     rng, wrong = random.Random(seed), 0
     with tempfile.TemporaryDirectory(prefix="faults ü ") as temporary:
         temporary = Path(temporary)
@@ -187,6 +188,7 @@ def kills(count, seed):
         for number in range(1, count + 1):
             script = list(SCRIPTS)[number % 2]
             folder, whole = temporary / f"killed {number}", temporary / script / "run"
+            # Of four runs, two are killed while they write a file, one of each script.
             writing = WRITTEN[number // 2 % len(WRITTEN)] if number % 4 < 2 else None
             draw_seconds = partial(rng.uniform, 0, seconds[script])
             wrong += kill_and_resume(script, folder, whole, writing, draw_seconds)
@@ -195,7 +197,7 @@ def kills(count, seed):
 
 
 class Case(NamedTuple):
-    """Actual end of a run, and its expected status and words in its last line."""
+    """The actual end of a run, its expected status, and words expected in its last line."""
 
     name: str
     ended: tuple  # status, stdout, stderr
@@ -230,7 +232,7 @@ def full_disks(folder, begin):
 def several_runs(folder, begin):
     process = begin("two")
     wait_for(folder / "two/scores.csv", process)
-    process.send_signal(signal.SIGSTOP)  # or it might end before the second run starts
+    process.send_signal(signal.SIGSTOP)  # otherwise it might end before the second starts
     yield Case("a second run in the folder", finish(begin("two")), ("another run",))
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGCONT)
@@ -273,9 +275,10 @@ def faults_of(case, folder, begin):
     lines = [line for line in err.splitlines() if line and "it/s" not in line]
     last = lines[-1] if lines else ""
     print(f"{case.name}: {last}", flush=True)
-    wrong = [*case.wrong]
+    wrong = list(case.wrong)
     if status != case.status:
         wrong.append(f"status {status}, expected {case.status}")
+    # An interrupted run first says that it is stopping.
     if len(lines) != 1 + ("interrupted" in last):
         wrong.append(f"{len(lines)} lines: {err[-2000:]}")
     wrong += [f"does not say {word!r}" for word in case.words if str(word) not in last]
@@ -317,7 +320,7 @@ def mutated(content, rng):
     """Return a copy of some bytes with 1 to 20 random changes."""
     content = bytearray(content)
     for _ in range(rng.choice((1, 1, 1, 2, 5, 20))):
-        # Headers are short and matter most.
+        # Most changes are near the start: headers are short and matter most.
         start = rng.randrange(min(len(content), rng.choice((16, 100, 1000, len(content)))) or 1)
         end = start + rng.choice((1, 1, 2, 4, 8, rng.randrange(1, 300)))
         flipped = bytes(byte ^ 1 << rng.randrange(8) for byte in content[start : start + 1])
@@ -330,7 +333,7 @@ def mutated(content, rng):
             (end, random_bytes),
             (end, filled),
             (start + 1, flipped),
-            (end, content[start - end :]),
+            (end, content[start - end :]),  # the last bytes of the file
         )
         end, new = rng.choice(changes)
         content[start:end] = new
@@ -462,7 +465,7 @@ def files(count, seed):
     """Give all readers together at least `count` damaged files. Returns the number of failures."""
     rng, wrong = random.Random(seed), 0
     table = readers()
-    each = -(-count // len(table))
+    each = math.ceil(count / len(table))
     with tempfile.TemporaryDirectory() as temporary:
         for name, reader in table.items():
             loaded, refused, failed = try_mutated(name, reader, each, rng, Path(temporary))

@@ -4,8 +4,8 @@
 
 The methods are autoregression one gap at a time, as in `denoise.py --keep`, and plain
 autoregression in blocks. With a model there are also `denoise.py --keep` itself and the network
-alone. A folder with a gaps.json holds the recordings of a published comparison. Any other is a set
-of recordings, mixed to mono at 16 kHz, that get a gap of 20 ms per second.
+alone. A folder with a gaps.json holds the recordings of a published comparison. Any other folder is
+a set of recordings. They are mixed to mono at 16 kHz and get a gap of 20 ms per second.
 """
 
 import argparse
@@ -36,9 +36,10 @@ PUBLISHED = {
     "S-SPAIN H (published)": (21.33, 17.55, 13.32, 8.44, 4.28, 4.05),
     "l1, time-domain compensation (published)": (19.25, 16.24, 11.51, 9.55, 7.54, 6.03),
 }
-RATE, GAP, MAX_SECONDS = 16000, 320, 30  # of the sets: Hz, samples, seconds per recording
+# Of the sets: sample rate in Hz, samples per gap, and seconds per recording
+RATE, GAP, MAX_SECONDS = 16000, 320, 30
 BLOCKS = 1024, 2048, 4096, 8192  # samples: block lengths of plain autoregression
-AUDIBLE = 1e-4  # RMS: gaps in silence do not count
+AUDIBLE = 1e-4  # standard deviation; quieter stretches are silence and get no gap
 
 
 def estimates(signal, gaps, rate, blocks, model):
@@ -77,12 +78,9 @@ def published_rows(folder, model):
 
 
 def with_gaps(path):
-    """Return the start of a recording (T,) and a random gap in each of its seconds, (n, 2).
-
-    Gaps in silence are left out.
-    """
-    signal = np.concatenate(list(sound_files.decode(path, RATE)))[: MAX_SECONDS * RATE]
-    signal = signal.astype(float)
+    """Return the start of a recording (T,), and a random gap per second, if audible (n, 2)."""
+    signal = np.concatenate(list(sound_files.decode(path, RATE)), dtype=float)
+    signal = signal[: MAX_SECONDS * RATE]
     starts = np.arange(0, signal.size - RATE, RATE)
     starts = starts + np.random.default_rng(0).integers(0, RATE - GAP, starts.size)
     audible = [first for first in starts if signal[first : first + GAP].std() > AUDIBLE]
@@ -108,8 +106,8 @@ def set_scores(folder, model):
     scores = {}
     for method, pairs in energies.items():
         power, error = np.array([pair for pair in pairs if np.isfinite(pair[1])]).reshape(-1, 2).T
-        ratios = power.sum() / error.sum(), np.exp(np.mean(np.log(power / error)))
-        scores[method] = 10 * np.log10(ratios)
+        pooled = power.sum() / error.sum()
+        scores[method] = 10 * np.log10(pooled), np.mean(10 * np.log10(power / error))
     return scores, np.mean(took)
 
 
@@ -124,7 +122,7 @@ def main():
     flags.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
     flags.add_argument("--model", type=Path, metavar="RUN", help="a finished run of sound_dvae.py")
     settings = flags.parse_args()
-    model = settings.model and load_restorer(settings.model / "model.keras")
+    model = settings.model and load_restorer(settings.model)
     sets = {}
     for folder in settings.folders:
         if (folder / "gaps.json").exists():

@@ -43,7 +43,7 @@ MODELS = {  # name: corruption, fraction of the pixels
 KL_WARM_UP = 0.2  # fraction of the iterations until the KL divergence has its full weight
 FINISH_DRAWS = 5  # draws of z per digit in the iterations of --finish
 FINISH_BATCH = 64  # digits
-FINISH_RATE = 0.25  # fraction of the learning rate before
+FINISH_RATE = 0.25  # times --learning-rate
 TRAIN_DIGITS = 2000  # training digits that are scored
 SETTINGS = "iters", "finish", "batch_size", "learning_rate", "samples", "digits"
 GROUPED = "network", *SETTINGS, "model"  # seeds with equal values of these share a table row
@@ -223,8 +223,7 @@ def stem(settings, name, seed):
 
 def table(folder):
     """Return the results in a folder as a Markdown table, one row per setting."""
-    files = sorted(folder.glob("*.json"))
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    results = [json.loads(path.read_bytes()) for path in sorted(folder.glob("*.json"))]
     key = operator.itemgetter(*GROUPED)
     groups = itertools.groupby(sorted(results, key=key), key)
     return HEADER + "\n".join(row(list(runs)) for _, runs in groups) + PUBLISHED

@@ -24,7 +24,7 @@ import soundfile
 
 import audio_utils
 import corrupt
-from audio_utils import snr_db
+import sound_dvae
 from baselines import autoregress_long, interpolate
 from files import sound_files
 from files.model_file import load_restorer
@@ -61,8 +61,9 @@ def by_model(model, chopped, gaps, rate, keep=False):
         return soundfile.read(result)[0]
 
 
-def estimates(model, clean, noisy, chopped, mask, rate):
-    """Yield each method and its estimates (K, T), of which the best counts, or (T,) if only one."""
+def estimates(model, sound, rate):
+    """Yield each method and its estimate (T,), or several (K, T), of which the best one counts."""
+    chopped, noisy, mask, clean = sound
     frames = noise.transform(rate)
     # The median of exponentially distributed powers is log 2 times their mean.
     power = np.median(np.abs(frames.stft(noisy - clean)) ** 2, axis=1) / np.log(2)
@@ -86,37 +87,28 @@ def row(model, clean, noisy, rate):
     """Score all methods: {method: "SNR over everything / in the gaps"}, in dB."""
     cut = tf.constant(audio_utils.cut(noisy, model.input_size), tf.float32)
     chopped, mask = (part.numpy().ravel()[: clean.size] for part in corrupt.block(cut, 0.2, (0, 1)))
-    missing, scores = mask == 1, {}
-    for method, found in estimates(model, clean, noisy, chopped, mask, rate):
-        found = np.atleast_2d(found)
-        everything = max(snr_db(clean, one) for one in found)
-        in_gaps = max(snr_db(clean[missing], one[missing]) for one in found)
-        scores[method] = f"{everything:.1f} / {in_gaps:.1f}"
+    sound, scores = sound_dvae.Damaged(chopped, noisy, mask, reference=clean), {}
+    for method, found in estimates(model, sound, rate):
+        snrs = [sound_dvae.snrs(sound, estimate) for estimate in np.atleast_2d(found)]
+        scores[method] = "{:.1f} / {:.1f}".format(*np.max(snrs, axis=0))
     return scores
 
 
-def sounds(model, folders):
-    """Yield each sound's name, the clean sound, and the sound with its own noise or None."""
+def sounds(model, folders, hiss):
+    """Yield each sound's title, the clean sound (T,), and the sound with noise (T,)."""
     rate, window = model.kind.sample_rate, model.input_size
     if not folders:
-        tone, noisy = model.kind.notes.long((0, 1))
-        yield "scale", tone, noisy
+        yield "scale, its own noise", *model.kind.notes.long((0, 1))
     for folder in folders:
         with tempfile.TemporaryDirectory() as store:
             found = sound_files.load(folder, rate, window, audio_utils.RMS, SECONDS, store)
-            yield Path(folder).name, np.array(found.long_sound), None
-
-
-def noisy_sounds(name, clean, own, rate, hiss):
-    """Add each kind and level of noise, unless the sound has its own: {name: noisy sound (T,)}."""
-    if own is not None:
-        return {f"{name}, its own noise": own}
-    rms, found = np.sqrt(np.mean(clean**2)), {}
-    for kind in ["white", "pink"] + ["hiss"] * bool(hiss):
-        added = rms * colored(kind, clean.size, rate, hiss)
-        for level in LEVELS_DB:
-            found[f"{name}, {kind} {level} dB"] = clean + 10 ** (-level / 20) * added
-    return found
+            clean = np.array(found.long_sound)
+        rms = np.sqrt(np.mean(clean**2))
+        for kind in ["white", "pink"] + ["hiss"] * bool(hiss):
+            added = rms * colored(kind, clean.size, rate, hiss)
+            for level in LEVELS_DB:
+                title = f"{Path(folder).name}, {kind} {level} dB"
+                yield title, clean, clean + 10 ** (-level / 20) * added
 
 
 def main():
@@ -126,14 +118,11 @@ def main():
     flags.add_argument("--hiss", metavar="FILE", help="a recording of noise alone")
     settings = flags.parse_args()
     model = load_restorer(settings.model)
-    rate, head = model.kind.sample_rate, None
-    for name, clean, own in sounds(model, settings.folders):
-        for title, noisy in noisy_sounds(name, clean, own, rate, settings.hiss).items():
-            scores = row(model, clean, noisy, rate)
-            if head is None:
-                head = list(scores)
-                print(f"| | {' | '.join(head)} |\n|---{'|---' * len(head)}|")
-            print(f"| {title} | {' | '.join(scores[method] for method in head)} |", flush=True)
+    for number, (title, clean, noisy) in enumerate(sounds(model, settings.folders, settings.hiss)):
+        scores = row(model, clean, noisy, model.kind.sample_rate)
+        if number == 0:
+            print(f"| | {' | '.join(scores)} |\n|---{'|---' * len(scores)}|")
+        print(f"| {title} | {' | '.join(scores.values())} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -114,10 +114,6 @@ def text(value):
     return os.fspath(value)
 
 
-def folder(value):
-    return Path(text(value))
-
-
 def switch(value):
     """Return a boolean unchanged. ArgumentTypeError for anything else."""
     if not isinstance(value, bool):
@@ -125,7 +121,8 @@ def switch(value):
     return value
 
 
-CONVERTERS = {int: integer, float: number, tuple: integers, Path: folder, str: text, bool: switch}
+CONVERTERS = {int: integer, float: number, tuple: integers, str: text, bool: switch}
+CONVERTERS[Path] = lambda value: Path(text(value))
 
 
 class Parser(argparse.ArgumentParser):

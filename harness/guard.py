@@ -51,14 +51,14 @@ class Guard:
             broadcast_state(strategy, self.variables, shared, self.state["first_batch"][0])
         self.done = self.saved = int(optimizer.iterations.numpy())
         self.since, self.loss = self.state["since"], np.float32(self.state["loss"])
-        self.saved_time, self.count = time.monotonic(), 0
+        self.saved_time = time.monotonic()
 
     def __enter__(self):
         self.stack = contextlib.ExitStack()
         note = self.run.checkpoint or not self.alone
         noting = interruptions_noted() if note else contextlib.nullcontext([])
         self.noted = self.stack.enter_context(noting)
-        hidden = not self.run.workers.is_chief or None  # None: unless stderr is a terminal
+        hidden = not self.run.workers.is_chief or None  # None hides it unless stderr is a terminal
         bar = tqdm(total=self.ahead[-1], initial=self.done, unit="it", disable=hidden)
         self.bar = self.stack.enter_context(bar)
         return self
@@ -74,6 +74,7 @@ class Guard:
         current = [self.done] if self.state["checkpoint"] else []
         for target in [*current, *(i for i in self.ahead if i > self.done)]:
             yield target
+            # Several workers stop together in the next call, if there is one.
             if self.noted and (self.alone or self.done == self.ahead[-1]):
                 raise KeyboardInterrupt(*self.noted)
             self.since, self.loss = self.done, np.float32(0)
@@ -89,8 +90,8 @@ class Guard:
         """Record the results of a call; save and stop if due.
 
         call: sums of loss, NLL and KL (3,); the first iteration whose loss is not finite, or the
-        next one; the number of interrupted workers. FloatingPointError if a loss is not finite, or
-        a weight that is to be saved.
+        iteration after the call if all are; the number of interrupted workers. FloatingPointError
+        if a loss or a weight that is to be saved is not finite.
         """
         sums, finite_until, interrupted = call
         loss, nll, kl = sums.numpy() / self.count

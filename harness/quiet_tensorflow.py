@@ -13,7 +13,7 @@ import tempfile
 
 from harness import UserError
 
-# Keras imports these packages if they are installed. It takes a second and we do not need them.
+# Keras imports these packages if they are installed. That takes a second, and we do not need them.
 UNUSED = "matplotlib.pyplot", "pandas", "sklearn"
 # Values that Keras accepts in keras.json. The first one is Keras's default.
 KERAS_SETTINGS = {
@@ -49,14 +49,14 @@ def stderr_held_back():
 
 @functools.cache
 def load(devices=True):
-    """Load TensorFlow and its devices. devices=False: other workers must be met before these."""
+    """Load TensorFlow and, unless workers have to meet first, its devices."""
     # 2 hides warnings, 3 errors too: `Workers.lost` reports those of several workers.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if devices else "3")
     # oneDNN supports some processors only. It changes the last digits and prints a message.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     _check_keras_settings()
     with stderr_held_back():
-        with _missing(UNUSED):
+        with _unused_missing():
             import tensorflow
 
             tensorflow.keras.config.set_floatx("float32")  # the first use imports Keras
@@ -70,9 +70,9 @@ def load(devices=True):
 
 
 @contextlib.contextmanager
-def _missing(packages):
-    """Let imports of these packages fail, except in a notebook, whose user may need them."""
-    hidden = [name for name in packages if name not in sys.modules and "IPython" not in sys.modules]
+def _unused_missing():
+    """Let imports of UNUSED packages fail, except in a notebook, whose user may need them."""
+    hidden = [name for name in UNUSED if name not in sys.modules and "IPython" not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))
     try:
         yield

@@ -176,8 +176,8 @@ def _connection_error(host, port):
 def broadcast_state(strategy, variables, settings, example):
     """Assign the chief's values to the variables of every worker.
 
-    settings: numbers. example: the mean of the first example. UserError if this worker's differ
-    from the chief's, the example's by more than rounding.
+    settings: numbers. example: the mean of the first example. UserError if the settings differ from
+    the chief's, or the example by more than rounding.
     """
     tf = load()
     values = [*variables, tf.constant(settings, "float64"), example]

@@ -39,16 +39,8 @@ def test_flags_become_settings_of_their_type():
     assert parse() == Settings() == Settings(out=Path("plots/weather"))
     flags = "--iters 7 --learning-rate 1e-2 --hidden 3,2 --seed 0 --out a/b --kind snow --amount 3"
     given = parse(*flags.split(), "--notes", "DE")
-    assert given == Settings(
-        iters=7,
-        learning_rate=0.01,
-        hidden=(3, 2),
-        seed=0,
-        out=Path("a/b"),
-        kind="snow",
-        amount=3.0,
-        notes="DE",
-    )
+    numbers = {"iters": 7, "learning_rate": 0.01, "hidden": (3, 2), "seed": 0, "amount": 3.0}
+    assert given == Settings(**numbers, out=Path("a/b"), kind="snow", notes="DE")
     assert given.notes == ("D", "E")
     kinds = [type(value) for value in (given.iters, given.amount, given.hidden)]
     assert kinds == [int, float, tuple]
@@ -71,15 +63,8 @@ def test_help_shows_defaults_as_they_are_typed(capsys):
         parse("--help")
     shown = " ".join(capsys.readouterr().out.split())
     assert end.value.code == 0 and shown.count("Weather.") == 1
-    for part in (
-        "optimizer steps (30)",
-        "what falls (rain)",
-        "(plots/weather)",
-        "how much (0.5; with --data 2.0)",
-        "(8,4)",
-        "the whole run (0)",
-        "{rain,snow}",
-    ):
+    parts = "optimizer steps (30)", "what falls (rain)", "how much (0.5; with --data 2.0)"
+    for part in (*parts, "(plots/weather)", "(8,4)", "the whole run (0)", "{rain,snow}"):
         assert part in shown
     assert "None" not in shown and "False" not in shown
 
@@ -103,7 +88,7 @@ WRONG = [  # flags, wrong settings in Python, part of the error
     ("--resume --overwrite", {"resume": True, "overwrite": True}, "--overwrite: cannot be"),
     ("--data=", {"data": ""}, "--data: must not be empty"),
     ("--out=", {"out": ""}, "--out: must not be empty"),
-    ("--it 5", {"tensorboard": "yes"}, ""),
+    ("--it 5", {"tensorboard": "yes"}, ""),  # an abbreviated flag; text instead of a boolean
 ]
 
 

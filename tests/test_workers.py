@@ -247,11 +247,8 @@ def test_two_workers_learn_as_one_does_and_end_together(tmp_path):
     assert chief.returncode == 2 and error.count("\n") == 1
     assert "worker 0 of 2 has lost another worker" in error and "to continue: python -c" in error
     together = dict(map(json.loads, printed.splitlines()))
-    assert list(together) == [
-        *range(INTERRUPTED_AT),
-        "interrupted",
-        *range(INTERRUPTED_AT, KILLED_AT),
-    ]
+    before, after = range(INTERRUPTED_AT), range(INTERRUPTED_AT, KILLED_AT)
+    assert list(together) == [*before, "interrupted", *after]
     # Initial weights are equal and random numbers are not, so the curves are only similar.
     drop = alone[0] - alone[ITERATIONS]
     assert together[0] == pytest.approx(alone[0], rel=1e-5)
