@@ -152,17 +152,71 @@ def test_a_folder_with_a_run_needs_a_flag(tmp_path):
     ):
         begin(out)
     assert contents(out) == before
-    (out / "config.json").unlink()
-    unfinished = "out: already contains an unfinished run; use --overwrite"
-    with pytest.raises(UserError, match=unfinished) as refused:
-        begin(out)
-    assert "--resume" not in str(refused.value)  # it would be refused as well
-    with pytest.raises(UserError, match=r"config\.json is missing"):
-        begin(out, resume=True)
 
 
-def test_overwrite_removes_only_what_runs_write(tmp_path):
+@pytest.mark.parametrize("flags", [{}, {"overwrite": True}, {"resume": True}])
+@pytest.mark.parametrize("earlier", [False, True])
+def test_files_that_no_run_wrote_are_never_replaced(tmp_path, flags, earlier):
+    """Even if an earlier run is in the folder. A broken link counts as a file."""
+    if earlier:
+        finish(tmp_path, iters=50)
+    files = "model.keras", "clean.wav", "events.out.tfevents.9", "generated_000100.png"
+    for name in files[earlier:]:  # the run itself wrote model.keras
+        (tmp_path / name).write_text("a user's")
+    (tmp_path / "tone.wav").symlink_to("missing.wav")
+    before = {path.name: path.lstat() for path in tmp_path.iterdir()}
+    names = ", ".join(sorted([*files[earlier:], "tone.wav"]))
+    with pytest.raises(UserError) as refused:
+        begin(tmp_path, **flags)
+    problem = f"contains {names}, which no run wrote; choose another --out"
+    assert str(refused.value) == f"--out {tmp_path}: {problem}"
+    assert {path.name: path.lstat() for path in tmp_path.iterdir()} == before
+
+
+def test_config_lists_each_file_before_it_is_written(tmp_path, monkeypatch):
+    def interrupted(path):
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    tb = {"tensorboard": True}
+    for name in ("scores.csv", "tone.wav", "model.keras"):
+        with pytest.raises(KeyboardInterrupt), running(tmp_path, overwrite=True) as run:
+            run.save({name: interrupted})
+        config = json.loads((tmp_path / "config.json").read_text())
+        assert name in config["files"] and not (tmp_path / name).exists()
+    with Run(Settings(out=tmp_path, overwrite=True, **tb), written=WRITTEN) as run:
+        run.record({})
+        (tmp_path / "events.out.tfevents.1").touch()
+        run.write_page = lambda folder: (folder / "index.html").touch()
+        run.log(0, {"loss": 1.0}, {"generated_000000.png": lambda path: path.touch()})
+    (tmp_path / "generated.png").touch()  # by sample.py
+    begin(tmp_path, overwrite=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "generated.png"}
+
+
+@pytest.mark.parametrize("data", ["photos", "photos/a.npz", "photos/x/z", ".", "link"])
+def test_the_data_and_the_results_are_apart(tmp_path, data):
+    (tmp_path / "photos/x").mkdir(parents=True)
+    (tmp_path / "photos/y").mkdir()
+    (tmp_path / "link").symlink_to("photos/x")
+    with pytest.raises(UserError, match=r"--out .*: must be apart from --data \(.*; choose a"):
+        out = tmp_path / ("photos" if data == "photos/a.npz" else "photos/y/../x")
+        begin(out, data=str(tmp_path / data))
+    begin(tmp_path / "photos2", data=None if data == "." else str(tmp_path / data))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(
+        ["photos", "x", "y", "link", "photos2", "config.json"]
+    )
+
+
+def test_overwrite_of_a_run_without_a_list_removes_what_runs_write(tmp_path):
     finish(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["files"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    begin(tmp_path, resume=True, iters=200)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert {"model.keras", "scores.csv"} < set(config.pop("files"))
+    (tmp_path / "config.json").write_text(json.dumps(config))
     ours = [
         *("reconstruction_000800.png", "generated_000100.wav", "scores.csv", "model.keras"),
         *("checkpoint.npz", "index.html", "events.out.tfevents.1", "tone.wav", "clean.wav"),
@@ -179,9 +233,7 @@ def test_overwrite_removes_only_what_runs_write(tmp_path):
 def test_an_interrupted_overwrite_leaves_no_usable_run(tmp_path, monkeypatch):
     """The folder must look neither resumable nor empty, wherever the deletion stopped."""
     finish(tmp_path)
-    names = ("scores.csv", "model.keras", "checkpoint.npz")
-    for name in names:
-        (tmp_path / name).touch()
+    (tmp_path / "checkpoint.npz").touch()
     remove, removed, most = Path.unlink, [], 1
 
     def unlink(path, *arguments, **options):
@@ -192,7 +244,7 @@ def test_an_interrupted_overwrite_leaves_no_usable_run(tmp_path, monkeypatch):
         remove(path, *arguments, **options)
 
     monkeypatch.setattr(Path, "unlink", unlink)
-    for _ in names:
+    for _ in ("checkpoint.npz", "model.keras"):
         removed.clear()
         with pytest.raises(KeyboardInterrupt):
             begin(tmp_path, overwrite=True)
@@ -202,7 +254,7 @@ def test_an_interrupted_overwrite_leaves_no_usable_run(tmp_path, monkeypatch):
     removed.clear()
     most = None
     begin(tmp_path, overwrite=True)
-    assert removed == ["checkpoint.npz"]
+    assert removed == ["scores.csv"]
 
 
 @pytest.mark.parametrize("flags", [{}, {"overwrite": True}, {"resume": True}])
@@ -237,6 +289,8 @@ def test_nothing_changes_until_the_data_are_valid(tmp_path, flags, refused):
 @pytest.mark.parametrize(
     "content",
     [
+        '{"experiment": "sound", "iters": 9, "files": [1]}',
+        '{"experiment": "sound", "iters": 9, "files": 1}',
         *('{"name": "an app"}', "[1, 2]", "null", "no JSON", "\udce4", "[" * 10**5),
         '{"experiment": "", "iters": {}}',
         '{"experiment": "sound", "iters": 9, "provenance": null}',
