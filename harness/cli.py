@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import ClassVar
 
@@ -110,11 +111,11 @@ def integers(value):
 def text(value):
     """Return text or a path as text. ArgumentTypeError if it is empty, like an unset variable."""
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise argparse.ArgumentTypeError(f"must not be empty, got {value!r}; leave the flag out")
+        raise argparse.ArgumentTypeError(f"must not be empty, got {value!r}")
     return os.fspath(value)
 
 
-def folder(value):
+def path(value):
     return Path(text(value))
 
 
@@ -125,7 +126,7 @@ def switch(value):
     return value
 
 
-CONVERTERS = {int: integer, float: number, tuple: integers, Path: folder, str: text, bool: switch}
+CONVERTERS = {int: integer, float: number, tuple: integers, Path: path, str: text, bool: switch}
 
 
 class Parser(argparse.ArgumentParser):
@@ -167,6 +168,7 @@ def one_line_errors():
 
     An error's notes (PEP 678), such as how to resume, are at the end of that line. Bugs keep their
     traceback. If the reader of stdout has left, such as `head -1`, the program ends quietly.
+    SIGTERM raises KeyboardInterrupt, so unfinished files are removed.
     """
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
@@ -174,7 +176,7 @@ def one_line_errors():
             stream.reconfigure(errors="backslashreplace")  # a file name may be any bytes
     try:
         try:
-            with one_blas_thread():
+            with _sigterm_as_ctrl_c(), one_blas_thread():
                 yield
         finally:
             sys.stdout.flush()  # Python flushes at its end, too late to report an error
@@ -189,6 +191,24 @@ def one_line_errors():
             raise
         _print_error(f"{Path(sys.argv[0]).name}: {line}")
         raise SystemExit(2) from error
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c():
+    """Let SIGTERM raise KeyboardInterrupt, unless it is ignored or has a handler."""
+
+    def interrupt(number, _):
+        raise KeyboardInterrupt(number)
+
+    main = threading.current_thread() is threading.main_thread()  # others cannot set handlers
+    changed = main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if changed:
+        signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        if changed:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _open_closed_streams():

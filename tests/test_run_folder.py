@@ -91,6 +91,59 @@ def test_a_file_is_replaced_only_by_a_complete_one_on_the_disk(tmp_path, monkeyp
     assert [file.name for file in tmp_path.iterdir()] == ["scores.csv"]
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o444, 0o640])
+def test_a_replaced_file_keeps_its_mode_and_a_new_one_gets_the_usual(tmp_path, mode):
+    """Whatever mode the library that writes would give it."""
+    new, private = tmp_path / "new", tmp_path / "private"
+    private.touch()
+    private.chmod(mode)
+    before = os.umask(0o027)
+    try:
+        for path in (new, private):
+            with run_folder.replacing(path) as beside:
+                assert path == new or not beside.stat().st_mode & 0o077 & ~mode
+                os.close(os.open(beside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o777))
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (new, private)] == [0o640, mode]
+
+
+def test_a_link_as_destination_is_followed(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for target in ("deep/old.wav", "deep/new.wav"):
+        link = tmp_path / Path(target).name
+        link.symlink_to(target)
+        with run_folder.claimed(link), run_folder.replacing(link) as beside:
+            assert beside.parent == (tmp_path / "deep").resolve()  # the target may be elsewhere
+            beside.write_text(target)
+        assert link.is_symlink() and (tmp_path / target).read_text() == target
+    assert len(list(tmp_path.rglob("*"))) == 5
+
+
+def test_sigterm_leaves_no_files_behind(tmp_path, capsys, interruptible):
+    path = tmp_path / "restored.wav"
+    with (
+        pytest.raises(SystemExit) as end,
+        cli.one_line_errors(),
+        run_folder.claimed(path),
+        run_folder.replacing(path) as beside,
+    ):
+        beside.write_text("half")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    assert end.value.code == 143 and capsys.readouterr().err == "interrupted\n"
+    assert not list(tmp_path.iterdir()) and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("length", [243, 244, 251, 255])
+def test_long_names_are_written(tmp_path, length):
+    path = tmp_path / ("ü" * 120 + "n" * (length - 244) + ".wav")[-length:]
+    with run_folder.claimed(path), run_folder.replacing(path) as beside:
+        assert beside.suffix == ".wav"
+        beside.write_text("new")
+    assert contents(tmp_path) == {path.name: b"new"}
+
+
 def test_a_table_keeps_all_digits_and_the_terminal_shows_four(tmp_path, capsys):
     third = np.float32(1) / 3
     rows = [
