@@ -7,8 +7,8 @@
 A sound keeps its length, sample rate, channels and format. An image keeps its size.
 """
 
+import sys
 from functools import partial
-from pathlib import Path
 
 from files.batch import is_there, plan, restore_each
 from files.image_files import SUFFIXES as IMAGES
@@ -19,16 +19,18 @@ from files.sound_files import SUFFIXES as SOUNDS
 from harness import UserError, cli
 
 MAX_COMPLETIONS = 32
+EXISTS = "already exists; --overwrite replaces it, or give another --out"
 
 
 def read_flags():
     flags = cli.Parser(__doc__)
     add = flags.add_argument
-    add("model", type=Path, metavar="MODEL", help="folder of a finished run, or its model.keras")
+    text = "folder of a finished run, or its model.keras"
+    add("model", type=cli.path, metavar="MODEL", help=text)
     text = "a sound or an image, or a folder of them"
-    add("inputs", type=Path, nargs="+", metavar="INPUT", help=text)
+    add("inputs", type=cli.path, nargs="+", metavar="INPUT", help=text)
     text = "output file for a single input file, otherwise a folder"
-    add("-o", "--out", type=Path, required=True, help=text)
+    add("-o", "--out", type=cli.path, required=True, help=text)
     text = "change only gaps and holes; in lossless formats the rest stays bit-identical"
     add("--keep", action="store_true", help=text)
     text = "images: also write N random completions of the hole: NAME-1, NAME-2, ..."
@@ -36,10 +38,20 @@ def read_flags():
     add("--completions", type=number, default=0, metavar="N", help=text)
     add("--overwrite", action="store_true", help="replace existing results")
     text = "sounds: text file, one gap per line, start and end in seconds; default: runs of zeros"
-    add("--gaps", type=Path, help=text)
+    add("--gaps", type=cli.path, help=text)
     text = "images: file of the input's size, white in the hole; default: transparent pixels"
-    add("--mask", type=Path, help=text)
-    return flags.parse_intermixed_args()
+    add("--mask", type=cli.path, help=text)
+    return flags.parse_intermixed_args(without_separator(sys.argv[1:]))
+
+
+def without_separator(arguments):
+    """Return the arguments without "--". Those after it that look like flags get a "./" before.
+
+    `parse_intermixed_args` of Python 3.11 takes them for flags.
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    after = [f"./{name}" if name.startswith("-") else name for name in arguments[end + 1 :]]
+    return arguments[:end] + after
 
 
 def refuse_flags(settings, sounds, trained_on):
@@ -59,18 +71,18 @@ def restore(settings, model, trained_on, source, destination):
         return restore_sound(model, source, destination, settings.gaps, settings.keep)
     count = settings.completions
     for path in completion_paths(destination, count):
-        if is_there(path) and (not settings.overwrite or path in settings.inputs):
-            raise UserError(f"{path}: already exists; give another --out for the completions")
+        if is_there(path) and not settings.overwrite:
+            raise UserError(f"{path}: {EXISTS}")
     return restore_image(model, source, destination, settings.mask, settings.keep, count)
 
 
 def main(settings):
     path = settings.model / "model.keras" if settings.model.is_dir() else settings.model
     needed = [file for file in (path, settings.gaps, settings.mask) if file]
-    pairs = plan(settings.inputs, settings.out, needed)
+    pairs = plan(settings.inputs, settings.out, needed, settings.completions)
     single = len(settings.inputs) == 1 and not settings.inputs[0].is_dir()
     if single and is_there(out := pairs[0][1]) and not settings.overwrite:
-        raise UserError(f"{out}: already exists; --overwrite replaces it, or give another --out")
+        raise UserError(f"{out}: {EXISTS}")
 
     model = load_restorer(path)
     what, suffixes = ("sounds", SOUNDS) if model.kind.sounds else ("images", IMAGES)

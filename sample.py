@@ -8,7 +8,6 @@ python sample.py plots/sound --map             # latent space in two dimensions:
 
 import os
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -31,35 +30,49 @@ MAPPED = 2000  # examples on a map, at most
 def read_flags():
     flags = cli.Parser(__doc__)
     add = flags.add_argument
-    add("model", type=Path, metavar="MODEL", help="folder of a finished run, or its model.keras")
+    text = "folder of a finished run, or its model.keras"
+    add("model", type=cli.path, metavar="MODEL", help=text)
     what = flags.add_mutually_exclusive_group()
     text = "interpolate from A to B, two held-out images (by number, from 0) or image files; "
     text += "or two notes or sound files"
-    what.add_argument("--blend", nargs=2, metavar=("A", "B"), help=text)
+    what.add_argument("--blend", nargs=2, type=cli.text, metavar=("A", "B"), help=text)
     text = "plot held-out examples along the two principal axes of latent space"
     what.add_argument("--map", action="store_true", help=text)
     text = f"number of new digits ({NEW_DIGITS}) or sounds ({NEW_SOUNDS})"
     what.add_argument("--count", type=partial(cli.integer, high=MAX_COUNT), help=text)
     add("--seed", type=partial(cli.integer, low=0), default=0, help="random seed (0)")
-    add("--data", help="where the training data are now, for --blend and --map")
+    add("--data", type=cli.text, help="where the training data are now, for --blend and --map")
     text = "output folder (default: beside the model)"
-    add("-o", "--out", type=Path, metavar="FOLDER", help=text)
+    add("-o", "--out", type=cli.path, metavar="FOLDER", help=text)
+    add("--overwrite", action="store_true", help="replace existing results")
     settings = flags.parse_args()
     if settings.data and not (settings.blend or settings.map):
         flags.error("--data: works with --blend and --map only")
     return settings
 
 
-def write(settings, name, save):
-    """Write a result to the output folder by save(path). UserError if it would replace a source."""
+def result_path(settings, name):
     out = settings.out or (settings.model if settings.model.is_dir() else settings.model.parent)
-    sources = [os.path.realpath(source) for source in settings.blend or ()]
-    if os.path.realpath(out / name) in sources:
-        raise UserError(f"{out / name}: is one of the files to blend; give another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    with claimed(out / name), replacing(out / name) as path:
-        save(path)
-    print(f"wrote {out / name}")
+    return out / name
+
+
+def refuse_to_replace(settings, path):
+    """UserError if a result is one of the files to blend, or exists and must be kept."""
+    for source in settings.blend or ():
+        if path.exists() and os.path.exists(source) and path.samefile(source):
+            raise UserError(f"{path}: is one of the files to blend; give another --out")
+    if os.path.lexists(path) and not settings.overwrite:
+        raise UserError(f"{path}: already exists; --overwrite replaces it, or give another --out")
+
+
+def write(settings, name, save):
+    """Write a result to the output folder by save(path)."""
+    path = result_path(settings, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with claimed(path), replacing(path) as unfinished:
+        refuse_to_replace(settings, path)  # another process may have just written it
+        save(unfinished)
+    print(f"wrote {path}")
 
 
 def write_picture(settings, name, picture):
@@ -141,11 +154,17 @@ def main(settings):
     model = model_file.load_model(settings.model)
     kind = kind_of(model.metadata, model.input_size, settings.model)
     if settings.map:
-        draw = draw_map
+        draw, names = draw_map, ["map.png"]
+    elif settings.blend and kind.sounds:
+        draw, names = blend_sounds, ["blend.wav"]
     elif settings.blend:
-        draw = blend_sounds if kind.sounds else blend_images
+        draw, names = blend_images, ["blend.png"]
+    elif kind.sounds:
+        draw, names = new_sounds, ["generated.wav", "generated.png"]
     else:
-        draw = new_sounds if kind.sounds else new_images
+        draw, names = new_images, ["generated.png"]
+    for name in names:
+        refuse_to_replace(settings, result_path(settings, name))
     draw(model, kind, settings)
 
 

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from files import folders
 from files.image_files import SUFFIXES as IMAGES
+from files.restore_image import completion_paths
 from files.sound_files import SUFFIXES as SOUNDS
 from files.sound_files import result_name, result_suffixes
 from harness import UserError, cli
@@ -17,11 +18,11 @@ from harness.run_folder import claimed
 DISK_FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
 
-def plan(inputs, out, protected):
+def plan(inputs, out, protected, completions=0):
     """Return a pair (source, destination) for each input file and each file in an input folder.
 
-    protected: other files that must not be overwritten. UserError if a result would replace an
-    input, a protected file or another result.
+    protected: other files that must not be overwritten. UserError if a result, or one of the
+    `completions` per image, would replace an input, a protected file or another result.
     """
     single = len(inputs) == 1 and not inputs[0].is_dir() and not out.is_dir()
     if not single and out.exists() and not out.is_dir():
@@ -39,23 +40,24 @@ def plan(inputs, out, protected):
     if single and out.suffix.lower() not in result_suffixes(inputs[0]):
         allowed = " or ".join(result_suffixes(inputs[0]))
         raise UserError(f"{out}: must have the input's format; give a name that ends in {allowed}")
-    _check_collisions(pairs, protected)
+    _check_collisions(pairs, protected, completions)
     return pairs
 
 
-def _check_collisions(pairs, protected):
-    """Raise UserError if a destination is an input, a protected file or another destination."""
+def _check_collisions(pairs, protected, completions):
+    """Raise UserError if a result is an input, a protected file or another result."""
     sources, originals = {}, {_inode(path): path for path in protected}
+    originals |= {_inode(source): source for source, _ in pairs}
     for source, destination in pairs:
-        if destination in sources:
-            problem = f"{sources[destination]} and {source} would both be saved here"
-            raise UserError(f"{destination}: {problem}; restore one at a time")
-        sources[destination] = source
-        originals[_inode(source)] = source
-    for destination in sources:
-        if destination.exists() and _inode(destination) in originals:
-            original = originals[_inode(destination)]
-            raise UserError(f"{destination}: is the input {original}; give another --out")
+        count = 0 if source.suffix.lower() in SOUNDS else completions
+        for path in (destination, *completion_paths(destination, count)):
+            if path.exists() and (original := originals.get(_inode(path))):
+                raise UserError(f"{path}: is the input {original}; give another --out")
+            target = os.path.realpath(path)
+            if target in sources:
+                problem = f"{sources[target]} and {source} would both be saved here"
+                raise UserError(f"{path}: {problem}; restore one at a time")
+            sources[target] = source
 
 
 def _inode(path):

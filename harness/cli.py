@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import ClassVar
 
@@ -110,8 +111,12 @@ def integers(value):
 def text(value):
     """Return text or a path as text. ArgumentTypeError if it is empty, like an unset variable."""
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise argparse.ArgumentTypeError(f"must not be empty, got {value!r}; leave the flag out")
+        raise argparse.ArgumentTypeError(f"must not be empty, got {value!r}")
     return os.fspath(value)
+
+
+def path(value):
+    return Path(text(value))
 
 
 def switch(value):
@@ -121,8 +126,7 @@ def switch(value):
     return value
 
 
-CONVERTERS = {int: integer, float: number, tuple: integers, str: text, bool: switch}
-CONVERTERS[Path] = lambda value: Path(text(value))
+CONVERTERS = {int: integer, float: number, tuple: integers, Path: path, str: text, bool: switch}
 
 
 class Parser(argparse.ArgumentParser):
@@ -163,7 +167,7 @@ def one_line_errors():
     """Run a program. Errors that `known` describes end it with one line and status 2.
 
     Bugs keep their traceback. If the reader of stdout, such as `head -1`, has ended, so does the
-    program, without a message.
+    program, without a message. SIGTERM raises KeyboardInterrupt, so unfinished files are removed.
     """
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
@@ -171,7 +175,7 @@ def one_line_errors():
             stream.reconfigure(errors="backslashreplace")  # a file name may be any bytes
     try:
         try:
-            with one_blas_thread():
+            with _sigterm_as_ctrl_c(), one_blas_thread():
                 yield
         finally:
             sys.stdout.flush()  # Python flushes at its end, too late to report an error
@@ -186,6 +190,24 @@ def one_line_errors():
             raise
         _print_error(f"{Path(sys.argv[0]).name}: {line}")
         raise SystemExit(2) from error
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c():
+    """Let SIGTERM raise KeyboardInterrupt, unless it is ignored or has a handler."""
+
+    def interrupt(number, _):
+        raise KeyboardInterrupt(number)
+
+    main = threading.current_thread() is threading.main_thread()  # others cannot set handlers
+    changed = main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if changed:
+        signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        if changed:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _open_closed_streams():

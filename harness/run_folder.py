@@ -3,11 +3,14 @@
 import contextlib
 import dataclasses
 import errno
+import fnmatch
+import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import shlex
+import stat
 import sys
 from pathlib import Path
 
@@ -20,8 +23,12 @@ CONFIG, SCORES, MODEL, CHECKPOINT = "config.json", "scores.csv", "model.keras", 
 MODEL_FORMAT = 2  # raised when new scripts cannot use old models, or old scripts new ones
 METHOD = "DVAE"  # the model's name in the column "method" of tables
 REFINED = f"{METHOD}, refined"  # the model, its posteriors refined for each example
-NOT_COMPARED = {"out", "tensorboard", "command", "finished", "iters", "provenance"}  # by --resume
+INDEX, EVENTS = "index.html", "events.out.tfevents.*"  # written by write_page
+NOT_COMPARED = {"out", "tensorboard", "command", "files", "finished", "iters", "provenance"}
 VERSIONS = "tensorflow", "keras", "numpy"
+HALF_DELETED = "half deleted"  # experiment of a run whose deletion was interrupted
+MOST_NAMED = 5  # files named in a message
+LONGEST_NAME = 255  # bytes, on most file systems
 NO_LOCKS = errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP  # errors of file systems without locks
 
 
@@ -29,13 +36,17 @@ NO_LOCKS = errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP  # errors of file system
 def replacing(path):
     """Yield a temporary path to write to. If the block succeeds, rename it to `path`.
 
-    The data are on the disk before the rename, so `path` is never half written. An OSError names
-    `path`.
+    The data are on the disk before the rename, so `path` is never half written. The mode of a file
+    that is replaced is kept, and the target of a link is replaced. An OSError names `path`.
     """
-    path = Path(path)
-    unfinished = _unfinished(path)
+    target = Path(os.path.realpath(path))
+    unfinished = _hidden("unfinished", target)
     try:
         with _errors_name(path):
+            # Created here: some libraries make a file executable, and private data stay private.
+            unfinished.touch()
+            mode = stat.S_IMODE((target if target.exists() else unfinished).stat().st_mode)
+            unfinished.chmod(mode | stat.S_IWUSR)
             try:
                 yield unfinished
             except Exception as error:
@@ -46,7 +57,8 @@ def replacing(path):
                 raise
             with open(unfinished, "rb+") as file:
                 os.fsync(file.fileno())
-            os.replace(unfinished, path)
+            unfinished.chmod(mode)
+            os.replace(unfinished, target)
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink()
@@ -58,15 +70,19 @@ def claimed(path):
 
     UserError if another process is writing it now. An OSError names `path`.
     """
-    path = Path(path)
+    target = Path(os.path.realpath(path))
     busy = f"{path}: another process is writing it; wait for it to end or choose another --out"
-    with _locked(path.with_name(f".lock-{path.name}"), path, busy):
-        _unfinished(path).unlink(missing_ok=True)  # from a process that was killed
+    with _locked(_hidden("lock", target), path, busy):
+        _hidden("unfinished", target).unlink(missing_ok=True)  # from a process that was killed
         yield
 
 
-def _unfinished(path):
-    return path.with_name(f".unfinished-{path.name}")
+def _hidden(kind, path):
+    """Return the path of a hidden file beside `path`. A long name is replaced by its hash."""
+    name = f".{kind}-{path.name}"
+    if len(encoded := os.fsencode(name)) > LONGEST_NAME:
+        name = f".{kind}-{hashlib.sha256(encoded).hexdigest()}{path.suffix}"
+    return path.with_name(name)
 
 
 @contextlib.contextmanager
@@ -126,21 +142,22 @@ class Run:
             run.log(iteration, scores, files)
             run.finish(model, baseline_rows)
 
-    Entering creates and locks the folder. UserError if it contains a run that must be kept. No file
-    in it changes before `record`. With several workers, only the chief uses the folder. During the
-    run NumPy and SciPy have one thread.
+    Entering creates and locks the folder. UserError if it contains a run that must be kept, or a
+    file that a run would replace and no run wrote. No file in it changes before `record`. With
+    several workers, only the chief uses the folder. During the run NumPy and SciPy have one thread.
 
-    write_page(folder) is called when there are new results. `written`: glob patterns of the files
-    that --overwrite deletes. `columns`: the scores to print.
+    config.json lists the files of the run under "files", each before it is written. --overwrite
+    deletes only these. write_page(folder) writes INDEX and EVENTS when there are new results.
+    `written`: glob patterns of the files that runs write. `columns`: the scores to print.
     """
 
     def __init__(self, settings, write_page=lambda folder: None, written=(), columns=()):
         self.settings, self.folder = settings, settings.out
         self.write_page, self.columns = write_page, columns
-        # Deleted in this order: the folder must look neither resumable nor empty if interrupted.
-        self.written = (CONFIG, SCORES, *written, MODEL, CHECKPOINT)
+        self.written = (CONFIG, SCORES, INDEX, EVENTS, MODEL, CHECKPOINT, *written)
         self.workers, self.rows = workers.Workers(), []
         self.previous = None  # settings of an earlier run in the folder
+        self.owned = set()  # names of its files
         self.config = None  # settings and provenance of this run, once its data are valid
         self.started = False  # true once this run has changed the folder
         self.waiting = {}  # files to write when the run starts
@@ -184,7 +201,10 @@ class Run:
         if resumed:
             _check_provenance(self.folder, self.previous.get("provenance", {}), provenance)
         command = shlex.join(["python", Path(sys.argv[0]).name, *_flags()])
+        files = {CONFIG, CHECKPOINT, INDEX} | ({EVENTS} if self.settings.tensorboard else set())
+        files |= self.owned if resumed else set()
         self.config = {**_stored(self.settings), "provenance": provenance, "command": command}
+        self.config["files"] = sorted(files)
         if not resumed:
             self._start()
 
@@ -192,9 +212,12 @@ class Run:
         """Write each file {name: function of a path} into the folder, complete or not at all."""
         if not self.workers.is_chief:
             return
-        if self.config and not self.started:
+        if not self.started:
             self.waiting |= files
             return
+        if new := files.keys() - set(self.config["files"]):
+            self.config["files"] = sorted(new.union(self.config["files"]))
+            self._save_config(self.config)
         for name, save in files.items():
             with replacing(self.folder / name) as path:
                 save(path)
@@ -219,23 +242,33 @@ class Run:
         tables.print_table(baseline_rows)
         self._save_scores(self.rows + [row for row in baseline_rows if row["method"] != METHOD])
         self.write_page(self.folder)
-        self._save_config({**self.config, "finished": True})
+        self.config["finished"] = True
+        self._save_config(self.config)
 
     def _open(self, stack):
         """Create, lock and check the folder."""
         out, settings = self.folder, self.settings
+        _check_apart(out, settings.data)
         stack.enter_context(_created(out))
         busy = f"--out {out}: another run is writing there; wait for it to end or choose another"
         stack.enter_context(_locked(out / ".lock", out, busy))
         self.previous = _previous(out)
+        present = {name for name in os.listdir(out) if _matches(name, self.written)}
+        if self.previous is not None:
+            listed = self.previous.get("files", self.written)  # older runs have no list
+            self.owned = {name for name in present if _matches(name, listed)}
+        if foreign := sorted(present - self.owned):
+            names = ", ".join(foreign[:MOST_NAMED]) + (", ..." if foreign[MOST_NAMED:] else "")
+            problem = f"contains {names}, which no run wrote; choose another --out"
+            raise UserError(f"--out {out}: {problem}")
         if settings.resume and self.previous is None:
             print(f"{out}: no run to resume; starting one")
         elif settings.resume:
             _check_settings(out, self.previous, settings)
         elif self.previous is not None and not settings.overwrite:
             state = "a finished" if self.previous.get("finished") else "an unfinished"
-            resume = "--resume to continue it, " if self.previous else ""
-            remedy = f"use {resume}--overwrite to replace it, or choose another --out"
+            remedy = "use --resume to continue it, --overwrite to replace it"
+            remedy += ", or choose another --out"
             raise UserError(f"--out {out}: already contains {state} run; {remedy}")
 
     def _start(self):
@@ -243,21 +276,38 @@ class Run:
         if self.started or not self.config:
             return
         self.started = True
-        if self.settings.overwrite:
-            for pattern in self.written:
-                for path in sorted(self.folder.glob(pattern)):
-                    path.unlink()
-        for path in self.folder.glob(".unfinished-*"):  # from a run that was killed
-            path.unlink()
+        if self.settings.overwrite and self.previous is not None:
+            # If deletion is interrupted, the folder must not look resumable or empty.
+            deleted = {"experiment": HALF_DELETED, "finished": False, "files": sorted(self.owned)}
+            self._save_config({**self.previous, **deleted})
+            for name in sorted(self.owned - {CONFIG}):
+                (self.folder / name).unlink(missing_ok=True)
+        for pattern in self.written:
+            for path in self.folder.glob(f".unfinished-{pattern}"):  # from a run that was killed
+                path.unlink()
         self._save_config(self.config)
         self.save(self.waiting)
 
     def _save_config(self, config):
-        text = json.dumps(config, indent=2) + "\n"
-        self.save({CONFIG: lambda path: path.write_text(text, encoding="utf-8")})
+        with replacing(self.folder / CONFIG) as path:
+            path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     def _save_scores(self, rows):
         self.save({SCORES: lambda path: tables.write_csv(path, rows)})
+
+
+def _matches(name, patterns):
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _check_apart(out, data):
+    """UserError if the data are inside `out` or contain it: a run must not replace or read them."""
+    if data is None:
+        return
+    ours, theirs = out.resolve(), Path(data).resolve()
+    if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
+        problem = f"must be apart from --data ({data})"
+        raise UserError(f"--out {out}: {problem}; choose a folder outside the data")
 
 
 def versions():
@@ -285,16 +335,17 @@ def _stored(settings):
 
 
 def _previous(out):
-    """Return the config of the run in a folder: {} if it is missing, None if there is no run."""
+    """Return the config of the run in a folder; None if there is no run."""
     path = out / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         versions = config.get("provenance", {}).get("versions", {})
+        files = config.get("files", [])
         types = type(config["experiment"]), type(config["iters"]), type(versions)
-        if types != (str, int, dict):
-            raise TypeError(f"expected str, int and dict, got {types}")
+        if types != (str, int, dict) or not all(isinstance(name, str) for name in files):
+            raise TypeError(f"expected str, int, dict and a list of str, got {types}, {files}")
     except FileNotFoundError:
-        return {} if any((out / name).exists() for name in (MODEL, CHECKPOINT)) else None
+        return None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: not the settings of a run; choose another --out") from error
     return config
@@ -302,8 +353,8 @@ def _previous(out):
 
 def _check_settings(out, previous, settings):
     """UserError if a run cannot be resumed with these settings. SystemExit if it is finished."""
-    if not previous:
-        problem = "cannot resume a run whose config.json is missing; use --overwrite to replace it"
+    if previous["experiment"] == HALF_DELETED:
+        problem = "contains a run that is half deleted; use --overwrite to replace it"
         raise UserError(f"--out {out}: {problem}")
     ours = _stored(settings)
     # Settings added since the run was written take their defaults.

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 import corrupt
 from harness.quiet_tensorflow import tf
-from harness.run_folder import CONFIG, SCORES, replacing
+from harness.run_folder import CONFIG, EVENTS, INDEX, SCORES, replacing
 
 EMBED_AT_MOST = 40e6  # bytes
 PLAY = "play.html"  # absent if the model is too large for a browser
@@ -30,9 +30,8 @@ SOUNDS = {  # WAVs that belong to no checkpoint
     "restored": "The restored sound: gaps filled, noise removed",
 }
 RESTORED = "restored.png"
-EVENTS = "events.out.tfevents.*"
 OUTPUTS = [f"{stem}.{end}" for stem in ("reconstruction", "generated") for end in ("png", "wav")]
-WRITTEN = ["index.html", PLAY, EVENTS, RESTORED]  # patterns of the files that --overwrite deletes
+WRITTEN = [PLAY, RESTORED]  # patterns of the files that a run writes, besides those of `Run`
 WRITTEN += [f"{name}.wav" for name in SOUNDS]
 WRITTEN += [name.replace(".", "_[0-9]*.") for name in OUTPUTS]
 COLUMNS = {  # of scores.csv: label and unit
@@ -64,7 +63,7 @@ CHARTS = {  # title: columns
     "Signal-to-noise ratio": ("snr_db", "long_snr_db"),
     "Squared error in the hole": ("hole_mse_over_mean_fill",),
 }
-NOT_FLAGS = "command", "experiment", "finished", "provenance"  # entries of config.json
+NOT_FLAGS = "command", "experiment", "files", "finished", "provenance"  # entries of config.json
 THINGS = {"mnist": "image", "sound": "sound"}  # what an experiment restores
 
 
@@ -115,7 +114,7 @@ def write(folder):
         charts=[_chart(title, names, rows, levels) for title, names in CHARTS.items()],
         url=_embedded if size <= EMBED_AT_MOST else lambda path: Markup(quote(path.name)),
     )
-    with replacing(folder / "index.html") as path:
+    with replacing(folder / INDEX) as path:
         path.write_text(html, encoding="utf-8", errors="replace")  # paths may not be valid Unicode
     if config.get("tensorboard") and not baselines:  # baselines come after the last checkpoint
         _write_events(folder, rows)

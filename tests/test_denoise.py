@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,66 @@ def test_destinations_are_never_an_input(tmp_path, monkeypatch):
             pairs(*inputs, out=out)
         for word in words:
             assert word in str(caught.value)
+
+
+def test_completions_never_replace_a_named_file_or_another_result(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "a-1.png", "mask.png", "b.wav", "b-1.wav"):
+        Path(name).touch()
+    Path("out").mkdir()
+    os.link("mask.png", "out/a-2.png")
+    os.link("a.png", "out/c-1.png")
+    os.symlink("../new.png", "out/d.png")
+    os.symlink("../new.png", "out/d-1.png")
+    for inputs, out, count, words in (
+        (["a.png"], "out/a.png", 2, r"out/a-2\.png: is the input mask\.png; give another"),
+        (["a.png"], "out/c.png", 1, r"out/c-1\.png: is the input a\.png; give another"),
+        (["a.png"], "out/d.png", 1, r"out/d-1\.png: a\.png and a\.png would both be saved"),
+        (["a.png", "a-1.png"], "out", 1, r"out/a-1\.png: a\.png and a-1\.png would both be saved"),
+    ):
+        inputs, out = [Path(path) for path in inputs], Path(out)
+        with pytest.raises(UserError, match=words):
+            plan(inputs, out, [Path("mask.png")], count)
+        assert plan(inputs, Path("new") / out, [Path("mask.png")], 0)
+    assert len(plan([Path("b.wav"), Path("b-1.wav")], Path("out"), [], 1)) == 2  # sounds have none
+
+
+def command(monkeypatch, *arguments):
+    """Run denoise.py in this process."""
+    monkeypatch.setattr(sys, "argv", ["denoise.py", *map(str, arguments)])
+    with cli.one_line_errors():
+        denoise.main(denoise.read_flags())
+
+
+def test_existing_completions_need_overwrite(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = types.SimpleNamespace(kind=types.SimpleNamespace(sounds=False))
+    monkeypatch.setattr(denoise, "load_restorer", lambda path: model)
+    monkeypatch.setattr(denoise, "restore_image", lambda *given: f"restored {given[-1]}")
+    for name in ("m.keras", "-a.png", "b-2.png"):
+        Path(name).touch()
+    # Everything after "--" is a file.
+    flags = "--completions", 3, "-o", "b.png", "--", "m.keras", "-a.png"
+    with pytest.raises(SystemExit) as end:
+        command(monkeypatch, *flags)
+    assert end.value.code == 2 and "b-2.png: already exists; --over" in capsys.readouterr().err
+    command(monkeypatch, "--overwrite", *flags)
+    assert capsys.readouterr().out == "-a.png: restored 3; saved as b.png\n"
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_no_path_may_be_empty(tmp_path, monkeypatch, capsys, number):
+    """An empty path would be the current folder."""
+    monkeypatch.chdir(tmp_path)
+    names = ("MODEL", "INPUT", "-o/--out", "--gaps", "--mask")
+    arguments = ["m.keras", "a.wav", "-o=b.wav", "--gaps=c.txt", "--mask=d.png"]
+    arguments[number] = arguments[number].partition("=")[0] + "=" if number > 1 else ""
+    arguments[2:] = [part for flag in arguments[2:] for part in flag.split("=")]
+    with pytest.raises(SystemExit) as end:
+        command(monkeypatch, *arguments)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2 and not list(tmp_path.iterdir())
+    assert line == f"denoise.py: {names[number]}: must not be empty, got '' (see --help)"
 
 
 def test_bad_files_are_named_and_the_others_restored(tmp_path, sound):
@@ -237,9 +298,8 @@ def test_files_and_flags_of_the_other_kind(tmp_path, sound, digits, monkeypatch,
         (digits[0], "a.png", ("--gaps", tmp_path / "a.png"), ("--gaps", "images")),
     ):
         arguments = model, tmp_path / file, *flags, "-o", tmp_path / f"b{file[1:]}"
-        monkeypatch.setattr(sys, "argv", ["denoise.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end, cli.one_line_errors():
-            denoise.main(denoise.read_flags())
+        with pytest.raises(SystemExit) as end:
+            command(monkeypatch, *arguments)
         (line,) = capsys.readouterr().err.splitlines()
         assert end.value.code == 2 and all(word in line for word in words)
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a.wav"}

@@ -91,6 +91,59 @@ def test_a_file_is_replaced_only_by_a_complete_one_on_the_disk(tmp_path, monkeyp
     assert [file.name for file in tmp_path.iterdir()] == ["scores.csv"]
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o444, 0o640])
+def test_a_replaced_file_keeps_its_mode_and_a_new_one_gets_the_usual(tmp_path, mode):
+    """Whatever mode the library that writes would give it."""
+    new, private = tmp_path / "new", tmp_path / "private"
+    private.touch()
+    private.chmod(mode)
+    before = os.umask(0o027)
+    try:
+        for path in (new, private):
+            with run_folder.replacing(path) as beside:
+                assert path == new or not beside.stat().st_mode & 0o077 & ~mode
+                os.close(os.open(beside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o777))
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (new, private)] == [0o640, mode]
+
+
+def test_a_link_as_destination_is_followed(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for target in ("deep/old.wav", "deep/new.wav"):
+        link = tmp_path / Path(target).name
+        link.symlink_to(target)
+        with run_folder.claimed(link), run_folder.replacing(link) as beside:
+            assert beside.parent == (tmp_path / "deep").resolve()  # the target may be elsewhere
+            beside.write_text(target)
+        assert link.is_symlink() and (tmp_path / target).read_text() == target
+    assert len(list(tmp_path.rglob("*"))) == 5
+
+
+def test_sigterm_leaves_no_files_behind(tmp_path, capsys, interruptible):
+    path = tmp_path / "restored.wav"
+    with (
+        pytest.raises(SystemExit) as end,
+        cli.one_line_errors(),
+        run_folder.claimed(path),
+        run_folder.replacing(path) as beside,
+    ):
+        beside.write_text("half")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    assert end.value.code == 143 and capsys.readouterr().err == "interrupted\n"
+    assert not list(tmp_path.iterdir()) and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("length", [243, 244, 251, 255])
+def test_long_names_are_written(tmp_path, length):
+    path = tmp_path / ("ü" * 120 + "n" * (length - 244) + ".wav")[-length:]
+    with run_folder.claimed(path), run_folder.replacing(path) as beside:
+        assert beside.suffix == ".wav"
+        beside.write_text("new")
+    assert contents(tmp_path) == {path.name: b"new"}
+
+
 def test_a_table_keeps_all_digits_and_the_terminal_shows_four(tmp_path, capsys):
     third = np.float32(1) / 3
     rows = [
@@ -152,17 +205,71 @@ def test_a_folder_with_a_run_needs_a_flag(tmp_path):
     ):
         begin(out)
     assert contents(out) == before
-    (out / "config.json").unlink()
-    unfinished = "out: already contains an unfinished run; use --overwrite"
-    with pytest.raises(UserError, match=unfinished) as refused:
-        begin(out)
-    assert "--resume" not in str(refused.value)  # it would be refused as well
-    with pytest.raises(UserError, match=r"config\.json is missing"):
-        begin(out, resume=True)
 
 
-def test_overwrite_removes_only_what_runs_write(tmp_path):
+@pytest.mark.parametrize("flags", [{}, {"overwrite": True}, {"resume": True}])
+@pytest.mark.parametrize("earlier", [False, True])
+def test_files_that_no_run_wrote_are_never_replaced(tmp_path, flags, earlier):
+    """Even if an earlier run is in the folder. A broken link counts as a file."""
+    if earlier:
+        finish(tmp_path, iters=50)
+    files = "model.keras", "clean.wav", "events.out.tfevents.9", "generated_000100.png"
+    for name in files[earlier:]:  # the run itself wrote model.keras
+        (tmp_path / name).write_text("a user's")
+    (tmp_path / "tone.wav").symlink_to("missing.wav")
+    before = {path.name: path.lstat() for path in tmp_path.iterdir()}
+    names = ", ".join(sorted([*files[earlier:], "tone.wav"]))
+    with pytest.raises(UserError) as refused:
+        begin(tmp_path, **flags)
+    problem = f"contains {names}, which no run wrote; choose another --out"
+    assert str(refused.value) == f"--out {tmp_path}: {problem}"
+    assert {path.name: path.lstat() for path in tmp_path.iterdir()} == before
+
+
+def test_config_lists_each_file_before_it_is_written(tmp_path, monkeypatch):
+    def interrupted(path):
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    tb = {"tensorboard": True}
+    for name in ("scores.csv", "tone.wav", "model.keras"):
+        with pytest.raises(KeyboardInterrupt), running(tmp_path, overwrite=True) as run:
+            run.save({name: interrupted})
+        config = json.loads((tmp_path / "config.json").read_text())
+        assert name in config["files"] and not (tmp_path / name).exists()
+    with Run(Settings(out=tmp_path, overwrite=True, **tb), written=WRITTEN) as run:
+        run.record({})
+        (tmp_path / "events.out.tfevents.1").touch()
+        run.write_page = lambda folder: (folder / "index.html").touch()
+        run.log(0, {"loss": 1.0}, {"generated_000000.png": lambda path: path.touch()})
+    (tmp_path / "generated.png").touch()  # by sample.py
+    begin(tmp_path, overwrite=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "generated.png"}
+
+
+@pytest.mark.parametrize("data", ["photos", "photos/a.npz", "photos/x/z", ".", "link"])
+def test_the_data_and_the_results_are_apart(tmp_path, data):
+    (tmp_path / "photos/x").mkdir(parents=True)
+    (tmp_path / "photos/y").mkdir()
+    (tmp_path / "link").symlink_to("photos/x")
+    with pytest.raises(UserError, match=r"--out .*: must be apart from --data \(.*; choose a"):
+        out = tmp_path / ("photos" if data == "photos/a.npz" else "photos/y/../x")
+        begin(out, data=str(tmp_path / data))
+    begin(tmp_path / "photos2", data=None if data == "." else str(tmp_path / data))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(
+        ["photos", "x", "y", "link", "photos2", "config.json"]
+    )
+
+
+def test_overwrite_of_a_run_without_a_list_removes_what_runs_write(tmp_path):
     finish(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["files"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    begin(tmp_path, resume=True, iters=200)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert {"model.keras", "scores.csv"} < set(config.pop("files"))
+    (tmp_path / "config.json").write_text(json.dumps(config))
     ours = [
         *("reconstruction_000800.png", "generated_000100.wav", "scores.csv", "model.keras"),
         *("checkpoint.npz", "index.html", "events.out.tfevents.1", "tone.wav", "clean.wav"),
@@ -179,9 +286,7 @@ def test_overwrite_removes_only_what_runs_write(tmp_path):
 def test_an_interrupted_overwrite_leaves_no_usable_run(tmp_path, monkeypatch):
     """The folder must look neither resumable nor empty, wherever the deletion stopped."""
     finish(tmp_path)
-    names = ("scores.csv", "model.keras", "checkpoint.npz")
-    for name in names:
-        (tmp_path / name).touch()
+    (tmp_path / "checkpoint.npz").touch()
     remove, removed, most = Path.unlink, [], 1
 
     def unlink(path, *arguments, **options):
@@ -192,7 +297,7 @@ def test_an_interrupted_overwrite_leaves_no_usable_run(tmp_path, monkeypatch):
         remove(path, *arguments, **options)
 
     monkeypatch.setattr(Path, "unlink", unlink)
-    for _ in names:
+    for _ in ("checkpoint.npz", "model.keras"):
         removed.clear()
         with pytest.raises(KeyboardInterrupt):
             begin(tmp_path, overwrite=True)
@@ -202,7 +307,7 @@ def test_an_interrupted_overwrite_leaves_no_usable_run(tmp_path, monkeypatch):
     removed.clear()
     most = None
     begin(tmp_path, overwrite=True)
-    assert removed == ["checkpoint.npz"]
+    assert removed == ["scores.csv"]
 
 
 @pytest.mark.parametrize("flags", [{}, {"overwrite": True}, {"resume": True}])
@@ -237,6 +342,8 @@ def test_nothing_changes_until_the_data_are_valid(tmp_path, flags, refused):
 @pytest.mark.parametrize(
     "content",
     [
+        '{"experiment": "sound", "iters": 9, "files": [1]}',
+        '{"experiment": "sound", "iters": 9, "files": 1}',
         *('{"name": "an app"}', "[1, 2]", "null", "no JSON", "\udce4", "[" * 10**5),
         '{"experiment": "", "iters": {}}',
         '{"experiment": "sound", "iters": 9, "provenance": null}',

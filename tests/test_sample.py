@@ -1,7 +1,9 @@
 """New examples, blends and maps by sample.py."""
 
+import os
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ import models
 import sample
 from audio_utils import note_frequency
 from files import held_out, image_files, model_file
-from harness import cli
+from harness import UserError, cli
 from pages import figures
 from signals import blending
 
@@ -82,6 +84,30 @@ def test_new_examples_depend_on_the_model_and_the_seed(monkeypatch, saved, tmp_p
     np.testing.assert_allclose(sound, expected / max(1, np.abs(expected).max()), atol=1e-4)
     assert rate == 16000
     assert [path.name for path in (tmp_path / "digits").iterdir()] == ["generated.png"]
+
+
+def test_overwrite_is_needed_to_replace_a_result(monkeypatch, saved, tmp_path, capsys):
+    (tmp_path / "generated.png").write_text("by hand")
+    flags = saved / "sound", "--count", 1, "-o", tmp_path
+    with pytest.raises(SystemExit) as end:
+        do(monkeypatch, *flags)
+    assert end.value.code == 2 and [*tmp_path.iterdir()] == [tmp_path / "generated.png"]
+    assert "generated.png: already exists; --overwrite replaces it" in capsys.readouterr().err
+    do(monkeypatch, *flags, "--overwrite")
+    Image.open(tmp_path / "generated.png")
+    Image.new("L", (28, 28)).save(tmp_path / "own.png")
+    os.link(tmp_path / "own.png", tmp_path / "blend.png")
+    with pytest.raises(SystemExit):
+        flags = "--blend", tmp_path / "own.png", tmp_path / "own.png", "-o", tmp_path
+        do(monkeypatch, saved / "mnist", *flags, "--overwrite")
+    assert "blend.png: is one of the files to blend" in capsys.readouterr().err
+    settings = SimpleNamespace(model=tmp_path, out=None, blend=None, overwrite=False)
+    with pytest.raises(UserError, match="already exists"):  # written by another process meanwhile
+        sample.write(settings, "generated.png", lambda path: path.write_text("new"))
+    for flag in ("--out", "--data"):
+        with pytest.raises(SystemExit):
+            do(monkeypatch, saved / "mnist", "--map", flag, "")
+        assert f"{flag}: must not be empty" in capsys.readouterr().err
 
 
 def handed_to(figure, monkeypatch, *flags):
