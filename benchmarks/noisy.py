@@ -1,11 +1,11 @@
 """Compare restorations of noisy, chopped recordings: `denoise.py`, Wiener filter, spectral gating.
 
     python sound_dvae.py --data FOLDER --noise 0.3 --out RUN
-    python benchmarks/noisy.py RUN FOLDER ... [--hiss FILE]
+    python benchmarks/noisy.py RUN FOLDER ...
 
-Each folder gives the sound that a run with `--data FOLDER` would hold out. It gets noise (white,
-pink or a recorded hiss), then a gap of 20% in every window. Each cell of the table is the SNR in dB
-against the recording: over everything / in the gaps. The classic method is autoregression followed
+Each folder gives the sound that a run with `--data FOLDER` would hold out. It gets white or pink
+noise, then a gap of 20% in every window. Each cell of the table is the SNR in dB against the
+recording: over everything / in the gaps. The classic method is autoregression followed
 by a Wiener filter that knows the noise. Autoregression works in blocks of the length that is best
 for each row, or fills one gap at a time. For a run of the built-in notes give no folder: it uses
 their scale with its own noise.
@@ -38,11 +38,8 @@ PEAK = 0.7  # of the file that denoise.py reads, so that nothing clips
 BLOCKS = 1024, 2048, 4096  # samples: block lengths of autoregression
 
 
-def colored(kind, samples, rate, hiss):
-    """White or pink noise, or that of the file `hiss`, of RMS 1: (samples,)."""
-    if kind == "hiss":
-        found = np.concatenate(list(sound_files.decode(hiss, rate)))
-        return np.resize(found, samples) / found.std()
+def colored(kind, samples, rate):
+    """White or pink noise of RMS 1: (samples,)."""
     white = np.random.default_rng(1).standard_normal(samples)
     if kind == "pink":
         frequency = np.fft.rfftfreq(samples, 1 / rate)
@@ -94,7 +91,7 @@ def row(model, clean, noisy, rate):
     return scores
 
 
-def sounds(model, folders, hiss):
+def sounds(model, folders):
     """Yield each sound's title, the clean sound (T,), and the sound with noise (T,)."""
     rate, window = model.kind.sample_rate, model.input_size
     if not folders:
@@ -104,8 +101,8 @@ def sounds(model, folders, hiss):
             found = sound_files.load(folder, rate, window, audio_utils.RMS, SECONDS, store)
             clean = np.array(found.long_sound)
         rms = np.sqrt(np.mean(clean**2))
-        for kind in ["white", "pink"] + ["hiss"] * bool(hiss):
-            added = rms * colored(kind, clean.size, rate, hiss)
+        for kind in ("white", "pink"):
+            added = rms * colored(kind, clean.size, rate)
             for level in LEVELS_DB:
                 title = f"{Path(folder).name}, {kind} {level} dB"
                 yield title, clean, clean + 10 ** (-level / 20) * added
@@ -115,10 +112,9 @@ def main():
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("model", type=Path, metavar="RUN", help="a finished run of sound_dvae.py")
     flags.add_argument("folders", nargs="*", metavar="FOLDER", help="recordings")
-    flags.add_argument("--hiss", metavar="FILE", help="a recording of noise alone")
     settings = flags.parse_args()
     model = load_restorer(settings.model)
-    for number, (title, clean, noisy) in enumerate(sounds(model, settings.folders, settings.hiss)):
+    for number, (title, clean, noisy) in enumerate(sounds(model, settings.folders)):
         scores = row(model, clean, noisy, model.kind.sample_rate)
         if number == 0:
             print(f"| | {' | '.join(scores)} |\n|---{'|---' * len(scores)}|")

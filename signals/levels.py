@@ -37,9 +37,7 @@ def at_trained_level(reconstruct, rms):
             outputs = np.asarray(reconstruct(shown, observed), np.float32)
             factor, energy, noise = _fit(centered, observed, outputs, count)
             gain = np.minimum(TONE_RMS * rms / (np.sqrt(energy / count) + TINY), most)
-            offset = _near(total - factor * _dot(outputs, observed)) / np.maximum(
-                _near(count), TINY
-            )
+            offset = _near(total - factor * _dot(outputs, observed)) / _near(count)
         chance = np.minimum(BY_CHANCE * noise / np.maximum(energy, TINY**2), 1)
         return (factor * (1 - chance**2))[:, None] * outputs + offset[:, None]
 
