@@ -1,13 +1,13 @@
-"""Corruptions of an example, which the decoder has to undo.
+"""Corruptions of examples, which a model learns to undo.
 
-Each takes a batch, an amount and a seed, and returns the corrupted batch and its mask:
+Each function takes a batch, an amount and a seed, and returns the corrupted batch and its mask:
 
     corrupted, mask = CORRUPTIONS["block"](batch, 0.2, seed)
 
 Images are (B, H, W) and sounds (B, N): float32 tensors or NumPy arrays. The mask has the batch's
 shape: 1 where a value is missing or replaced, 0 elsewhere. `amount` is the fraction of such values,
-or the standard deviation for `gaussian`. `seed` is a pair of integers. The same seed gives the same
-damage, because all draws are stateless.
+or the noise standard deviation for `gaussian`. `seed` is a pair of integers. Random numbers are
+stateless, so the same seed gives the same corruption.
 """
 
 import math
@@ -17,7 +17,7 @@ from random_numbers import normal
 
 
 def with_noise(batch, max_std, seed):
-    """Add white noise to each example, with a standard deviation uniform from 0 to `max_std`."""
+    """Add white noise to examples, each with a standard deviation uniform from 0 to `max_std`."""
     if not max_std:
         return batch
     std_seed, noise_seed = tf.unstack(tf.random.split(seed))
@@ -27,9 +27,9 @@ def with_noise(batch, max_std, seed):
 
 
 def block(batch, amount, seed):
-    """Set one part of each example to 0: a stretch of a window, a rectangle of an image.
+    """Set a random stretch of each window, or a random rectangle of each image, to 0.
 
-    A rectangle's height / width is log-uniform from 1/2 to 2, as far as the image allows.
+    A rectangle's height / width is log-uniform from 1/2 to 2, limited by the image's size.
     """
     mask = (_stretch if len(batch.shape) == 2 else _rectangle)(batch, amount, seed)
     return batch * (1 - mask), mask
@@ -42,7 +42,7 @@ def scatter(batch, amount, seed):
 
 
 def salt_pepper(batch, amount, seed):
-    """Replace values with probability `amount` by the example's minimum or maximum, 50:50."""
+    """With probability `amount`, replace a value by its example's minimum or maximum (50:50)."""
     mask_seed, coin_seed = tf.unstack(tf.random.split(seed))
     mask = tf.cast(tf.random.stateless_uniform(batch.shape, mask_seed) < amount, tf.float32)
     axes = list(range(1, len(batch.shape)))
@@ -54,12 +54,12 @@ def salt_pepper(batch, amount, seed):
 
 
 def gaussian(batch, amount, seed):
-    """Add white noise of standard deviation `amount`; nothing is missing, so the mask is 0."""
+    """Add white noise of standard deviation `amount`. Nothing is missing, so the mask is 0."""
     return batch + amount * normal(batch.shape, seed), tf.zeros_like(batch)
 
 
 def none(batch, amount, seed):
-    """Change nothing, which gives a plain VAE. `amount` and `seed` are ignored."""
+    """Change nothing: the model is a plain VAE. `amount` and `seed` are ignored."""
     return tf.identity(batch), tf.zeros_like(batch)
 
 
@@ -84,18 +84,18 @@ def describe(corruption, amount, noise):
 
 
 def mask_is_known(settings):
-    """Return True if the restorer knows the mask and the observed values are exact."""
+    """Return True if the mask is known and the observed values are exact."""
     return settings.corruption in ("block", "scatter") and not settings.noise
 
 
 def apply(settings, batch, seed):
-    """Corrupt a batch as the settings say, noise first: -> corrupted, mask."""
+    """Add noise to a batch, then corrupt it. Returns the corrupted batch and the mask."""
     noisy = with_noise(batch, settings.noise, tf.random.fold_in(seed, 1))
     return CORRUPTIONS[settings.corruption](noisy, settings.amount, seed)
 
 
 def _random_intervals(lengths, size, seed):
-    """Draw rows that are 1 in an interval of the given length, 0 elsewhere: (B,) -> (B, size)."""
+    """Return rows that are 1 in a random interval of given length, else 0: (B,) -> (B, size)."""
     uniform = tf.random.stateless_uniform(lengths.shape, seed)
     starts = tf.cast(uniform * tf.cast(size - lengths + 1, tf.float32), tf.int32)
     index = tf.range(size)
@@ -116,7 +116,7 @@ def _rectangle(batch, amount, seed):
     ratio = 2 ** tf.random.stateless_uniform(batch.shape[:1], shape_seed, -1.0, 1.0)
     least_rows = max(1.0, round(area / width))
     rows = tf.clip_by_value(tf.round(tf.sqrt(area * ratio)), least_rows, height)
-    columns = tf.clip_by_value(tf.round(area / rows), 0, width)  # so that the area is closest
+    columns = tf.clip_by_value(tf.round(area / rows), 0, width)  # rows * columns near `area`
     rows, columns = tf.cast(rows, tf.int32), tf.cast(columns, tf.int32)
     vertical = _random_intervals(rows, height, row_seed)  # (B, H)
     horizontal = _random_intervals(columns, width, column_seed)  # (B, W)

@@ -1,23 +1,23 @@
 """Inference with a trained model: refined posteriors, completions, uncertainty, long sounds."""
 
 import numpy as np
-import scipy  # its submodules load at first use: --help needs none of them
+import scipy  # submodules load on first use, so --help stays fast
 from numpy.lib.stride_tricks import sliding_window_view
 
 from harness.quiet_tensorflow import tf
 
 ELBO_DRAWS = 4  # draws of z per ELBO, in pairs of opposite sign
-# Steps and rate of gradient ascent; more steps do not help on validation data
+# (steps, learning rate) of gradient ascent. More steps do not help on validation data.
 REFINING = {"bernoulli": (8, 0.1), "gaussian": (5, 0.01)}
-MOMENT_DECAYS = 0.7, 0.9  # of Adam: faster than usual, because there are few steps
+MOMENT_DECAYS = 0.7, 0.9  # Adam's betas: lower than usual, because there are few steps
 PREDICTIVE_DRAWS = 16  # draws of z per predictive standard deviation
 HOPS_PER_WINDOW = 8  # so each sample of a long sound is in 8 windows
-WINDOWS_PER_BLOCK = 512  # windows restored at once: few enough for a core's cache
+WINDOWS_PER_BLOCK = 512  # windows restored at once; they fit in a core's cache
 
 # Confidence weights of windows, see `_confidence`
-LEAST_OBSERVED = 1 / 8  # smallest observed fraction of a window for its error to count
-UNKNOWN_ERROR = np.float32(1e3)  # assumed error if less is observed: far above that of sound
-ERROR_RANGE = {  # limits of a product of errors, such that the type can hold its power -4
+LEAST_OBSERVED = 1 / 8  # minimum observed fraction of a window for its error to be used
+UNKNOWN_ERROR = np.float32(1e3)  # error assumed if less is observed, far above real errors
+ERROR_RANGE = {  # limits of a product of errors, so that its power -4 fits the data type
     np.float32: (1e-8, 1e8),
     np.float64: (1e-36, 1e8),
 }
@@ -28,8 +28,8 @@ def observed_elbo(model, corrupted, observed, mean, log_var):
 
     Shapes are (B, D), (B, D), (B, L), (B, L) -> (B,). Uses ELBO_DRAWS fixed antithetic draws of z,
     normalized per dimension, so the estimate is exact for quadratics without cross terms. With up
-    to ELBO_DRAWS / 2 latent dimensions the draws are orthogonal too, so it is exact for all
-    quadratics.
+    to ELBO_DRAWS / 2 latent dimensions, the draws are also orthogonal and the estimate is exact
+    for all quadratics.
     """
     latent, pairs = mean.shape[1], ELBO_DRAWS // 2
     noise = tf.random.stateless_normal((pairs, latent), (0, 0))
@@ -43,12 +43,12 @@ def observed_elbo(model, corrupted, observed, mean, log_var):
 
 
 def refiner(model, steps=None, rate=None):
-    """Return refine(corrupted, observed, mean, log_var) -> better mean, log_var and their ELBO.
+    """Return refine(corrupted, observed, mean, log_var), which returns a better mean and log_var.
 
-    Shapes are (B, D), (B, D), (B, L), (B, L) -> (B, L), (B, L), (B,). Adam maximizes the ELBO of
-    the observed values, starting at the given posterior: semi-amortized inference (Kim et al. 2018,
-    arXiv 1802.02550; Marino et al. 2018, arXiv 1807.09356). Each example keeps its best iterate,
-    which may be the initial one. Examples of a batch do not influence each other.
+    It also returns their ELBO: (B, D), (B, D), (B, L), (B, L) -> (B, L), (B, L), (B,). Adam
+    maximizes the ELBO of the observed values, starting at the given posterior (semi-amortized
+    inference, arXiv 1802.02550 and 1807.09356). Each example keeps its best iterate, which may be
+    the initial one. Examples of a batch do not influence each other.
     """
     steps, rate = REFINING[model.likelihood] if steps is None else (steps, rate)
 
@@ -89,12 +89,12 @@ def refined_reconstruct(model, refine):
 
 
 def completions(model, refine, corrupted, observed, count, seed):
-    """Draw `count` examples from the posterior given the observed values.
+    """Return `count` samples of the posterior given the observed values.
 
     Shapes are (B, D), (B, D) -> (count, B, D). A posterior can have several modes, for example a 5
-    and a 6, and one Gaussian finds only one of them. So `count` Gaussians are refined, starting at
-    the encoder's posterior and at draws of the prior. They are mixed with weights proportional to
-    exp(ELBO), and each completion is a decoded draw from the mixture.
+    and a 6, and one Gaussian finds only one of them. So `count` Gaussians are refined. One starts
+    at the encoder's posterior, the others at samples of the prior. They are mixed with weights
+    proportional to exp(ELBO), and each completion is a decoded sample of the mixture.
     """
     mean, log_var = model.encode(corrupted)
     size, latent = mean.shape
@@ -113,7 +113,7 @@ def completions(model, refine, corrupted, observed, count, seed):
 
 
 def predictive_std(model, mean, log_var, mask, grey_variance, seed):
-    """Return the predictive standard deviation of each pixel of a Bernoulli model: (B, D).
+    """Return the predictive standard deviation (B, D) of each pixel of a Bernoulli model.
 
     mean, log_var: posterior (B, L). mask (B, D): 1 where missing. seed: integer.
     grey_variance (D,): mean of x (1 - x) over training images, 0 if they are binary.
@@ -122,8 +122,8 @@ def predictive_std(model, mean, log_var, mask, grey_variance, seed):
 
         Var x = Var_z p + E_z[Var(x | z)] = Var_z p + E_z[p (1 - p)] - E[x (1 - x)].
 
-    The model does not know the last term. It is assumed to be the same fraction of the second term
-    at all pixels, chosen so that its mean in the holes is that of grey_variance.
+    The last term is unknown to the model. It is assumed to be a constant fraction of the second
+    term, chosen so that the last term and grey_variance have the same mean in the holes.
     """
     noises = [tf.random.stateless_normal(mean.shape, (seed, k)) for k in range(PREDICTIVE_DRAWS)]
     p = np.stack([model.posterior_samples(mean, log_var, noise) for noise in noises])  # (K, B, D)
@@ -137,12 +137,12 @@ def predictive_std(model, mean, log_var, mask, grey_variance, seed):
 def principal_axes(points, count, every=1):
     """Return the mean of points (M, L), their first principal axes and the variance fractions.
 
-    Shapes are (L,), (count, L), (count,). There are at most min(M, L) axes. With `every` = n, they
-    are computed from every n-th point, which is faster. The mean is always that of all points.
+    Shapes are (L,), (count, L), (count,). There are at most min(M, L) axes. With `every` = n, the
+    axes are computed from every n-th point, which is faster. The mean is always over all points.
     """
     mean = points.mean(axis=0)
     _, lengths, axes = np.linalg.svd(points[::every] - mean, full_matrices=False)
-    with np.errstate(invalid="ignore"):  # no variance: 0 / 0
+    with np.errstate(invalid="ignore"):  # 0 / 0 if there is no variance
         return mean, axes[:count], lengths[:count] ** 2 / np.sum(lengths**2)
 
 
@@ -164,14 +164,14 @@ def restore_long(corrupted, mask, reconstruct, window, hop):
 def restore_long_blocks(read, samples, reconstruct, window, hop, dtype=np.float32):
     """Restore a long sound by weighted overlap-add. Yields float32 blocks, `samples` in total.
 
-    read(first, end) returns these samples of the corrupted sound and of its mask.
-    reconstruct(corrupted, observed) maps float32 windows (B, window) to restored ones. dtype: of
-    the restored windows and of their errors.
+    read(first, end) returns samples [first, end) of the corrupted sound and of its mask.
+    reconstruct(corrupted, observed) maps float32 windows (B, window) to restored windows. `dtype`
+    is the type of the restored windows and of their errors.
 
     Each restored sample is a weighted mean over all windows that contain it. The weight is a Hann
     taper, which hides the edges of windows, times `_confidence`, which favors windows that
-    reproduce their observed samples. Memory does not grow with `samples`. ValueError if there is
-    less than one window.
+    reproduce their observed samples. Memory does not grow with `samples`. Raises ValueError
+    if `samples` is less than `window`.
     """
     if samples < window:
         raise ValueError(f"expected at least one window of {window} samples, got {samples} samples")
@@ -179,7 +179,7 @@ def restore_long_blocks(read, samples, reconstruct, window, hop, dtype=np.float3
     last = samples - window
     for first in range(0, samples, WINDOWS_PER_BLOCK * hop):
         end = min(first + WINDOWS_PER_BLOCK * hop, samples)
-        # All windows over this block; those across its borders are computed for both blocks.
+        # All windows that overlap this block. Windows across a border are computed twice.
         starts = np.arange(max(0, -(-(first - window + 1) // hop) * hop), min(end, last), hop)
         if end > last:
             starts = np.append(starts, last)
@@ -197,10 +197,10 @@ def restore_long_blocks(read, samples, reconstruct, window, hop, dtype=np.float3
 
 
 def _overlap_add(windows, starts, hop):
-    """Add windows (B, N) at their starts: -> (T,). Starts are `hop` apart, but for the last one."""
+    """Return the sum (T,) of windows (B, N) at `starts`, which are `hop` apart except the last."""
     window = windows.shape[1]
     total = np.zeros((-(-(starts[-1] + window) // hop), hop), windows.dtype)
-    for row, column in enumerate(range(0, window, hop)):  # one part of all windows at a time
+    for row, column in enumerate(range(0, window, hop)):  # one hop of every window at a time
         part = windows[:-1, column : column + hop]
         total[row : row + len(part), : part.shape[1]] += part
     total = total.ravel()[: starts[-1] + window]
@@ -209,12 +209,12 @@ def _overlap_add(windows, starts, hop):
 
 
 def _confidence(corrupted, observed, outputs):
-    """Return a relative weight for each sample of each window's output: all (B, N).
+    """Return a relative weight (B, N) for each sample of each window's output.
 
     The weight is (mean squared error of the window * local mean squared error)^-4, both over
-    observed samples. The local error matters where a window contains two notes: a model of single
-    notes draws only one of them, so the window should fade out at the other. Windows that
-    observe little get a large error.
+    observed samples. The local error matters where a window contains two notes. A model of single
+    notes reproduces only one of them, so the window should fade out at the other. Windows with few
+    observed samples are assigned a large error.
     """
     error = np.square(corrupted - outputs) * observed
     count = observed.sum(1, keepdims=True)

@@ -1,4 +1,4 @@
-"""The kind of a trained model: sounds or images, and the data that it was trained on."""
+"""Kind of a trained model: whether it is for sounds or images, and its training data."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Kind:
 
     shape: tuple | None = None  # (height, width) of images; None for sounds
     sample_rate: int | None = None  # Hz; None for images
-    rms: float | None = None  # level of the training sounds; None for images
+    rms: float | None = None  # RMS level of the training sounds; None for images
     notes: Notes | None = None  # the built-in notes; None for recordings and images
     data: str | None = None  # path of the training images; None for MNIST and sounds
     sha256: str | None = None  # hash of the training data; None for notes and some old models
@@ -29,9 +29,9 @@ class Kind:
 
 
 def kind_of(metadata, input_size, path="this model"):
-    """Return the `Kind` of a model. UserError naming `path` if the metadata fit neither kind.
+    """Return the `Kind` of a model. Raises UserError naming `path` if the metadata fit no kind.
 
-    Models of the first versions have no "rms", "notes" or "timbre": they know sines in C major.
+    Models of the first versions lack "rms", "notes" and "timbre". They are for sines in C major.
     """
     rate, shape, rms = (metadata.get(name) for name in ("sample_rate", "shape", "rms"))
     sha256 = metadata.get("sha256")
@@ -55,7 +55,7 @@ def _is_shape(shape, input_size):
 
 
 def _are_notes(names, timbre):
-    """Return True for a list of note names, or None, in a known timbre."""
+    """Return True if `names` is None or a list of note names, and the timbre is known."""
     try:
         known = isinstance(names, list) and [note_frequency(name) for name in names]
     except (ValueError, TypeError):

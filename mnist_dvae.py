@@ -5,7 +5,7 @@
     python mnist_dvae.py --data photos --size 32    # a folder of your own images
 
 The encoder sees MNIST digits with a random rectangle, a fifth of the image, blacked out. The target
-is the whole digit, so the decoder learns to draw the missing part.
+is the whole digit, so the decoder learns to fill the hole.
 """
 
 import os
@@ -32,10 +32,10 @@ from pages import digit_figures, play, report, verdict
 
 @dataclass(frozen=True)
 class Settings(cli.Settings):
-    """Hyperparameters of the digits; each is a flag of the same name."""
+    """Hyperparameters for digits. Each field is also a command-line flag."""
 
     experiment = "mnist"
-    kl_warm_up = 0.5  # fraction of the iterations until the KL divergence has its full weight
+    kl_warm_up = 0.5  # fraction of the iterations in which the KL weight rises to 1
     iters: int = flag(3200, "optimizer steps")
     batch_size: int = flag(128, "images per step")
     learning_rate: float = flag(3e-3, "peak after a warm-up, then cosine decay to 0", above=0)
@@ -58,11 +58,11 @@ class Settings(cli.Settings):
     size: int = flag(28, "side in pixels to which a folder's images are rescaled", low=4, high=256)
 
 
-HELD_OUT = 2000  # images scored, at most
-SCORED_PIXELS = 2**25  # of all scored images together, at most: limits the memory
-NEAREST_PIXELS = 2**27  # of all training images searched for the nearest, at most
+HELD_OUT = 2000  # maximum images scored
+SCORED_PIXELS = 2**25  # maximum total pixels scored, to limit memory
+NEAREST_PIXELS = 2**27  # maximum total pixels of training images searched for the nearest
 GENERATED = 1000  # samples from the prior scored at each checkpoint
-SHOWN, COMPLETIONS = 16, 2  # images per row of the figures; rows of completions
+SHOWN, COMPLETIONS = 16, 2  # images per row of a figure; number of rows with completions
 COLUMNS = "iteration", "loss", "hole_mse_over_mean_fill", "classifier_error"  # printed scores
 
 
@@ -79,7 +79,7 @@ class HeldOut(NamedTuple):
 
 
 def make_batch(settings, train_images, seed, count):
-    """Draw a training batch: corrupted and clean images (count, D) from (M, H, W), uint8."""
+    """Return a random batch (corrupted, clean), each (count, D), of uint8 images (M, H, W)."""
     image_seed, deform_seed, corruption_seed = tf.unstack(tf.random.split(seed, 3))
     clean = image_utils.random_images(train_images, count, image_seed)
     if settings.deform:
@@ -89,7 +89,7 @@ def make_batch(settings, train_images, seed, count):
 
 
 def held_out(settings, images):
-    """Corrupt the held-out images, and train the classifier on training images only."""
+    """Return the held-out examples. Their classifier is trained on training images only."""
     most = SCORED_PIXELS // images.train[0].size
     count = min(HELD_OUT, most, len(images.test))
     clean = image_utils.grey(images.test[:count])
@@ -106,7 +106,7 @@ def held_out(settings, images):
 
 
 def score(held, estimate):
-    """Score an estimate (M, D) of the held-out images."""
+    """Return the scores of an estimate (M, D) of the held-out images."""
     hole_mse, mean_fill_mse = (
         mean_squared_error(held.clean, each, held.mask) for each in (estimate, held.mean_filled)
     )
@@ -118,7 +118,7 @@ def score(held, estimate):
 
 
 def evaluate(settings, model, held):
-    """Return the model's scores and (reconstructions (M, D), samples from the prior (N, D))."""
+    """Return the scores, then a pair: reconstructions (M, D) and samples of the prior (N, D)."""
     reconstructed = model.reconstruct(held.corrupted, 1 - held.mask).numpy()
     count = min(GENERATED, SCORED_PIXELS // held.clean.shape[1])
     generated = model.generate(count, (settings.seed, training.PRIOR)).numpy()
@@ -132,14 +132,14 @@ def evaluate(settings, model, held):
 
 
 def refined(model, refine, corrupted, mask, grey_variance):
-    """Return reconstructions (M, D) by refined posteriors, and their predictive std (M, D)."""
+    """Return reconstructions (M, D) from refined posteriors, and their predictive std (M, D)."""
     mean, log_var, _ = refine(corrupted, 1 - mask, *model.encode(corrupted))
     std = inference.predictive_std(model, mean, log_var, mask, grey_variance, training.PRIOR)
     return model.expectation(mean).numpy(), std
 
 
 def posterior_rows(settings, model, refine, held):
-    """Return the figure's refined rows: {label: (SHOWN, D)}; {} if the masks are unknown."""
+    """Return rows from refined posteriors: {label: (SHOWN, D)}, or {} if masks are unknown."""
     if not corrupt.mask_is_known(settings):
         return {}
     corrupted, mask = held.corrupted[:SHOWN], held.mask[:SHOWN]
@@ -153,8 +153,8 @@ def posterior_rows(settings, model, refine, held):
 def calibration(held, reconstructed, std):
     """Compare the predictive std (M, D) with the actual error in the holes.
 
-    Returns the RMS error divided by the RMS std, 1 if calibrated, and the NLL of the missing pixels
-    under the reconstruction, in nats per pixel.
+    Returns the RMS error divided by the RMS std, which is 1 if calibrated. Also returns the NLL of
+    the missing pixels under the reconstruction, in nats per pixel.
     """
     hole = held.mask == 1
     clean, p = held.clean[hole], np.clip(reconstructed[hole], 1e-3, 1 - 1e-3)
@@ -165,7 +165,7 @@ def calibration(held, reconstructed, std):
 
 
 def baseline_estimates(kind, held, train_images, ours):
-    """Return {method: estimate (M, D)}, from the input to the originals, with `ours` in between."""
+    """Return {method: estimate (M, D)}: the input, baselines, `ours` and last the originals."""
     size = train_images[0].size
     searched = train_images[: NEAREST_PIXELS // size].reshape(-1, size)
     nearest = baselines.nearest_fill(held.corrupted, held.mask, searched)
@@ -184,7 +184,7 @@ def baseline_estimates(kind, held, train_images, ours):
 
 
 def final_table(settings, model, refine, held, images, reconstructed):
-    """Score the model and the baselines: one row per method."""
+    """Return the scores of the model and the baselines, one row per method."""
     ours = {METHOD: reconstructed}
     if known := corrupt.mask_is_known(settings):
         ours[REFINED], std = refined(model, refine, held.corrupted, held.mask, held.grey_variance)
@@ -196,7 +196,7 @@ def final_table(settings, model, refine, held, images, reconstructed):
 
 
 def draw(settings, shape, held, estimates, further_rows, iteration):
-    """Draw a checkpoint's figures of images of shape (H, W): {file name: save(path)}."""
+    """Return a checkpoint's figures as {file name: function that saves it to a path}."""
     reconstructed, generated = estimates
     rows = {"original": held.clean, "corrupted": held.corrupted, "reconstructed": reconstructed}
     rows |= further_rows

@@ -15,20 +15,20 @@ import math
 from harness.quiet_tensorflow import load, tf
 from harness.run_folder import MODEL_FORMAT as FORMAT
 
-load()  # before Keras, which would load TensorFlow with all its start-up messages
+load()  # must precede `import keras`, which would print TensorFlow's start-up messages
 import keras
 
 NETWORK = "input_size", "likelihood", "hidden", "latent", "components"  # arguments of DVAE
 LOG_2_PI = math.log(2 * math.pi)
 
-INITIAL_BIAS_STD = 0.5  # decoder's output: an untrained network should output noise, not silence
-INITIAL_STD = 0.5  # Gaussian likelihood: about the RMS of sound between -1 and 1
-COMPONENT_STD = 0.5  # components of the prior; their means start as standard normal draws
+INITIAL_BIAS_STD = 0.5  # decoder's output bias: untrained networks should output noise, not silence
+INITIAL_STD = 0.5  # initial std of the Gaussian likelihood: about the RMS of sound in [-1, 1]
+COMPONENT_STD = 0.5  # initial std of the prior's components. Their initial means are N(0, 1).
 
 # Scales of initial kernels, relative to Glorot's. Layers next to noisy data start small, because
-# weights along pure-noise directions get almost no gradient and would stay.
+# weights along pure-noise directions get almost no gradient and would never shrink.
 SMALL_SCALE = 0.3
-HE_SCALE = math.sqrt(2)  # keeps the power from one ReLU layer to the next (arXiv 1502.01852)
+HE_SCALE = math.sqrt(2)  # preserves signal power across a ReLU layer (arXiv 1502.01852)
 
 
 def gaussian_log_density(z, mean, log_var):
@@ -39,8 +39,8 @@ def gaussian_log_density(z, mean, log_var):
 def mixture_log_density(z, logits, means, log_vars):
     """Return the log density at z of K Gaussians weighted by softmax(logits), in nats.
 
-    Shapes are (B, L), (K,), (K, L), (K, L) -> (B,). The squares are expanded, because two matrix
-    products need less memory than the B K L differences z - means.
+    Shapes are (B, L), (K,), (K, L), (K, L) -> (B,). (z - means)^2 is expanded, because two
+    matrix products need less memory than an array of differences (B, K, L).
     """
     precisions = tf.exp(-log_vars)
     constants = tf.reduce_sum(means**2 * precisions + log_vars + LOG_2_PI, axis=-1)
@@ -61,8 +61,8 @@ def bernoulli_nll(clean, logits, observed=1.0):
 def gaussian_nll(clean, decoded, log_std, observed=1.0):
     """Return the negative log-likelihood under N(decoded, exp(log_std)^2), in nats.
 
-    Shapes are (B, D), (B, D), () -> (B,). All samples share one learned standard deviation: Rybkin,
-    Daniilidis, Levine 2021 (arXiv 2006.13202), section 3. They are weighted by `observed` (B, D).
+    Shapes are (B, D), (B, D), () -> (B,). All samples share one learned standard deviation, as in
+    Rybkin et al. 2021 (arXiv 2006.13202), section 3. Samples are weighted by `observed` (B, D).
     """
     each = 0.5 * ((clean - decoded) * tf.exp(-log_std)) ** 2 + log_std + 0.5 * LOG_2_PI
     return tf.reduce_sum(observed * each, axis=-1)
@@ -74,9 +74,9 @@ def reparameterize(mean, log_var, noise):
 
 
 def dense_layers(name, sizes, scales):
-    """Return fully connected layers from sizes[0] to sizes[-1] values, with ReLU between them.
+    """Return dense layers with ReLU between them. `sizes` are the widths, including the input's.
 
-    `scales` are the scales of the initial kernels, one per layer, relative to Glorot's.
+    `scales` has one factor per layer: the scale of its initial kernel, relative to Glorot's.
     """
     layers = [keras.layers.Dense(size, "relu") for size in sizes[1:-1]]
     layers.append(keras.layers.Dense(sizes[-1]))
@@ -89,16 +89,16 @@ def dense_layers(name, sizes, scales):
 
 @keras.saving.register_keras_serializable("denoising_vae")
 class DVAE(keras.Model):
-    """Denoising VAE. Works with Keras's `fit` and `evaluate`: x = corrupted, y = clean, (B, D).
+    """Denoising VAE for Keras's `fit` and `evaluate`: x = corrupted, y = clean, both (B, D).
 
-    input_size: values per flat example, D.
+    input_size: number of values per flat example, D.
     likelihood: "bernoulli" (pixels in [0, 1]; the decoder returns logits) or "gaussian" (samples;
         the decoder returns their mean, and one standard deviation is learned).
-    hidden: widths of the encoder's layers. The decoder has the same in reverse.
-    latent: dimensions of z, L.
-    components: Gaussians in the learned prior, called MoG by Tomczak and Welling 2018 (arXiv
-        1705.07120). With one, this is a VAE with a Gaussian prior.
-    metadata: JSON values that the model's file keeps, such as {"sample_rate": 16000}.
+    hidden: widths of the encoder's layers. The decoder has the same widths in reverse.
+    latent: number of dimensions of z, L.
+    components: number of Gaussians in the learned prior, the MoG prior of Tomczak and Welling 2018
+        (arXiv 1705.07120). With one component, the prior is a Gaussian.
+    metadata: JSON values saved in the model's file, such as {"sample_rate": 16000}.
     """
 
     build_layers = staticmethod(dense_layers)  # subclasses may build other layers
@@ -152,7 +152,7 @@ class DVAE(keras.Model):
     def reconstruct(self, corrupted, observed=None):
         """Decode the posterior mean: (B, D) -> (B, D).
 
-        `observed` is ignored: the encoder needs no mask, but `inference.refined_reconstruct` does.
+        `observed` is ignored. Functions from `inference.refined_reconstruct` do use it.
         """
         mean, _ = self.encode(corrupted)
         return self.expectation(mean)
@@ -160,12 +160,12 @@ class DVAE(keras.Model):
     def posterior_samples(self, mean, log_var, noise):
         """Decode draws of z from N(mean, exp(log_var)), with standard normal `noise`.
 
-        Shapes are three (B, L) -> (B, D): the expected examples given each z.
+        Returns the expected example given each z. Shapes are (B, L), (B, L), (B, L) -> (B, D).
         """
         return self.expectation(reparameterize(mean, log_var, noise))
 
     def sample_prior(self, count, seed):
-        """Draw `count` codes z from the prior: (count, L). `seed` is a pair of integers."""
+        """Return `count` samples z (count, L) of the prior. `seed` is a pair of integers."""
         component_seed, noise_seed = tf.unstack(tf.random.split(seed))
         logits = self.prior_logits[None]
         component = tf.random.stateless_categorical(logits, count, component_seed)[0]
@@ -175,13 +175,13 @@ class DVAE(keras.Model):
         return reparameterize(mean, log_var, noise)
 
     def generate(self, count, seed):
-        """Decode `count` draws from the prior: (count, D). `seed` is a pair of integers."""
+        """Return `count` decoded samples (count, D) of the prior. `seed`: pair of integers."""
         return self.expectation(self.sample_prior(count, seed))
 
     def call(self, corrupted, noise=None):
         """Return the decoder's output (B, D), then z, mean and log_var, each (B, L).
 
-        `noise` (B, L) is standard normal. It is drawn if not given.
+        `noise` (B, L) must be standard normal. It is generated by default.
         """
         mean, log_var = self.encode(corrupted)
         if noise is None:
@@ -194,9 +194,9 @@ class DVAE(keras.Model):
         return mixture_log_density(z, self.prior_logits, self.prior_means, self.prior_log_vars)
 
     def kl(self, z, mean, log_var):
-        """Return log q(z) - log p(z), in nats: three (B, L) -> (B,).
+        """Return log q(z) - log p(z), in nats: (B, L), (B, L), (B, L) -> (B,).
 
-        Its mean over draws of z from q is the KL divergence from the prior p.
+        Its expectation for z sampled from q is the KL divergence of q from the prior p.
         """
         return gaussian_log_density(z, mean, log_var) - self.log_prior(z)
 
@@ -210,7 +210,7 @@ class DVAE(keras.Model):
         return gaussian_nll(clean, decoded, self.log_std, observed)
 
     def nll_and_kl(self, clean, outputs):
-        """Return the batch means of NLL and KL divergence in nats, from `call`'s outputs."""
+        """Return the batch means of NLL and KL, in nats. `outputs` is the result of `call`."""
         decoded, *posterior = outputs
         return tf.reduce_mean(self.nll(clean, decoded)), tf.reduce_mean(self.kl(*posterior))
 

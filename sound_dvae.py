@@ -6,8 +6,8 @@
     python sound_dvae.py --data recordings --noise 0.3    # your own sounds, noisy ones included
 
 The encoder sees windows of 64 ms of the seven notes of C major, sinusoids in white noise. A fifth
-of the samples is missing. The target is the whole noisy window, yet the decoder learns to draw the
-pure tone, because noise does not fit through the small latent code.
+of the samples is missing. The target is the whole noisy window, yet the decoder learns to output
+the pure tone, because the latent code is too small to encode noise.
 """
 
 from dataclasses import dataclass
@@ -34,10 +34,10 @@ from signals import fill_gaps, noise
 
 @dataclass(frozen=True)
 class Settings(cli.Settings):
-    """Hyperparameters of the sounds; each is a flag of the same name."""
+    """Hyperparameters for sounds. Each field is also a command-line flag."""
 
     experiment = "sound"
-    kl_warm_up = 0.25  # fraction of the iterations until the KL divergence has its full weight
+    kl_warm_up = 0.25  # fraction of the iterations in which the KL weight rises to 1
     iters: int = flag(800, "optimizer steps", with_data=1600)
     batch_size: int = flag(256, "windows per step")
     learning_rate: float = flag(
@@ -71,10 +71,10 @@ class Settings(cli.Settings):
 
 
 HELD_OUT_WINDOWS = 2048
-LONG_SECONDS = 3.5  # of the long sound, at most, if it is a recording
+LONG_SECONDS = 3.5  # maximum length of the long sound if it is a recording
 GENERATED = 512  # samples from the prior scored at each checkpoint
-ONE_NOTE = 0.9  # a generated window is one note if a note explains this fraction of its energy
-AUTOREGRESSED = 128  # windows restored by autoregression, the slowest baseline
+ONE_NOTE = 0.9  # minimum fraction of a generated window's energy explained by its best note
+AUTOREGRESSED = 128  # windows restored by autoregression: few, because this baseline is slow
 FILTERED = f"{METHOD} + Wiener filter"
 COLUMNS = "iteration", "loss", "snr_db", "gap_snr_db", "long_snr_db"  # printed scores
 
@@ -85,7 +85,7 @@ class Damaged(NamedTuple):
     corrupted: np.ndarray
     clean: np.ndarray
     mask: np.ndarray  # 1 where missing
-    reference: np.ndarray  # what scores compare with: the noise-free tone, or the recording
+    reference: np.ndarray  # target of the scores: the noise-free tone, or the recording
 
     @property
     def observed(self):
@@ -112,7 +112,7 @@ def load(settings):
 
 
 def make_batch(settings, sounds, seed, count):
-    """Draw a training batch: corrupted and clean windows (count, N), both noisy."""
+    """Return a random batch (corrupted, clean), each (count, N). Clean sounds keep their noise."""
     sound_seed, corruption_seed = tf.unstack(tf.random.split(seed))
     _, clean, _ = sounds.windows("training", count, sound_seed)
     corrupted, _ = corrupt.apply(settings, clean, corruption_seed)
@@ -120,7 +120,7 @@ def make_batch(settings, sounds, seed, count):
 
 
 def held_out(settings, sounds):
-    """Draw and corrupt the held-out windows and the long sound."""
+    """Return the held-out windows and the long sound, clean and corrupted."""
     seed = training.HELD_OUT_SEED
     reference, clean, note = sounds.windows("held out", HELD_OUT_WINDOWS, seed)
     corrupted, mask = corrupt.apply(settings, clean, tf.random.fold_in(seed, 1))
@@ -129,7 +129,7 @@ def held_out(settings, sounds):
 
 
 def held_out_long(settings, sounds):
-    """Corrupt the long sound window by window. Added noise keeps one level, as in a recording."""
+    """Return the long sound, corrupted window by window. Added noise has a constant level."""
     seed = settings.seed, training.LONG_INPUT
     reference, clean = sounds.long(seed)
     pieces = tf.constant(audio_utils.cut(clean, settings.window), tf.float32)
@@ -152,20 +152,20 @@ def filter_long(settings, sounds, long, reconstruct, restored):
     def restore(corrupted, mask):
         return restore_long(settings, long._replace(corrupted=corrupted, mask=mask), reconstruct)
 
-    # A model of the notes fills gaps best. A model of recordings is mixed with continuations of
-    # the surroundings, and `restore` fills artificial gaps to find the weights.
+    # A model of notes alone fills gaps best. The output of a model of recordings is mixed with
+    # continuations of the surroundings. `restore` fills artificial gaps to find the weights.
     restore = None if sounds.notes else restore
     return noise.denoise_long(long.corrupted, long.mask, restored, settings.sample_rate, restore)
 
 
 def snrs(damaged, estimate):
-    """Return the SNR in dB everywhere and in the gaps. `estimate` may omit the last windows."""
+    """Return the SNR in dB of all samples and of the gaps. `estimate` may omit the last windows."""
     reference, gaps = (part[: len(estimate)] for part in (damaged.reference, damaged.mask == 1))
     return snr_db(reference, estimate), snr_db(reference[gaps], estimate[gaps])
 
 
 def score(settings, held, windows, long):
-    """Score an estimate of the held-out windows (or None) and of the long sound."""
+    """Return the scores of an estimate: held-out windows (or None) and the long sound."""
     scores = {}
     if windows is not None:
         scores["snr_db"], scores["gap_snr_db"] = snrs(held.windows, windows)
@@ -177,7 +177,7 @@ def score(settings, held, windows, long):
 
 
 def evaluate(settings, model, sounds, held):
-    """Return the model's scores and (windows (M, N), long sound (T,), samples from the prior)."""
+    """Return the scores, then a triple: windows (M, N), long sound (T,), samples of the prior."""
     windows = model.reconstruct(held.windows.corrupted, held.windows.observed).numpy()
     long = restore_long(settings, held.long, model.reconstruct)
     generated = model.generate(GENERATED, (settings.seed, training.PRIOR)).numpy()
@@ -191,9 +191,9 @@ def evaluate(settings, model, sounds, held):
 
 
 def own_estimates(settings, model, sounds, held, windows, long):
-    """Return the model's estimates: {method: (windows or None, long sound)}."""
+    """Return the model's estimates as {method: (windows or None, long sound)}."""
     ours = {METHOD: (windows, long)}
-    if settings.corruption != "salt-pepper":  # its mask is unknown to the filter
+    if settings.corruption != "salt-pepper":  # the filter needs the mask, unknown here
         filtered = filter_long(settings, sounds, held.long, model.reconstruct, long)
         ours[FILTERED] = None, filtered
     if corrupt.mask_is_known(settings):
@@ -204,8 +204,8 @@ def own_estimates(settings, model, sounds, held, windows, long):
 
 
 def baseline_estimates(settings, sounds, held):
-    """Return estimates by other methods, worst first: {method: (windows or None, long sound)}."""
-    # Baselines know the mask, even that of salt-and-pepper noise.
+    """Return the baselines' estimates as {method: (windows or None, long sound)}, worst first."""
+    # Baselines are given the mask, even for salt-and-pepper noise.
     windows, long = (
         part._replace(corrupted=part.corrupted * part.observed)
         for part in (held.windows, held.long)
@@ -240,7 +240,7 @@ def baseline_estimates(settings, sounds, held):
 
 
 def oracle_estimates(sounds, held):
-    """Return estimates by a fit of the right note; {} for recordings."""
+    """Return estimates from a fit of the right note, or {} for recordings."""
     if not sounds.notes:
         return {}
     windows, long = held.windows, held.long
@@ -250,7 +250,7 @@ def oracle_estimates(sounds, held):
 
 
 def final_table(settings, sounds, held, ours):
-    """Score the baselines, the model and the oracle: one row per method."""
+    """Return the scores of the baselines, the model and the oracle, one row per method."""
     methods = baseline_estimates(settings, sounds, held) | ours | oracle_estimates(sounds, held)
     return [{"method": name, **score(settings, held, *each)} for name, each in methods.items()]
 

@@ -1,8 +1,8 @@
 """Training of both experiments: schedules, one step, and the loop around it.
 
-Iteration i is a pure function of the variables (weights and optimizer) and of (seed, i). The seed
+Iteration i depends only on the variables (weights and optimizer state), the seed and i. The seed
 determines the examples, their corruption and the noise in z, so runs repeat and resume exactly.
-Several replicas (GPUs or machines) share each batch: each draws its own part.
+With several replicas (GPUs or machines), each generates its own fraction of a batch.
 """
 
 import random_numbers
@@ -14,12 +14,12 @@ TRAINING, LONG_INPUT, PRIOR = 0, 1, 2  # independent random streams, used as (se
 HELD_OUT_SEED = (20261123, 3)  # the same for all runs, so that their scores are comparable
 
 WARM_UP = 50  # iterations until the learning rate reaches its peak
-WEIGHT_DECAY = 0.1  # per iteration, times the learning rate
-ITERATIONS_PER_CALL = 20  # of the compiled loop. Reading the losses takes 1 ms per call.
+WEIGHT_DECAY = 0.1  # multiplied by the learning rate at each iteration
+ITERATIONS_PER_CALL = 20  # many, because each call takes 1 ms to read the losses
 
 
 def checkpoint_iterations(iterations):
-    """Return 0, 100, then doubles, and the last iteration: 300 -> [0, 100, 200, 300]."""
+    """Return 0, 100, 200, 400, ... and the last iteration: 300 -> [0, 100, 200, 300]."""
     doubling = [0]
     while doubling[-1] < iterations:
         doubling.append(max(100, 2 * doubling[-1]))
@@ -29,7 +29,7 @@ def checkpoint_iterations(iterations):
 def adam(iterations, learning_rate):
     """Return AdamW with a linear warm-up, then a cosine decay of the learning rate to 0.
 
-    Loshchilov and Hutter 2019 (arXiv 1711.05101). Only kernels decay.
+    AdamW is from Loshchilov and Hutter 2019 (arXiv 1711.05101). Only kernels have weight decay.
     """
     warm_up = min(WARM_UP, iterations // 2)
     schedule = tf.keras.optimizers.schedules.CosineDecay(
@@ -41,10 +41,10 @@ def adam(iterations, learning_rate):
 
 
 def kl_weight(i, annealing):
-    """Return the weight of the KL divergence at iteration i: linear from 0 to 1 at `annealing`.
+    """Return the KL weight at iteration i. It rises linearly from 0 to 1 at iteration `annealing`.
 
-    At full weight from the start, the KL term pushes latent dimensions that the decoder does not
-    use yet onto the prior, where most of them stay (Bowman et al. 2016, arXiv 1511.06349;
+    With weight 1 from the start, the KL term collapses latent dimensions to the prior before the
+    decoder uses them. Most of them stay there (Bowman et al. 2016, arXiv 1511.06349;
     Soenderby et al. 2016, arXiv 1602.02282).
     """
     return tf.minimum(1.0, tf.cast(i, tf.float32) / max(1.0, annealing))
@@ -52,7 +52,7 @@ def kl_weight(i, annealing):
 
 def build_model(settings, input_size, likelihood, metadata, strategy):
     """Return a DVAE whose initial weights are determined by the seed."""
-    from models import DVAE  # loads TensorFlow: only after flags, folder and data are checked
+    from models import DVAE  # loads TensorFlow, so flags, folder and data are checked first
 
     tf.keras.utils.set_random_seed(settings.seed)
     network = settings.hidden, settings.latent, settings.components
@@ -61,7 +61,7 @@ def build_model(settings, input_size, likelihood, metadata, strategy):
 
 
 def draw_batch(make_batch, latent, settings, i, number=0, replicas=1):
-    """Draw replica `number`'s part of batch i: corrupted, clean (B, D), noise of z (B, L)."""
+    """Return one replica's fraction of batch i: corrupted, clean (B, D) and noise of z (B, L)."""
     first, end = (settings.batch_size * k // replicas for k in (number, number + 1))
     seed = tf.random.fold_in((settings.seed, TRAINING), i * replicas + number)
     batch_seed, noise_seed = tf.unstack(tf.random.split(seed))
@@ -70,14 +70,14 @@ def draw_batch(make_batch, latent, settings, i, number=0, replicas=1):
 
 
 def build_step(model, optimizer, make_batch, settings):
-    """Return step(i, before), which runs iteration i on one replica, after the tensor `before`.
+    """Return step(i, before), which runs iteration i on one replica after `before` is computed.
 
-    It returns the mean loss, NLL and KL divergence (3,) of the whole batch, in nats per example.
+    `step` returns the mean loss, NLL and KL (3,) of the whole batch, in nats per example.
     """
     replicas = model.distribute_strategy.num_replicas_in_sync
 
     def gradients(corrupted, clean, noise, weight):
-        fraction = clean.shape[0] / settings.batch_size  # the replicas' sum is the batch's mean
+        fraction = clean.shape[0] / settings.batch_size  # so replicas sum to the batch mean
         weights = [variable.value for variable in model.trainable_variables]
         with tf.GradientTape() as tape:
             losses = model.nll_and_kl(clean, model(corrupted, noise=noise))
@@ -87,17 +87,17 @@ def build_step(model, optimizer, make_batch, settings):
 
     def update(*batch):
         losses, own = gradients(*batch)
-        optimizer.apply_gradients(zip(own, model.trainable_variables))  # summed over the replicas
+        optimizer.apply_gradients(zip(own, model.trainable_variables))  # sums over replicas
         return losses
 
-    # XLA fuses Adam with the gradients, which it cannot if replicas sum gradients in between. Batch
-    # and loop stay outside: XLA is slow at both on a CPU.
+    # XLA fuses Adam with the gradients, unless replicas have to sum the gradients in between.
+    # Batches and the loop are not compiled by XLA, which is slow at both on a CPU.
     if replicas == 1:
         update = tf.function(update, jit_compile=True, autograph=False)
     else:
         gradients = tf.function(gradients, jit_compile=True, autograph=False)
 
-    @tf.autograph.experimental.do_not_convert  # conversion is not needed and takes most of a second
+    @tf.autograph.experimental.do_not_convert  # conversion is unnecessary and takes almost 1 s
     def step(i, before):
         replica = tf.distribute.get_replica_context()
         number = int(tf.get_static_value(replica.replica_id_in_sync_group))
@@ -112,15 +112,15 @@ def build_step(model, optimizer, make_batch, settings):
 def build_advance(strategy, step):
     """Return advance(first, count, interrupted), which runs iterations first to first + count - 1.
 
-    It returns their summed losses (3,), the first iteration whose loss is not finite (or first +
-    count), and `interrupted` summed over the replicas.
+    `advance` returns the summed losses (3,), the first iteration whose loss is not finite (or
+    first + count), and `interrupted` summed over the replicas.
     """
 
     def run(function, *values):
         return strategy.experimental_local_results(strategy.run(function, values))[0]
 
     def total_over_replicas(value):
-        # Replicas can only sum tensors on their devices. A captured tensor has none; its copy does.
+        # Replicas can only sum tensors on their devices. A captured tensor has none, so copy it.
         return tf.distribute.get_replica_context().all_reduce("SUM", tf.identity(value))
 
     @tf.function
@@ -145,11 +145,11 @@ def train(model, make_batch, settings, run=None):
     The loss is the negative ELBO in nats per example. make_batch(seed, count) returns corrupted and
     clean examples (count, D) and must work in a TensorFlow graph. settings: batch_size, iters,
     kl_warm_up, learning_rate, seed. With a run, training resumes from the checkpoint in its folder
-    and saves there (`harness.guard.Guard` documents when, and the errors). Only the chief of
-    several workers yields; the others end the program.
+    and saves new ones there. `harness.guard.Guard` documents when it saves, and the errors. Only
+    the chief of several workers yields. The others end the program.
 
-    On a GPU this makes TensorFlow deterministic. Random numbers without a seed then raise errors.
-    UserError for a batch with fewer examples than replicas.
+    On a GPU, TensorFlow becomes deterministic, and random numbers without a seed raise an error.
+    Raises UserError if a batch has fewer examples than there are replicas.
     """
     if tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()  # otherwise the order of sums varies
@@ -176,7 +176,7 @@ def train(model, make_batch, settings, run=None):
 
 
 def held_out_losses(model, corrupted, clean):
-    """Return {"loss", "nll", "kl"} of held-out examples in nats, with the same z at every call."""
+    """Return {"loss", "nll", "kl"} of held-out examples in nats. Every call uses the same noise."""
     noise = tf.random.stateless_normal((len(clean), model.latent), HELD_OUT_SEED)
     nll, kl = (float(part) for part in model.nll_and_kl(clean, model(corrupted, noise=noise)))
     return {"loss": nll + kl, "nll": nll, "kl": kl}
