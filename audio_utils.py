@@ -9,7 +9,7 @@ import math
 import re
 
 import numpy as np
-import scipy  # its submodules load at first use: --help needs none of them
+import scipy  # its submodules load at first use, so --help stays fast
 from numpy.lib.stride_tricks import sliding_window_view
 
 from harness import UserError
@@ -20,11 +20,11 @@ C_MAJOR = ("C4", "D4", "E4", "F4", "G4", "A4", "B4")
 SAMPLE_RATES = (1000, 768_000)  # Hz; rates outside this range come from broken files
 TONE_AMPLITUDE = 0.5  # peak
 NOISE_STD = 0.2  # white noise: an SNR of 4.95 dB, like a breathy flute
-RMS = math.hypot(TONE_AMPLITUDE / math.sqrt(2), NOISE_STD)  # of notes; recordings are scaled to it
+RMS = math.hypot(TONE_AMPLITUDE / math.sqrt(2), NOISE_STD)  # level of notes and scaled recordings
 NOTE_SECONDS = 0.5  # duration of a note
 FADE_SECONDS = 0.002  # duration of a note's fades, long enough to avoid clicks
 SPECTRUM_FLOOR_DB = -80.0
-SILENCE_DB = -50.0  # relative to a sound's mean power; quieter parts do not count for its RMS
+SILENCE_DB = -50.0  # relative to a sound's mean power; its RMS excludes quieter sections
 PCM_FULL_SCALE = 32767  # 16 bits
 
 # Relative amplitude, and decay in 1/s, of each partial. Partial n has n times the frequency and
@@ -53,7 +53,7 @@ class Notes:
 
     @property
     def metadata(self):
-        """Values that the model's file keeps."""
+        """Values to store in the model file."""
         notes, rate, timbre = list(self.notes), self.sample_rate, self.timbre
         return {"notes": notes, "sample_rate": rate, "timbre": timbre, "rms": RMS}
 
@@ -62,7 +62,7 @@ class Notes:
         return {"source": "the built-in notes"}
 
     def check(self):
-        """Raise a UserError for a note with less than a period per window or not below Nyquist."""
+        """Raise a UserError if a note has under one period per window or is not below Nyquist."""
         low, high = self.sample_rate / self.window, self.sample_rate / 2
         for note in self.notes:
             if not low <= (frequency := note_frequency(note)) < high:
@@ -71,11 +71,11 @@ class Notes:
                 raise UserError(f"--notes: {expected}, {got}; change it, --window or --sample-rate")
 
     def windows(self, part, count, seed):
-        """Draw windows of notes with random phase: tone, clean (tone plus white noise), note index.
+        """Sample windows of notes of NOTE_SECONDS, at random times and with random phase.
 
-        Shapes are (count, window), (count, window), (count,). A window is a random part of a note
-        of NOTE_SECONDS. `part` is ignored: training and held-out windows differ anyway. `seed` is a
-        pair of integers. Works in a `tf.function` too.
+        Returns tone (count, window), clean (count, window), which is tone plus white noise, and the
+        notes' index (count,). `part` is ignored, because random training and held-out windows
+        differ anyway. `seed` is a pair of integers. This method also works in a `tf.function`.
         """
         note_seed, phase_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
         index = tf.random.stateless_uniform((count,), note_seed, 0, len(self.notes), tf.int32)
@@ -98,10 +98,10 @@ class Notes:
         return tone, clean, index
 
     def long(self, seed):
-        """Return the notes as a scale: tone (T,), and clean (T,), which is tone plus noise.
+        """Play the notes as a scale. Returns tone (T,) and clean (T,), which is tone plus noise.
 
         Each note lasts NOTE_SECONDS and is faded in and out. The phase is continuous from note to
-        note, like that of an oscillator. `seed` is one of `numpy.random.default_rng`.
+        note, like that of an oscillator. `seed` is passed to `numpy.random.default_rng`.
         """
         rng = np.random.default_rng(seed)
         rate, notes = self.sample_rate, self.notes
@@ -119,9 +119,9 @@ class Notes:
 
 
 def note_frequency(name):
-    """Return the frequency in Hz of a note such as "C4", "F#3" or "Bb5". ValueError otherwise.
+    """Return the frequency in Hz of a note such as "C4", "F#3" or "Bb5".
 
-    The tuning is equal temperament with A4 = 440 Hz.
+    The tuning is equal temperament with A4 = 440 Hz. Raises ValueError for any other name.
     """
     parts = re.fullmatch(r"([A-G])([#b]?)(-?\d)", name)
     if not parts:
@@ -133,7 +133,7 @@ def note_frequency(name):
 
 
 def note_names(text):
-    """Convert "C4,E4", or a sequence of names, to a tuple. ArgumentTypeError for other names."""
+    """Convert "C4,E4", or a sequence of names, to a tuple. Raises ArgumentTypeError if invalid."""
     try:
         names = tuple(text.split(",") if isinstance(text, str) else text)
         frequencies = [note_frequency(name) for name in names]
@@ -153,7 +153,7 @@ def partials(note, sounds):
     amplitudes, decays = np.array(TIMBRES[sounds.timbre], float).T
     frequencies = np.arange(1, decays.size + 1) * note_frequency(note)
     amplitudes[frequencies >= sounds.sample_rate / 2] = 0
-    # exprel(-x) = (1 - exp(-x)) / x is the mean of exp(-2 decay t) over NOTE_SECONDS.
+    # exprel(-x) = (1 - exp(-x)) / x is the mean of exp(-2 decay t), where x = 2 decay NOTE_SECONDS.
     power = amplitudes**2 * scipy.special.exprel(-2 * NOTE_SECONDS * decays)
     return TONE_AMPLITUDE * amplitudes / np.sqrt(power.sum()), decays
 
@@ -205,8 +205,8 @@ def _magnitudes(signal, window, hop):
 def spectrogram_db(signal, sample_rate):
     """Return frequencies (F,) in Hz, times (K,) in s and levels (F, K) of a signal (T,).
 
-    Levels are in dB relative to a full-scale sine. Hann windows of 1,024 samples, or a quarter of a
-    signal below 4,096 samples, overlap by three quarters.
+    Levels are in dB relative to a full-scale sine. Hann windows overlap by three quarters. They
+    have 1,024 samples, or a quarter of the signal if that is less.
     """
     window = min(1024, signal.size // 4)
     hop = window // 4
@@ -217,7 +217,7 @@ def spectrogram_db(signal, sample_rate):
 
 
 def snr_db(reference, estimate):
-    """Return the energy of the reference over that of the error, in dB; nan for no samples."""
+    """Return the signal-to-noise ratio in dB, where the noise is the error; nan without samples."""
     reference = np.asarray(reference, float)
     if not reference.size:
         return float("nan")
@@ -228,7 +228,7 @@ def snr_db(reference, estimate):
 def si_sdr_db(reference, estimate):
     """Return the scale-invariant signal-to-distortion ratio in dB of two signals (T,).
 
-    Le Roux, Wisdom, Erdogan, Hershey 2019 (arXiv 1811.02508), equation 5. The mean is not removed.
+    See Le Roux et al. 2019 (arXiv 1811.02508), equation 5. The mean is not removed.
     """
     reference, estimate = np.asarray(reference, float), np.asarray(estimate, float)
     return snr_db(reference * np.dot(reference, estimate) / np.dot(reference, reference), estimate)
@@ -237,18 +237,18 @@ def si_sdr_db(reference, estimate):
 def log_spectral_distance_db(reference, estimate, sample_rate):
     """Return the log-spectral distance in dB of two signals (T,).
 
-    This is the root mean square over frequency of the difference of levels, averaged over time:
-    Gray and Markel 1976 (doi 10.1109/TASSP.1976.1162849). Levels are at least SPECTRUM_FLOOR_DB.
+    This is the RMS level difference over frequency, averaged over time (Gray and Markel 1976,
+    doi 10.1109/TASSP.1976.1162849). Levels below SPECTRUM_FLOOR_DB are raised to it.
     """
     expected, levels = (spectrogram_db(each, sample_rate)[2] for each in (reference, estimate))
     return np.sqrt(((expected - levels) ** 2).mean(axis=0)).mean()
 
 
 def frequency_limit(signal, sample_rate):
-    """Return the upper frequency limit in Hz for a spectrogram's figure: signal (T,) -> number.
+    """Return the upper frequency limit in Hz for plotting the spectrogram of a signal (T,).
 
-    This is twice the frequency below which 99% of the energy is, rounded up to a multiple of 1 kHz.
-    It is at least 2 kHz and at most the Nyquist frequency.
+    It is twice the frequency that has 99% of the energy below it, rounded up to whole kHz.
+    The limit is at least 2 kHz and at most the Nyquist frequency.
     """
     window = min(1024, signal.size)
     power = (_magnitudes(signal - signal.mean(), window, window // 2) ** 2).mean(0)

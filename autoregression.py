@@ -1,18 +1,18 @@
 """Autoregressive interpolation of missing samples (Janssen, Veldhuis and Vries 1986).
 
-In the model, a filter with coefficients a, a[0] = 1, turns the signal into a small excitation.
+In the model, a filter whose first coefficient is 1 turns the signal into a small excitation.
 `fit` estimates the filter. The missing samples are chosen to minimize the excitation's energy.
-Alternating both steps improves both (doi 10.1109/TASSP.1986.1164824).
+Alternating these steps improves both results (doi 10.1109/TASSP.1986.1164824).
 """
 
 import numpy as np
-import scipy  # its submodules load at first use: --help needs none of them
+import scipy  # its submodules load at first use, so --help stays fast
 
 
 def fit(signal, order, taper=1.0, length=None):
     """Return a signal's filter coefficients by the autocorrelation method: (T,) -> (order + 1,).
 
-    taper: window function (T,). length: of the FFT, at least T + order; a fast one by default.
+    taper: window function (T,). length: FFT length, at least T + order (default: a fast one).
     """
     length = length or scipy.fft.next_fast_len(signal.size + order + 1, real=True)
     power = np.abs(np.fft.rfft(signal * taper, length)) ** 2
@@ -24,7 +24,7 @@ def fit(signal, order, taper=1.0, length=None):
 
 
 def interpolate(signal, first, end, coefficients):
-    """Return the values for signal[first:end] that minimize the excitation: (end - first,).
+    """Return values (end - first,) for signal[first:end] that minimize the excitation's energy.
 
     Only `order` samples on each side of the gap matter. If one side has fewer than a quarter of
     them, the other side is extrapolated instead.
@@ -43,16 +43,16 @@ def interpolate(signal, first, end, coefficients):
 
 
 def _extrapolate(signal, size, coefficients):
-    """Return the next `size` samples of a signal if there is no excitation."""
+    """Predict the next `size` samples of a signal, assuming no excitation."""
     state = scipy.signal.lfiltic([1], coefficients, signal[::-1])  # latest sample first
     return scipy.signal.lfilter([1], coefficients, np.zeros(size), zi=state)[0]
 
 
 def interpolate_scattered(signal, missing, coefficients):
-    """Return the values at the indices `missing` (M,) that minimize the excitation: (M,).
+    """Return values (M,) for the indices `missing` (M,) that minimize the excitation's energy.
 
-    The excitation's energy is quadratic in the samples. Its matrix holds the autocorrelation of
-    the coefficients.
+    This energy is a quadratic form in the samples. Its matrix holds the autocorrelation of the
+    coefficients.
     """
     order = coefficients.size - 1
     correlation = np.correlate(coefficients, coefficients, "full")

@@ -1,4 +1,4 @@
-"""Other methods for the same inputs: trivial ones, classic ones, and oracles, which know more.
+"""Baselines: trivial methods, classic methods, and oracles, which have extra information.
 
 Sounds and masks are (B, N), images and masks (B, H, W). A mask is 1 where a value is missing.
 """
@@ -12,9 +12,9 @@ from inference import principal_axes, restore_long
 
 JANSSEN_ITERATIONS = 2  # more iterations lower the SNR on noisy notes
 NEAREST_BLOCK = 4096  # training images compared at once
-CLASSIFIER_IMAGES = 10_000  # training images of the digit classifier, at most
-AXES_IMAGES = 1000  # about this many of them, evenly spaced, determine the principal axes
-CLASSIFIER_AXES = 32  # principal axes; the classifier sees coordinates along them
+CLASSIFIER_IMAGES = 10_000  # maximum number of training images of the digit classifier
+AXES_IMAGES = 1000  # approximate number of these, evenly spaced, that determine the principal axes
+CLASSIFIER_AXES = 32  # number of principal axes; their coordinates are the classifier's input
 POOLED_WEIGHT = 10  # weight of the pooled covariance, in examples
 
 
@@ -58,7 +58,7 @@ def fit_note(chopped, mask, note, sounds):
     amplitudes, basis = note_basis(note, sounds, chopped.shape[1])
     basis = basis[np.tile(amplitudes > 0, 2)]  # (2 H, N)
     normal = np.einsum("bn,in,jn->bij", observed, basis, basis, optimize=True)
-    # With too few samples for a unique fit, the pseudo-inverse gives the one of least norm.
+    # If several fits are equally good, the pseudo-inverse gives the one of least norm.
     inverse = np.linalg.pinv(normal, rcond=1e-9, hermitian=True)
     projected = (observed * chopped) @ basis.T
     weights = np.einsum("bij,bj->bi", inverse, projected)
@@ -75,9 +75,9 @@ def best_note(chopped, mask, sounds):
 
 
 def right_note(chopped, mask, sounds, index):
-    """Return the oracle, a least-squares fit of the right note: (B, N), (B, N) -> (B, N).
+    """Return the oracle's estimate, a fit of the right note: (B, N), (B, N) -> (B, N).
 
-    index (B,) chooses from `sounds.notes`. For H partials of unknown amplitudes and phases in white
+    index (B,) selects from `sounds.notes`. For H partials of unknown amplitudes and phases in white
     noise of variance s^2, no unbiased estimate has a smaller error. Let B be the basis (2 H, N) and
     S its columns at the N_obs observed samples. The weights have the covariance s^2 (S S^T)^-1, so
     the error's energy in a window is s^2 trace((S S^T)^-1 B B^T). Partials are almost orthogonal,
@@ -85,8 +85,8 @@ def right_note(chopped, mask, sounds, index):
     sinusoid at 4.95 dB and a fifth of 1024 samples missing, the SNR is 31.07 dB. With six partials
     it is 7.8 dB less. For decaying partials the formula is roughly the mean over gap positions.
 
-    More knowledge could do better. Known amplitudes gain 3 dB, and known ratios between the
-    partials leave two unknowns instead of 2 H.
+    An oracle that knows more could do better. Known amplitudes would gain 3 dB. Known ratios
+    between the partials would leave two unknowns instead of 2 H.
     """
     fits = np.zeros(chopped.shape)
     for number, note in enumerate(sounds.notes):
@@ -97,7 +97,7 @@ def right_note(chopped, mask, sounds, index):
 
 
 def right_scale(chopped, mask, sounds):
-    """Return the oracle for a scale of equally long notes, each fitted as a whole: (T,) -> (T,)."""
+    """Return the oracle's estimate of a scale of equally long notes: (T,), (T,) -> (T,)."""
     index = np.arange(len(sounds.notes))
     chopped, mask = chopped.reshape(index.size, -1), mask.reshape(index.size, -1)
     fades = note_fades(chopped.shape[1], sounds.sample_rate)
@@ -124,9 +124,9 @@ def note_fraction(signals, sounds):
 
 
 def nearest_fill(corrupted, mask, training_images):
-    """Fill each hole from the training image that is nearest outside the hole: (B, H, W) in [0, 1].
+    """Fill each hole from the training image nearest to the known pixels: (B, H, W) in [0, 1].
 
-    training_images: uint8 (M, H, W). They are compared in blocks, so memory does not grow with M.
+    The training images, uint8 (M, H, W), are read block by block, so memory does not grow with M.
     """
     observed, flat = (
         np.reshape(values, (len(corrupted), -1)).astype(np.float32)
@@ -138,7 +138,7 @@ def nearest_fill(corrupted, mask, training_images):
         known = block.reshape(len(block), -1) / np.float32(255)
         squares = tf.matmul(observed, known**2, transpose_b=True).numpy()
         products = tf.matmul(observed * flat, known, transpose_b=True).numpy()
-        distances = squares - 2 * products  # (B, block), squared, up to a constant for each row
+        distances = squares - 2 * products  # squared, (B, block), up to a constant per row
         closest = distances.argmin(1)
         distance = distances[np.arange(len(corrupted)), closest]
         nearest = np.where(distance < least, first + closest, nearest)
@@ -150,9 +150,9 @@ def digit_classifier(images, labels):
     """Train a classifier on the first CLASSIFIER_IMAGES of uint8 images (M, H, W), labels (M,).
 
     Returns classify(images): (B, D) in [0, 1] -> labels (B,) and their probabilities (B,). Each
-    class is a Gaussian on the images' first principal axes. Its covariance is a mean of the class's
-    and of the pooled covariance, weighted by numbers of examples (regularized discriminant
-    analysis: Friedman 1989, doi 10.1080/01621459.1989.10478752).
+    class is a Gaussian on the images' first principal axes. Its covariance is the mean of
+    the class's own and the pooled covariance, weighted by their numbers of examples (regularized
+    discriminant analysis, Friedman 1989, doi 10.1080/01621459.1989.10478752).
     """
     flat = images[:CLASSIFIER_IMAGES].reshape(-1, images[0].size) / np.float32(255)
     classes, index = np.unique(labels[:CLASSIFIER_IMAGES], return_inverse=True)
@@ -163,7 +163,7 @@ def digit_classifier(images, labels):
     deviations = [group - mean for group, mean in zip(groups, means)]
     scatter = np.stack([part.T @ part for part in deviations])
     pooled = scatter.sum(0) / len(codes)
-    pooled += (1e-6 + 0.01 * codes.var(0).mean()) * np.eye(len(axes))  # always invertible
+    pooled += (1e-6 + 0.01 * codes.var(0).mean()) * np.eye(len(axes))  # makes it invertible
     covariances = (scatter + POOLED_WEIGHT * pooled) / (sizes + POOLED_WEIGHT)[:, None, None]
     precisions = np.linalg.inv(covariances)
     log_scales = np.log(sizes) - 0.5 * np.linalg.slogdet(covariances)[1]

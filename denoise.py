@@ -45,9 +45,9 @@ def read_flags():
 
 
 def without_separator(arguments):
-    """Return the arguments without "--". Those after it that look like flags get a "./" before.
+    """Remove "--" from the arguments, and put "./" before later ones that look like flags.
 
-    `parse_intermixed_args` of Python 3.11 takes them for flags.
+    `parse_intermixed_args` of Python 3.11 treats arguments after "--" as flags too.
     """
     end = arguments.index("--") if "--" in arguments else len(arguments)
     after = [f"./{name}" if name.startswith("-") else name for name in arguments[end + 1 :]]

@@ -10,7 +10,7 @@ import numpy as np
 import random_numbers
 from harness.quiet_tensorflow import tf
 
-MEAN_PIXELS = 2**26  # pixels converted to float at once
+MEAN_PIXELS = 2**26  # maximum number of pixels converted to float at once
 
 
 def grey(images):
@@ -19,14 +19,14 @@ def grey(images):
 
 
 def to_draw_from(images):
-    """Prepare uint8 images for `random_images`: a tensor, or the memory map of a large set."""
+    """Convert uint8 images to a tensor for `random_images`, but keep a memory map."""
     return images if isinstance(images, np.memmap) else tf.constant(images)
 
 
 def random_images(images, count, seed):
-    """Draw `count` images with replacement: (M, H, W) uint8 -> (count, H, W) in [0, 1].
+    """Sample `count` images with replacement: (M, H, W) uint8 -> (count, H, W) in [0, 1].
 
-    `seed` is a pair of integers. Only the drawn images are read from a memory map.
+    `seed` is a pair of integers. From a memory map, only the sampled images are read.
     """
     chosen = tf.random.stateless_uniform((count,), seed, 0, len(images), tf.int32)
     if not isinstance(images, np.memmap):
@@ -40,7 +40,7 @@ def deformed(images, amount, seed):
 
     The output at (x, y), in pixels from the center, is the input at (x + a y, y + b x). The slopes
     a and b are normal with standard deviation `amount`. Small slopes give a rotation by (b - a) / 2
-    and a shear. Interpolation is bilinear, edges are mirrored. `seed` is a pair of integers.
+    and a shear. Interpolation is bilinear, with mirrored edges. `seed` is a pair of integers.
     """
     a, b = tf.unstack(amount * random_numbers.normal((images.shape[0], 2, 1, 1), seed), axis=1)
     return _sheared()(images, a, b)
@@ -48,7 +48,7 @@ def deformed(images, amount, seed):
 
 @functools.cache
 def _sheared():
-    """Return sheared(images, a, b), compiled by XLA, for slopes a, b (B, 1, 1).
+    """Return the XLA-compiled function sheared(images, a, b). The slopes a and b are (B, 1, 1).
 
     TensorFlow's own operation takes three times as long.
     """
@@ -76,7 +76,7 @@ def _mirrored(offset, size):
 
 
 def mean_image(images, of=lambda levels: levels):
-    """Return the mean image, or the mean of a function of images: (M, H, W) uint8 -> (H, W).
+    """Return the mean of images, or of a function of them: (M, H, W) uint8 -> (H, W).
 
     Images are converted to float block by block, so memory does not grow with M.
     """
@@ -87,7 +87,7 @@ def mean_image(images, of=lambda levels: levels):
 
 
 def mean_squared_error(clean, estimate, mask=None):
-    """Return the mean squared error over all pixels, or where the mask is 1 (nan if nowhere)."""
+    """Return the mean squared error of all pixels, or of those with a mask of 1 (nan if none)."""
     error = (np.asarray(clean, float) - np.asarray(estimate, float)) ** 2
     mask = np.ones_like(error) if mask is None else np.asarray(mask)
     return (error * mask).sum() / mask.sum() if mask.any() else float("nan")

@@ -24,7 +24,7 @@ from signals import blending
 NEW_DIGITS, NEW_SOUNDS, MAX_COUNT = 96, 16, 500
 DIGITS_PER_ROW = 16
 BLEND_STEPS = 12  # reconstructions in a blend of images, including its ends
-MAPPED = 2000  # examples on a map, at most
+MAPPED = 2000  # maximum number of examples on a map
 
 
 def read_flags():
@@ -57,7 +57,7 @@ def result_path(settings, name):
 
 
 def refuse_to_replace(settings, path):
-    """UserError if a result is one of the files to blend, or exists and must be kept."""
+    """Raise a UserError if `path` is one of the files to blend, or exists without --overwrite."""
     for source in settings.blend or ():
         if path.exists() and os.path.exists(source) and path.samefile(source):
             raise UserError(f"{path}: is one of the files to blend; give another --out")
@@ -66,7 +66,7 @@ def refuse_to_replace(settings, path):
 
 
 def write(settings, name, save):
-    """Write a result to the output folder by save(path)."""
+    """Write a result to the output folder. The function save(path) writes the file."""
     path = result_path(settings, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with claimed(path), replacing(path) as unfinished:

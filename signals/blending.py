@@ -2,7 +2,7 @@
 
 import numpy as np
 
-SECONDS = 4  # the first quarter is the first sound, the last quarter the second
+SECONDS = 4  # duration; the first quarter is the first sound, the last quarter the second
 HOPS_PER_WINDOW = 64  # many, so that beats between the phases of the two sounds average out
 LOWEST_PITCH = 20  # Hz
 
@@ -14,18 +14,18 @@ def pitch(signal, rate):
 
 
 def glide(model, ends, rate):
-    """Return a sound (T,) that passes from the first of two sounds to the second in latent space.
+    """Return a sound (T,) that glides from the first of two sounds to the second in latent space.
 
     ends: the two sounds, each at least one window plus one period of LOWEST_PITCH long.
 
     This follows NSynth (Engel et al. 2017, arXiv 1704.01279). Here, however, latent codes also
     hold the phase, and decoded windows with unrelated phases would cancel. At each position, both
-    sounds are therefore encoded with the phase that they would have there if they never stopped.
+    sounds are therefore encoded with the phase that an endless sound would have there.
 
     A decoded mixture is quieter than either sound. Windows are therefore normalized, tapered (Hann)
-    and added, and the sum is normalized again. The interpolation is linear: halfway, 98.4% of the
-    energy is in the two notes. With spherical interpolation (White 2016, arXiv 1609.04468) it is
-    97.8%.
+    and added, and the sum is normalized again. The interpolation is linear: halfway, the two
+    notes have 98.4% of the energy. With spherical interpolation (White 2016, arXiv 1609.04468),
+    they have 97.8%.
     """
     window, samples = model.input_size, SECONDS * rate
     taper, level = np.hanning(window + 2)[1:-1], np.sqrt(np.mean(ends[0] ** 2))
@@ -48,7 +48,7 @@ def glide(model, ends, rate):
 
 
 def summary(sound, ends, rate):
-    """Return one line on a glide: its pitches, those of the two `ends`, and its levels."""
+    """Return one line of text with a glide's pitches, the pitches of its `ends`, and its levels."""
     parts = sound[: sound.size // 8], sound[-sound.size // 8 :]
     asked, reached = ([pitch(signal, rate) for signal in signals] for signals in (ends, parts))
     power = np.convolve(sound**2, np.full(rate // 20, 20 / rate), "valid")  # means over 50 ms

@@ -7,18 +7,18 @@ from signals import noise
 from signals.gaps import inside
 from signals.resampling import resample
 
-PILOT_SECONDS = 20  # of the sound, from which noise and mixture weights are estimated
-PIECE_SECONDS = 8  # restored at once
-MARGIN_SECONDS = 0.6  # read on both sides of a piece; a gap is filled from samples this far away
+PILOT_SECONDS = 20  # duration from which noise and mixture weights are estimated
+PIECE_SECONDS = 8  # duration restored at once
+MARGIN_SECONDS = 0.6  # read on both sides of a piece, because gaps are filled from nearby samples
 
 
 class Denoiser:
-    """Restores a channel with gaps and steady noise, from estimates for the whole channel.
+    """Fills the gaps of a channel and removes its steady noise, which is estimated once.
 
-    read(first, end): its samples, 0 in gaps and beyond its end. gaps: stretches (n, 2) to fill.
-    hidden: other stretches that the network must not see. rates: of the channel and of the model,
-    in Hz. reconstruct(sound, mask): the network's output for a part of the sound at the model's
-    rate, which is hidden where the mask is True: (T,), (T,) -> (T,).
+    read(first, end) returns samples of the channel, 0 in gaps and beyond its end. gaps: stretches
+    (n, 2) to fill. hidden: other stretches to hide from the network. rates: the channel's and the
+    model's, in Hz. reconstruct(sound, mask) returns the network's output at the model's rate:
+    (T,), (T,) -> (T,). The mask is True, and the sound 0, where the network must not see it.
     """
 
     def __init__(self, read, gaps, hidden, samples, rates, reconstruct):
@@ -47,12 +47,12 @@ class Denoiser:
             yield restored[first - start : end - start]
 
     def _part(self, first, end):
-        """Return samples and mask of a part, extended to one frame if it is shorter."""
+        """Return samples and mask of [first, end), extended to one frame if it is shorter."""
         end = max(end, first + self.hop * noise.FRAMES_PER_SAMPLE)
         return self.read(first, end).astype(float), inside(self.gaps, first, end).astype(int)
 
     def _reconstruct(self, sound, mask, first):
-        """Return the network's output for a part at the channel's rate: (T,), (T,) -> (T,)."""
+        """Return the network's output, resampled to the channel's rate: (T,), (T,) -> (T,)."""
         ratio = self.model_rate / self.rate
         low = _resampled(np.where(mask == 1, 0, sound), self.rate, self.model_rate)
         unseen = np.zeros(low.size, bool)

@@ -12,24 +12,24 @@ import numpy as np
 from autoregression import fit, interpolate
 from signals.gaps import inside
 
-CONTEXTS = (  # seconds on each side of a gap, and order in seconds; drafts use the first
+CONTEXTS = (  # (context on each side of a gap, order), both in seconds; drafts use the first
     (0.064, 0.016),
     (0.032, 0.008),
     (0.128, 0.024),
     (0.256, 0.032),
 )
-MAX_ORDER = 512  # samples, or the gap's length if greater; higher orders help only steady tones
-DRAFT_ITERATIONS = 2  # of Janssen's method, from scratch; each context then adds one more
-MAX_GAP_SECONDS = 0.25  # the middle of a longer gap cannot be predicted from its ends
-MAX_GAPS_NEARBY = 8  # within the first context; if there are more, too little is observed
-MAX_FRACTION_MISSING = 0.5  # of the first context, not counting the gap; same reason
-MERGE_FRACTION = 0.25  # of the shorter of two gaps; gaps closer than this are filled as one
-SHARPNESS = 3  # power of the inverse error in the mixture of contexts
+MAX_ORDER = 512  # maximum order, or the gap's length if greater; more helps only steady tones
+DRAFT_ITERATIONS = 2  # iterations of Janssen's method for a draft; each context then adds one
+MAX_GAP_SECONDS = 0.25  # maximum; the middle of a longer gap cannot be predicted from its ends
+MAX_GAPS_NEARBY = 8  # maximum number in the first context; with more, too little is observed
+MAX_FRACTION_MISSING = 0.5  # maximum in the first context, without the gap itself; same reason
+MERGE_FRACTION = 0.25  # two gaps are merged if closer than this fraction of the shorter one
+SHARPNESS = 3  # a context's weight is its inverse error to this power
 FULL_GAIN = 0.5  # estimates are attenuated if their gain in artificial gaps is lower
 
 
 def fill(signal, gaps, rate, default=0.0):
-    """Fill the gaps of a signal: (T,), float64. Gaps that cannot be filled get `default`."""
+    """Fill the gaps of a signal, or set them to `default` if impossible. Returns (T,), float64."""
     missing = inside(np.reshape(gaps, (-1, 2)), 0, len(signal))
     known, filled = np.where(missing, 0.0, signal), np.where(missing, default, signal)
     for first, end, values in fill_each(lambda a, b: known[a:b], gaps, known.size, rate):
@@ -39,12 +39,12 @@ def fill(signal, gaps, rate, default=0.0):
 
 
 def fill_each(read, gaps, samples, rate):
-    """Fill the gaps of a signal at `rate` Hz in their order. Yields first, end, values per gap.
+    """Fill the gaps of a signal at `rate` Hz in order. Yields (first, end, values) for each gap.
 
-    read(first, end): samples of the signal, which has `samples` in all, with 0 in its gaps. Values
-    are (end - first,), or None for a gap that is too long or has too many others nearby. Gaps that
-    almost touch are merged. When a gap is filled, the gaps before it are final and those after it
-    are drafts, so neither values nor memory depend on the signal's length.
+    read(first, end) returns samples of the signal, 0 in gaps. `samples` is the signal's length.
+    Values are (end - first,), or None if a gap is too long or has too many others nearby. Gaps that
+    almost touch are merged. When a gap is filled, gaps before it have final values and gaps after
+    it have drafts. Neither values nor memory depend on the signal's length.
     """
     sound = _PartlyFilled(read, samples, *np.reshape(_merged(gaps), (-1, 2)).T.tolist())
     contexts = _contexts(rate)
@@ -81,7 +81,7 @@ def _merged(gaps):
 
 
 def _contexts(rate, size=0):
-    """Return CONTEXTS for a gap of `size` samples: [(context, order)], both in samples."""
+    """Convert CONTEXTS to samples, for a gap of `size` samples. Returns [(context, order)]."""
     highest = max(MAX_ORDER, size)
     return [
         (round(context * rate), max(1, min(round(order * rate), highest)))
@@ -91,7 +91,7 @@ def _contexts(rate, size=0):
 
 @dataclass
 class _PartlyFilled:
-    """A signal whose gaps are filled one after the other, as read by `fill_each`."""
+    """A signal whose gaps are filled one after the other by `fill_each`."""
 
     read: Callable
     samples: int
@@ -100,10 +100,10 @@ class _PartlyFilled:
     values: dict = field(default_factory=dict)  # {number of the gap: draft or final values}
 
     def around(self, number, context):
-        """Cut out a window (T,): a gap with `context` samples on each side.
+        """Cut out a window (T,) with `context` samples on each side of a gap.
 
         Returns the gap, the window with the values found so far, and the stretch from the end of
-        the previous gap to the start of the next. Stretches count from the start of the window.
+        the previous gap to the start of the next. Both stretches are indices into the window.
         """
         first, end = self.starts[number], self.ends[number]
         start, stop = max(first - context, 0), min(end + context, self.samples)
@@ -118,7 +118,7 @@ class _PartlyFilled:
         return (first - start, end - start), window, free
 
     def can_fill(self, number, context, rate):
-        """Return True if a gap is short enough, and enough is observed around it."""
+        """Return True if a gap is short enough and enough samples around it are observed."""
         first, end = self.starts[number], self.ends[number]
         start, stop = first - context, end + context
         nearby = self._between(start, stop)
@@ -130,16 +130,16 @@ class _PartlyFilled:
         )
 
     def _between(self, start, stop):
-        """Return the range of numbers of the gaps that overlap [start, stop)."""
+        """Return the numbers of the gaps that overlap [start, stop), as a range."""
         return range(bisect.bisect_right(self.ends, start), bisect.bisect_left(self.starts, stop))
 
 
 def _beside(first, end, before, after, distance):
-    """Choose an artificial gap on each side of a gap: [(first, end)], at most two.
+    """Choose an artificial gap on each side of a gap. Returns at most two, as [(first, end)].
 
     They are as long as the gap and `distance` samples away from it, within the observed samples
-    from `before` to `after`. Where these are few, the artificial gap is nearer, and at most a third
-    of them.
+    from `before` to `after`. On a side with few samples, the artificial gap is nearer and takes up
+    at most a third of them.
     """
     left, right = (min(end - first, room // 3) for room in (first - before, after - end))
     stop = first - min(distance, first - before - 2 * left)
@@ -149,10 +149,10 @@ def _beside(first, end, before, after, distance):
 
 
 def _mixture(window, gap, artificial, contexts):
-    """Estimate a gap of a window (T,) by a mixture of the estimates from each context: (M,).
+    """Estimate a gap in a window (T,) by mixing the estimates from all contexts. Returns (M,).
 
-    The weights come from the errors in artificial gaps, [(first, end)]. For these, the real gap is
-    emptied too: its draft was computed from the samples that the artificial gaps hide.
+    The weights come from the errors in artificial gaps, [(first, end)]. During this test the real
+    gap is emptied too, because its draft used samples that the artificial gaps hide.
     """
     estimates = np.stack([_estimates(window, [gap], *context)[0] for context in contexts])
     if not artificial:
@@ -165,19 +165,19 @@ def _mixture(window, gap, artificial, contexts):
     truth = np.concatenate([window[first:end] for first, end in artificial])
     weights = mixture_weights(((predictions - truth) ** 2).sum(1) + 1e-30, SHARPNESS)
     prediction, estimate = (weights @ values / weights.sum() for values in (predictions, estimates))
-    # Unrelated signals have a product of about this size by chance.
+    # Unrelated signals have an inner product of about this size by chance.
     chance = np.linalg.norm(prediction) * np.linalg.norm(truth) / np.sqrt(truth.size)
     gain = (prediction @ truth - chance) / max(prediction @ prediction, 1e-30)
     return estimate * np.clip(gain / FULL_GAIN, 0, 1)
 
 
 def mixture_weights(errors, sharpness):
-    """Return the inverse errors of candidates to the power `sharpness`, relative to the best."""
+    """Return weights of candidates: inverse errors to the power `sharpness`, 1 for the best."""
     return (errors.min() / errors) ** sharpness
 
 
 def _draft(signal, gaps, context, order):
-    """Fill neighboring gaps from scratch, by iterations of Janssen's method: (T,) -> (T,)."""
+    """Fill neighboring gaps by Janssen's method, starting from zeros: (T,) -> (T,)."""
     signal = signal.copy()
     for first, end in gaps:
         signal[first:end] = 0
@@ -188,11 +188,11 @@ def _draft(signal, gaps, context, order):
 
 
 def _estimates(signal, gaps, context, order):
-    """Estimate the values of neighboring gaps by one iteration: a list of (end - first,).
+    """Estimate neighboring gaps by one iteration. Returns a list of values (end - first,).
 
-    The autoregression is fitted to the signal, with its present values in the gaps, from `context`
-    samples before the first gap to `context` samples after the last. The Hann window reduces
-    spectral leakage: tones are continued 4 to 8 dB better than without it.
+    The filter is fitted to the signal from `context` samples before the first gap to `context`
+    samples after the last, with the present values in the gaps. A Hann window reduces spectral
+    leakage, which improves the continuation of tones by 4 to 8 dB.
     """
     start = max(min(first for first, _ in gaps) - context, 0)
     stop = min(max(end for _, end in gaps) + context, signal.size)

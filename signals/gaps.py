@@ -7,19 +7,19 @@ import bisect
 
 import numpy as np
 
-GAP_SECONDS = 0.001  # shorter runs of zeros are zero crossings of a quiet sound
-GAP_JUMP = 0.01  # of the channel's peak; a dropout begins or ends with a jump, a fade-out does not
+GAP_SECONDS = 0.001  # minimum duration; shorter runs of zeros are zero crossings of a quiet sound
+GAP_JUMP = 0.01  # minimum jump at a gap's edge, relative to the channel's peak; excludes fade-outs
 
 
 def find_gaps(blocks, channels, rate, longest, zero=0.0):
-    """Find the gaps and the silences of each channel of a sound, in blocks (n, channels).
+    """Find the gaps and the silences in each channel of a sound, read in blocks (n, channels).
 
-    Both are runs of at least GAP_SECONDS whose samples have at most the magnitude `zero`. A gap has
-    at most `longest` samples, has sound on both sides, and begins or ends with a jump. Longer runs,
-    and those at the beginning and the end of the sound, are silences.
+    Both are runs of at least GAP_SECONDS in which no magnitude exceeds `zero`. A gap has at most
+    `longest` samples, has sound on both sides, and begins or ends with a jump. Longer runs, and
+    those at the beginning and the end of the sound, are silences.
 
-    Returns the gaps and the silences, lists with the stretches of each channel, and the number of
-    samples.
+    Returns the gaps, the silences and the number of samples. Gaps and silences are lists with one
+    array of stretches per channel.
     """
     runs, peaks, samples = _zero_runs(blocks, channels, GAP_SECONDS * rate, zero)
     gaps, silences = [], []
@@ -32,13 +32,13 @@ def find_gaps(blocks, channels, rate, longest, zero=0.0):
 
 
 def _zero_runs(blocks, channels, shortest, zero):
-    """Find the runs of at least `shortest` zeros, the channels' peaks and the number of samples.
+    """Find runs of at least `shortest` zeros. Returns runs and peaks per channel, and sample count.
 
-    The runs of a channel are its stretches (n, 2) and the jumps at their starts and ends (n, 2).
+    The runs of a channel are stretches (n, 2), and the jumps at their starts and ends (n, 2).
     """
     samples, peaks = 0, np.zeros(channels)
-    last = np.ones((1, channels))  # pretend that a sound precedes, so zeros at the start are a run
-    edges = [np.zeros((0, 2))] * channels  # of a run that has begun but not ended: [(sample, jump)]
+    last = np.ones((1, channels))  # as if sound came before, so that a run can start at sample 0
+    edges = [np.zeros((0, 2))] * channels  # [(sample, jump)] where an unfinished run started
     runs = [[np.zeros((0, 2, 2))] for _ in range(channels)]
     for block in blocks:
         for channel, values in enumerate(np.concatenate([last, block]).T):
@@ -57,9 +57,9 @@ def _zero_runs(blocks, channels, shortest, zero):
 
 
 def inside(stretches, first, end):
-    """Mark the samples of [first, end) that are in one of the stretches: (end - first,), bool.
+    """Return a boolean mask (end - first,) of the samples in [first, end) that fall in a stretch.
 
-    Both columns of the stretches must be sorted, for a binary search.
+    Both columns of the stretches must be sorted, because they are searched by bisection.
     """
     starts, ends = stretches.T
     near = slice(bisect.bisect_right(ends, first), bisect.bisect_left(starts, end))

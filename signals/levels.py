@@ -1,28 +1,28 @@
-"""Show windows of a sound to a network at the level of its training, and scale its outputs back."""
+"""Scale windows of a sound to a network's training level, and scale its outputs back."""
 
 import numpy as np
-import scipy  # lazy: its parts load at first use, so that --help needs none of them
+import scipy  # its submodules load at first use, so --help stays fast
 
 from audio_utils import RMS, TONE_AMPLITUDE
 from inference import HOPS_PER_WINDOW
 
-TONE_RMS = TONE_AMPLITUDE / np.sqrt(2) / RMS  # of a trained note, relative to note plus noise
-MOST_RMS = 2.0  # largest input, relative to training: in a rest there is little but noise
-BY_CHANCE = 10  # energy that a fit explains of white noise, in units of the noise per sample
-FREE = 5  # parameters that a fit uses up
-LEAST_SEEN = 0.1  # fraction of an output's power: less on the observed samples counts as this
-TINY = 1e-9  # RMS of silence
+TONE_RMS = TONE_AMPLITUDE / np.sqrt(2) / RMS  # RMS of a training note, relative to note plus noise
+MOST_RMS = 2.0  # maximum RMS of an input, relative to training; limits the gain of noise in rests
+BY_CHANCE = 10  # energy that a fit explains in white noise, in units of the noise's power
+FREE = 5  # degrees of freedom that a fit uses up
+LEAST_SEEN = 0.1  # minimum power of an output where observed, relative to all of it; limits factors
+TINY = 1e-9  # RMS of silence, to avoid division by 0
 
 
 def at_trained_level(reconstruct, rms):
     """Return a function like `reconstruct` for sounds of any level and offset.
 
     reconstruct(corrupted, observed) maps float32 windows (B, N) to windows. It was trained at the
-    level `rms`. The result takes windows in the order of `restore_long_blocks`.
+    level `rms`. The returned function requires windows in the order of `restore_long_blocks`.
 
-    Least squares over the observed samples fit each window by factor * output + offset. The first
-    output shows the level of the tone; for the second, the tone has the level of training. Scaling
-    a sound scales the result, and a loud event does not reach beyond the neighboring windows.
+    Each window is fitted by factor * output + offset (least squares over observed samples). A first
+    output gives the tone's level. The input of the second has the tone at its training level.
+    Scaling a sound scales the result. A loud event affects only neighboring windows.
     """
 
     def restore(corrupted, observed):
@@ -58,23 +58,23 @@ def _rms(windows, count):
 
 
 def _sign(windows):
-    """Return numbers of which -windows has the negatives, so that R(-x) = -R(x): (B, N) -> (B,)."""
+    """Return polarities, so that an inverted input gives an inverted output: (B, N) -> (B,)."""
     return windows @ np.linspace(-1, 1, windows.shape[1], dtype=np.float32)
 
 
 def _near(values):
     """Return the means over neighboring windows, up to one window away: (B,) -> (B,).
 
-    One window is too short to tell an offset from noise.
+    One window is too short to distinguish an offset from noise.
     """
     return scipy.ndimage.uniform_filter1d(values, 2 * HOPS_PER_WINDOW + 1, mode="constant")
 
 
 def _fit(centered, observed, outputs, count):
-    """Fit windows by factor * outputs + offset, over their observed samples: all (B, N).
+    """Fit centered windows (B, N) by factor * outputs + offset, over their observed samples.
 
-    Returns the factor, negative where the network saw the window inverted, the energy that it
-    explains, and the power of the rest: (B,) each.
+    Returns the factor, the energy that it explains, and the power of the residual, (B,) each. The
+    factor is negative where the network saw the window inverted.
     """
     seen = outputs * observed
     x, y = centered.sum(1), seen.sum(1)

@@ -1,42 +1,42 @@
-"""Estimate and remove steady noise in recordings with gaps, by the posterior mean of the sound.
+"""Estimate steady noise in recordings with gaps, and remove it by the sound's posterior mean.
 
-A network's reconstruction shows at which frequencies the sound is, and fills its gaps. The observed
-samples hold the details that the network's bottleneck loses. Both together beat either alone.
+A network's reconstruction shows the frequencies of the sound and fills its gaps. The observed
+samples hold details that the network's bottleneck loses. Both together beat either alone.
 """
 
 import numpy as np
-import scipy  # lazy: its parts load at first use, so that --help needs none of them
+import scipy  # its submodules load at first use, so --help stays fast
 
 from audio_utils import runs
 from signals.fill_gaps import fill, mixture_weights
 from signals.gaps import inside
 
-FRAME_SECONDS = 0.128  # of the spectra
-FRAMES_PER_SAMPLE = 4  # overlapping frames at each sample
-QUIET_QUANTILE = 0.1  # of the frames; at each frequency, this fraction contains only noise
-SMOOTHED_BINS = 31  # frequencies in the running median, more than a steady partial covers
-MIN_FRACTION_OBSERVED = 0.3  # of a frame; noise is not estimated from a frame with less
-SURE_EXCESS = 12  # times the noise's power; noise alone exceeds it with probability exp(-13)
-LIKELY_EXCESS = 3  # used before gaps are filled: keeping noise is better than losing partials
-NO_NOISE_DB = -30.0  # relative to the sound; weaker noise may be detail that the network omits
-ARTIFICIAL_GAPS = 16  # at most; mixture weights come from the errors in these gaps
-ARTIFICIAL_SPACING = 16  # gap lengths from one artificial gap to the next
-SHARPNESS = 2  # power of the inverse error in the mixture of candidates
+FRAME_SECONDS = 0.128  # duration of a frame of the spectrogram
+FRAMES_PER_SAMPLE = 4  # number of overlapping frames that contain a sample
+QUIET_QUANTILE = 0.1  # fraction of frames assumed to contain only noise, at each frequency
+SMOOTHED_BINS = 31  # width of the running median over frequency; wider than a steady partial
+MIN_FRACTION_OBSERVED = 0.3  # noise is estimated only from frames with at least this fraction
+SURE_EXCESS = 12  # minimum excess, relative to the noise; exp(-13) is its probability in pure noise
+LIKELY_EXCESS = 3  # the same before gaps are filled; losing partials is worse than keeping noise
+NO_NOISE_DB = -30.0  # minimum noise to remove, relative to the sound; less may be omitted detail
+ARTIFICIAL_GAPS = 16  # maximum number; their errors determine the mixture weights
+ARTIFICIAL_SPACING = 16  # distance between artificial gaps, in gap lengths
+SHARPNESS = 2  # a candidate's weight is its inverse error to this power
 
 
 def transform(rate):
-    """Return the scipy.signal.ShortTimeFFT with Hann frames for sounds at `rate` Hz."""
+    """Return a scipy.signal.ShortTimeFFT with Hann frames for sounds at `rate` Hz."""
     hop = max(1, round(FRAME_SECONDS * rate / FRAMES_PER_SAMPLE))
     taper = scipy.signal.windows.hann(hop * FRAMES_PER_SAMPLE, sym=False)
     return scipy.signal.ShortTimeFFT(taper, hop, rate)
 
 
 def quiet_power(frames, observed, reconstruction, mask):
-    """Return an upper bound on the power of the noise: (F, K), nan in frames mostly missing.
+    """Return an upper bound (F, K) on the noise's power at each frequency in each frame.
 
-    frames: from `transform`. observed, reconstruction, mask (T,): the noisy sound, the network's
-    output, 1 where missing. The bound is the power of the sound or of the network's residual,
-    whichever is less at a frequency in a frame, scaled up to a frame without gaps.
+    frames: from `transform`. The signals (T,) are the noisy sound, the network's output and a mask,
+    1 where missing. The bound is the power of the sound or of the network's residual, whichever is
+    less, scaled up for the missing samples. Frames with too few observed samples get nan.
     """
     square = frames.win**2 / np.sum(frames.win**2)
     energy = scipy.signal.ShortTimeFFT(square, frames.hop, frames.fs)
@@ -52,7 +52,7 @@ def noise_power(quiet):
     """Estimate the power of steady noise at each frequency from `quiet_power`: (F, K) -> (F,).
 
     The power of noise is exponentially distributed, so its quantile q is -log(1 - q) times its
-    mean. A median over neighboring frequencies removes partials that sound all the time.
+    mean. A median over neighboring frequencies removes partials that never stop.
     """
     known = quiet[:, ~np.isnan(quiet).all(0)]
     if not known.size:
@@ -69,9 +69,9 @@ def relative_db(noise, sound, frames):
 
 
 def estimated(frames, observed, mask, reconstruction):
-    """Estimate the power of a sound's noise (F,), and its level relative to the sound in dB.
+    """Estimate a sound's noise. Returns its power (F,), and its level in dB relative to the sound.
 
-    The power is 0 if the level is at most NO_NOISE_DB. Arguments as for `quiet_power`.
+    The power is 0 if the level is at most NO_NOISE_DB. The arguments are those of `quiet_power`.
     """
     power = noise_power(quiet_power(frames, observed, reconstruction, mask))
     level_db = relative_db(power, observed[mask == 0], frames)
@@ -79,7 +79,7 @@ def estimated(frames, observed, mask, reconstruction):
 
 
 def wiener(frames, sound, reconstruction, noise, sure=SURE_EXCESS):
-    """Return the posterior mean of a sound in noise of known power (F,): (T,) -> (T,).
+    """Return the posterior mean of a sound in noise of power (F,): (T,) -> (T,).
 
     Wiener's gain is S / (S + noise) at each frequency in each frame. S is the power of the
     network's reconstruction (T,). If the power of the sound exceeds the noise by more than `sure`
@@ -96,7 +96,7 @@ def wiener(frames, sound, reconstruction, noise, sure=SURE_EXCESS):
 def classic_wiener(frames, sound, noise):
     """Apply a Wiener filter without a network: (T,) -> (T,).
 
-    The gain is 1 - 2 noise / |spectrum|^2, at least 0, for noise of power (F,).
+    The noise has power (F,). The gain is 1 - 2 noise / |spectrum|^2, or 0 if this is negative.
     """
     spectrum = frames.stft(sound)
     ratio = noise[:, None] / np.maximum(np.abs(spectrum) ** 2, 1e-20)
@@ -104,10 +104,10 @@ def classic_wiener(frames, sound, noise):
 
 
 def candidates(frames, observed, mask, reconstruction, noise):
-    """Return three estimates of the M missing samples, after a first noise reduction: (3, M).
+    """Return three estimates (3, M) of the M missing samples, after a first noise reduction.
 
-    1. The sound, continued by autoregression. 2. The network's reconstruction. 3. The sum of the
-    reconstruction and its residual, the latter continued by autoregression.
+    1. The sound, continued by autoregression. 2. The network's reconstruction. 3. The
+    reconstruction plus its residual, where the residual is continued by autoregression.
     """
     missing = mask == 1
     drawn = reconstruction[missing]
@@ -121,7 +121,7 @@ def candidates(frames, observed, mask, reconstruction, noise):
 
 
 def artificial_gaps(missing, samples, size):
-    """Choose observed stretches to hide on purpose, evenly spread: (n, 2), n <= ARTIFICIAL_GAPS.
+    """Choose at most ARTIFICIAL_GAPS observed stretches to hide, evenly spread. Returns (n, 2).
 
     missing: sorted stretches (m, 2) of a sound of `samples` samples. An artificial gap has `size`
     samples, but at most a third of the observed samples between two missing stretches.
@@ -141,9 +141,9 @@ def artificial_gaps(missing, samples, size):
 def calibrate(observed, mask, rate, restore):
     """Estimate a sound's noise, and weights for the mixture of `candidates`.
 
-    observed, mask (T,). restore(observed, mask): the network's reconstruction, (T,). Returns the
-    power of the noise (F,), its level relative to the sound in dB, and the weights (3,). They sum
-    to 1 and come from the errors of the candidates in artificial gaps.
+    restore(observed, mask) returns the network's reconstruction; all are (T,). Returns the power of
+    the noise (F,), its level in dB relative to the sound, and the weights (3,). The weights sum to
+    1 and come from the errors of the candidates in artificial gaps.
     """
     frames, reconstruction = transform(rate), restore(observed, mask)
     noise, level_db = estimated(frames, observed, mask, reconstruction)
@@ -173,10 +173,10 @@ def denoise(observed, mask, reconstruction, rate, noise, weights):
 
 
 def denoise_long(observed, mask, reconstruction, rate, restore=None):
-    """Fill the gaps of a whole sound and remove its noise, which is estimated: -> (T,).
+    """Fill the gaps of a whole sound, and estimate and remove its noise. Returns (T,).
 
-    observed, mask, reconstruction (T,). restore(observed, mask) returns the reconstruction for
-    artificial gaps. If it is None, the gaps are filled by the network alone.
+    observed, mask, reconstruction: (T,). restore(observed, mask) returns the reconstruction for
+    artificial gaps. Without `restore`, the network alone fills the gaps.
     """
     if restore:
         power, _, weights = calibrate(observed, mask, rate, restore)

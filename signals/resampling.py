@@ -5,7 +5,7 @@ import soxr
 
 
 def resample(blocks, channels, old_rate, new_rate):
-    """Resample blocks (n, channels), float32, from one rate in Hz to another, without a delay."""
+    """Resample float32 blocks (n, channels) between rates in Hz. Yields blocks, without delay."""
     if old_rate == new_rate:
         yield from blocks
         return
