@@ -94,7 +94,7 @@ def _decoded(container, stream):
 
 
 class M4AFile:
-    """A new M4A file, written in blocks (n, channels). like: a `Decoder` with tags and layout."""
+    """A new M4A file, written in blocks (n, channels). like: `Decoder` of the file to imitate."""
 
     def __init__(self, path, like):
         self.file = open(path, "wb+")  # FFmpeg cannot open some file names

@@ -278,7 +278,7 @@ def _places(samples, first, end, window, least_power):
 
 
 def _middle(places, first, end, window):
-    """Return the sample at which to split a file, with HELD_OUT_FRACTION of its places after it.
+    """Return the sample at which to split a file, with HELD_OUT_FRACTION of window starts after it.
 
     At least `window` samples come before it, and at least max(window, SHORTEST) after it. Returns
     the file's end if the file is too short for this.

@@ -70,7 +70,7 @@ def keeps_zeros(subtype):
 def open_sound(path):
     """Open a sound file. Returns a context manager that yields a `Sound`.
 
-    Raises OSError if the file cannot be opened, UserError if it cannot be read, now or later.
+    Raises OSError if opening fails, UserError if reading fails, which may be in the `with` block.
     """
     headerless = os.path.splitext(path)[1].lower() in HEADERLESS
     try:
