@@ -7,16 +7,16 @@ import numpy as np
 
 from harness import UserError
 
-# FFmpeg's names of formats. Playlists are left out, since they could make it open other files.
+# Formats that FFmpeg may read. Playlists are left out, because they can open other files.
 FORMATS = "aac,asf,matroska,mov,mp3,ogg"
-MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # one format; FFmpeg's name lists its variants
-# FFmpeg's names of format and encoding -> libsndfile's names. libsndfile writes these files.
+MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's name for one format, which lists its variants
+# Files that libsndfile writes: FFmpeg's names of format and encoding -> libsndfile's names.
 LIBSNDFILE = {
     ("mp3", "mp3float"): ("MP3", "MPEG_LAYER_III"),
     ("ogg", "vorbis"): ("OGG", "VORBIS"),
     ("ogg", "opus"): ("OGG", "OPUS"),
 }
-TIMED = "asf", "matroska,webm", "ogg"  # formats that show their full length if cut short
+TIMED = "asf", "matroska,webm", "ogg"  # formats that state the full length of a truncated file
 TAGS = {  # FFmpeg's names -> libsndfile's names
     **{name: name for name in ("title", "artist", "album", "date", "genre", "comment")},
     "track": "tracknumber",
@@ -28,8 +28,8 @@ class Decoder:
     """The sound of an open file, decoded once from beginning to end in constant memory.
 
     kind: names of format and encoding. codec: FFmpeg's name of the encoding. layout: FFmpeg's name
-    of the arrangement of channels. tags: {name: text}. has_pictures: True for a cover or a video.
-    seconds: the length according to the file, or None. FFmpegError if the file cannot be read.
+    of the arrangement of channels. tags: {name: text}. has_pictures: True for a cover or video.
+    seconds: length stated in the file, or None. Raises FFmpegError if the file cannot be read.
     """
 
     def __init__(self, file, path):
@@ -52,7 +52,7 @@ class Decoder:
         self.rest = np.zeros((0, self.channels))
 
     def read(self, count, dtype="float64"):
-        """Return the next samples, (n, channels); at the end n < count."""
+        """Return the next `count` samples (n, channels), or fewer at the end."""
         parts, size = [self.rest], len(self.rest)
         while size < count and (block := next(self.blocks, None)) is not None:
             parts.append(block)
@@ -65,9 +65,9 @@ class Decoder:
 def _decoded(container, stream):
     """Yield the first frame of a stream, and then all samples in blocks (n, channels), float64.
 
-    All blocks have the rate and layout of the first frame; those in the header of HE-AAC differ.
-    If there is no frame, the stream is yielded in its place. Packets that cannot be decoded are
-    skipped, as in players. There is always such a packet where two MP3s are joined.
+    All blocks have the rate and layout of the first frame, since the header of HE-AAC gives others.
+    If there is no frame, the stream is yielded instead. Packets that cannot be decoded are skipped,
+    as players do. There is always such a packet where two MP3s are joined.
     """
     convert = kind = block = None
     for packet in container.demux(stream):
@@ -89,15 +89,15 @@ def _decoded(container, stream):
     if not convert:
         yield stream
     elif block is not None:
-        # The encoder pads the last block. In MP4, the packet gives its length without padding.
+        # The encoder pads the last block. In MP4, the packet's duration excludes this padding.
         yield block[: round(length) or None] if container.format.name == MP4 else block
 
 
 class M4AFile:
-    """A new M4A file that takes blocks (n, channels). like: the `Decoder` of a similar file."""
+    """A new M4A file, written in blocks (n, channels). like: `Decoder` of the file to imitate."""
 
     def __init__(self, path, like):
-        self.file = open(path, "wb+")  # FFmpeg cannot open all names
+        self.file = open(path, "wb+")  # FFmpeg cannot open some file names
         self.container = av.open(self.file, "w", format="ipod")
         names = {ours: name for name, ours in TAGS.items()}
         self.container.metadata.update({names[tag]: text for tag, text in like.tags.items()})
@@ -109,7 +109,7 @@ class M4AFile:
     def write(self, block):
         samples = np.ascontiguousarray(block, float).reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(samples, "dbl", self.stream.layout.name)
-        # From these times, FFmpeg notes in the file which samples are the encoder's padding.
+        # FFmpeg uses these times to record in the file which samples are the encoder's padding.
         frame.rate, frame.pts, frame.time_base = self.rate, self.time, Fraction(1, self.rate)
         self.time += len(block)
         self.container.mux(self.stream.encode(frame))

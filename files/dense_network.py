@@ -1,4 +1,4 @@
-"""Shapes of a model's weights, and its `reconstruct` in NumPy, which saves loading TensorFlow."""
+"""Shapes of a model's weights, and its `reconstruct` in NumPy, to avoid loading TensorFlow."""
 
 import itertools
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 def weight_shapes(config):
-    """Return {name in the file: shape} for all weights: encoder, decoder, noise level, prior.
+    """Return {name in the file: shape} for the weights of encoder, decoder, noise level and prior.
 
-    config: from `models.DVAE.get_config`. Keras chose the names. A layer has a kernel and a bias.
+    config: from `models.DVAE.get_config`. Keras chose the names. Layers have a kernel and a bias.
     """
     if config["likelihood"] not in ("bernoulli", "gaussian"):
         raise ValueError(f"unknown likelihood {config['likelihood']!r}")
@@ -32,7 +32,7 @@ def dense_reconstruct(config, weights):
 
     weights: {name: array} in the order of `weight_shapes`.
     """
-    depth, latent = len(config["hidden"]) + 1, config["latent"]  # layers per side
+    depth, latent = len(config["hidden"]) + 1, config["latent"]  # depth: layers per side
     arrays = list(weights.values())[: 4 * depth]
     layers = list(zip(arrays[::2], arrays[1::2]))
     # The encoder's last layer returns mean and log_var. Only the mean is needed.

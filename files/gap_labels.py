@@ -11,8 +11,8 @@ from harness import UserError
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 UTF_16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
-# Separator of start and end, and True if commas within numbers are decimal commas. The first layout
-# that fits a line is used.
+# Each layout is the separator of start and end, and True if commas in numbers are decimal commas.
+# The first layout that fits a line is used.
 LAYOUTS = (r"\s*[\t;]\s*", True), (r"\s+", True), (r"\s*[,;\t]\s*", False)
 EXAMPLE = "1.25, 1.30"
 
@@ -20,11 +20,11 @@ EXAMPLE = "1.25, 1.30"
 def read_gaps(path, rate, frames, sound="the sound"):
     r"""Read a list of gaps for a sound of `frames` samples at `rate` Hz from a text file.
 
-    Each line has a start and an end in seconds, with decimal points or commas, like labels exported
-    by Audacity. Empty lines and lines that begin with # are skipped, and so are lines that begin
-    with \, which are frequency ranges of Audacity's labels. If start and end are equal, the line is
-    skipped with a message on stderr. Returns stretches of samples, (n, 2), sorted and disjoint.
-    UserError for any other line.
+    Each line has a start and an end in seconds, with decimal points or commas, as in labels from
+    Audacity. Empty lines are skipped, and so are lines that begin with # or with \, which marks the
+    frequency range of an Audacity label. If start and end are equal, the line is skipped with a
+    message on stderr. Returns sorted, disjoint stretches (n, 2) of samples. Raises UserError for
+    any other line.
     """
     content = path.read_bytes()
     encoding = "utf-16" if content[:2] in UTF_16 else "utf-8-sig"
@@ -45,7 +45,7 @@ def read_gaps(path, rate, frames, sound="the sound"):
 
 
 def _times(line, seconds, where):
-    """Parse start and end of a label, in seconds. UserError if they are missing or ambiguous."""
+    """Return start and end of a label in seconds. Raises UserError if missing or ambiguous."""
     for separator, decimal_commas in LAYOUTS:
         words = [word.strip("\"' ") for word in re.split(separator, line)[:2]]
         numbers = [word.replace(",", ".") if decimal_commas else word for word in words]
@@ -63,7 +63,7 @@ def _times(line, seconds, where):
 
 
 def _merged(gaps):
-    """Merge sorted gaps that overlap: (n, 2)."""
+    """Merge sorted gaps that overlap. Returns (n, 2)."""
     merged = []
     for start, end in gaps:
         if merged and start < merged[-1][1]:

@@ -1,6 +1,6 @@
 """Examples for sample.py: held-out images and windows, and the user's notes and sound files.
 
-`path` is the path of the model. `data` is the value of --data: where the training data are now.
+`path` is the path of the model. `data` is the value of --data, where the training data are now.
 """
 
 import os
@@ -13,13 +13,13 @@ from files import folders, sound_files
 from files.image_files import load_images
 from harness import UserError
 
-LONG_SECONDS = 1  # of the long sound, which `sound_files.load` requires and nothing here uses
+LONG_SECONDS = 1  # length of the long sound, required by `sound_files.load` but not used here
 
 
 def images(kind, path, data=None):
     """Return the model's held-out images (M, H, W) uint8 and their labels (M,) or None.
 
-    UserError if the images are not found or the model was trained with others.
+    Raises UserError if the images are not found or the model was trained with others.
     """
     data = data or kind.data
     if data and not os.path.exists(data):
@@ -34,10 +34,10 @@ def images(kind, path, data=None):
 
 
 def windows(kind, size, path, data, count):
-    """Return held-out windows (M, size), the index of each one's note (M,), and the notes' names.
+    """Return held-out windows (M, size), the indices (M,) of their notes, and all names of notes.
 
-    Recordings have no notes: None, None. UserError if the recordings are not found or the model was
-    trained with others.
+    For recordings, indices and names are None. Raises UserError if the recordings are not found or
+    the model was trained with others.
     """
     if kind.notes:
         if data:
@@ -54,7 +54,7 @@ def windows(kind, size, path, data, count):
 
 
 def _check(kind, path, data, provenance):
-    """Raise UserError unless `data` are the training data, since they decide what is held out."""
+    """Raise UserError if `data` are not the training data, which determine what is held out."""
     if kind.sha256 and provenance.get("sha256") != kind.sha256:
         problem = f"not trained with {data} as it is now"
         raise UserError(f"{path}: {problem}; give the training data with --data")
@@ -74,9 +74,9 @@ def examples(kind, size, path, data, count):
 
 
 def sound(name, samples, kind):
-    """Return a note, or the loudest part of a sound file, at the level of a training note.
+    """Return a note or a sound file's loudest stretch, (samples,), at the level of a training note.
 
-    Shape (samples,). UserError if the model does not know the note, or if the file is too short or
+    Raises UserError if the model does not know the note, or if the sound file is too short or
     silent.
     """
     try:

@@ -1,4 +1,4 @@
-"""Load a trained model from its file: with Keras, or with NumPy alone to restore sounds."""
+"""Load a trained model from its file with Keras, or with NumPy alone if it restores sounds."""
 
 import io
 import json
@@ -17,14 +17,14 @@ from inference import compiled_reconstruct, completions, refined_reconstruct, re
 from kind import Kind, kind_of
 
 REGISTERED_NAME = "denoising_vae>DVAE"  # Keras's name for `models.DVAE`
-LARGEST_FILE = 2**30  # bytes, unpacked
+LARGEST_FILE = 2**30  # maximum bytes after unpacking
 REMEDY = "give a model.keras of sound_dvae.py or mnist_dvae.py, or the folder of its run"
 COMPLETION_SEED = 0, 1  # fixed, so the same file always gets the same completions
 
 
 @dataclass(frozen=True)
 class Restorer:
-    """A model, as functions that restore batches of B examples of size D, its `input_size`."""
+    """Functions that restore batches of B examples of size D, the model's `input_size`."""
 
     reconstruct: Callable  # corrupted, observed (B, D) -> (B, D)
     input_size: int
@@ -34,9 +34,9 @@ class Restorer:
 
 
 def load_restorer(path):
-    """Load a model to restore files. Same errors as `load_model`.
+    """Return the `Restorer` of a model. Raises the same errors as `load_model`.
 
-    A model of sounds needs no refined posteriors, so TensorFlow is not loaded.
+    A model of sounds needs no refined posteriors, so TensorFlow is not loaded for it.
     """
     path = _model_in(path)
     with one_error(path, REMEDY):
@@ -57,9 +57,9 @@ def load_restorer(path):
 def load_model(path):
     """Load the DVAE in a `model.keras` file or in a run's folder.
 
-    OSError if the file cannot be opened, UserError if it is not a model of these scripts.
+    Raises OSError if the file cannot be opened, UserError if it is not a model of these scripts.
 
-    A file never executes code: only numbers, names and weights are read. This is safer than
+    No code from the file is executed. Only numbers, names and weights are read. This is safer than
     `keras.models.load_model`, which builds any object that the file's configuration names.
     """
     from models import DVAE, NETWORK  # loads TensorFlow
@@ -73,7 +73,7 @@ def load_model(path):
 
 
 def _model_in(path):
-    """Return `path`, or the model's path in it if it is a run's folder. OSError if unreadable."""
+    """Return the path of the model in a file or run folder. Raises OSError if it cannot be read."""
     path = Path(path)
     path = path / "model.keras" if path.is_dir() else path
     with open(path, "rb"):
@@ -81,7 +81,7 @@ def _model_in(path):
 
 
 def _checked(path):
-    """Return a model's configuration and its weights, {name: array}, which fit each other."""
+    """Return a model's configuration and weights {name: array}, after checking that they match."""
     with zipfile.ZipFile(path) as archive:
         if sum(member.file_size for member in archive.infolist()) > LARGEST_FILE:
             raise ValueError(f"more than {LARGEST_FILE >> 30} GiB unpacked")
@@ -101,10 +101,10 @@ def _checked(path):
 
 
 def _arrays(weights, shapes):
-    """Read arrays with exactly these names and shapes from an HDF5 file: {name: float32 array}.
+    """Return {name: float32 array} from an HDF5 file with exactly these names and shapes.
 
-    weights: the file's bytes. The state of an optimizer is ignored. ValueError if anything else is
-    there or missing, if data are outside the file (links) or larger than it, or are not finite.
+    weights: the file's bytes. The state of an optimizer is ignored. Raises ValueError if weights
+    are missing, unexpected or not finite, are outside the file (links), or are larger than it.
     """
     import h5py
 

@@ -1,6 +1,6 @@
 """Restore a sound file of any length, rate, channels and format with a trained model.
 
-There are three methods. With `keep`, only the gaps change: autoregression or the network fills
+There are three methods. With `keep`, only the gaps change. Autoregression or the network fills
 them, whichever predicts the channel better. Without `keep`, a model of notes reconstructs the whole
 sound, and a model of recordings fills the gaps and removes the noise (`signals.denoise_sound`).
 """
@@ -31,9 +31,9 @@ from signals.levels import at_trained_level
 from signals.noise import NO_NOISE_DB
 from signals.resampling import resample
 
-TRIALS = 16  # artificial gaps per channel, in which network and autoregression are compared
-REACH = 0.2  # seconds of context on both sides of an artificial gap
-# A compressed file may be this much shorter than it says before the message remarks on it.
+TRIALS = 16  # maximum artificial gaps per channel, to compare network and autoregression
+REACH = 0.2  # minimum seconds of context on each side of an artificial gap
+# A compressed file is reported as cut short if more than the sum of these is missing.
 TOLERANCE = 0.1, 0.01  # seconds, and fraction of the length
 
 
@@ -50,11 +50,11 @@ class _Job:
 
 
 def restore_sound(model, source, destination, gap_file=None, keep=False):
-    """Restore a sound file, each channel separately. Returns one line on the result.
+    """Restore each channel of a sound file. Returns a one-line description of the result.
 
-    model: a `files.model_file.Restorer`. gap_file: for `read_gaps`; by default, gaps are found as
-    runs of zeros. keep: replace only the gaps. Memory does not grow with the length of the sound.
-    UserError if it cannot be restored.
+    model: a `files.model_file.Restorer`. gap_file: a file for `read_gaps`. By default, gaps are
+    runs of zeros. keep: change only the gaps. Memory does not grow with the length of the sound.
+    Raises UserError if the sound cannot be restored.
     """
     with contextlib.ExitStack() as opened:
         sound = opened.enter_context(open_sound(source))
@@ -71,7 +71,7 @@ def restore_sound(model, source, destination, gap_file=None, keep=False):
 
 
 def _job(model, source, destination, gap_file):
-    """Find the gaps of a sound file, or read them from `gap_file`."""
+    """Return a `_Job` with the gaps of a sound file, detected or read from `gap_file`."""
     with open_sound(source) as sound:
         rate, channels = sound.rate, sound.channels
         longest = model.input_size / model.kind.sample_rate * rate
@@ -85,7 +85,7 @@ def _job(model, source, destination, gap_file):
 
 
 def _found(job, sound, listed):
-    """Describe how many gaps there are, and that some may not have been found."""
+    """Return a text on how many gaps there are, and whether some may have been overlooked."""
     count = sum(map(len, job.gaps))
     if not listed and not keeps_zeros(sound.subtype):
         found = f"{count or 'no'} gaps found, but {sound.encoding} does not preserve exact zeros"
@@ -96,9 +96,9 @@ def _found(job, sound, listed):
 
 
 def _reconstruct(job, channels):
-    """Let the network reconstruct the whole sound.
+    """Reconstruct the whole sound with the network.
 
-    Like the other methods, it returns an iterator of restored blocks (n, channels) at the sound's
+    Like the other methods, this returns an iterator of restored blocks (n, channels) at the sound's
     rate, and a function that describes the result once all blocks have been read.
     """
     pieces = _side_by_side(channel.reconstruct() for channel in channels)
@@ -128,7 +128,7 @@ def _fill(job, channels):
 
 
 def _denoise(job, channels):
-    """Fill the gaps and remove the noise of each channel."""
+    """Fill the gaps of each channel and remove its noise."""
     rates = job.rate, channels[0].rate
     denoisers = [
         Denoiser(channel.read_own, gaps, silences, job.frames, rates, channel.reconstruct_part)
@@ -146,30 +146,30 @@ class _Channel:
     """A channel of a sound, stored in temporary files of float32 samples."""
 
     model: object  # a `files.model_file.Restorer`
-    file: BinaryIO  # at the model's rate
-    own_file: BinaryIO  # at the sound's rate, if needed
-    hidden: np.ndarray  # (n, 2), sorted: stretches hidden from the network, at the model's rate
-    samples: int  # at the model's rate
+    file: BinaryIO  # samples at the model's rate
+    own_file: BinaryIO  # samples at the sound's rate, if needed
+    hidden: np.ndarray  # sorted stretches (n, 2) to hide from the network, at the model's rate
+    samples: int  # number of samples at the model's rate
 
     @property
     def rate(self):
         return self.model.kind.sample_rate
 
     def read(self, first, end):
-        """Read samples at the model's rate, 0 where hidden, and their mask, True where hidden."""
+        """Return samples at the model's rate, 0 where hidden, and a mask, True where hidden."""
         mask = inside(self.hidden, first, end)
         return _read(self.file, first, end) * ~mask, mask
 
     def read_own(self, first, end):
-        """Read samples at the sound's rate, 0 in gaps."""
+        """Return samples at the sound's rate, 0 in gaps."""
         return _read(self.own_file, first, end)
 
     def reconstruct(self):
-        """Yield the network's reconstruction of the channel, at the model's rate: pieces (n,)."""
+        """Yield the network's reconstruction of the channel in pieces (n,), at the model's rate."""
         return self._drawn(self.read, self.samples)
 
     def reconstruct_part(self, values, mask):
-        """Reconstruct given samples at the model's rate: (T,), (T,) -> (T,)."""
+        """Reconstruct given samples at the model's rate, hidden at `mask`: (T,), (T,) -> (T,)."""
         padding = 0, max(0, self.model.input_size - values.size)
         padded, hidden = np.pad(values, padding), np.pad(mask, padding, constant_values=True)
         pieces = self._drawn(lambda first, end: (padded[first:end], hidden[first:end]), padded.size)
@@ -179,13 +179,13 @@ class _Channel:
         window = self.model.input_size
         reconstruct = at_trained_level(self.model.reconstruct, self.model.kind.rms)
         hop = window // HOPS_PER_WINDOW
-        # In float64, because the errors of quiet windows are tiny beside those of loud ones.
+        # Use float64: the errors of quiet windows are tiny compared with those of loud windows.
         return restore_long_blocks(read, samples, reconstruct, window, hop, np.float64)
 
     def network_predicts_better(self, gaps):
         """Return True if the network fills artificial gaps better than autoregression does.
 
-        Each is beside one of the gaps (n, 2): just as long, and at a distance of its length.
+        Each artificial gap is as long as one of the gaps (n, 2), and one gap length away from it.
         """
         errors = []
         for first, end in gaps[np.unique(np.linspace(0, len(gaps) - 1, TRIALS).astype(int))]:
@@ -216,8 +216,8 @@ class _Channel:
 def _channels(model, job, sound, own, opened):
     """Decode an open sound into nameless temporary files beside the destination.
 
-    own: also store it at its own rate. opened: an ExitStack that closes the files. Returns a list
-    of `_Channel`.
+    own: True to store it at its own rate too. opened: an ExitStack that closes the files. Returns
+    a list of `_Channel`.
     """
     blocks, model_rate, files = _without_gaps(sound, job.gaps), model.kind.sample_rate, {}
     for rate in dict.fromkeys([job.rate, model_rate] if own else [model_rate]):
@@ -229,7 +229,7 @@ def _channels(model, job, sound, own, opened):
         blocks = _stored(blocks, files[rate], job.destination)
     collections.deque(blocks, maxlen=0)  # decodes and stores all blocks
     ratio = model_rate / job.rate
-    # One more sample, so that none is lost when the result is resampled to the sound's rate.
+    # Add one sample, so that none is lost when the result is resampled to the sound's rate.
     samples = max(model.input_size, int(np.ceil(job.frames * ratio)) + 1)
     beyond = [[job.frames, 2 * samples / ratio]]
     own_files = files.get(job.rate, files[model_rate])
@@ -250,7 +250,7 @@ def _without_gaps(sound, gaps):
 
 
 def _stored(blocks, files, destination):
-    """Write each channel of blocks (n, channels) to a file of its own, and yield the blocks."""
+    """Yield blocks (n, channels) after writing each of their channels to its own file."""
     for block in blocks:
         for file, values in zip(files, block.T):
             with writing(destination):
@@ -260,20 +260,20 @@ def _stored(blocks, files, destination):
 
 
 def _read(file, first, end):
-    """Read samples from a file of float32, with zeros beyond its end."""
+    """Return the samples [first, end) of a float32 file, with zeros beyond its end."""
     file.seek(4 * first)
     values = np.frombuffer(file.read(4 * (end - first)), np.float32)
     return np.pad(values, (0, end - first - values.size))
 
 
 def _at_rate(stretches, ratio):
-    """Join stretches, a list of (n, 2), at `ratio` times the rate, rounded outwards and sorted."""
+    """Join a list of stretches (n, 2), sort them and scale them by `ratio`, rounded outwards."""
     starts, ends = np.concatenate(stretches).T * ratio
     return np.sort(np.stack([np.floor(starts), np.ceil(ends)], 1).astype(int), axis=0)
 
 
 def _in_each(channels, first, end):
-    """Mark the samples in the stretches of each channel: (end - first, channels), bool."""
+    """Return a boolean mask (end - first, channels) of the samples in each channel's stretches."""
     return np.stack([inside(stretches, first, end) for stretches in channels], 1)
 
 
@@ -283,10 +283,10 @@ def _side_by_side(channels):
 
 
 def _with_filling(blocks, number, filling, methods):
-    """Put the filling of one channel's gaps into restored blocks (n, channels).
+    """Yield restored blocks (n, channels) with the gaps of one channel filled.
 
-    number: of the channel. filling: yields first, end and values of each gap; None leaves the
-    network's values. methods: a Counter, to which the gaps that each method fills are added.
+    number: index of the channel. filling: yields (first, end, values) per gap, with None as
+    values to keep the network's. methods: a Counter of filled gaps per method, updated here.
     """
     first, gap = 0, next(filling, None)
     for block in blocks:
@@ -306,8 +306,8 @@ def _with_filling(blocks, number, filling, methods):
 def _write(restored, job, keep):
     """Write restored blocks to the destination, with zeros in silences.
 
-    keep: outside the gaps, write the samples of the source. Returns remarks on the result, each
-    with a comma before it.
+    keep: True to write the source's samples outside the gaps. Returns remarks on the result, each
+    preceded by a comma.
     """
     name, first = os.path.basename(job.source), 0
     with (

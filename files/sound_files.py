@@ -1,7 +1,7 @@
 """Decode sound files to mono at one sample rate, and load recordings to train on.
 
 Recordings may be hours long. They are decoded once, into a file on the disk, so that memory never
-holds all of them, nor even one whole file.
+holds even one whole recording.
 """
 
 import os
@@ -20,18 +20,18 @@ from signals.resampling import resample
 
 READ_ONLY = ".aac", ".mp4", ".webm", ".wma", ".3gp"  # cannot be written, so results are WAVs
 SUFFIXES = ".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".m4a", *READ_ONLY
-MAX_HOURS = 24  # of recordings in all: 5.5 GB on the disk at 16 kHz
-SHORTEST = 2048  # samples; the figure of the long sound needs this many
-OFFSET = 0.01  # of a sound's RMS; a larger constant offset is removed
-# Channels cancel if the power of their mean is below this fraction of the loudest's part in it.
+MAX_HOURS = 24  # maximum total length of recordings, which takes 5.5 GB of disk at 16 kHz
+SHORTEST = 2048  # minimum samples per recording; the figure of the long sound needs them
+OFFSET = 0.01  # a constant offset above this fraction of a sound's RMS is removed
+# Channels cancel if their mean has less than this fraction of the power from the loudest alone.
 CANCELS = 0.1
-LEAST_RMS = 1e-5  # -100 dB relative to full scale; a quieter sound is dither
+LEAST_RMS = 1e-5  # minimum RMS, -100 dB relative to full scale; a quieter sound is only dither
 HELD_OUT_FRACTION = 0.1
-SPLIT_BY_FILE_FROM = 5  # files; with fewer, each file is split in time
+SPLIT_BY_FILE_FROM = 5  # minimum files to hold out whole ones; fewer files are split in time
 
 
 def result_suffixes(path):
-    """Return the suffixes that a restored file may have: the input's, and .wav for any sound."""
+    """Return the suffixes that a result may have: .wav for sounds, and its input's if writable."""
     given = path.suffix.lower()
     if given not in SUFFIXES:
         return (given,)
@@ -46,8 +46,8 @@ def result_name(path):
 def decode(path, sample_rate):
     """Decode a sound file to mono at `sample_rate` Hz. Yields blocks (n,), float32.
 
-    Mono is the mean of the channels, or the loudest channel if they cancel. UserError if the file
-    cannot be read or contains NaN or Inf.
+    Mono is the mean of the channels, or the loudest channel if they cancel. Raises UserError if
+    the file cannot be read or contains NaN or Inf.
     """
     if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would block
         raise UserError(f"{path}: not a file; give a sound file or a folder of them")
@@ -62,7 +62,7 @@ def decode(path, sample_rate):
 
 
 def _mono_weights(path):
-    """Return the weight of each channel in the mono mix of a file: (channels,), float32."""
+    """Return the weights (channels,), float32, of a file's channels in its mono mix."""
     with open_sound(path) as sound:
         channels, samples = sound.channels, 0
         total, squares = np.zeros(channels + 1), np.zeros(channels + 1)
@@ -71,7 +71,7 @@ def _mono_weights(path):
             samples += len(block)
             total += block.sum(0)
             squares += (block**2).sum(0)
-    # Variances, because a constant offset is not sound.
+    # Use variances, because a constant offset is not sound.
     *power, mixed = squares / max(samples, 1) - (total / max(samples, 1)) ** 2
     if mixed < CANCELS * max(power) / channels**2:
         return np.eye(channels, dtype=np.float32)[np.argmax(power)]
@@ -86,9 +86,9 @@ class Recordings:
     """
 
     samples: np.memmap  # (T,), float32: all files one after the other, scaled to the same RMS
-    places: dict  # {part: (R, 2)}, ranges [first, end) of the samples at which a window may begin
+    places: dict  # {part: (R, 2)}; windows may begin at the samples in these ranges [first, end)
     long_sound: np.ndarray  # (L,), from the longest held-out stretch
-    summary: str  # one line: seconds of sound, and what is held out
+    summary: str  # one line on how much sound there is and what is held out
     skipped: list  # one line per file that cannot be used
     window: int  # samples
     sample_rate: int  # Hz
@@ -98,26 +98,26 @@ class Recordings:
     notes = None  # the notes in a recording are unknown
 
     def windows(self, part, count, seed):
-        """Draw `count` windows of a part, with `seed`, a pair of integers.
+        """Return random reference and clean windows (count, window), and None for the notes.
 
-        Returns the reference and the clean windows, both (count, window), and None for the notes.
-        The noise in a recording is unknown, so the reference is the clean window itself.
+        part: "training" or "held out". seed: a pair of integers. The noise in a recording is
+        unknown, so the reference is the clean window itself.
         """
         clean = random_windows(self.samples, self.places[part], count, self.window, seed)
         return clean, clean, None
 
     def long(self, seed):
-        """Return the long sound, (L,), as reference and as clean sound. The seed has no effect."""
+        """Return the long sound (L,) as both reference and clean sound. The seed has no effect."""
         return self.long_sound, self.long_sound
 
 
 def load(path, sample_rate, window, rms, seconds, folder):
     """Load `Recordings` from a sound file, or from all sound files in a folder and its subfolders.
 
-    Each file is resampled to `sample_rate` Hz and scaled to `rms`, which is measured without
-    silence. With SPLIT_BY_FILE_FROM or more files, whole files are held out, always the same ones;
-    with fewer, the end of each file. The long sound lasts at most `seconds`. The decoded sound is
-    stored in `folder`, in a temporary file without a name. UserError if no sound can be used.
+    Each file is resampled to `sample_rate` Hz and scaled so that its parts that are not silent have
+    RMS `rms`. With SPLIT_BY_FILE_FROM or more files, the same whole files are always held out. With
+    fewer, the end of each is held out. The long sound lasts at most `seconds`. A temporary file in
+    `folder`, without a name, stores the decoded sound. Raises UserError if no sound can be used.
     """
     samples, clips, skipped = _read(path, sample_rate, window, rms, folder)
     least_power = rms**2 * 10 ** (audio_utils.SILENCE_DB / 10)
@@ -146,7 +146,7 @@ def load(path, sample_rate, window, rms, seconds, folder):
 
 
 def random_windows(samples, places, count, window, seed):
-    """Draw windows that begin in `places` (R, 2), all starts equally likely: (count, window).
+    """Return random windows (count, window) that begin in `places` (R, 2), uniformly distributed.
 
     Works in a TensorFlow graph. The same `seed`, a pair of integers, gives the same windows.
     """
@@ -159,7 +159,7 @@ def random_windows(samples, places, count, window, seed):
 
 
 def _find(path):
-    """List the sound files below a folder, sorted, each once, and a line per unreadable folder."""
+    """Return the distinct sound files below a folder, sorted, and a line per unreadable folder."""
     if not os.path.isdir(path):
         return [path], []
     files, problems = folders.walk(path)
@@ -168,7 +168,7 @@ def _find(path):
 
 
 def _read(path, sample_rate, window, rms, folder):
-    """Decode all files that can be used into one file in `folder`, each scaled to `rms`.
+    """Decode all usable sound files into one file in `folder`, each scaled to `rms`.
 
     Returns samples (T,), {path: (first, end) in samples}, and one line per skipped file.
     """
@@ -176,7 +176,7 @@ def _read(path, sample_rate, window, rms, folder):
     store, first, clips = tempfile.TemporaryFile(dir=folder), 0, {}
     for file in tqdm(files, "reading", unit="file", leave=False, disable=None):
         try:
-            with stderr_held_back():  # libmpg123 prints comments on damaged MP3s
+            with stderr_held_back():  # libmpg123 prints messages about damaged MP3s
                 end = _append(store, first, file, sample_rate, max(window, SHORTEST))
             clip = np.memmap(store, np.float32, "r+", 4 * first, (end - first,))
             _scale(clip, window // 4, rms, file)
@@ -196,9 +196,9 @@ def _read(path, sample_rate, window, rms, folder):
 
 
 def _append(store, first, file, sample_rate, least):
-    """Decode a file into `store`, beginning at sample `first`, and return its end there.
+    """Decode a file into `store` from sample `first` on. Returns the index after its last sample.
 
-    UserError if it has fewer than `least` samples.
+    Raises UserError if the file has fewer than `least` samples.
     """
     store.seek(4 * first)
     end = first
@@ -208,7 +208,7 @@ def _append(store, first, file, sample_rate, least):
             raise UserError(f"{file}: more than {MAX_HOURS} hours of sound in all; give less")
         try:
             store.write(block)
-        except OSError as error:  # not a UserError: it concerns all files, not only this one
+        except OSError as error:  # not a UserError, which would only skip this file
             problem = f"cannot store the decoded sound ({error.strerror})"
             raise OSError(f"{file}: {problem}; make room on the disk or give less sound") from error
     if end - first < least:
@@ -219,9 +219,9 @@ def _append(store, first, file, sample_rate, least):
 
 
 def _scale(samples, size, rms, file):
-    """Scale samples in place to `rms`, measured over those pieces of `size` that are not silent.
+    """Scale samples in place to `rms`, measured over pieces of length `size` that are not silent.
 
-    Also remove a constant offset. It is not sound, and the model would learn it.
+    Also remove a constant offset. It is not sound, but the model would learn it.
     """
     energy, means = _energies(samples, size)
     power = energy / size
@@ -238,7 +238,7 @@ def _scale(samples, size, rms, file):
 
 
 def _energies(samples, size):
-    """Return the energy without offset, and the offset, of each piece: two arrays (T // size,)."""
+    """Return the energy (without offset) and the offset of each piece, two arrays (T // size,)."""
     pieces = samples[: samples.size // size * size].reshape(-1, size)
     means = pieces.mean(1, dtype=np.float64)
     energy = np.einsum("ns,ns->n", pieces, pieces, dtype=np.float64)
@@ -246,7 +246,7 @@ def _energies(samples, size):
 
 
 def _split(samples, clips, window, least_power):
-    """Split the sound: {"training": clips, "held out": clips}, and what is held out, in words."""
+    """Return {"training": clips, "held out": clips} and a description of what is held out."""
     training, held_out = [], []
     if len(clips) < SPLIT_BY_FILE_FROM:
         for first, end in clips.values():
@@ -263,10 +263,10 @@ def _split(samples, clips, window, least_power):
 
 
 def _places(samples, first, end, window, least_power):
-    """Find where windows that are loud enough may begin in the clip [first, end): ranges (R, 2).
+    """Return the ranges (R, 2) of the clip [first, end) in which loud enough windows may begin.
 
-    A quarter of a window is one step. All windows that begin within one step share the next three
-    steps, and these must hold the energy of a whole window of mean power `least_power`.
+    One step is a quarter of a window. All windows that begin in the same step contain the next
+    three. Those three must hold the energy of a whole window of mean power `least_power`.
     """
     step, last = window // 4, end - first - window
     if last < 0:
@@ -278,10 +278,10 @@ def _places(samples, first, end, window, least_power):
 
 
 def _middle(places, first, end, window):
-    """Return the sample at which to split a file, so that HELD_OUT_FRACTION of its places follow.
+    """Return the sample at which to split a file, with HELD_OUT_FRACTION of window starts after it.
 
-    Returns the file's end if it is too short for a window before the split and SHORTEST samples, or
-    a window if that is longer, after it.
+    At least `window` samples come before it, and at least max(window, SHORTEST) after it. Returns
+    the file's end if the file is too short for this.
     """
     if not len(places):
         return end
@@ -293,10 +293,10 @@ def _middle(places, first, end, window):
 
 
 def _long_sound(samples, clips, starts, most):
-    """Return up to `most` samples of the longest clip that has a place: (L,), float64.
+    """Return up to `most` samples (L,), float64, of the longest clip in which a place begins.
 
-    starts: first samples of all held-out places. The sound begins at the first one in the clip, or
-    earlier if the rest of the clip is too short.
+    starts: first samples of all held-out places. The sound begins at the first of them in the clip,
+    or earlier if the rest of the clip is too short.
     """
     sounding = [(first, end) for first, end in clips if ((first <= starts) & (starts < end)).any()]
     first, end = max(sounding, key=lambda clip: clip[1] - clip[0])

@@ -1,7 +1,7 @@
 """Open sound files of any format.
 
-FFmpeg reads compressed formats. libsndfile reads all others, and Ogg. Each file is read once, from
-its beginning to its end, in constant memory.
+FFmpeg reads compressed formats. libsndfile reads Ogg and all others. Each file is read once, from
+beginning to end, in constant memory.
 """
 
 import contextlib
@@ -24,37 +24,37 @@ from harness import UserError
 HEADERLESS = ".raw", ".pcm", ".vox", ".gsm"
 # Encodings whose names begin like this keep zeros exactly; others blur the edges of a gap.
 KEEP_ZEROS = ("PCM", "FLOAT", "DOUBLE", "ALAW", "ULAW", "ALAC", "DWVW", "DPCM")
-SMALLEST = {"ALAW": 8 / 32768}  # smallest magnitude in an encoding without a zero
+SMALLEST = {"ALAW": 8 / 32768}  # smallest magnitude in encodings that cannot represent 0
 MAX_CHANNELS = 64
 FRAMES_PER_BLOCK = 1 << 16
-HEADER = 1 << 16  # bytes; longer than a WAV's header, shorter than uncounted samples after a crash
-PADDING = 64  # bytes; this many zeros after a WAV's samples are padding
+HEADER = 1 << 16  # bytes; WAV headers are shorter, samples left uncounted by a crash are longer
+PADDING = 64  # at least this many zero bytes after a WAV's samples count as padding
 
 
 @dataclass(frozen=True, eq=False)
 class Sound:
     """An open sound file, to be read once from its beginning to its end.
 
-    read(count, dtype="float64") returns the next samples, (n, channels); at the end n < count.
+    read(count, dtype="float64") returns the next `count` samples (n, channels), fewer at the end.
     """
 
     path: str
     rate: int  # Hz
     channels: int
     format: str  # name of the file format, from libsndfile or FFmpeg
-    subtype: str  # name of the encoding, likewise
+    subtype: str  # name of the encoding, from libsndfile or FFmpeg
     endian: str
     tags: dict  # {name: text}
     read: Callable
-    decoder: Decoder | None = None  # if FFmpeg reads the file
+    decoder: Decoder | None = None  # set if FFmpeg reads the file
 
     @property
     def encoding(self):
-        """The name of the encoding for messages."""
+        """Name of the encoding, for messages."""
         return "MP3" if self.format == "MP3" else self.subtype
 
     def blocks(self, dtype="float64"):
-        """Yield the remaining samples in blocks (n, channels). UserError for NaN or Inf."""
+        """Yield the remaining samples in blocks (n, channels). Raises UserError for NaN or Inf."""
         while len(block := self.read(FRAMES_PER_BLOCK, dtype)):
             if not np.isfinite(block).all():
                 raise UserError(f"{self.path}: contains NaN or Inf; repair it or leave it out")
@@ -62,15 +62,15 @@ class Sound:
 
 
 def keeps_zeros(subtype):
-    """Return True if zeros survive this encoding as zeros."""
+    """Return True if this encoding preserves exact zeros."""
     return subtype.startswith(KEEP_ZEROS)
 
 
 @contextlib.contextmanager
 def open_sound(path):
-    """Open a sound file: a context manager that gives a `Sound`.
+    """Open a sound file. Returns a context manager that yields a `Sound`.
 
-    OSError if the file cannot be opened. UserError if it cannot be read, also within the block.
+    Raises OSError if opening fails, UserError if reading fails, which may be in the `with` block.
     """
     headerless = os.path.splitext(path)[1].lower() in HEADERLESS
     try:
@@ -93,16 +93,16 @@ def open_sound(path):
 
 
 def reason(error):
-    """Return an error's message from libsndfile, FFmpeg or the system, without a file name."""
+    """Return the message of an error from libsndfile, FFmpeg or the system, without a file name."""
     text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
     return text.rstrip(".")
 
 
 def _is_one_ogg(file):
-    """Return True for an Ogg file with one stream, False for several joined end to end.
+    """Return True if the file is an Ogg file with one stream, not several joined end to end.
 
     libsndfile reads the first stream to the exact sample, but ignores the others. FFmpeg reads all
-    of them, but for Vorbis it returns a few hundred samples too many or too few.
+    streams, but returns a few hundred samples too many or too few for Vorbis.
     """
     start = file.read(4)
     file.seek(0)
@@ -122,10 +122,10 @@ def _compressed(path, file, opened):
 
 
 def _other(path, file, opened):
-    """Return the `Sound` of an open file that libsndfile reads. SoundFileError if it cannot."""
+    """Return the `Sound` of an open file, using libsndfile. Raises SoundFileError if it fails."""
     correction = _corrected_size(path, file)
     file.seek(0)
-    # Not by name, or libsndfile would guess the format of headerless samples from the suffix.
+    # Pass no name, or libsndfile would guess the format of headerless samples from the suffix.
     source = _Corrected(file, *correction) if correction else file.fileno()
     sound = opened.enter_context(_Forward(source, closefd=False))
     kind = sound.format, sound.subtype, sound.endian, sound.copy_metadata()
@@ -134,14 +134,14 @@ def _other(path, file, opened):
 
 
 class _Forward(soundfile.SoundFile):
-    """A SoundFile that does not seek after each read, which would decode FLAC twice."""
+    """A SoundFile that does not seek after each read. Seeking would decode FLAC twice."""
 
     def seekable(self):
         return False
 
 
 class _Corrected(io.FileIO):
-    """An open file that reads as if it had the bytes `size` at the position `at`."""
+    """An open file that returns the bytes `size` at position `at`, instead of its own bytes."""
 
     def __init__(self, file, at, size):
         super().__init__(file.fileno(), closefd=False)
@@ -158,16 +158,16 @@ class _Corrected(io.FileIO):
 
 
 def _corrected_size(path, file):
-    """Correct the size in the header of a WAV whose recorder crashed.
+    """Find the correct size for the header of a WAV whose recorder crashed.
 
-    The header then gives size 0, or the size at its last update, but there are more samples.
-    Returns the position of the size in the file and the correct size, as bytes. Returns None if
-    the size is right or the file is no WAV. UserError for several WAVs in one file.
+    The header then gives size 0 or the size at its last update, but more samples follow. Returns
+    the position of the size in the file and the correct size as bytes. Returns None if the size
+    is right or the file is not a WAV. Raises UserError for several WAVs in one file.
     """
     file.seek(0)
     head, end = file.read(HEADER), os.fstat(file.fileno()).st_size
     order = {b"RIFF": "little", b"RIFX": "big"}.get(head[:4])
-    at = 12  # of a chunk: four letters, four bytes of length, contents
+    at = 12  # position of a chunk: four letters, four bytes of length, contents
     while order and head[8:12] == b"WAVE" and at + 8 <= len(head):
         length = int.from_bytes(head[at + 4 : at + 8], order)
         if head[at : at + 4] == b"data":
@@ -185,13 +185,13 @@ def _corrected_size(path, file):
 
 
 def _are_samples(after, rest, length, order):
-    """Return True if the last `rest` bytes of a file are samples, like the `length` before them.
+    """Return True if the last `rest` bytes of a WAV are samples, not chunks, ID3 tags or padding.
 
-    after: the first of these bytes. They may also be chunks, ID3 tags or padding.
+    after: the first of these bytes. length: bytes of samples before them, given by the header.
     """
-    if not length:  # silence looks like padding, so only a chunk that fills the rest counts
+    if not length:  # zeros may be silence, so only a chunk that fills the rest rules out samples
         return rest > 0 and 8 + int.from_bytes(after[4:8], order) != rest
-    for skip in (0, 1):  # most programs, but not all, pad an odd number of bytes to an even one
+    for skip in (0, 1):  # most programs pad an odd number of bytes to an even one, but not all
         start = after[skip:]
         fits = 8 + int.from_bytes(start[4:8], order) <= rest - skip
         chunk = fits and re.match(rb"[A-Za-z_][A-Za-z0-9_ ]{3}", start)

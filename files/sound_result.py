@@ -12,34 +12,34 @@ from files.compressed_sound import MP4, M4AFile
 from files.sound_reader import keeps_zeros, open_sound, reason
 from harness import UserError
 
-# libsndfile rounds down, so samples of these encodings are rounded here: {encoding: bits}.
+# {encoding: bits}. libsndfile rounds down, so `Result` rounds samples of these encodings first.
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24}
 FLOATS = "FLOAT", "DOUBLE"  # encodings that do not clip
-BEST = {  # encoding twice loses quality, so the bit rate is the highest
+BEST = {  # highest bit rate, because encoding twice loses quality
     "MPEG_LAYER_III": {"compression_level": 0, "bitrate_mode": "CONSTANT"},
     "VORBIS": {"compression_level": 0},
     "OPUS": {"compression_level": 0},
 }
-WELL_KEPT_DB = 24.0  # SNR outside the gaps; if it is lower, the message recommends a WAV
+WELL_KEPT_DB = 24.0  # minimum SNR outside the gaps; below it, the message recommends a WAV
 
 
 @contextlib.contextmanager
 def writing(destination):
-    """Turn errors while `destination` is written into a UserError that names it."""
+    """Convert errors in writing `destination` to a UserError that names this file."""
     try:
         yield
     except (soundfile.SoundFileError, av.FFmpegError, AssertionError, OSError) as error:
-        # The AssertionError is soundfile's, if it could not write everything.
+        # soundfile raises AssertionError if it could not write everything.
         problem = reason(error) or "the disk may be full"
         remedy = f"make room on the disk of {destination.parent} or give another --out"
         raise UserError(f"{destination}: cannot write the file ({problem}); {remedy}") from error
 
 
 class Result:
-    """A sound file that takes blocks (n, channels), in the format of an open `Sound`.
+    """A sound file, written in blocks (n, channels), in the format of an open `Sound`.
 
-    It is a WAV if the destination ends in .wav. Tags are copied. lost: list of what could not be
-    copied, in words. clipped: number of clipped samples. UserError if writing fails.
+    The format is WAV if the destination ends in .wav. Tags are copied. lost: descriptions of what
+    could not be copied. clipped: number of clipped samples. Raises UserError if writing fails.
     """
 
     def __init__(self, path, sound, destination):
@@ -52,7 +52,7 @@ class Result:
                 return
             kind = {"format": self.format, "subtype": self.subtype, "endian": endian}
             kind |= BEST.get(self.subtype, {})
-            name = os.fsencode(path)  # soundfile refuses names that are not valid text
+            name = os.fsencode(path)  # soundfile rejects names that are not valid Unicode
             self.file = soundfile.SoundFile(name, "w", sound.rate, sound.channels, **kind)
         try:
             for tag, text in sound.tags.items():
@@ -61,7 +61,7 @@ class Result:
             self.lost.append(f"tags, which {self.format} files cannot hold")
 
     def write(self, given, restored, new):
-        """Write a block: `restored` where `new` is True, `given` elsewhere. All (n, channels)."""
+        """Write `restored` where `new` is True and `given` elsewhere. All are (n, channels)."""
         if self.subtype not in FLOATS:
             self.clipped += np.count_nonzero((np.abs(restored) > 1) & new)
             restored = self._rounded(restored)
@@ -80,7 +80,7 @@ class Result:
 
 
 def _kind(sound, destination):
-    """Return format, subtype and endian for soundfile; the format is MP4 for an M4A."""
+    """Return format, subtype and endianness for soundfile. For an M4A, the format is MP4."""
     suffix, given = (Path(path).suffix.lower() for path in (destination, sound.path))
     if suffix == ".wav" != given:
         exact = keeps_zeros(sound.subtype) and soundfile.check_format("WAV", sound.subtype)
@@ -95,9 +95,9 @@ def _kind(sound, destination):
 
 
 def how_well_kept(source, destination, missing):
-    """Describe how much a lossy encoding has changed the samples outside the gaps.
+    """Return a message with the SNR of the samples outside the gaps after lossy encoding.
 
-    missing(first, end): True in the gaps, (end - first, channels).
+    missing(first, end) returns a mask (end - first, channels), True in the gaps.
     """
     energy = error = first = 0
     with open_sound(source) as original, open_sound(destination) as result:
