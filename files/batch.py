@@ -19,10 +19,10 @@ DISK_FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
 
 def plan(inputs, out, protected, completions=0):
-    """Return a pair (source, destination) for each input file and each file in an input folder.
+    """Return a list of (source, destination), one per input file and per file in an input folder.
 
-    protected: other files that must not be overwritten. UserError if a result, or one of the
-    `completions` per image, would replace an input, a protected file or another result.
+    protected: other files that must not be overwritten. completions: number per image. Raises
+    UserError if a result or completion would replace an input, a protected file or another result.
     """
     single = len(inputs) == 1 and not inputs[0].is_dir() and not out.is_dir()
     if not single and out.exists() and not out.is_dir():
@@ -35,7 +35,7 @@ def plan(inputs, out, protected, completions=0):
         elif path.exists() and not path.is_file():
             raise UserError(f"{path}: neither a file nor a folder; give a sound or an image")
         else:
-            path.stat()  # raises FileNotFoundError and the like
+            path.stat()  # raises FileNotFoundError or another OSError
             pairs.append((path, out if single else out / result_name(path).name))
     if single and out.suffix.lower() not in result_suffixes(inputs[0]):
         allowed = " or ".join(result_suffixes(inputs[0]))
@@ -84,8 +84,8 @@ def files_below(folder, out):
 def restore_each(pairs, restore, overwrite):
     """Restore each (source, destination). Print a line per file, then a count if there are several.
 
-    restore(source, destination) returns a one-line summary. SystemExit with status 2 if some files
-    cannot be restored, or with status 1, after the tracebacks, if an error is a bug.
+    restore(source, destination) returns a one-line summary. Raises SystemExit with status 2 if some
+    files cannot be restored. If an error is a bug, prints its traceback and uses status 1.
     """
     existing, failed, tracebacks = 0, 0, {}
     disable = len(pairs) == 1 or None  # None: show progress only on a terminal
@@ -97,7 +97,7 @@ def restore_each(pairs, restore, overwrite):
             if isinstance(error, OSError) and not error.filename:
                 error.filename = destination.parent if error.errno in DISK_FULL else source
             if (line := cli.known(error)) is None:
-                tracebacks[traceback.format_exc()] = None  # a dict: the same bug is shown once
+                tracebacks[traceback.format_exc()] = None  # as a key, so each bug is shown once
                 line = f"{source}: {type(error).__name__}, a bug in these scripts; please report it"
             tqdm.write(f"denoise.py: {line}", file=sys.stderr)
         else:
@@ -115,7 +115,7 @@ def restore_each(pairs, restore, overwrite):
 
 
 def _restore(source, destination, restore, overwrite):
-    """Return the summary by `restore`, or None if the destination exists and must be kept."""
+    """Restore one file. Returns its summary, or None if the destination exists and must be kept."""
     if is_there(destination) and not overwrite:
         return None
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -127,5 +127,5 @@ def _restore(source, destination, restore, overwrite):
 
 
 def is_there(path):
-    """Return True if `path` exists and is not a folder. A broken link exists, too."""
+    """Return True if `path` exists and is not a folder. A broken link counts as existing."""
     return os.path.lexists(path) and not path.is_dir()

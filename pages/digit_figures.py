@@ -8,10 +8,10 @@ SHOWN, NEW_ROWS = 16, 6  # images per row; rows of generated images
 
 
 def checkpoint(kind, damage, iteration, rows, holes, generated):
-    """Return a checkpoint's figures as {file name: save(path)}.
+    """Return a checkpoint's figures as {file name: function save(path)}.
 
-    kind: "digit" or "image", for titles. rows: {label: (SHOWN, H, W)}. holes: {label: mask}, tinted
-    red. generated: (count, H, W), of which the first NEW_ROWS * SHOWN are drawn.
+    kind: "digit" or "image", for titles. rows: {label: images (SHOWN, H, W)}. holes: {label: mask},
+    shown in red. generated: images (count, H, W); only the first NEW_ROWS * SHOWN are shown.
     """
     state = f"{damage}, after {iteration} iterations"
     restored = figures.digit_rows(f"Held-out {kind}s restored ({state}); red: missing", rows, holes)

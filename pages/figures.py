@@ -14,7 +14,7 @@ from PIL import Image
 
 COLOR = "tab:blue"
 GREY = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
-MOST_KINDS = 32  # more labels than this cannot be distinguished by color
+MOST_KINDS = 32  # maximum number of labels that can be distinguished by color
 
 
 class Backdrop:
@@ -22,15 +22,15 @@ class Backdrop:
 
     def __init__(self, figure):
         self.figure, self.canvas = figure, FigureCanvasAgg(figure)
-        # Frames and titles are drawn last: data at the edge would cover half of a frame's line.
+        # Draw frames and titles last, or data at the edge would cover half of a frame's line.
         self.on_top = [part for ax in figure.axes for part in (*ax.spines.values(), ax.title)]
         for part in self.on_top:
-            part.set_animated(True)  # `canvas.draw` skips it
+            part.set_animated(True)  # so that `canvas.draw` skips it
         self.canvas.draw()
         self.empty = self.canvas.copy_from_bbox(figure.bbox)
 
     def pixels(self, *artists):
-        """Draw these artists in this order, return the pixels, and remove the artists."""
+        """Draw the artists in the given order, then remove them. Returns the pixels."""
         self.canvas.restore_region(self.empty)
         for artist in artists:
             self.figure.draw_artist(artist)
@@ -49,7 +49,7 @@ def save(path, pictures):
 def digit_rows(title, rows, holes=None):
     """Draw labeled rows of images.
 
-    rows: {label: (count, H, W) in [0, 1]}. holes: {label: mask (count, H, W)}, tinted red.
+    rows: {label: (count, H, W) in [0, 1]}. holes: {label: mask (count, H, W)}, shown in red.
     """
     images = [np.hstack(row) for row in rows.values()]  # (H, count * W)
     backdrop = _digit_rows(tuple(rows), images[0].shape)
@@ -119,7 +119,7 @@ def strip(title, images, labels):
     """Draw labeled images (H, W) in a row, with a space after the first and before the last."""
     figure = Figure(figsize=(len(images), 1.9))
     figure.suptitle(title)
-    widths = [1.0, 0.3, *[1.0] * (len(images) - 2), 0.3, 1.0]  # 0.3: a space
+    widths = [1.0, 0.3, *[1.0] * (len(images) - 2), 0.3, 1.0]  # 0.3 is a space
     columns = [0, *range(2, len(images)), len(images) + 1]
     margins = {"left": 0.01, "right": 0.99, "top": 0.8, "wspace": 0.05}
     grid = figure.add_gridspec(1, len(widths), width_ratios=widths, **margins)
@@ -133,14 +133,14 @@ def strip(title, images, labels):
 def latent_map(title, points, fractions, labels=None, names=None):
     """Draw points (M, 2) on two principal axes, colored by label (M,).
 
-    fractions (2,): fraction of the variance along each axis. names: label i is called names[i].
+    fractions (2,): fraction of the variance along each axis. names[i]: the name of label i.
     """
     figure = Figure(figsize=(8.5, 7), layout="constrained")
     ax = figure.subplots()
     kinds, index = np.unique([] if labels is None else labels, return_inverse=True)
     if 1 < len(kinds) <= MOST_KINDS:
         colors = matplotlib.colormaps["tab10" if len(kinds) <= 10 else "turbo"]
-        limits = {"vmin": -0.5, "vmax": len(kinds) - 0.5}  # integers are at the middle of a color
+        limits = {"vmin": -0.5, "vmax": len(kinds) - 0.5}  # centers each integer in its color
         drawn = ax.scatter(*points.T, c=index, s=8, cmap=colors.resampled(len(kinds)), **limits)
         bar = figure.colorbar(drawn, ticks=range(len(kinds)), label="note" if names else "label")
         bar.set_ticklabels([names[kind] if names else kind for kind in kinds])

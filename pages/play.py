@@ -19,8 +19,8 @@ from pages.figures import MOST_KINDS
 from pages.report import PLAY, TEMPLATES
 from signals import gaps
 
-MOST_WEIGHTS = 3_000_000  # 8 MB in the page; a larger network is too slow to follow the pen
-EXAMPLES, EXAMPLE_BYTES = 1000, 800_000  # limits of the held-out examples in the page
+MOST_WEIGHTS = 3_000_000  # maximum (8 MB); a larger network is too slow to follow the pen
+EXAMPLES, EXAMPLE_BYTES = 1000, 800_000  # maximum number and total size of held-out examples
 CONSTANTS = {  # shared with the page's scripts
     "hopsPerWindow": inference.HOPS_PER_WINDOW,
     "leastObserved": inference.LEAST_OBSERVED,
@@ -35,12 +35,12 @@ CONSTANTS = {  # shared with the page's scripts
 
 
 def files(model, clean, labels=None, long_sound=None):
-    """Return the page of a trained model as {file name: save(path)}.
+    """Return the page of a trained model as {file name: function save(path)}.
 
     If the model is too large or its weights are not finite, print why and return {}.
 
     clean: held-out images (M, H, W) in [0, 1] or windows (M, N). labels (M,): integers for images,
-    indices of the model's notes for windows. long_sound (T,): a held-out recording.
+    indices into the model's notes for windows. long_sound (T,): a held-out recording.
     """
     numbers = _numbers(model)
     if numbers.size > MOST_WEIGHTS:
@@ -83,7 +83,7 @@ def _numbers(model):
 
 
 def _network(model, kind):
-    """Return the weights, and the sizes and settings with which network.js uses them."""
+    """Return the weights, layer sizes and settings that network.js needs."""
     return {
         "weights": _halves(_numbers(model)),
         "sizes": {
@@ -100,7 +100,7 @@ def _latent_map(model, kind, clean, labels):
     """Return the held-out latent codes, their labels and the two axes of their map."""
     codes = model.encode(clean.astype(np.float32))[0].numpy()
     mean, axes, _ = inference.principal_axes(codes, 2)
-    axes = np.pad(axes, ((0, 2 - len(axes)), (0, 0)))  # 1 dimension or 1 example: only one axis
+    axes = np.pad(axes, ((0, 2 - len(axes)), (0, 0)))  # 1 dimension or 1 example has only one axis
     names = kind.notes and kind.notes.notes
     kinds, index = np.unique([] if labels is None else labels[: len(clean)], return_inverse=True)
     labeled = 1 < len(kinds) <= MOST_KINDS
@@ -114,7 +114,7 @@ def _latent_map(model, kind, clean, labels):
 
 
 def _images(kind, clean):
-    """Return the part of the content that only image models have."""
+    """Return the entries of the page's content that only image models have."""
     digits = kind.data is None
     levels = np.round(255 * clean).astype(np.uint8)
     return {
@@ -126,7 +126,7 @@ def _images(kind, clean):
 
 
 def _sounds(kind, clean, long_sound):
-    """Return the part of the content that only sound models have: notes or recordings."""
+    """Return the entries that only sound models have, with the notes or the recordings."""
     content = {"notes": None, "noise": 0, "rms": kind.rms, "count": len(clean)}
     if kind.recordings:
         return {**content, "windows": _halves(clean), "long": _halves(long_sound)}

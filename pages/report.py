@@ -1,7 +1,7 @@
 """The report of a run: index.html, and event files for TensorBoard.
 
-The page embeds figures and sounds, so it can be sent as one file. If they are larger than
-EMBED_AT_MOST in all, as with long recordings, it links to them instead.
+The page embeds figures and sounds, so it can be sent as one file. If their total size exceeds
+EMBED_AT_MOST, as with long recordings, the page links to them instead.
 """
 
 import base64
@@ -34,7 +34,7 @@ OUTPUTS = [f"{stem}.{end}" for stem in ("reconstruction", "generated") for end i
 WRITTEN = [PLAY, RESTORED]  # patterns of the files that a run writes, besides those of `Run`
 WRITTEN += [f"{name}.wav" for name in SOUNDS]
 WRITTEN += [name.replace(".", "_[0-9]*.") for name in OUTPUTS]
-COLUMNS = {  # of scores.csv: label and unit
+COLUMNS = {  # column of scores.csv: (label, unit)
     "train_loss": ("training loss", "nats"),
     "loss": ("held-out loss", "nats"),
     "nll": ("held-out NLL", "nats"),
@@ -68,7 +68,7 @@ THINGS = {"mnist": "image", "sound": "sound"}  # what an experiment restores
 
 
 def rounded(value):
-    """Format a number, given as such or as text, with four digits and a true minus sign."""
+    """Format a number, or its text, with four significant digits and a true minus sign."""
     text = f"{float(value):.4g}" if value or value == 0 else ""
     return text.replace("-", "\N{MINUS SIGN}")
 
@@ -83,7 +83,7 @@ TEMPLATES.filters |= {
 
 
 def write(folder):
-    """Write the report of a run, finished or not, and its events if it has --tensorboard."""
+    """Write the report of a finished or unfinished run and, with --tensorboard, its event file."""
     folder = Path(folder)
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     rows, baselines = _scores(folder)
@@ -144,9 +144,9 @@ def _provenance(versions=None, **data):
 
 
 def _ranked(row, baselines, summary):
-    """Sort the model's row and the baselines from worst to best. Return [] without baselines.
+    """Return the model's row and the baselines from worst to best, or [] without baselines.
 
-    They are ranked by the first score that all baselines have. A missing score is the worst.
+    They are ranked by the first score that all baselines have. A missing score counts as worst.
     """
     if not baselines:
         return []
@@ -159,7 +159,7 @@ def _ranked(row, baselines, summary):
 
 def _write_events(folder, rows):
     """Write the last checkpoint's scores, figures and sounds as an event file for TensorBoard."""
-    if len(rows) == 1:  # a new run, which replaces the events of an earlier one
+    if len(rows) == 1:  # a new run replaces the events of an earlier one
         for earlier in folder.glob(EVENTS):
             earlier.unlink()
     writer = tf.summary.create_file_writer(str(folder))
@@ -176,7 +176,7 @@ def _write_events(folder, rows):
 
 
 def _scores(folder):
-    """Read the rows of checkpoints and of baselines, without empty cells and nan."""
+    """Return the rows of checkpoints and the rows of baselines, without empty and nan cells."""
     with open(folder / SCORES, newline="", encoding="utf-8") as file:
         table = [
             {name: text for name, text in row.items() if text not in ("", "nan")}
@@ -200,7 +200,7 @@ def _number(row, name, missing=math.nan):
 
 
 def _chart(title, names, rows, baselines):
-    """Return the curves of some columns and the levels of baselines. None without finite values."""
+    """Return the chart of some columns and of baselines' scores, or None without finite values."""
     curves = {
         name: [(i, y) for i, row in enumerate(rows) if math.isfinite(y := _number(row, name))]
         for name in names

@@ -13,29 +13,29 @@ from pages import figures
 SHOWN = 16  # generated windows in the figure and in the WAV
 CLOSE_UP_SECONDS = 0.05
 GAP = {"color": "tab:red", "alpha": 0.2, "lw": 0, "label": "gap"}
-MOST_COLUMNS = 1200  # of the drawn waveform, at least one per pixel
+MOST_COLUMNS = 1200  # maximum columns of the plotted waveform; enough for one per pixel
 
 
 class Plotter(NamedTuple):
     """Makes the figures and WAVs of one long sound."""
 
     draw: Callable  # (title, name, signal (T,)) -> pixels
-    chopped: np.ndarray  # pixels of the corrupted input, drawn once
-    gain: float  # of all WAVs: their levels are comparable, and the inputs do not clip
+    chopped: np.ndarray  # pixels of the corrupted input's figure, made once
+    gain: float  # the same for all WAVs, so levels are comparable; low enough for unclipped inputs
     sample_rate: int  # Hz
 
     def figure(self, title, name, signal):
-        """Return save(path), which writes the figure of a signal (T,) above that of the input."""
+        """Return a function save(path) that writes a signal's (T,) figure above the input's."""
         return partial(figures.save, pictures=[self.draw(title, name, signal), self.chopped])
 
     def wav(self, signal):
-        """Return save(path), which writes a signal (T,)."""
+        """Return a function save(path) that writes a signal (T,) as a WAV."""
         sound, rate = self.gain * signal, self.sample_rate
         return partial(audio_utils.write_wav, signal=sound, sample_rate=rate)
 
 
 def plotter(long, sample_rate):
-    """Return the `Plotter` of a sound with the fields corrupted, clean, mask and reference (T,)."""
+    """Return the `Plotter` of `long`. Its fields corrupted, clean, mask and reference are (T,)."""
     limit = audio_utils.frequency_limit(long.reference, sample_rate)
     draw = long_sound(long.corrupted, long.mask, sample_rate, limit)
     gain = min(1.0, 0.99 / np.abs([long.clean, long.corrupted]).max())
@@ -43,7 +43,7 @@ def plotter(long, sample_rate):
 
 
 def inputs(plotter, long, tone_is_known):
-    """Return the WAVs that exist before training, as {file name: save(path)}."""
+    """Return the WAVs that exist before training, as {file name: function save(path)}."""
     sounds = {"clean.wav": long.clean, "chopped.wav": long.corrupted}
     if tone_is_known:
         sounds["tone.wav"] = long.reference
@@ -51,7 +51,7 @@ def inputs(plotter, long, tone_is_known):
 
 
 def checkpoint(plotter, title, damage, iteration, restored, generated):
-    """Return a checkpoint's figures and WAVs as {file name: save(path)}.
+    """Return a checkpoint's figures and WAVs as {file name: function save(path)}.
 
     restored: the reconstructed long sound (T,). generated: windows from the prior (G, N).
     """
@@ -68,17 +68,17 @@ def checkpoint(plotter, title, damage, iteration, restored, generated):
 
 
 def restored(plotter, title, damage, sound):
-    """Return the figure and the WAV of the final sound (T,) as {file name: save(path)}."""
+    """Return the figure and the WAV of the final sound (T,) as {file name: function save(path)}."""
     title = f"{title}: gaps filled, noise taken out ({damage})"
     picture = plotter.figure(title, "restored sound", sound)
     return {"restored.png": picture, "restored.wav": plotter.wav(sound)}
 
 
 def long_sound(chopped, mask, sample_rate, frequency_limit):
-    """Return draw(title, name, signal) -> pixels: spectrogram, waveform and close-up of a signal.
+    """Return a function draw(title, name, signal) that plots a signal and returns the pixels.
 
-    All signals are (T,). The amplitude axes fit `chopped`, and the spectrogram ends at
-    `frequency_limit` Hz. Gaps are shaded. The close-up shows a gap near the middle.
+    All signals are (T,). The plots are a spectrogram up to `frequency_limit` Hz, a waveform and a
+    close-up of a gap near the middle. Gaps are shaded. The amplitude axes fit `chopped`.
     """
     figure = Figure(figsize=(13, 4.8), dpi=100)
     gaps, seconds = audio_utils.runs(mask), chopped.size / sample_rate
@@ -117,8 +117,8 @@ def long_sound(chopped, mask, sample_rate, frequency_limit):
 
 def _axes(figure, chopped, sample_rate):
     """Add the axes of the spectrogram (with its color bar), the waveform and the close-up."""
-    widths = 5, 0.1, 0.8, 2.4  # spectrogram and waveform; color bar; its label; close-up
-    # The margins are fixed because a constrained layout takes longer than all the drawing.
+    widths = 5, 0.1, 0.8, 2.4  # widths of spectrogram and waveform, color bar, its label, close-up
+    # The margins are fixed because a constrained layout takes longer than plotting.
     margins = {"left": 0.06, "right": 0.98, "top": 0.86, "bottom": 0.11}
     grid = figure.add_gridspec(2, 4, width_ratios=widths, wspace=0.04, hspace=0.55, **margins)
     spectrogram = figure.add_subplot(grid[0, 0])
@@ -135,10 +135,10 @@ def _draw_spectrogram(ax, signal, sample_rate):
 
 
 def _middle_gap(chopped, gaps):
-    """Return the center of the gap nearest to the middle. Gaps with sound around them come first.
+    """Return the center of the gap nearest to the middle. Prefers gaps with sound around them.
 
-    gaps: (G, 2). A gap has sound around it if the stretch from one gap length before it to one
-    after it has at least a quarter of the mean power.
+    gaps: (G, 2), first and end. A gap has sound around it if the power from one gap length before
+    it to one gap length after it is at least a quarter of the mean power.
     """
     centers = gaps.mean(1)
     around = [chopped[max(0, 2 * first - end) : 2 * end - first] for first, end in gaps]

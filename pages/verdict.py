@@ -1,4 +1,4 @@
-"""One line that sums up a run: its score beside a baseline and, if there is one, the oracle.
+"""One line that compares a run's score with a baseline and, if there is one, the oracle.
 
 rows: the run's final table, one dict per method. The input is first. An oracle, if any, is last.
 """
