@@ -1,5 +1,5 @@
-"""Machinery that runs an experiment: flags, files, resuming. It knows no digits and no sounds."""
+"""Infrastructure for experiments (flags, files, resuming), independent of the kind of data."""
 
 
 class UserError(Exception):
-    """A problem the user can fix. One line: the file or flag, what is wrong, what to do."""
+    """A problem the user can fix. The one-line message says where, what is wrong and what to do."""

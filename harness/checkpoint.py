@@ -1,4 +1,4 @@
-"""The file a run is resumed from: an .npz of all variables and, as JSON, the run's state."""
+"""Save and restore checkpoints: .npz files of all variables and of the run's state as JSON."""
 
 import json
 
@@ -7,26 +7,26 @@ import numpy as np
 from harness import UserError
 from harness.run_folder import replacing
 
-FORMAT = 2  # of the file; raised when old files cannot be read any more
+FORMAT = 2  # version of the file format; increase it when old files can no longer be read
 REMEDY = "use --overwrite to start over"
 
 
 def save(path, variables, state):
-    """Write the variables' values and the state, a dict for JSON, into a file."""
+    """Save the values of the variables and the state, a JSON-serializable dict."""
     values = {f"variable_{i}": variable.numpy() for i, variable in enumerate(variables)}
     with replacing(path) as unfinished, open(unfinished, "wb") as file:
         np.savez(file, state=json.dumps({"format": FORMAT, **state}, default=float), **values)
 
 
 def restore(path, variables, expected):
-    """Read a file that `save` wrote: assign its values to the variables and return its state.
+    """Assign the values in a file written by `save` to the variables. Return the saved state.
 
-    expected: a state of this run. The file's state must have its names and types, and the same
-    `first_batch` up to rounding, which differs between machines. UserError if the file is damaged
-    or belongs to another run.
+    expected: a state of this run. The saved state must have the same names and types, and the same
+    `first_batch` up to rounding, which differs between machines. Raises UserError if the file is
+    damaged or belongs to another run.
     """
     try:
-        with np.load(path) as file:  # without pickle: no code from the file is run
+        with np.load(path) as file:  # does not unpickle, so the file cannot run code
             state = json.loads(str(file["state"]))
             written = state["format"]
             if written == FORMAT:

@@ -1,4 +1,4 @@
-"""Settings of a script as typed fields, a flag for each of them, and errors in one line."""
+"""Settings of a script as typed fields, one command-line flag per field, and one-line errors."""
 
 import argparse
 import contextlib
@@ -15,26 +15,26 @@ from typing import ClassVar
 
 from harness import UserError
 
-LARGEST_INTEGER = 2**31 - 1  # TensorFlow holds iterations and seeds in 32 bits
-CLOSED_PIPE = 141  # the status that a shell reports for a program ended by SIGPIPE
+LARGEST_INTEGER = 2**31 - 1  # TensorFlow stores iterations and seeds in 32 bits
+CLOSED_PIPE = 141  # exit status that a shell reports for a program ended by SIGPIPE
 
 
 def flag(default, help, **options):
     """Declare a field of `Settings` and its flag.
 
-    Options: `with_data`, the default if --data is given. `choices`, the accepted texts. `parse`, a
-    function from the flag's text to its value. For numbers the range: `low` and `high` inclusive,
-    `above` and `below` exclusive, each a number or a function of the settings.
+    Options: `with_data` is the default if --data is given. `choices` are the accepted texts.
+    `parse` is a function that converts the flag's text. Bounds of a number: `low` and `high` are
+    inclusive, `above` and `below` exclusive. Each is a number or a function of the settings.
     """
     return dataclasses.field(default=None, metadata={"default": default, "help": help, **options})
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of a run, made by Python or by flags. UserError for a value out of range.
+    """Settings of a run, from Python or from flags. Raises UserError if a value is invalid.
 
-    A subclass sets `experiment` and adds fields, `data` among them. `out` is plots/EXPERIMENT by
-    default.
+    A subclass sets `experiment` and adds fields, including `data`. The default of `out` is
+    plots/EXPERIMENT.
     """
 
     experiment: ClassVar[str]
@@ -58,14 +58,14 @@ class Settings:
 
 
 def _defaults(settings, field):
-    """Return a field's default, and its default if --data is given."""
+    """Return a field's two defaults: without --data and with it."""
     out = field.name == "out"
     default = Path("plots", settings.experiment) if out else field.metadata["default"]
     return default, field.metadata.get("with_data", default)
 
 
 def _checked(settings, field):
-    """Return a field's value, converted to its type. UserError if it is out of range."""
+    """Return a field's value converted to its type. Raises UserError if it is invalid."""
     value, options = getattr(settings, field.name), field.metadata
     if value is None:
         return None
@@ -81,7 +81,7 @@ def _checked(settings, field):
 
 
 def integer(value, low=1, high=LARGEST_INTEGER):
-    """Return an integer from a number or text. ArgumentTypeError if it is out of range."""
+    """Convert a number or text to an integer. Raises ArgumentTypeError if out of range."""
     number = int(value) if isinstance(value, str) and value.isdecimal() else value
     if not hasattr(number, "__index__") or not low <= number <= high:
         raise argparse.ArgumentTypeError(f"must be an integer from {low} to {high}, got {value!r}")
@@ -89,7 +89,7 @@ def integer(value, low=1, high=LARGEST_INTEGER):
 
 
 def number(value, low=-math.inf, high=math.inf, above=-math.inf, below=math.inf):
-    """Return a finite float from a number or text. ArgumentTypeError if it is out of range."""
+    """Convert a number or text to a finite float. Raises ArgumentTypeError if out of range."""
     with contextlib.suppress(TypeError, ValueError):
         if low <= float(value) <= high and above < float(value) < below:
             return float(value)
@@ -99,7 +99,7 @@ def number(value, low=-math.inf, high=math.inf, above=-math.inf, below=math.inf)
 
 
 def integers(value):
-    """Return a tuple from text such as "256,128", an integer or several. Else ArgumentTypeError."""
+    """Return a tuple from "256,128", an integer or a list. Raises ArgumentTypeError if invalid."""
     parts = value.split(",") if isinstance(value, str) else value
     try:
         return tuple(map(integer, parts if isinstance(parts, tuple | list) else [parts]))
@@ -109,7 +109,7 @@ def integers(value):
 
 
 def text(value):
-    """Return text or a path as text. ArgumentTypeError if it is empty, like an unset variable."""
+    """Return nonempty text or a path as text. Raises ArgumentTypeError for anything else."""
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise argparse.ArgumentTypeError(f"must not be empty, got {value!r}")
     return os.fspath(value)
@@ -120,7 +120,7 @@ def path(value):
 
 
 def switch(value):
-    """Return a boolean unchanged. ArgumentTypeError for anything else."""
+    """Return a boolean unchanged. Raises ArgumentTypeError for anything else."""
     if not isinstance(value, bool):
         raise argparse.ArgumentTypeError(f"must be True or False, got {value!r}")
     return value
@@ -130,10 +130,10 @@ CONVERTERS = {int: integer, float: number, tuple: integers, Path: path, str: tex
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser that shows a docstring's first line in --help and raises UserErrors."""
+    """ArgumentParser that shows a docstring's first line in --help and raises UserError."""
 
     def __init__(self, description, **options):
-        description = (description or "").partition("\n")[0]  # None after `python -OO`
+        description = (description or "").partition("\n")[0]  # `python -OO` removes docstrings
         super().__init__(description=description, **options)
 
     def error(self, message):
@@ -141,7 +141,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(settings, description, arguments=None):
-    """Return an instance of the class `settings` from a command line. UserError if it is wrong."""
+    """Parse a command line to an instance of the class `settings`. Raises UserError if invalid."""
     parser = Parser(description, allow_abbrev=False)
     general = {field.name for field in dataclasses.fields(Settings)}
     for field in sorted(dataclasses.fields(settings), key=lambda field: field.name in general):
@@ -155,8 +155,8 @@ def parse(settings, description, arguments=None):
 
 
 def _shown_default(settings, field):
-    """Return a flag's defaults for --help, without and with --data; "" for None and False."""
-    values = dict.fromkeys(_defaults(settings, field))  # once if they are equal
+    """Return the end of a flag's help, such as " (9; with --data 5)", or "" without a default."""
+    values = dict.fromkeys(_defaults(settings, field))  # equal defaults are shown once
     values = [value for value in values if value is not None and value is not False]
     shown = [",".join(map(str, each)) if isinstance(each, tuple) else f"{each}" for each in values]
     return f" ({'; with --data '.join(shown)})" if shown else ""
@@ -164,21 +164,21 @@ def _shown_default(settings, field):
 
 @contextlib.contextmanager
 def one_line_errors():
-    """Run a program. Errors that `known` describes end it with one line and status 2.
+    """Run the block. Print an error that `known` recognizes in one line and exit with status 2.
 
-    Bugs keep their traceback. If the reader of stdout, such as `head -1`, has ended, so does the
-    program, without a message. SIGTERM raises KeyboardInterrupt, so unfinished files are removed.
+    Bugs keep their traceback. If the reader of stdout (such as `head -1`) has exited, the program
+    exits silently. SIGTERM raises KeyboardInterrupt, so that unfinished files are removed.
     """
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file name may be any bytes
+            stream.reconfigure(errors="backslashreplace")  # file names can contain any bytes
     try:
         try:
             with _sigterm_as_ctrl_c(), one_blas_thread():
                 yield
         finally:
-            sys.stdout.flush()  # Python flushes at its end, too late to report an error
+            sys.stdout.flush()  # Python's own flush at exit is too late to report an error
     except BrokenPipeError:
         _silence()
         raise SystemExit(CLOSED_PIPE) from None
@@ -194,12 +194,12 @@ def one_line_errors():
 
 @contextlib.contextmanager
 def _sigterm_as_ctrl_c():
-    """Let SIGTERM raise KeyboardInterrupt, unless it is ignored or has a handler."""
+    """Make SIGTERM raise KeyboardInterrupt, unless it is ignored or already has a handler."""
 
     def interrupt(number, _):
         raise KeyboardInterrupt(number)
 
-    main = threading.current_thread() is threading.main_thread()  # others cannot set handlers
+    main = threading.current_thread() is threading.main_thread()  # only it can set handlers
     changed = main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     if changed:
         signal.signal(signal.SIGTERM, interrupt)
@@ -211,9 +211,9 @@ def _sigterm_as_ctrl_c():
 
 
 def _open_closed_streams():
-    """Open /dev/null as stdin, stdout and stderr where they are closed.
+    """Open /dev/null in place of each standard stream that is closed.
 
-    Otherwise the next open file would get their descriptor, and messages would be written into it.
+    Otherwise the next file opened would get the free descriptor, and messages would go into it.
     """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -225,19 +225,19 @@ def _open_closed_streams():
 
 
 def one_blas_thread():
-    """Limit NumPy's and SciPy's linear algebra to one thread, until the context returned ends.
+    """Limit NumPy's and SciPy's linear algebra to one thread during a `with` block.
 
-    TensorFlow needs the cores, our matrices are too small to gain from several threads, and sums
-    over several threads differ in the last digits.
+    TensorFlow needs the cores, and our matrices are too small to gain from more threads. Sums over
+    several threads also differ in the last digits.
     """
-    import scipy.linalg  # noqa: F401  only libraries that are loaded already are limited
+    import scipy.linalg  # noqa: F401  threadpoolctl limits only loaded libraries
     import threadpoolctl
 
     return threadpoolctl.threadpool_limits(1, user_api="blas")
 
 
 def known(error):
-    """Return a line that reports an error with its notes (PEP 678), or None for a bug."""
+    """Return a one-line message for an error with its notes (PEP 678), or None for a bug."""
     if isinstance(error, UserError | FloatingPointError):
         message = error
     elif isinstance(error, OSError):
@@ -262,7 +262,7 @@ def _print_error(line):
 
 
 def _silence():
-    """Discard further output, which Python would try to write again when it ends."""
+    """Discard further output. Otherwise Python would try to write it again at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
         os.dup2(nowhere, descriptor)

@@ -1,4 +1,4 @@
-"""Turn the exceptions of libraries into one-line errors for the user."""
+"""Convert exceptions of libraries to one-line errors for the user."""
 
 import contextlib
 
@@ -7,9 +7,9 @@ from harness import UserError
 
 @contextlib.contextmanager
 def one_error(path, remedy):
-    """Turn any exception in the block into a UserError: "PATH: its first line; REMEDY".
+    """Convert any exception in the block to a UserError with the message "PATH: REASON; REMEDY".
 
-    Use it where a library reads or writes a file: a broken file can raise almost any exception.
+    Use it where a library reads or writes a file, because almost any exception can occur there.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Protection of a training run: saving, resuming, stopping on a signal or on NaN."""
+"""Save and resume a training run, and stop it on a signal or on NaN."""
 
 import contextlib
 import os
@@ -25,14 +25,14 @@ class Guard:
                 while guard.done < target:
                     guard.take(advance(*guard.next_call(target)))
 
-    Training resumes from the file `run.checkpoint` if it exists, and saves there: at checkpoints,
-    every SAVE_ITERATIONS or SAVE_SECONDS, and on Ctrl-C or SIGTERM. After such a signal it saves
-    and raises KeyboardInterrupt. Without a run, nothing is saved and signals are left alone.
+    Training resumes from the file `run.checkpoint` if it exists. Its state is saved at checkpoints,
+    every SAVE_ITERATIONS or SAVE_SECONDS, and on Ctrl-C or SIGTERM, before KeyboardInterrupt is
+    raised. Without a run, nothing is saved and signals are not handled.
 
     ahead: the iterations of the checkpoints. per_call: iterations per call of the compiled loop.
-    first_batch(): an array that differs for other data or another seed. shared: numbers that must
-    be equal on all workers.
-    UserError if the file belongs to another run or the workers' data or numbers differ.
+    first_batch: a function that returns an array to identify the data and the seed. shared: numbers
+    that must be equal on all workers. Raises UserError if the file belongs to another run, or if
+    the data or the numbers of the workers differ.
     """
 
     def __init__(self, model, optimizer, ahead, per_call, first_batch, shared, run=None):
@@ -58,7 +58,7 @@ class Guard:
         note = self.run.checkpoint or not self.alone
         noting = interruptions_noted() if note else contextlib.nullcontext([])
         self.noted = self.stack.enter_context(noting)
-        hidden = not self.run.workers.is_chief or None  # None hides it unless stderr is a terminal
+        hidden = not self.run.workers.is_chief or None  # tqdm: None shows it only on a terminal
         bar = tqdm(total=self.ahead[-1], initial=self.done, unit="it", disable=hidden)
         self.bar = self.stack.enter_context(bar)
         return self
@@ -67,14 +67,14 @@ class Guard:
         self.stack.close()
 
     def checkpoints(self):
-        """Yield the iterations to train to. The first is the current one if its scores are missing.
+        """Yield the iterations to train to, first the current one if its scores are missing.
 
-        After the last one, workers other than the chief end the program.
+        After the last one, every worker except the chief exits.
         """
         current = [self.done] if self.state["checkpoint"] else []
         for target in [*current, *(i for i in self.ahead if i > self.done)]:
             yield target
-            # Several workers stop together in the next call, if there is one.
+            # Several workers stop together in the next call. After the last call, they stop here.
             if self.noted and (self.alone or self.done == self.ahead[-1]):
                 raise KeyboardInterrupt(*self.noted)
             self.since, self.loss = self.done, np.float32(0)
@@ -82,28 +82,28 @@ class Guard:
             raise SystemExit
 
     def next_call(self, target):
-        """Return the next call's arguments: first iteration, count, interrupted (1.0 or 0.0)."""
+        """Return arguments for the next call: first iteration, count, interrupted (1.0 or 0.0)."""
         self.target, self.count = target, min(self.per_call, target - self.done)
         return tf.constant(self.done), tf.constant(self.count), tf.constant(float(bool(self.noted)))
 
     def take(self, call):
-        """Record the results of a call; save and stop if due.
+        """Record the results of a call. Save and stop if necessary.
 
-        call: sums of loss, NLL and KL (3,); the first iteration whose loss is not finite, or the
-        iteration after the call if all are; the number of interrupted workers. FloatingPointError
-        if a loss or a weight that is to be saved is not finite.
+        call: the sums of loss, NLL and KL (3,); the first iteration with a non-finite loss, or the
+        iteration after the call if there is none; the number of interrupted workers. Raises
+        FloatingPointError if a loss, or a weight about to be saved, is not finite.
         """
         sums, finite_until, interrupted = call
         loss, nll, kl = sums.numpy() / self.count
         self.done, self.loss = self.done + self.count, self.loss + loss * self.count
         self.bar.set_postfix(loss=f"{loss:.1f}", nll=f"{nll:.1f}", kl=f"{kl:.1f}", refresh=False)
         self.bar.update(self.count)
-        # All workers stop after the same iteration, whichever of them was interrupted.
+        # All workers stop after the same iteration, no matter which one was interrupted.
         stop = self.noted if self.alone else interrupted.numpy()
         late = time.monotonic() - self.saved_time >= SAVE_SECONDS
         late |= self.done - self.saved >= SAVE_ITERATIONS
         due = stop or late or self.done == self.target
-        # A bad gradient makes the next loss bad, so only weights that are saved are checked.
+        # A bad gradient makes the next loss bad, so weights are checked only before saving.
         finite = not due or all(np.isfinite(variable).all() for variable in self.variables)
         if finite_until < self.done or not finite:
             raise self._diverged(min(int(finite_until), self.done - 1))
@@ -113,7 +113,7 @@ class Guard:
             raise KeyboardInterrupt(*self.noted)
 
     def mean_loss(self):
-        """Return the mean loss since the last checkpoint; nan at iteration 0."""
+        """Return the mean loss since the last checkpoint, or NaN at iteration 0."""
         return self.loss / (self.done - self.since) if self.done > self.since else float("nan")
 
     def _save(self):
@@ -123,7 +123,7 @@ class Guard:
         self.saved, self.saved_time = self.done, time.monotonic()
 
     def _diverged(self, iteration):
-        self.optimizer.iterations.assign(iteration)  # learning_rate is then that iteration's
+        self.optimizer.iterations.assign(iteration)  # sets the learning rate reported below
         folder = self.run.checkpoint and self.run.checkpoint.parent
         kept = f" with --overwrite; iteration {self.saved} is kept in {folder}"
         return FloatingPointError(
@@ -135,9 +135,9 @@ class Guard:
 
 @contextlib.contextmanager
 def interruptions_noted():
-    """Yield a list that collects SIGINT (Ctrl-C) and SIGTERM. A second signal stops at once.
+    """Yield a list that collects SIGINT (Ctrl-C) and SIGTERM. A second one ends the program.
 
-    Ignored signals stay ignored. Python allows handlers in the main thread only, so the list stays
+    Ignored signals stay ignored. Python allows handlers only in the main thread, so the list stays
     empty in other threads.
     """
     noted = []

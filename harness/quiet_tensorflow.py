@@ -1,7 +1,7 @@
-"""TensorFlow, loaded at its first use and without its start-up messages.
+"""TensorFlow, loaded at first use and without start-up messages.
 
-Loading takes 3 to 7 seconds. `from harness.quiet_tensorflow import tf` takes none, so `--help` and
-errors in flags are quick.
+Loading takes 3 to 7 seconds. `from harness.quiet_tensorflow import tf` does not load it yet, so
+`--help` and flag errors are fast.
 """
 
 import contextlib
@@ -13,9 +13,9 @@ import tempfile
 
 from harness import UserError
 
-# Keras imports these packages if they are installed. That takes a second, and we do not need them.
+# Keras imports these if they are installed. That takes a second, and we do not need them.
 UNUSED = "matplotlib.pyplot", "pandas", "sklearn"
-# Values that Keras accepts in keras.json. The first one is Keras's default.
+# Values that Keras accepts in keras.json. The first of each is the default.
 KERAS_SETTINGS = {
     "floatx": ("float32", "float16", "float64"),
     "image_data_format": ("channels_last", "channels_first"),
@@ -25,9 +25,9 @@ KERAS_SETTINGS = {
 
 @contextlib.contextmanager
 def stderr_held_back():
-    """Hide all output to stderr, including that of C++ code, unless the block raises an error.
+    """Hide all output to stderr, including that of C++ code. Show it if the block raises an error.
 
-    A UserError is no reason to show it: its message is complete.
+    The output stays hidden for a UserError, whose message is complete.
     """
     sys.stderr.flush()
     terminal = os.dup(2)
@@ -49,20 +49,20 @@ def stderr_held_back():
 
 @functools.cache
 def load(devices=True):
-    """Load TensorFlow and, unless workers have to meet first, its devices."""
-    # 2 hides warnings, 3 errors too: `Workers.lost` reports those of several workers.
+    """Load and return TensorFlow. With devices=False, workers can connect before devices load."""
+    # 2 hides warnings, 3 also errors. With several workers, `Workers.lost` reports the errors.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if devices else "3")
-    # oneDNN supports some processors only. It changes the last digits and prints a message.
+    # oneDNN runs only on some processors, changes the last digits and prints a message.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     _check_keras_settings()
     with stderr_held_back():
         with _unused_missing():
             import tensorflow
 
-            tensorflow.keras.config.set_floatx("float32")  # the first use imports Keras
+            tensorflow.keras.config.set_floatx("float32")  # also imports Keras
             tensorflow.keras.config.set_image_data_format("channels_last")
             tensorflow.keras.config.set_epsilon(1e-7)
-        # TF32 would round the factors of products to 10 bits.
+        # TF32 would round the inputs of matrix products to 10 bits.
         tensorflow.config.experimental.enable_tensor_float_32_execution(False)
         if devices:
             tensorflow.config.list_logical_devices()
@@ -71,7 +71,7 @@ def load(devices=True):
 
 @contextlib.contextmanager
 def _unused_missing():
-    """Let imports of UNUSED packages fail, except in a notebook, whose user may need them."""
+    """Make imports of UNUSED packages fail, except in a notebook, where the user may need them."""
     hidden = [name for name in UNUSED if name not in sys.modules and "IPython" not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))
     try:
@@ -82,15 +82,15 @@ def _unused_missing():
 
 
 def _check_keras_settings():
-    """Select Keras 3 on TensorFlow. UserError if Keras would fail on the user's keras.json.
+    """Select Keras 3 on TensorFlow. Raises UserError if Keras would fail on the user's keras.json.
 
-    Keras always reads that file. `load` resets the values that it took from there.
+    Keras always reads that file. `load` resets the values that Keras takes from it.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     for name in ("TF_USE_LEGACY_KERAS", "KERAS_NNX_ENABLED"):
         os.environ.pop(name, None)
     home = os.path.expanduser("~")
-    home = os.path.join(home if os.access(home, os.W_OK) else "/tmp", ".keras")  # as Keras does
+    home = os.path.join(home if os.access(home, os.W_OK) else "/tmp", ".keras")  # as in Keras
     path = os.path.expanduser(os.path.join(os.environ.get("KERAS_HOME", home), "keras.json"))
     try:
         with open(path, encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""The folder of a run: complete files, one run at a time, resuming and overwriting."""
+"""Manage the folder of a run: write complete files, lock, resume and overwrite."""
 
 import contextlib
 import dataclasses
@@ -20,15 +20,15 @@ from tqdm import tqdm
 from harness import UserError, cli, tables, workers
 
 CONFIG, SCORES, MODEL, CHECKPOINT = "config.json", "scores.csv", "model.keras", "checkpoint.npz"
-MODEL_FORMAT = 2  # raised when new scripts cannot use old models, or old scripts new ones
+MODEL_FORMAT = 2  # increase it when old models do not fit new scripts, or new models old scripts
 METHOD = "DVAE"  # the model's name in the column "method" of tables
-REFINED = f"{METHOD}, refined"  # the model, its posteriors refined for each example
-INDEX, EVENTS = "index.html", "events.out.tfevents.*"  # written by write_page
+REFINED = f"{METHOD}, refined"  # the model with posteriors refined per example
+INDEX, EVENTS = "index.html", "events.out.tfevents.*"  # files that write_page writes
 NOT_COMPARED = {"out", "tensorboard", "command", "files", "finished", "iters", "provenance"}
 VERSIONS = "tensorflow", "keras", "numpy"
-HALF_DELETED = "half deleted"  # experiment of a run whose deletion was interrupted
-MOST_NAMED = 5  # files named in a message
-LONGEST_NAME = 255  # bytes, on most file systems
+HALF_DELETED = "half deleted"  # value of "experiment" while a run is being deleted
+MOST_NAMED = 5  # maximum files named in a message
+LONGEST_NAME = 255  # in bytes; the limit of most file systems
 NO_LOCKS = errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP  # errors of file systems without locks
 
 
@@ -36,14 +36,14 @@ NO_LOCKS = errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP  # errors of file system
 def replacing(path):
     """Yield a temporary path to write to. If the block succeeds, rename it to `path`.
 
-    The data are on the disk before the rename, so `path` is never half written. The mode of a file
-    that is replaced is kept, and the target of a link is replaced. An OSError names `path`.
+    The data are on the disk before the rename, so `path` is never half written. A replaced file
+    keeps its mode. If `path` is a link, its target is replaced. An OSError names `path`.
     """
     target = Path(os.path.realpath(path))
     unfinished = _hidden("unfinished", target)
     try:
         with _errors_name(path):
-            # Created here: some libraries make a file executable, and private data stay private.
+            # Set the mode before data are written. Some libraries also create executable files.
             unfinished.touch()
             mode = stat.S_IMODE((target if target.exists() else unfinished).stat().st_mode)
             unfinished.chmod(mode | stat.S_IWUSR)
@@ -51,7 +51,7 @@ def replacing(path):
                 yield unfinished
             except Exception as error:
                 if not getattr(error, "errno", None) and unfinished.exists():
-                    # Some libraries hide the system's error. Writing raises it if the disk is full.
+                    # Some libraries hide the system's error. If the disk is full, this raises it.
                     with open(unfinished, "ab") as file:
                         file.write(bytes(2**16))
                 raise
@@ -66,19 +66,19 @@ def replacing(path):
 
 @contextlib.contextmanager
 def claimed(path):
-    """Keep other processes from writing `path` during this block.
+    """Keep other processes from writing to `path` during the block.
 
-    UserError if another process is writing it now. An OSError names `path`.
+    Raises UserError if another process is already writing to it. An OSError names `path`.
     """
     target = Path(os.path.realpath(path))
     busy = f"{path}: another process is writing it; wait for it to end or choose another --out"
     with _locked(_hidden("lock", target), path, busy):
-        _hidden("unfinished", target).unlink(missing_ok=True)  # from a process that was killed
+        _hidden("unfinished", target).unlink(missing_ok=True)  # left by a killed process
         yield
 
 
 def _hidden(kind, path):
-    """Return the path of a hidden file beside `path`. A long name is replaced by its hash."""
+    """Return the path of a hidden file next to `path`. A name that is too long becomes a hash."""
     name = f".{kind}-{path.name}"
     if len(encoded := os.fsencode(name)) > LONGEST_NAME:
         name = f".{kind}-{hashlib.sha256(encoded).hexdigest()}{path.suffix}"
@@ -87,13 +87,13 @@ def _hidden(kind, path):
 
 @contextlib.contextmanager
 def _locked(lock_path, path, busy):
-    """Lock `path` by the file `lock_path`. UserError(busy) if another process holds the lock.
+    """Lock `path` with the file `lock_path`. Raises UserError(busy) if another process holds it.
 
-    The system releases the lock even if this process is killed.
+    The operating system releases the lock even if this process is killed.
     """
     lock = filelock.FileLock(lock_path, timeout=0, fallback_to_soft=False)
     with _errors_name(path):
-        lock_path.parent.stat()  # filelock would create a missing folder
+        lock_path.parent.stat()  # raises if the folder is missing; filelock would create it
         try:
             lock.acquire()
         except filelock.Timeout:
@@ -104,15 +104,15 @@ def _locked(lock_path, path, busy):
     try:
         yield
     finally:
-        # Before the release: filelock refuses a file that was removed after it was opened.
-        with contextlib.suppress(OSError):  # on Windows, where `release` removes it
+        # Remove it before the release. filelock rejects a file that was removed after being opened.
+        with contextlib.suppress(OSError):  # fails on Windows, where `release` removes it
             os.remove(lock_path)
         lock.release()
 
 
 @contextlib.contextmanager
 def _errors_name(path):
-    """Let the system's errors name `path` instead of a hidden file beside it."""
+    """Make an OSError in the block name `path` instead of a hidden file next to it."""
     try:
         yield
     except OSError as error:
@@ -123,7 +123,7 @@ def _errors_name(path):
 
 @contextlib.contextmanager
 def _created(folder):
-    """Create a folder and its parents. At the end remove those created that are empty."""
+    """Create a folder and its missing parents. After the block, remove those left empty."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -142,13 +142,13 @@ class Run:
             run.log(iteration, scores, files)
             run.finish(model, baseline_rows)
 
-    Entering creates and locks the folder. UserError if it contains a run that must be kept, or a
-    file that a run would replace and no run wrote. No file in it changes before `record`. With
-    several workers, only the chief uses the folder. During the run NumPy and SciPy have one thread.
+    Entering creates and locks the folder. Raises UserError if it contains a run that must be kept,
+    or a file that a run would replace but no run wrote. No file changes before `record`. With
+    several workers, only the chief uses the folder. NumPy and SciPy use one thread during the run.
 
-    config.json lists the files of the run under "files", each before it is written. --overwrite
-    deletes only these. write_page(folder) writes INDEX and EVENTS when there are new results.
-    `written`: glob patterns of the files that runs write. `columns`: the scores to print.
+    config.json lists each file under "files" before the file is written. --overwrite deletes only
+    listed files. write_page(folder) writes INDEX and EVENTS and is called after new results.
+    written: glob patterns of the files that runs write. columns: names of the scores to print.
     """
 
     def __init__(self, settings, write_page=lambda folder: None, written=(), columns=()):
@@ -157,10 +157,10 @@ class Run:
         self.written = (CONFIG, SCORES, INDEX, EVENTS, MODEL, CHECKPOINT, *written)
         self.workers, self.rows = workers.Workers(), []
         self.previous = None  # settings of an earlier run in the folder
-        self.owned = set()  # names of its files
-        self.config = None  # settings and provenance of this run, once its data are valid
+        self.owned = set()  # names of that run's files
+        self.config = None  # settings and provenance of this run; None until its data are valid
         self.started = False  # true once this run has changed the folder
-        self.waiting = {}  # files to write when the run starts
+        self.waiting = {}  # files to write once the run has started
 
     def __enter__(self):
         self.workers = workers.join()
@@ -173,7 +173,7 @@ class Run:
 
     def __exit__(self, kind, error, traceback):
         with self.stack:
-            if error is None or isinstance(error, KeyboardInterrupt):  # saved by the guard
+            if error is None or isinstance(error, KeyboardInterrupt):  # the guard saved the state
                 self._start()
             lost = error and self.workers.lost(error)
             shown = UserError(lost) if lost else error
@@ -185,14 +185,14 @@ class Run:
 
     @property
     def checkpoint(self):
-        """Path of the checkpoint; None for workers that are not the chief."""
+        """Path of the checkpoint, or None for workers other than the chief."""
         return self.folder / CHECKPOINT if self.workers.is_chief else None
 
     def record(self, provenance):
-        """Take over the folder, now that the data are valid: write settings and provenance.
+        """Take over the folder and write settings and provenance. Call it once the data are valid.
 
-        A resumed run changes nothing before `log`, because its checkpoint may still be refused.
-        provenance: a dict for JSON about the data. --resume compares its `sha256`, if any.
+        A resumed run changes nothing before `log`, because its checkpoint may still be rejected.
+        provenance: a JSON-serializable dict about the data. --resume compares its `sha256`, if any.
         """
         if not self.workers.is_chief:
             return
@@ -209,7 +209,7 @@ class Run:
             self._start()
 
     def save(self, files):
-        """Write each file {name: function of a path} into the folder, complete or not at all."""
+        """Write each file completely or not at all. files: {name: function that writes a path}."""
         if not self.workers.is_chief:
             return
         if not self.started:
@@ -234,8 +234,8 @@ class Run:
     def finish(self, model, baseline_rows):
         """Save the model, print the final table, and mark the run as finished.
 
-        baseline_rows: rows of that table, dicts of a method and its scores. The model's own row may
-        be one of them.
+        baseline_rows: the rows of that table, each a dict of a method and its scores. They may
+        include the model's own row.
         """
         self._start()
         self.save({MODEL: model.save})
@@ -272,7 +272,7 @@ class Run:
             raise UserError(f"--out {out}: already contains {state} run; {remedy}")
 
     def _start(self):
-        """Delete the files of an earlier run and write this run's settings. Only once."""
+        """Delete the files of an overwritten run and write this run's settings, but only once."""
         if self.started or not self.config:
             return
         self.started = True
@@ -283,7 +283,7 @@ class Run:
             for name in sorted(self.owned - {CONFIG}):
                 (self.folder / name).unlink(missing_ok=True)
         for pattern in self.written:
-            for path in self.folder.glob(f".unfinished-{pattern}"):  # from a run that was killed
+            for path in self.folder.glob(f".unfinished-{pattern}"):  # left by a killed run
                 path.unlink()
         self._save_config(self.config)
         self.save(self.waiting)
@@ -301,7 +301,7 @@ def _matches(name, patterns):
 
 
 def _check_apart(out, data):
-    """UserError if the data are inside `out` or contain it: a run must not replace or read them."""
+    """Raise UserError if `out` or `data` contains the other. Results and data must not mix."""
     if data is None:
         return
     ours, theirs = out.resolve(), Path(data).resolve()
@@ -311,19 +311,19 @@ def _check_apart(out, data):
 
 
 def versions():
-    """Return the versions of Python and of the libraries that a run's last digits depend on."""
+    """Return the versions of Python and of the libraries that affect a run's last digits."""
     found = {"python": platform.python_version()}
     for name in VERSIONS:
         try:
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # such as tensorflow-cpu
+        except importlib.metadata.PackageNotFoundError:  # for example tensorflow-cpu
             package, *_ = importlib.metadata.packages_distributions().get(name, [None])
             found[name] = package and f"{package} {importlib.metadata.version(package)}"
     return found
 
 
 def _flags():
-    """Return the command line's flags without those about an earlier run."""
+    """Return the command line's flags except --resume and --overwrite."""
     return [flag for flag in sys.argv[1:] if flag not in ("--resume", "--overwrite")]
 
 
@@ -335,7 +335,7 @@ def _stored(settings):
 
 
 def _previous(out):
-    """Return the config of the run in a folder; None if there is no run."""
+    """Return the config of the run in the folder `out`, or None if there is no run."""
     path = out / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -352,7 +352,7 @@ def _previous(out):
 
 
 def _check_settings(out, previous, settings):
-    """UserError if a run cannot be resumed with these settings. SystemExit if it is finished."""
+    """Raise UserError if a run cannot resume with these settings, SystemExit if it is finished."""
     if previous["experiment"] == HALF_DELETED:
         problem = "contains a run that is half deleted; use --overwrite to replace it"
         raise UserError(f"--out {out}: {problem}")
@@ -386,12 +386,12 @@ def _check_settings(out, previous, settings):
 
 
 def _comparable(name, value):
-    """Return a setting in a form to compare: x and x/ are the same path of data."""
+    """Return a setting to compare. The path of the data is made absolute, so x and x/ are equal."""
     return os.path.abspath(value) if name == "data" and isinstance(value, str) else value
 
 
 def _check_provenance(out, previous, ours):
-    """UserError if a resumed run's data differ. Prints a line if its libraries do."""
+    """Raise UserError if a resumed run has other data. Print a line if it has other libraries."""
     if previous.get("sha256", ours.get("sha256")) != ours.get("sha256"):
         problem = f"contains a run with other data ({previous.get('source')})"
         raise UserError(f"--out {out}: {problem}; resume it with the same files")

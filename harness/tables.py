@@ -1,10 +1,10 @@
-"""Tables of scores. Rows are dicts; the columns are their keys in order of first appearance."""
+"""Tables of scores. Rows are dicts. Columns are their keys in order of first appearance."""
 
 import csv
 
 
 def write_csv(path, rows):
-    """Write rows as CSV in full precision."""
+    """Write rows as CSV with full precision."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, _columns(rows))
         table.writeheader()
@@ -22,7 +22,7 @@ def print_table(rows):
 
 
 def score_line(row, columns):
-    """Return the given columns of a row in one line: "iteration 100   kl 8.5"."""
+    """Return the given columns of a row as one line, such as "iteration 100   kl 8.5"."""
     return "   ".join(f"{name} {_short(row[name])}" for name in columns if name in row)
 
 

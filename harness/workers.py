@@ -1,6 +1,6 @@
-"""One process, or several workers that share every batch, and TensorFlow's strategy for them.
+"""Run as one process or as several workers that share every batch.
 
-Workers find each other by TF_CONFIG, which Kubernetes operators set, or by Slurm's variables.
+Workers find each other through TF_CONFIG (set by Kubernetes operators) or Slurm's variables.
 Worker 0 is the chief. Only the chief scores, prints and writes.
 """
 
@@ -24,7 +24,7 @@ RETRY_SECONDS = 0.3  # between attempts to connect
 
 @dataclasses.dataclass(frozen=True)
 class Workers:
-    """Number of this worker and (host, port) of all workers; () for a single process."""
+    """Number of this worker and (host, port) of all workers, or () for a single process."""
 
     number: int = 0
     addresses: tuple = ()
@@ -39,7 +39,7 @@ class Workers:
 
     @functools.cached_property
     def strategy(self):
-        """TensorFlow's strategy for several workers, several GPUs of one machine, or one device."""
+        """TensorFlow's strategy for several workers, several GPUs in one machine, or one device."""
         if self.several:
             with stderr_held_back():
                 return load(devices=False).distribute.MultiWorkerMirroredStrategy()
@@ -49,7 +49,7 @@ class Workers:
         return tf.distribute.get_strategy()
 
     def lost(self, error):
-        """Return a line if another worker's end caused this error of TensorFlow, else None."""
+        """Return a message if TensorFlow's error shows that another worker ended, else None."""
         if not self.several:
             return None
         errors = load().errors
@@ -61,9 +61,9 @@ class Workers:
 
 
 def join():
-    """Wait for the other workers, if any, and connect to them. Return this process's Workers.
+    """Wait for the other workers, if any, and connect to them. Returns a `Workers`.
 
-    This must be the first use of TensorFlow. UserError if a worker does not come.
+    This must be the first use of TensorFlow. Raises UserError if a worker does not come in time.
     """
     workers = Workers(*task())
     if not workers.several:
@@ -77,8 +77,8 @@ def join():
         value = os.environ["DVAE_WAIT"]
         raise UserError(f"DVAE_WAIT={value}: must be a number of seconds") from error
     _meet(workers.number, workers.addresses, wait)
-    # TensorFlow waits for the others without a limit and blocks Python. The wait is short, since
-    # all are there. If one is lost at this moment, faulthandler ends the process.
+    # TensorFlow waits for the others without a timeout and blocks Python. All are running, so the
+    # wait is short. If one ends at this moment, faulthandler ends this process.
     faulthandler.dump_traceback_later(max(10, wait), exit=True, file=os.dup(2))
     cluster = {"worker": [f"{host}:{port}" for host, port in workers.addresses]}
     this = {"type": "worker", "index": workers.number}
@@ -89,9 +89,9 @@ def join():
 
 
 def task():
-    """Return this worker's number and all (host, port), the chief's first; (0, ()) if alone.
+    """Return this worker's number and every (host, port), chief first, or (0, ()) if alone.
 
-    UserError if TF_CONFIG does not say which worker this is.
+    Raises UserError if TF_CONFIG does not say which worker this is.
     """
     if "TF_CONFIG" not in os.environ and _slurm("STEP_NUM_TASKS") > 1:
         return _slurm_task()
@@ -112,9 +112,9 @@ def task():
 
 
 def _slurm_task():
-    """Return the same as `task` for a step of a Slurm job, whose tasks are the workers.
+    """Return the result of `task` for a Slurm job step, where each Slurm task is one worker.
 
-    Slurm assigns the GPUs. The resolver could too, but fails where there are none.
+    Slurm assigns the GPUs. The resolver could do it too, but fails on nodes without GPUs.
     """
     resolver = load(devices=False).distribute.cluster_resolver.SlurmClusterResolver(
         port_base=20_000 + (_slurm("JOB_ID") + _slurm("STEP_ID")) % 10_000,
@@ -145,7 +145,7 @@ def _host_and_port(address):
 def _meet(number, addresses, wait):
     """Open this worker's port and wait until all others have opened theirs.
 
-    UserError after `wait` seconds.
+    Raises UserError after `wait` seconds, or if this worker's port cannot be opened.
     """
     deadline = time.monotonic() + wait
     host, port = addresses[number]
@@ -166,7 +166,7 @@ def _meet(number, addresses, wait):
 
 
 def _connection_error(host, port):
-    """Return the reason why no connection to this address is possible, or None."""
+    """Return the reason why connecting to this address fails, or None if it succeeds."""
     try:
         socket.create_connection((host, port), timeout=5).close()
     except OSError as error:
@@ -176,8 +176,8 @@ def _connection_error(host, port):
 def broadcast_state(strategy, variables, settings, example):
     """Assign the chief's values to the variables of every worker.
 
-    settings: numbers. example: the mean of the first example. UserError if the settings differ from
-    the chief's, or the example by more than rounding.
+    settings: numbers. example: the mean of the first example. Raises UserError if the settings
+    differ from the chief's, or if the example differs by more than rounding.
     """
     tf = load()
     values = [*variables, tf.constant(settings, "float64"), example]
