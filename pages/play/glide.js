@@ -1,10 +1,10 @@
-// Gliding from sound to sound through latent space, as in signals/blending.py.
+// Glides from sound to sound through latent space, as in signals/blending.py.
 const GLIDE_HOPS = 16; // per window
 const HOPS_AT_ONCE = 8; // scheduled together
 const LEVEL = 0.25; // RMS
 const PULL = 0.06; // fraction of the weight that moves to the sound under the pointer, per hop
 
-/** Period of a held-out window in samples: that of its note or its strongest partial. */
+/** Return the period of a held-out window in samples, from its note or its strongest partial. */
 function periodOf(values, n) {
   const note = notes?.find(({name}) => name === map.nameOf(n));
   if (note) return network.rate / note.frequency;
@@ -14,7 +14,7 @@ function periodOf(values, n) {
   return Math.min(values.length / 2, padded.length / strongest);
 }
 
-/** A held-out sound, continued periodically so that it has a code at every phase. */
+/** Return a held-out sound as a tone: continued periodically, with a code at every phase. */
 function toneOf(n) {
   const {window} = network, values = decode(network, map.code(n)), period = periodOf(values, n);
   const codes = new Map(), samples = new Float32Array(window + Math.ceil(period)).map((_, i) => {
@@ -31,20 +31,20 @@ function toneOf(n) {
   return {weight: 0, codeAt};
 }
 
-/** Overlap-add of decoded mixtures of codes. Each tone is encoded at the phase that it would have
- * if it had played from the start, because windows with unrelated phases would cancel. */
+/** Overlap-add of decoded mixtures of codes. Each tone is encoded at the phase it would have if it
+ * had played from the start. Otherwise overlapping windows could cancel. */
 class Glide {
   constructor() {
     const {window} = network, hop = Math.max(1, Math.floor(window / GLIDE_HOPS));
     const sum = new Float64Array(2 * window); // one window before `place` and one after it
     Object.assign(this, {hop, sum, taper: hann(window), place: 0, tones: new Map()});
   }
-  /** Go one hop toward example `goal`. Returns the next samples, or [] during the first windows. */
+  /** Go one hop toward example `goal`. Returns the next samples, or [] in the first 1.5 windows. */
   step(goal) {
     const {hop, taper, sum} = this, {window} = network, values = decode(network, this.mix(goal));
     const rms = Math.sqrt(values.reduce((total, value) => total + value ** 2, 0) / window) + 1e-9;
     values.forEach((value, i) => { sum[window + i] += taper[i] * value / rms; });
-    // Windows of different sounds cancel in part, so the sum is normalized too.
+    // Overlapping windows of different sounds partly cancel, so the sum is normalized too.
     const power = taper.reduce((total, weight, i) => total + weight * sum[i] ** 2, 1e-9);
     const gain = LEVEL * Math.sqrt(window / 2 / power), middle = window >> 1;
     const done = sum.slice(middle, middle + hop).map(value => gain * value);
@@ -52,7 +52,7 @@ class Glide {
     this.place += hop;
     return this.place > 1.5 * window ? done : [];
   }
-  /** The weighted mean code of the tones. Weights move to the goal by PULL per hop. */
+  /** Move the weights toward the goal by PULL, and return the weighted mean code of the tones. */
   mix(goal) {
     const {tones, place} = this, first = !tones.size;
     if (!tones.has(goal)) tones.set(goal, toneOf(goal));
@@ -65,7 +65,7 @@ class Glide {
   }
 }
 
-// time: when the next samples start. held: the pointer is down. left: s that a click still plays.
+// time: start of the next samples, s. held: true while pressed. left: s of a click still to play.
 const gliding = {
   goal: null, glide: null, timer: null, out: null,
   down(place) {
@@ -83,7 +83,7 @@ const gliding = {
     this.goal = n;
     element("near").textContent = `Nearest: ${map.nameOf(n) ?? `no. ${n}`}${hint}`;
   },
-  /** Schedule the next samples. A click plays for 0.4 s, a drag for as long as it lasts. */
+  /** Schedule the next samples. A click plays for 0.4 s, a longer press until its release. */
   fill() {
     while (this.timer && this.time < this.context.currentTime + 0.15) {
       const parts = Array.from({length: HOPS_AT_ONCE}, () => [...this.glide.step(this.goal)]);

@@ -1,6 +1,6 @@
-// The page's state as text, in the address and for undo. Do not trust it: links come from anybody.
+// The page's state as text, for the address and for undo. Check it: a link can contain anything.
 
-/** describe() returns the state as {name: value}. restore(text) takes it as URLSearchParams. */
+/** describe() returns the state as {name: value}. restore() sets it from a URLSearchParams. */
 class StateHistory {
   constructor(describe, restore) {
     Object.assign(this, {describe, restore, past: [], now: "", timer: null});
@@ -14,12 +14,12 @@ class StateHistory {
       if (location.hash.slice(1) !== this.now) this.start();
     });
   }
-  /** Take the state from the address. */
+  /** Restore the state from the address. */
   start() {
     this.restore(new URLSearchParams(location.hash.slice(1)));
     this.save();
   }
-  /** Save the state. Call this once per action that undo should take back, such as a stroke. */
+  /** Save the state. Call this once per action that undo should revert, such as a stroke. */
   save() {
     const text = new URLSearchParams(this.describe()).toString().replaceAll("%2C", ",");
     if (text === this.now) return;

@@ -11,8 +11,8 @@ function randomHole() {
   return holeWithin([left, top, width, height]);
 }
 
-/** Take the hole at a pressed pointer, to move it or to resize it at its corner. Elsewhere, start a
- * new hole. Returns a function from the pointer's later positions to the hole. */
+/** Start a drag at (x, y): resize the hole at its corner, move it from inside, or start a new one
+ * elsewhere. Returns a function that maps the pointer's position to the hole. */
 function dragFrom(x, y) {
   const [left, top, width, height] = state.hole ?? [-Infinity, -Infinity, 0, 0];
   const right = left + width, bottom = top + height;

@@ -1,9 +1,9 @@
-// The latent map: held-out codes on their two principal axes.
+// The latent map: held-out codes projected on their first two principal axes.
 const COLORS = "1f77b4 ff7f0e 2ca02c d62728 9467bd 8c564b e377c2 7f7f7f bcbd22 17becf".split(" ");
 const MIXED = 6; // nearest codes that are mixed at a point
 const EDGE = 12; // margin around the points, CSS pixels
 
-/** Calls on.hover, on.down and on.up with a place [x, y] on the axes. */
+/** Map that calls on.hover, on.down and on.up with a place, which is [x, y] on the axes. */
 class LatentMap {
   constructor(canvas, {codes, center, axes, labels, names}, on) {
     Object.assign(this, {canvas, center, axes, labels, names, on, cursor: null, mark: null});
@@ -19,7 +19,7 @@ class LatentMap {
     redrawnBy(() => this.drawPoints(), canvas);
   }
   code(n) { return this.codes.subarray(n * network.latent, (n + 1) * network.latent); }
-  /** The label of an example; undefined if there are no labels. */
+  /** Return the label of example n, or undefined if there are no labels. */
   nameOf(n) { return this.names[this.labels?.[n]]; }
   project(z) {
     const {axes, center} = this;
@@ -55,17 +55,17 @@ class LatentMap {
       acts.forEach(act => move(to, act));
     });
   }
-  /** The `count` examples nearest to a place, as [squared distance, example]. */
+  /** Return the `count` examples nearest to a place, as pairs [squared distance, example]. */
   nearest([x, y], count = 1) {
     const distances = this.points.map(([a, b], n) => [(a - x) ** 2 + (b - y) ** 2, n]);
     return distances.sort((a, b) => a[0] - b[0]).slice(0, count);
   }
-  /** A code for a place: the mean of the nearest codes, weighted by inverse squared distance. */
+  /** Return the mean of the codes nearest to a place, weighted by inverse squared distance. */
   between(place) {
     const near = this.nearest(place, MIXED), codes = near.map(([, n]) => this.code(n));
     return meanCode(codes, near.map(([distance]) => 1 / (distance + 1e-6)));
   }
-  /** CSS pixels per unit of the axes. */
+  /** Number of CSS pixels per unit of the axes. */
   get scale() {
     return Math.min(...this.limits.map(
       ([low, high], i) => (this.size[i] - 2 * EDGE) / Math.max(high - low, 1e-6)));
@@ -78,7 +78,7 @@ class LatentMap {
     const {scale, middle, size} = this;
     return [size[0] / 2 + scale * (x - middle[0]), size[1] / 2 - scale * (y - middle[1])];
   }
-  /** Draw the points and keep their picture: `draw` needs it each time the pointer moves. */
+  /** Draw the points and keep a copy, which `draw` reuses each time the pointer moves. */
   drawPoints() {
     const {canvas} = this, {pen, width, height} = fitted(canvas);
     this.size = [width, height];
@@ -92,7 +92,7 @@ class LatentMap {
     this.picture.getContext("2d").drawImage(canvas, 0, 0);
     this.draw();
   }
-  /** Draw the kept picture, a circle around the mark and a cross at the cursor. */
+  /** Draw the copy of the points, a circle around the mark and a cross at the cursor. */
   draw() {
     if (!this.picture) return;
     const pen = this.canvas.getContext("2d"), path = new Path2D();

@@ -1,12 +1,12 @@
 "use strict";
-// The network, for the page and its worker. A batch of flat examples is one Float32Array.
+// The network, used by the page and its worker. A batch of flat examples is one Float32Array.
 function bytesOf(base64) {
   const text = atob(base64);
   return new Uint8Array(text.length).map((_, i) => text.charCodeAt(i));
 }
 
-/** Convert little-endian half precision to single. Shifted into the fields of a single, the bits of
- * a half stand for 2 ** -112 times its value, because the exponents' biases are 15 and 127. */
+/** Convert little-endian half precision to single. Shifting the bits of a half into the fields of a
+ * single gives 2 ** -112 times its value, because the exponent biases are 15 and 127. */
 function floatsOf(bytes) {
   const bits = new Uint32Array(new Uint16Array(bytes.buffer)).map(
     half => (half & 0x8000) << 16 | (half & 0x7fff) << 13);
@@ -25,7 +25,7 @@ function readNetwork({weights, sizes, components, likelihood, rate}) {
   return {encoder, decoder, prior, latent, window: sizes.encoder[0], likelihood, rate};
 }
 
-/** Seeded random numbers: uniform in [0, 1) (mulberry32) and standard normal (Box-Muller). */
+/** Return seeded generators: uniform in [0, 1) (mulberry32) and standard normal (Box-Muller). */
 function randomBy(seed) {
   let state = seed >>> 0;
   const uniform = () => {
@@ -38,8 +38,8 @@ function randomBy(seed) {
   return {uniform, normal: () => radius() * Math.cos(2 * Math.PI * uniform())};
 }
 
-/** Add the product of x and a kernel to y. It skips zeros in x (black pixels, gaps, ReLU) and adds
- * four rows of the kernel at a time, which is three times as fast as plain loops. */
+/** Add the product of x and a kernel to y. Skipping zeros in x (black pixels, gaps, ReLU) and
+ * adding four kernel rows at a time makes this three times as fast as plain loops. */
 function addProduct(y, x, kernel) {
   const width = y.length, active = [];
   for (let i = 0; i < x.length; i++) if (x[i] !== 0) active.push(i);
@@ -70,7 +70,7 @@ function forward(layers, inputs) {
   return inputs;
 }
 
-/** Posterior means of a batch. For each example, the encoder returns means, then log variances. */
+/** Return the posterior means of a batch. The encoder outputs means, then log variances. */
 function encode({encoder, latent}, inputs) {
   return forward(encoder, inputs).filter((_, i) => i % (2 * latent) < latent);
 }
@@ -80,7 +80,7 @@ function decode({decoder, likelihood}, z) {
 }
 const reconstruct = (network, inputs) => decode(network, encode(network, inputs));
 
-/** The weighted mean of latent codes. */
+/** Return the weighted mean of latent codes. */
 function meanCode(codes, weights) {
   const total = weights.reduce((a, b) => a + b), z = new Float32Array(codes[0].length);
   codes.forEach((code, k) => code.forEach((value, i) => { z[i] += weights[k] / total * value; }));

@@ -3,7 +3,7 @@ const [HEIGHT, WIDTH] = data.shape; // of an image, pixels
 const FINE = 4, PAD_WIDTH = FINE * WIDTH, PAD_HEIGHT = FINE * HEIGHT;
 const PEN = FINE * 1.1, ERASER = FINE * 2.2; // radii, cells
 const BOX = 20; // pixels: MNIST's digits fit this square
-// cursor, down: position and state of the keyboard's pen. stroke: the one being drawn.
+// cursor: position of the keyboard's pen. down: true while it draws. stroke: the current stroke.
 const pen = {cursor: null, down: false, stroke: null};
 const erasing = () => element("erase").checked;
 
@@ -39,8 +39,8 @@ function drawPad() {
   }
 }
 
-/** Cells per pixel, and the position on the pad of the image's center. A user's drawing is framed
- * like MNIST's digits: its longer side has BOX pixels, and its center of mass is in the middle. */
+/** Return the number of cells per pixel, and the image's center on the pad. A user's drawing is
+ * framed like MNIST's digits: its longer side is BOX pixels, its center of mass in the middle. */
 function framing() {
   const columns = new Float64Array(PAD_WIDTH), rows = new Float64Array(PAD_HEIGHT);
   made.pad.forEach((ink, at) => {
@@ -55,7 +55,7 @@ function framing() {
   return {size, center: [middle(columns), middle(rows)]};
 }
 
-/** The network's input: each pixel is the mean of FINE x FINE samples of the pad. */
+/** Return the network's input. Each pixel is the mean of FINE x FINE samples of the pad. */
 function shrunk() {
   const {size, center} = framing(), image = new Float32Array(HEIGHT * WIDTH);
   for (let at = 0; at < made.pad.length; at++) {

@@ -19,19 +19,19 @@ function fitted(canvas) {
   return {pen, width, height};
 }
 
-/** Call draw() when the canvas changes its size or the page its color scheme. */
+/** Call draw() when the size of the canvas or the color scheme of the page changes. */
 function redrawnBy(draw, canvas) {
   new ResizeObserver(draw).observe(canvas);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 }
 
-/** Position of a pointer on an element: x and y as fractions of its size. */
+/** Return the position of a pointer on an element, as fractions of its width and height. */
 function placeOn(target, {clientX, clientY}) {
   const {left, top, width, height} = target.getBoundingClientRect();
   return [(clientX - left) / width, (clientY - top) / height];
 }
 
-/** Call act(key, [right, down], shift) for arrow keys and for `keys`, whose step is [0, 0]. */
+/** Call act(key, [right, down], shift) for arrow keys, and for `keys` with a step of [0, 0]. */
 function onKeys(target, keys, act) {
   target.addEventListener("keydown", event => {
     const step = ARROWS[event.key];

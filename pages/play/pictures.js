@@ -2,8 +2,8 @@
 const MAGMA = [[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]];
 const COLUMNS = 300; // of a spectrogram
 
-/** Return a function from `size` real values to the magnitudes (size / 2) of their spectrum, which
- * reuses its tables and arrays (Stockham's FFT). The size must be a power of two. */
+/** Return a function that maps `size` real values, a power of two, to the size / 2 magnitudes of
+ * their spectrum. It uses Stockham's FFT, and reuses its tables and arrays. */
 function spectrumOf(size) {
   const middle = size >> 1, angle = i => -2 * Math.PI * i / size;
   const cosines = new Float64Array(middle).map((_, i) => Math.cos(angle(i)));
@@ -37,13 +37,13 @@ function palette() {
   });
 }
 
-/** Highest frequency of the spectrogram of a sound, Hz. */
+/** Return the highest frequency that the spectrogram of a sound shows, Hz. */
 function highest(rate) {
   const top = state.from === "notes" ? Math.max(...notes.map(note => note.frequency)) : Infinity;
   return Math.min(rate / 2, network.rate / 2, Math.max(2000, 4 * top));
 }
 
-/** Level over time and frequency, dB relative to a full-scale sine, as in audio_utils.py. */
+/** Draw level over time and frequency, dB relative to a full-scale sine, as in audio_utils.py. */
 function drawSpectrogram(canvas, values, rate) {
   const size = 2 ** Math.floor(Math.log2(clamp(0.064 * rate, 64, 8192)));
   const taper = hann(size), full = taper.reduce((a, b) => a + b) / 2, colors = palette();
@@ -62,7 +62,7 @@ function drawSpectrogram(canvas, values, rate) {
   Object.assign(canvas, {width: COLUMNS, height}).getContext("2d").putImageData(pixels, 0, 0);
 }
 
-/** Draw the lowest and highest sample under each pixel, shade the gaps and frame the chosen one. */
+/** Draw the range of the samples in each pixel column, shade the gaps and frame the chosen gap. */
 function drawWaveform(canvas, values, gaps, chosen, limit) {
   const {pen, width, height} = fitted(canvas), scale = height / limit / 2;
   pen.fillStyle = color("a");

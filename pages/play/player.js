@@ -2,7 +2,7 @@
 const LOWEST_RATE = 8000; // Hz; browsers need not play lower rates
 const player = {
   context: null, source: null, button: null,
-  /** Call this from a click or a key: browsers do not play sound before one. */
+  /** Call this from a click or a key press, because browsers play no sound before the first one. */
   open() {
     this.context ??= new AudioContext();
     this.context.resume();

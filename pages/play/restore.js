@@ -1,7 +1,7 @@
 // Restoring sounds longer than a window, in the worker.
 const WINDOWS_AT_ONCE = 32; // per batch: about 10% faster than single windows
 
-/** Sums over the `width` samples around each sample, with zeros beyond the ends. */
+/** Return the sum of the `width` samples around each sample, with zeros beyond the ends. */
 function neighborhoodSums(values, width) {
   const half = width >> 1, cumulative = new Float64Array(values.length + 1);
   values.forEach((value, i) => { cumulative[i + 1] = cumulative[i] + value; });
@@ -11,8 +11,8 @@ function neighborhoodSums(values, width) {
   });
 }
 
-/** Confidence weights of a window's samples, as in inference.py: the window's mean squared error
- * times the local one, both over observed samples, to the power -4. */
+/** Return the confidence weights of a window's samples, as in inference.py: (the window's mean
+ * squared error times the local one) ** -4. Both errors are over observed samples. */
 function confidence({leastObserved, unknownError, errorRange}, input, observed, output) {
   const size = input.length, width = size >> 3, count = observed.reduce((a, b) => a + b);
   const error = output.map((value, i) => observed[i] * (input[i] - value) ** 2);
@@ -24,7 +24,7 @@ function confidence({leastObserved, unknownError, errorRange}, input, observed, 
   });
 }
 
-/** Restore a long sound by weighted overlap-add, as `restore_long` in inference.py. */
+/** Restore a long sound by weighted overlap-add, like `restore_long` in inference.py. */
 function restoreLong({network, constants}, sound, observed, report) {
   const {window} = network, last = sound.length - window, taper = hann(window), starts = [];
   const total = new Float64Array(sound.length), weights = new Float64Array(sound.length);
@@ -49,8 +49,8 @@ function restoreLong({network, constants}, sound, observed, report) {
   return Float32Array.from(total, (sum, i) => sum / weights[i]);
 }
 
-/** Restore a channel of any sample rate, level and length. gaps: [start, end] in its samples.
- * rms: the level of the training data; null if the channel has it already. */
+/** Restore a channel of any sample rate, level and length. gaps: [[start, end], ...] in samples at
+ * `rate`. rms: the level of the training data, or null if the channel already has it. */
 function restoreChannel(model, values, gaps, rate, rms, report) {
   const {network} = model, ratio = network.rate / rate, frames = values.length;
   const length = ratio === 1 ? frames : Math.ceil(frames * ratio) + 1;
@@ -67,7 +67,7 @@ function restoreChannel(model, values, gaps, rate, rms, report) {
   return resample(restored.map(value => value / gain), network.rate, rate, frames);
 }
 
-/** Run the worker. Its first message is the model, every later one a sound to restore. */
+/** Run the worker. Its first message is the model. Every later message is a sound to restore. */
 function serve() {
   const restore = (model, {channels, gaps, rate, rms}) => {
     const restored = channels.map((values, channel) => {

@@ -1,8 +1,8 @@
 // The worker that restores sounds, so that the page stays responsive.
 const restorer = {
   worker: null, timer: null, running: false,
-  /** Restore a sound, then call done(channels). A new request cancels an unfinished one. It starts
-   * after 30 ms, so that a drag does not start a job at every move. */
+  /** Restore a sound, then call done(channels). A new request cancels an unfinished one. Work
+   * starts after 30 ms, so that a drag does not start a job at every move. */
   ask(job, done) {
     if (this.running) {
       this.worker.terminate();

@@ -1,4 +1,4 @@
-// Tapers, levels, silence and resampling, for the page and its worker.
+// Tapers, levels, silence and resampling, used by the page and its worker.
 const CROSSINGS = 24; // zero crossings of the resampling filter on each side
 const STEPS = 256; // entries of the filter's table per zero crossing
 const ROLL_OFF = 0.95; // the filter's cutoff, relative to half the lower sample rate
@@ -9,14 +9,14 @@ function hann(size) {
   return new Float64Array(size).map((_, i) => 0.5 - 0.5 * cosine(i));
 }
 
-/** Copy a sound and set stretches [start, end] of it to 0. */
+/** Return a copy of a sound with the stretches [start, end] set to 0. */
 function silenced(values, stretches) {
   const copy = values.slice();
   for (const [start, end] of stretches) copy.fill(0, start, end);
   return copy;
 }
 
-/** Resample a sound between two rates in Hz to `length` samples, by a Hann-windowed sinc. */
+/** Resample a sound to another rate and to `length` samples, by a Hann-windowed sinc. */
 function resample(sound, from, to, length) {
   if (from === to) return sound.slice(0, length);
   const table = new Float64Array(CROSSINGS * STEPS + 2).map((_, i) => {

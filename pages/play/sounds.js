@@ -1,17 +1,17 @@
-// The page of a model of sounds: the network restores a sound that the user chops.
+// The page of a sound model: the user cuts gaps into a sound, and the network restores it.
 const KEYS = "asdfghjkl;zxcvbnm"; // the keyboard's keys for the notes, in order
 const {notes} = data; // [{name, frequency, amplitudes, decays}]; null for a model of recordings
 
-// from: "notes", whose names are in `tune`; "window", held-out window `number`; "long", the long
-// held-out recording; or "own", the user's file, {name, ...sound}. gaps: those that the user cuts.
+// from: "notes" (named in `tune`), "window" (held-out window `number`), "long" (the long held-out
+// recording) or "own" (the user's file, {name, ...sound}). gaps: only those that the user cuts.
 const state = {from: "notes", tune: [], number: 0, noise: data.noise, gaps: [], own: null};
-// channels: before the user cuts gaps. found: gaps and silences in the file, per channel.
-// rms: level of the training data; null if the sound has it already.
+// channels: samples before the user cuts gaps. found: gaps and silences in the file, per channel.
+// rms: level of the training data, or null if the sound already has it.
 const sound = {rate: 0, bits: 16, channels: [], found: [], rms: null};
 const shown = {input: null, restored: null}; // {rate, bits, channels}
 const timers = {}; // of the spectrograms to draw
 
-/** Notes one after another with faded ends, as `Notes.long` in audio_utils.py before its noise. */
+/** Return notes in sequence with faded ends, like `Notes.long` in audio_utils.py without noise. */
 function synthesize(names, phase) {
   const {noteSeconds, fadeSeconds} = data.constants, {rate} = network;
   const samples = Math.round(noteSeconds * rate);
@@ -49,7 +49,7 @@ function build() {
   chop();
 }
 
-/** All gaps of each channel: those found in the file and those the user cut. */
+/** Return all gaps of each channel: those found in the file and those that the user cut. */
 const gapsOf = () => sound.found.map(({gaps}) => [...gaps, ...state.gaps]);
 
 /** Show the sound with its gaps, and restore it in the worker. */

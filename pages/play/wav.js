@@ -1,4 +1,4 @@
-// WAV files. The browser's own reader resamples them and does not report their rate.
+// Reads and writes WAV files. The browser's own decoder resamples them and hides their rate.
 const PCM = 1, FLOAT = 3, EXTENSIBLE = 0xfffe;
 function chunksOf(view) {
   const name = at => String.fromCharCode(...[0, 1, 2, 3].map(i => view.getUint8(at + i)));
@@ -13,7 +13,7 @@ function chunksOf(view) {
   return chunks;
 }
 
-/** For each format, a function that reads the sample at an offset. Full scale is -1 to 1. */
+/** Return a function per format that reads the sample at an offset. Full scale is -1 to 1. */
 const sampleReaders = view => ({
   [`${PCM} 8`]: at => (view.getUint8(at) - 128) / 128,
   [`${PCM} 16`]: at => view.getInt16(at, true) / 2 ** 15,
@@ -23,7 +23,7 @@ const sampleReaders = view => ({
   [`${FLOAT} 64`]: at => view.getFloat64(at, true),
 });
 
-/** Read a WAV file from an ArrayBuffer: rate, bits, and one Float32Array per channel. */
+/** Read a WAV file from an ArrayBuffer. Returns its rate, bits and a Float32Array per channel. */
 function readWav(buffer) {
   const view = new DataView(buffer), {"fmt ": head, data} = chunksOf(view);
   if (!head || head.size < 16 || !data) throw Error("format or samples not found; save it again");
@@ -42,7 +42,7 @@ function readWav(buffer) {
   return {rate, bits, channels};
 }
 
-/** Encode a PCM WAV file of 24 bits if the sound had more than 16, else of 16. Clips at 1. */
+/** Encode a PCM WAV file: 24 bits if the sound had more than 16, otherwise 16. Clips at 1. */
 function writeWav({rate, bits, channels}) {
   const bytes = bits > 16 ? 3 : 2, frame = bytes * channels.length, top = 2 ** (8 * bytes - 1);
   const size = frame * channels[0].length, buffer = new ArrayBuffer(44 + size + size % 2);
