@@ -137,7 +137,7 @@ def try_signal(folder, number, worker, statuses, words, resumed_on):
 
 
 def check_resumed(out, whole, workers):
-    """Compare a run resumed on one worker or two with `whole`, an uninterrupted run on two."""
+    """Check a run resumed on one or two workers against `whole`, uninterrupted on two."""
     different = faults.differences(out, whole)
     if workers == 2:
         print(f"    resumed on two: {different or 'all files are identical'}", flush=True)

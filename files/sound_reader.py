@@ -27,7 +27,7 @@ KEEP_ZEROS = ("PCM", "FLOAT", "DOUBLE", "ALAW", "ULAW", "ALAC", "DWVW", "DPCM")
 SMALLEST = {"ALAW": 8 / 32768}  # smallest magnitude in encodings that cannot represent 0
 MAX_CHANNELS = 64
 FRAMES_PER_BLOCK = 1 << 16
-HEADER = 1 << 16  # bytes; WAV headers are shorter, samples left uncounted by a crash are longer
+HEADER = 1 << 16  # bytes; more than any WAV header, less than samples uncounted by a crash
 PADDING = 64  # at least this many zero bytes after a WAV's samples count as padding
 
 

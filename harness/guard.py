@@ -32,7 +32,7 @@ class Guard:
     ahead: the iterations of the checkpoints. per_call: iterations per call of the compiled loop.
     first_batch: a function that returns an array to identify the data and the seed. shared: numbers
     that must be equal on all workers. Raises UserError if the file belongs to another run, or if
-    the data or the numbers of the workers differ.
+    workers differ in their data or in `shared`.
     """
 
     def __init__(self, model, optimizer, ahead, per_call, first_batch, shared, run=None):
