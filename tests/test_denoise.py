@@ -23,6 +23,24 @@ from harness.run_folder import claimed, replacing
 RATE = 16000
 
 
+def pairs(*inputs, out):
+    planned = plan([Path(path) for path in inputs], Path(out), [])
+    return [(str(source), str(destination)) for source, destination in planned]
+
+
+def test_results_have_the_format_of_the_input_or_wav(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ("a.wma", "c.wav", "m/a.wma", "m/b.m4a"):
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_bytes(b"")
+    assert pairs("m", out="new") == [("m/a.wma", "new/a.wav"), ("m/b.m4a", "new/b.m4a")]
+    assert pairs("a.wma", out="b.wav") == [("a.wma", "b.wav")]
+    assert pairs("m/b.m4a", out="b.wav") == [("m/b.m4a", "b.wav")]
+    for path, out in (("a.wma", "b.wma"), ("c.wav", "b.flac")):
+        with pytest.raises(UserError, match="must have the input's format"):
+            pairs(path, out=out)
+
+
 def test_destinations_are_never_an_input(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("in/deep er").mkdir(parents=True)
@@ -32,10 +50,6 @@ def test_destinations_are_never_an_input(tmp_path, monkeypatch):
         Path(name).write_bytes(b"")
     os.symlink("ä.wav", "in/link.wav")
     os.link("-c.wav", "hard.wav")
-
-    def pairs(*inputs, out):
-        planned = plan([Path(path) for path in inputs], Path(out), [])
-        return [(str(source), str(destination)) for source, destination in planned]
 
     tree = [
         ("in/deep er/b.FLAC", "new/x/deep er/b.FLAC"),
@@ -50,15 +64,6 @@ def test_destinations_are_never_an_input(tmp_path, monkeypatch):
     Path("in/restored").mkdir()
     Path("in/restored/ä.wav").write_bytes(b"an earlier result")
     assert len(pairs("in", out="in/restored")) == 3
-    for path in ("a.wma", "m/a.wma", "m/b.m4a"):
-        Path(path).parent.mkdir(exist_ok=True)
-        Path(path).write_bytes(b"")
-    assert pairs("m", out="new") == [("m/a.wma", "new/a.wav"), ("m/b.m4a", "new/b.m4a")]
-    assert pairs("a.wma", out="b.wav") == [("a.wma", "b.wav")]
-    assert pairs("m/b.m4a", out="b.wav") == [("m/b.m4a", "b.wav")]
-    for path, out in (("a.wma", "b.wma"), ("-c.wav", "b.flac")):
-        with pytest.raises(UserError, match="must have the input's format"):
-            pairs(path, out=out)
     for inputs, out, words in (
         (["in/ä.wav", "other/ä.wav"], "new", ["in/ä.wav", "other/ä.wav"]),  # the same name twice
         (["-c.wav"], "-c.wav", ["is the input"]),
@@ -78,7 +83,7 @@ def test_destinations_are_never_an_input(tmp_path, monkeypatch):
             assert word in str(caught.value)
 
 
-def test_completions_never_replace_a_named_file_or_another_result(tmp_path, monkeypatch):
+def test_completions_never_replace_an_input_or_a_result(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a.png", "a-1.png", "mask.png", "b.wav", "b-1.wav"):
         Path(name).touch()

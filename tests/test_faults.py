@@ -19,7 +19,7 @@ from harness import UserError, cli
 READERS = faults.readers()
 
 
-def test_an_interrupted_and_killed_run_ends_as_an_uninterrupted_one(tmp_path, interruptible):
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, interruptible):
     faults.make_digits(tmp_path / "dïgits.npz", 200)
     for name in ("whole", "a folder", "a földer elsewhere"):
         (tmp_path / name).mkdir()

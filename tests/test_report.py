@@ -148,7 +148,7 @@ def test_slider_steps_through_checkpoints_by_keyboard(made, chromium):
         assert visible() == widths and shown.text == slider.get_attribute("ariaValueText") == says
 
 
-def test_all_checkpoints_are_visible_in_print_and_without_javascript(made, chromium):
+def test_checkpoints_are_visible_in_print_and_without_scripts(made, chromium):
     folder, sizes = made
     address = (folder / "index.html").as_uri()
     chromium.get(address)

@@ -92,7 +92,7 @@ def test_a_file_is_replaced_only_by_a_complete_one_on_the_disk(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o444, 0o640])
-def test_a_replaced_file_keeps_its_mode_and_a_new_one_gets_the_usual(tmp_path, mode):
+def test_a_replaced_file_keeps_its_mode(tmp_path, mode):
     """Whatever mode the library that writes would give it."""
     new, private = tmp_path / "new", tmp_path / "private"
     private.touch()
@@ -261,7 +261,7 @@ def test_the_data_and_the_results_are_apart(tmp_path, data):
     )
 
 
-def test_overwrite_of_a_run_without_a_list_removes_what_runs_write(tmp_path):
+def test_overwrite_of_an_old_run_removes_what_runs_write(tmp_path):
     finish(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     del config["files"]

@@ -50,7 +50,7 @@ def test_sounds_are_compared_with_the_best_method(rows, line):
     assert verdict.sounds(sounds(INPUT, LINE, *rows)) == line
 
 
-def test_recordings_without_gaps_are_compared_over_the_long_sound():
+def test_recordings_without_gaps_use_the_whole_long_sound():
     rows = ("chopped input", 3, nan, 3), LINE, ("autoregression", 7, nan, 9), ("DVAE", 11, nan, 19)
     line = "SNR of the long sound 19.0 dB (DVAE): 10.0 dB above autoregression"
     assert verdict.sounds(sounds(*rows)) == line
