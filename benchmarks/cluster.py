@@ -73,7 +73,7 @@ def compare_scores(runs, folder):
 def begin(folder, *more, count=2, **options):
     """Start a small run in `folder` and return its processes.
 
-    All runs have the same flags, because the files of a run contain them. more: further flags.
+    All runs have the same flags, so that their files can be compared. more: further flags.
     options: keyword arguments of `start`.
     """
     folder.mkdir(exist_ok=True)

@@ -32,7 +32,7 @@ IN_MEMORY = 2 << 30  # maximum bytes of an array in memory; a larger one is kept
 BLOCK_BYTES = 1 << 24  # bytes read at once
 # An .npz or IDX file whose brightest level is below this fraction of white is stretched.
 BRIGHT = 1 / 2
-ALMOST_BLACK = 32  # minimum brightest level; less than BRIGHT: pictures may be dark on purpose
+ALMOST_BLACK = 32  # the brightest pixel must reach this; some pictures are dark on purpose
 LUMA = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue in ITU-R BT.601
 # Hash of Keras's mnist.npz. Keras deletes a file of this name with another hash.
 MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"

@@ -74,7 +74,7 @@ class Guard:
         current = [self.done] if self.state["checkpoint"] else []
         for target in [*current, *(i for i in self.ahead if i > self.done)]:
             yield target
-            # Several workers stop together in the next call. After the last call, they stop here.
+            # A lone worker stops here; several stop together in the next call, if there is one.
             if self.noted and (self.alone or self.done == self.ahead[-1]):
                 raise KeyboardInterrupt(*self.noted)
             self.since, self.loss = self.done, np.float32(0)
