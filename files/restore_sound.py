@@ -88,9 +88,7 @@ def _job(model, source, destination, gap_file):
         sounding = frames if gap_file else frames - np.ptp(silent, axis=1).sum()
         if (fraction := np.ptp(listed, axis=1).sum() / max(sounding, 1)) > MOST_MISSING:
             problem = f"too much of the sound is missing ({fraction:.0%})"
-            remedy = (
-                "list fewer" if gap_file else "if it only contains zeros, list its gaps in a file"
-            )
+            remedy = "list less" if gap_file else "list the real gaps in a file for --gaps"
             raise UserError(f"{gap_file or source}: {problem}; {remedy}")
     return _Job(source, destination, rate, frames, gaps, silences)
 

@@ -87,7 +87,8 @@ def clicks(sound, observed, rate):
         - short * scipy.ndimage.uniform_filter1d(part, short, mode="mirror")
         for part in (energy, count)
     )
-    return energy * np.maximum(count_near, 1) > CLICK**2 * np.maximum(energy_near, 0)
+    loud = energy * count_near > CLICK**2 * np.maximum(energy_near, 0)
+    return loud & (count_near > short)  # too little is known near an isolated sample
 
 
 def inside(stretches, first, end):

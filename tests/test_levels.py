@@ -1,8 +1,10 @@
 """Levels of windows, with a stand-in for the network that projects onto two tones."""
 
 import numpy as np
+import pytest
 
-from signals.levels import at_trained_level
+from audio_utils import snr_db
+from signals.levels import at_trained_level, explained
 
 TIME = np.arange(512) / 16000
 ANGLES = 2 * np.pi * np.outer([250.0, 500.0], TIME)  # whole periods, so the basis is orthogonal
@@ -25,3 +27,41 @@ def test_noise_alone_gives_silence_and_a_tone_stays():
     assert np.mean(restore(noise, observed).std(1) < 1e-3) > 0.85
     tones = np.tile(0.003 * np.sin(ANGLES[1]), (64, 1)).astype(np.float32)
     np.testing.assert_allclose(restore(tones, observed), tones, atol=1e-5)
+
+
+def test_the_mean_of_a_note_does_not_spill_into_a_rest():
+    """The windows of the tone have means, which say little about the offset of the rest."""
+    tone = 0.5 * np.sin(ANGLES[1] * 1.02)
+    dither = 1e-5 * np.random.default_rng(0).standard_normal((64, TIME.size))
+    windows = (dither + np.where(np.arange(64)[:, None] < 32, tone, 0)).astype(np.float32)
+    result = at_trained_level(projected, 0.4)(windows, np.ones_like(windows))
+    assert np.abs(tone.mean()) > 1e-3 and np.abs(result[32:]).max() < 1e-5
+
+
+@pytest.mark.parametrize("noise, least_db", [(0.0, 50), (0.05, 40), (1.0, 19)])
+def test_the_level_of_a_steady_tone_in_noise_is_steady(noise, least_db):
+    """Least squares alone reach 15.5 dB in the loudest noise, and must not blur a step in level."""
+    level = np.where(np.arange(64) < 32, 1.0, 1.0 if noise == 1 else 0.25)[:, None]
+    tone = np.tile(0.5 * np.sin(ANGLES[1]), (64, 1))
+    hiss = noise * np.random.default_rng(0).standard_normal(tone.shape)
+    clean = np.float32(0.5 * np.sin(ANGLES[1]))
+
+    def knows_the_tone(windows, observed):
+        return np.tile(clean, (len(windows), 1)) * np.sign(windows @ clean)[:, None]
+
+    windows = (level * tone + hiss).astype(np.float32)
+    result = at_trained_level(knows_the_tone, 0.4)(windows, np.ones_like(windows))
+    result -= result.mean(1, keepdims=True)
+    assert snr_db(level * tone, result) > least_db
+
+
+def test_partials_that_an_output_lacks_are_not_explained():
+    """Energies 4 : 1. Noise of four times the energy changes little."""
+    parts = np.sin(2 * np.pi * np.outer([220.0, 1700.0], np.arange(2048) / 16000))
+    tones, output = np.tile(2 * parts[0] + parts[1], (40, 1)), np.tile(2 * parts[0], (40, 1))
+    noise = np.random.default_rng(0).standard_normal(tones.shape)
+    observed = np.ones_like(tones)
+    for level in (0.0, 0.1, 3.0):
+        fractions = explained(tones + level * noise, observed, output)
+        assert fractions.mean() == pytest.approx(0.8, abs=0.02)
+    assert explained(noise, observed, output).size < 4

@@ -8,11 +8,12 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audio_utils import C_MAJOR, NOTE_SECONDS, note_fades, note_frequency
+from audio_utils import C_MAJOR, note_fades, note_frequency
 from files.model_file import load_restorer
 from files.restore_sound import restore_sound
 
 RATE = 16000
+NOTE = 4096  # samples per note
 EVENT = 3200  # 0.2 s: farther away, one loud event changes nothing
 NEAR = 256  # 16 ms: windows that contain more of a note than of the rest after it
 SEEDS = st.integers(0, 10**6)
@@ -40,10 +41,9 @@ def restored(model, folder, signal, **options):
 def notes(seed, count=2, noise=(0, 0.3), gaps=True):
     """Return faded notes in noise, with a gap in every 64 ms."""
     rng = np.random.default_rng(seed)
-    samples = round(NOTE_SECONDS * RATE)
-    frequency = np.repeat([note_frequency(rng.choice(C_MAJOR)) for _ in range(count)], samples)
+    frequency = np.repeat([note_frequency(rng.choice(C_MAJOR)) for _ in range(count)], NOTE)
     tone = 0.5 * np.sin(2 * np.pi * (rng.random() + np.cumsum(frequency) / RATE))
-    tone *= np.tile(note_fades(samples, RATE), count)
+    tone *= np.tile(note_fades(NOTE, RATE), count)
     tone += rng.uniform(*noise) * rng.standard_normal(tone.size)
     return np.where(gap_mask(rng, tone.size) & gaps, 0, tone)
 
@@ -99,7 +99,7 @@ def test_silence_stays_silent(restore, seed, kind, offset):
 @relation
 @given(SEEDS, SILENCES, st.integers(10, 120), st.sampled_from([0, 1, 2]))
 def test_inserted_silence_changes_nothing_else(restore, seed, kind, hops, place):
-    x, cut = notes(seed), place * RATE // 2
+    x, cut = notes(seed), place * NOTE
     rest = silence(kind, 128 * hops, seed)
     result = restore(np.concatenate([x[:cut], rest, x[cut:]]))
     result = np.delete(result, np.s_[cut : cut + rest.size])
@@ -129,7 +129,7 @@ def test_parts_around_a_pause_can_be_restored_alone(restore, seed, other, kind):
 @relation
 @given(SEEDS, st.sampled_from([1, 40, 320]), st.floats(0.4, 1), st.floats(0.003, 0.3))
 def test_a_loud_event_changes_nothing_far_away(restore, seed, length, place, loudness):
-    x, event = loudness * notes(seed, 3), np.hanning(length + 2)[1:-1]
+    x, event = loudness * notes(seed, 4), np.hanning(length + 2)[1:-1]
     start = round(place * RATE)
     loud = x.copy()
     loud[start : start + length] += event

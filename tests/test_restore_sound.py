@@ -1,6 +1,7 @@
 """Restoring sound files: gaps, levels, formats, and the samples that are kept."""
 
 import contextlib
+import re
 import resource
 
 import av
@@ -156,6 +157,34 @@ def test_silence_and_quiet_passages_are_no_gaps(tmp_path):
     assert silences[0][0] == 0 and silences[-1][1] == signal.size
     low = 0.9 * np.sin(2 * np.pi * 50 * time)  # zero crossings of 8 bits
     assert not len(find(tmp_path, low, subtype="PCM_U8")[0][0])
+
+
+def test_gaps_are_found_beside_loud_events(tmp_path):
+    """The sound is 54 dB below the events, which last 20 ms or one sample."""
+    signal = 0.002 * np.random.default_rng(0).standard_normal(2 * RATE)
+    signal.reshape(-1, 1600)[:, 800:960] = 0
+    expected = find(tmp_path, signal, subtype="FLOAT")[0][0]
+    assert expected.tolist() == [[first + 800, first + 960] for first in range(0, 2 * RATE, 1600)]
+    signal[1600:1920] += np.hanning(320)
+    signal[::700] = np.where(signal[::700], 1, 0)
+    assert find(tmp_path, signal, subtype="FLOAT")[0][0].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("level", [1 / 32768, 0.1, 0.6])
+def test_pulses_are_sound_and_contain_no_gaps(tmp_path, level):
+    pulses = level * (np.arange(RATE) % 60 < 15)
+    assert not len(find(tmp_path, pulses)[0][0])
+    dither = np.round(np.random.default_rng(0).normal(0, 0.4, RATE)) * level
+    assert not len(find(tmp_path, dither)[0][0])
+
+
+def test_short_rests_with_fades_are_no_gaps(tmp_path):
+    signal = 0.5 * np.sin(2 * np.pi * 400 * np.arange(2 * RATE) / RATE + 0.3)
+    rests = signal.reshape(-1, 1600)
+    rests[:, 800:1120] = 0
+    rests[:, 640:800] *= np.hanning(320)[160:]
+    rests[:, 1120:1280] *= np.hanning(320)[:160]
+    assert not len(find(tmp_path, signal)[0][0])
 
 
 def test_silence_and_a_silent_channel_stay_silent(tmp_path):
@@ -325,6 +354,69 @@ def test_a_loud_event_changes_nothing_far_away(tmp_path, labels, event):
     )
     np.testing.assert_allclose(after[:12800], before[:12800], atol=1e-6)
     np.testing.assert_allclose(after[19520:], before[19520:], atol=1e-6)
+
+
+def test_clicks_change_nothing_beside_them(tmp_path, labels):
+    """A click in every 58 ms: each window has at least one."""
+    tone, _, gaps = tone_with_gaps(RATE, seconds=2.0)
+    quiet = 0.1 * (tone + 0.2 * np.random.default_rng(0).standard_normal(tone.size)) * ~gaps
+    clicks = quiet.copy()
+    clicks[100::928] = 1
+    before, after = (restored(tmp_path, sound, gap_file=labels) for sound in (quiet, clicks))
+    assert audio_utils.snr_db(0.1 * tone, after) > audio_utils.snr_db(0.1 * tone, before) - 0.3
+
+
+def test_a_sound_of_mostly_gaps_is_refused(tmp_path):
+    tone, _, _ = tone_with_gaps(RATE)
+    (tmp_path / "whole").write_text("0 1\n")
+    for signal, gap_file, words in (
+        (
+            tone * (np.arange(RATE) % 160 < 40),
+            None,
+            r"in.wav: .*missing \(75%\).*a file for --gaps",
+        ),
+        (tone, tmp_path / "whole", r"whole: .*missing \(100%\)"),
+    ):
+        with pytest.raises(UserError, match=words):
+            restored(tmp_path, signal, gap_file=gap_file)
+    # Silence around it does not count: 3/5 of the tone is missing.
+    padded = np.pad(tone * (np.arange(RATE) % 160 < 64), 8 * RATE)
+    assert restored(tmp_path, padded).any()
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2, 0.4])
+def test_the_line_says_how_much_is_explained(tmp_path, noise):
+    """Half of the sound is a note that the model of 440 Hz does not know."""
+    tone, _, gaps = tone_with_gaps(RATE, seconds=2.048)
+    other, _, _ = tone_with_gaps(RATE, seconds=2.048, frequency=1320.0)
+    time = np.arange(1024) / RATE
+    basis = np.stack([np.sin(2 * np.pi * 440 * time), np.cos(2 * np.pi * 440 * time)])
+
+    def one_note(windows, observed):
+        return windows @ np.linalg.pinv(basis) @ basis
+
+    hiss = noise * np.random.default_rng(0).standard_normal(tone.size)
+    half = np.where(np.arange(tone.size) < tone.size // 2, tone, other)
+    for signal, low, high in ((tone, 97, 100), (half, 46, 54), (other, 0, 4)):
+        soundfile.write(tmp_path / "a.wav", (signal + hiss) * ~gaps, RATE, subtype="FLOAT")
+        line = restore_sound(stand_in(one_note), tmp_path / "a.wav", tmp_path / "b.wav")
+        assert low <= int(re.search(r"explains (\d+)% of this sound", line)[1]) <= high
+        assert ("not the kind of sound" in line) == (low < 80)
+
+
+@pytest.mark.parametrize("signal", [np.zeros(RATE), np.full(RATE, 1 / 32768)])
+def test_no_fraction_of_silence_is_explained(tmp_path, signal):
+    soundfile.write(tmp_path / "a.wav", signal, RATE)
+    line = restore_sound(stand_in(sinusoids), tmp_path / "a.wav", tmp_path / "b.wav")
+    assert "explains" not in line
+    np.testing.assert_array_equal(soundfile.read(tmp_path / "b.wav")[0], signal)
+
+
+def test_a_silent_mp3_is_kept_without_an_infinite_ratio(tmp_path):
+    soundfile.write(tmp_path / "a.mp3", np.zeros(RATE), RATE)
+    (tmp_path / "gaps").write_text("0.5 0.6\n")
+    paths = tmp_path / "a.mp3", tmp_path / "b.mp3", tmp_path / "gaps"
+    assert "inf" not in restore_sound(stand_in(sinusoids), *paths, keep=True)
 
 
 @pytest.mark.parametrize(
