@@ -70,6 +70,7 @@ CORRUPTIONS = {
     "gaussian": gaussian,
     "none": none,
 }
+MASK_KNOWN = "block", "scatter"  # corruptions whose mask the restorer knows
 
 
 def amount_limit(settings):
@@ -85,7 +86,7 @@ def describe(corruption, amount, noise):
 
 def mask_is_known(settings):
     """Return True if the mask is known and the observed values are exact."""
-    return settings.corruption in ("block", "scatter") and not settings.noise
+    return settings.corruption in MASK_KNOWN and not settings.noise
 
 
 def apply(settings, batch, seed):
