@@ -193,7 +193,8 @@ def evaluate(settings, model, sounds, held):
 def own_estimates(settings, model, sounds, held, windows, long):
     """Return the model's estimates as {method: (windows or None, long sound)}."""
     ours = {METHOD: (windows, long)}
-    if settings.corruption in corrupt.MASK_KNOWN or not held.long.mask.any():  # the filter needs it
+    # The filter needs the mask.
+    if settings.corruption in corrupt.MASK_KNOWN or not held.long.mask.any():
         filtered = filter_long(settings, sounds, held.long, model.reconstruct, long)
         ours[FILTERED] = None, filtered
     if corrupt.mask_is_known(settings):

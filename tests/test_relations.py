@@ -15,7 +15,7 @@ from files.restore_sound import restore_sound
 RATE = 16000
 NOTE = 4096  # samples per note
 EVENT = 3200  # 0.2 s: farther away, one loud event changes nothing
-NEAR = 256  # 16 ms: windows that contain more of a note than of the rest after it
+NEAR = 512  # 32 ms: windows that contain more of a rest than of the note beside it reach so far
 SEEDS = st.integers(0, 10**6)
 relation = settings(
     max_examples=20,
