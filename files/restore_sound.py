@@ -152,11 +152,27 @@ def _denoise(job, channels):
         Denoiser(channel.read_own, gaps, silences, job.frames, rates, channel.reconstruct_part)
         for channel, gaps, silences in zip(channels, job.gaps, job.silences)
     ]
-    level_db = max(denoiser.level_db for denoiser in denoisers)
-    message = f", removed noise {-level_db:.0f} dB below the sound (Wiener filter)"
-    if level_db <= NO_NOISE_DB:
-        message = f", noise is at least {-NO_NOISE_DB:.0f} dB below the sound, so none was removed"
-    return _side_by_side(denoiser.pieces() for denoiser in denoisers), lambda: message
+
+    def describe():
+        found = [_noise_removed(denoiser) for denoiser in denoisers]
+        if len(set(found)) > 1:
+            found = [f"{text} in channel {number}" for number, text in enumerate(found, 1)]
+        return "".join(f", {text}" for text in dict.fromkeys(found))
+
+    return _side_by_side(denoiser.pieces() for denoiser in denoisers), describe
+
+
+def _noise_removed(denoiser):
+    """Return a text on the noise that was removed from a channel."""
+    noise, sound, samples = denoiser.removed
+    if not denoiser.sounds:
+        return "silent"
+    if not samples:
+        return f"no steady noise within {-NO_NOISE_DB:.0f} dB of the sound, so none was removed"
+    level_db = 10 * np.log10(max(noise, 1e-20) / max(sound, 1e-20))
+    side, fraction = "above" if level_db > 0.5 else "below", samples / denoiser.samples
+    where = f" from {fraction:.0%} of the sound" if fraction < 0.95 else ""
+    return f"removed noise {abs(level_db):.0f} dB {side} the sound{where} (Wiener filter)"
 
 
 @dataclass

@@ -7,7 +7,8 @@ from signals import noise
 from signals.gaps import inside
 from signals.resampling import resample
 
-PILOT_SECONDS = 20  # duration from which noise and mixture weights are estimated
+EXCERPTS, EXCERPT_SECONDS = 10, 2  # parts from which noise and mixture weights are estimated
+SILENT = 0.1  # maximum RMS of a silent part, relative to the mean RMS
 PIECE_SECONDS = 8  # duration restored at once
 MARGIN_SECONDS = 0.6  # read on both sides of a piece, because gaps are filled from nearby samples
 
@@ -25,13 +26,29 @@ class Denoiser:
         self.read, self.gaps, self.hidden, self.samples = read, gaps, hidden, samples
         (self.rate, self.model_rate), self.reconstruct = rates, reconstruct
         self.hop = noise.transform(self.rate).hop
-        pilot = PILOT_SECONDS * self.rate
-        middle = gaps[len(gaps) // 2, 0] if len(gaps) else samples // 2
-        first = max(0, min(middle - pilot // 2, samples - pilot))
-        observed, mask = self._part(first, min(first + pilot, samples))
-        self.power, self.level_db, self.weights = noise.calibrate(
-            observed, mask, self.rate, lambda sound, mask: self._reconstruct(sound, mask, first)
-        )
+        self.removed = np.zeros(3)  # energy of noise, energy of the sound beside it, samples
+        excerpts = self._excerpts()
+        parts = [self._part(*excerpt) for excerpt in excerpts]
+        ends = np.cumsum([len(sound) for sound, _ in parts])[:-1]
+        observed, mask = (np.concatenate(each) for each in zip(*parts))
+
+        def restore(sound, mask):
+            parts = zip(np.split(sound, ends), np.split(mask, ends), excerpts[:, 0])
+            return np.concatenate([self._reconstruct(*part) for part in parts])
+
+        size = noise.typical_size(gaps)
+        self.calibrated = noise.calibrate(observed, mask, self.rate, restore, size)
+        self.sounds = observed.any()
+
+    def _excerpts(self):
+        """Return stretches (n, 2) that are not silent, spread over the channel."""
+        size = EXCERPT_SECONDS * self.rate
+        firsts = np.arange(0, self.samples, size)
+        excerpts = np.stack([firsts, np.minimum(firsts + size, self.samples)], 1)
+        rms = np.array([self.read(*excerpt).std() for excerpt in excerpts])
+        excerpts = excerpts[rms >= SILENT * rms.mean()]
+        chosen = np.linspace(0, len(excerpts) - 1, min(EXCERPTS, len(excerpts))).astype(int)
+        return excerpts[chosen]
 
     def pieces(self):
         """Yield the restored channel in pieces (n,)."""
@@ -43,8 +60,12 @@ class Denoiser:
             start, end = max(first - margin, 0), min(first + piece, self.samples)
             observed, mask = self._part(start, min(end + margin, self.samples))
             drawn = self._reconstruct(observed, mask, start)
-            restored = noise.denoise(observed, mask, drawn, self.rate, self.power, self.weights)
-            yield restored[first - start : end - start]
+            restored, noisy = noise.denoise(observed, mask, drawn, self.rate, *self.calibrated)
+            own = slice(first - start, end - start)
+            noisy = (noisy & (mask == 0))[own]
+            removed, kept = (observed - restored)[own][noisy], restored[own][noisy]
+            self.removed += removed @ removed, kept @ kept, noisy.sum()
+            yield restored[own]
 
     def _part(self, first, end):
         """Return samples and mask of [first, end), extended to one frame if it is shorter."""

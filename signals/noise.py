@@ -14,6 +14,11 @@ from signals.gaps import inside
 FRAME_SECONDS = 0.128  # duration of a frame of the spectrogram
 FRAMES_PER_SAMPLE = 4  # number of overlapping frames that contain a sample
 QUIET_QUANTILE = 0.1  # fraction of frames assumed to contain only noise, at each frequency
+FLOOR_QUANTILE = 0.25  # fraction of frequencies assumed to contain only noise, in each frame
+LOUD_QUANTILE = 0.8  # fraction of frames that may be silent or quiet; the rest is no loud event
+LEVEL_FRAMES = 37  # 1.2 s; duration over which the level of noise is steady
+STEADY_DB = 2  # maximum median change of the level of noise from a frame to the next
+WEAK = 1e-4  # frequencies with less noise, relative to the strongest, show no level
 SMOOTHED_BINS = 31  # width of the running median over frequency; wider than a steady partial
 MIN_FRACTION_OBSERVED = 0.3  # noise is estimated only from frames with at least this fraction
 SURE_EXCESS = 12  # minimum excess, relative to the noise; exp(-13) is its probability in pure noise
@@ -48,38 +53,85 @@ def quiet_power(frames, observed, reconstruction, mask):
     return np.where(fraction >= MIN_FRACTION_OBSERVED, scaled, np.nan)
 
 
-def noise_power(quiet):
-    """Estimate the power of steady noise at each frequency from `quiet_power`: (F, K) -> (F,).
+def smooth(spectrum):
+    """Remove the partials that never stop from a spectrum, by a median over frequency: (F,)."""
+    return scipy.ndimage.median_filter(spectrum, SMOOTHED_BINS, mode="mirror")
+
+
+def gains(quiet, spectrum):
+    """Return the level of noise in each frame, relative to noise of the given spectrum.
+
+    Shapes are (F, K), (F,) -> (K,). `quiet` is from `quiet_power`; unknown frames stay nan.
 
     The power of noise is exponentially distributed, so its quantile q is -log(1 - q) times its
-    mean. A median over neighboring frequencies removes partials that never stop.
+    mean. Frequencies with partials exceed the quantile, which is taken over all frequencies.
     """
-    known = quiet[:, ~np.isnan(quiet).all(0)]
-    if not known.size:
+    bins = spectrum > WEAK * spectrum.max()
+    ratio = quiet[bins] / spectrum[bins, None]
+    return np.quantile(ratio, FLOOR_QUANTILE, axis=0) / -np.log1p(-FLOOR_QUANTILE)
+
+
+def least_noise(frames, quiet, sound_power):
+    """Estimate the spectrum of the noise, scaled to NO_NOISE_DB below the sound: (F, K) -> (F,).
+
+    Only frames with more noise than this count. Others are silent or clean, and show nothing of the
+    noise elsewhere. Each frame is divided by its level, so the noise may vary.
+    """
+    known = quiet[:, ~np.isnan(quiet).any(0)]
+    if not known.any() or sound_power <= 0:
         return np.zeros(len(quiet))
-    power = np.quantile(known, QUIET_QUANTILE, axis=1) / -np.log1p(-QUIET_QUANTILE)
-    return scipy.ndimage.median_filter(power, SMOOTHED_BINS, mode="mirror")
+    least = 10 ** (NO_NOISE_DB / 10) * sound_power
+    spectrum = smooth(np.quantile(known, LOUD_QUANTILE, axis=1)) + 1e-20
+    spectrum *= least / mean_square(frames, spectrum)
+    gain = gains(known, spectrum)
+    if (gain > 1).any():
+        steady = known[:, gain > 1] / gain[gain > 1]
+        spectrum = smooth(np.quantile(steady, QUIET_QUANTILE, axis=1)) + 1e-20
+    return spectrum * (least / mean_square(frames, spectrum))
 
 
-def relative_db(noise, sound, frames):
-    """Return the level of noise with power (F,) per frame, relative to a sound (T,), in dB."""
-    power = noise[0] + noise[-1] + 2 * noise[1:-1].sum()
-    scale = frames.m_num * np.sum(frames.win**2)
-    return 10 * np.log10(max(power, 1e-20) / (scale * max(np.mean(sound**2), 1e-20)))
+def noise_power(quiet, spectrum):
+    """Return the noise's power in each frame: (F, K), (F,) -> (F, K), 0 where it is negligible.
 
-
-def estimated(frames, observed, mask, reconstruction):
-    """Estimate a sound's noise. Returns its power (F,), and its level in dB relative to the sound.
-
-    The power is 0 if the level is at most NO_NOISE_DB. The arguments are those of `quiet_power`.
+    spectrum: from `least_noise`. The level is a running median over the frames with noise, so
+    neither a short loud event nor silence matters. A level that changes from frame to frame is that
+    of the sound.
     """
-    power = noise_power(quiet_power(frames, observed, reconstruction, mask))
-    level_db = relative_db(power, observed[mask == 0], frames)
-    return power if level_db > NO_NOISE_DB else np.zeros_like(power), level_db
+    gain = gains(quiet, spectrum) if spectrum.any() else np.zeros(quiet.shape[1])
+    noisy = np.flatnonzero(gain > 1)
+    if noisy.size < min(LEVEL_FRAMES, gain.size) / 2:
+        return np.zeros_like(quiet)
+    level_db = 10 * np.log10(gain + 1e-20)
+    beyond = np.full(FRAMES_PER_SAMPLE, np.inf)
+    step = np.abs(level_db[beyond.size :] - level_db[: -beyond.size])
+    change = np.fmin(np.append(step, beyond), np.append(beyond, step))  # to the more similar frame
+    level_db, change = (
+        scipy.ndimage.median_filter(part[noisy], LEVEL_FRAMES, mode="mirror")
+        for part in (level_db, change)
+    )
+    level = np.where(change < STEADY_DB, 10 ** (level_db / 10), 0)
+    gain = np.fmin(gain, np.interp(np.arange(gain.size), noisy, level))
+    return spectrum[:, None] * np.where(gain > 1, gain, 0)
+
+
+def loud_power(sound, hop):
+    """Return the mean square of the loud parts of a sound (T,)."""
+    hops = np.resize(sound, (-(-sound.size // hop), hop))
+    return np.quantile((hops**2).mean(1), LOUD_QUANTILE)
+
+
+def typical_size(gaps):
+    """Return the median length of gaps (n, 2), 0 if there are none."""
+    return int(np.median(np.ptp(gaps, axis=1))) if len(gaps) else 0
+
+
+def mean_square(frames, power):
+    """Return the mean square of noise of power (F,) per frame."""
+    return (power[0] + power[-1] + 2 * power[1:-1].sum()) / (frames.m_num * np.sum(frames.win**2))
 
 
 def wiener(frames, sound, reconstruction, noise, sure=SURE_EXCESS):
-    """Return the posterior mean of a sound in noise of power (F,): (T,) -> (T,).
+    """Return the posterior mean of a sound in noise of power (F, K) or (F, 1): (T,) -> (T,).
 
     Wiener's gain is S / (S + noise) at each frequency in each frame. S is the power of the
     network's reconstruction (T,). If the power of the sound exceeds the noise by more than `sure`
@@ -87,7 +139,7 @@ def wiener(frames, sound, reconstruction, noise, sure=SURE_EXCESS):
     """
     spectrum = frames.stft(sound)
     power = np.abs(frames.stft(reconstruction)) ** 2
-    noise = np.maximum(noise, 1e-20)[:, None]
+    noise = np.maximum(noise, 1e-20)
     excess = np.abs(spectrum) ** 2 - noise
     power = np.where(excess > sure * noise, np.maximum(power, excess), power)
     return frames.istft(spectrum * (power / (power + noise)), k1=len(sound))
@@ -138,38 +190,44 @@ def artificial_gaps(missing, samples, size):
     return np.stack([first, first + sizes], 1)[sizes > 0]
 
 
-def calibrate(observed, mask, rate, restore):
-    """Estimate a sound's noise, and weights for the mixture of `candidates`.
+def calibrate(observed, mask, rate, restore, size=0):
+    """Estimate the spectrum of a sound's noise, and weights for the mixture of `candidates`.
 
-    restore(observed, mask) returns the network's reconstruction; all are (T,). Returns the power of
-    the noise (F,), its level in dB relative to the sound, and the weights (3,). The weights sum to
-    1 and come from the errors of the candidates in artificial gaps.
+    restore(observed, mask) returns the network's reconstruction; all are (T,). size: the length of
+    artificial gaps, 0 if the sound has none. Returns the spectrum (F,), see `least_noise`, and the
+    weights (3,). They sum to 1 and come from the errors of the candidates in artificial gaps.
     """
     frames, reconstruction = transform(rate), restore(observed, mask)
-    noise, level_db = estimated(frames, observed, mask, reconstruction)
-    gaps, artificial = runs(mask), np.zeros(mask.size, bool)
-    if len(gaps):
-        size = int(np.median(np.ptp(gaps, axis=1)))
-        artificial = inside(artificial_gaps(gaps, mask.size, size), 0, mask.size)
+    quiet = quiet_power(frames, observed, reconstruction, mask)
+    spectrum = least_noise(frames, quiet, loud_power(observed, frames.hop))
+    artificial = np.zeros(mask.size, bool)
+    if size:
+        artificial = inside(artificial_gaps(runs(mask), mask.size, size), 0, mask.size)
     if not artificial.any():
-        return noise, level_db, np.array([0.0, 1.0, 0.0])
+        return spectrum, np.array([0.0, 1.0, 0.0])
     both = np.maximum(mask, artificial)
-    reconstruction = restore(np.where(both == 1, 0, observed), both)
-    found = candidates(frames, observed, both, reconstruction, noise)[:, artificial[both == 1]]
+    hidden = np.where(both == 1, 0, observed)
+    reconstruction = restore(hidden, both)
+    power = noise_power(quiet_power(frames, hidden, reconstruction, both), spectrum)
+    found = candidates(frames, observed, both, reconstruction, power)[:, artificial[both == 1]]
     errors = np.maximum(((found - observed[artificial]) ** 2).mean(1), 1e-20)
     weights = mixture_weights(errors, SHARPNESS)
-    return noise, level_db, weights / weights.sum()
+    return spectrum, weights / weights.sum()
 
 
-def denoise(observed, mask, reconstruction, rate, noise, weights):
-    """Fill the gaps of a sound and remove its noise: observed, mask, reconstruction (T,) -> (T,).
+def denoise(observed, mask, reconstruction, rate, spectrum, weights):
+    """Fill the gaps of a sound and remove its noise: observed, mask, reconstruction (T,).
 
-    Gaps get the mixture of `candidates` with `weights` (3,). Then noise of power (F,) is removed.
+    Gaps get the mixture of `candidates` with `weights` (3,), then noise is removed. spectrum: from
+    `least_noise`. Returns the sound, and True where it had noise; both are (T,).
     """
-    frames, filled = transform(rate), np.array(observed, float)
-    if mask.any():
+    frames, filled = transform(rate), np.where(mask == 1, reconstruction, observed)
+    noise = noise_power(quiet_power(frames, observed, reconstruction, mask), spectrum)
+    if mask.any() and weights[1] < 1:
         filled[mask == 1] = weights @ candidates(frames, observed, mask, reconstruction, noise)
-    return wiener(frames, filled, reconstruction, noise) if noise.any() else filled
+    nearest = (np.arange(filled.size) + frames.hop // 2) // frames.hop - frames.p_min
+    noisy = noise.any(0)[nearest]
+    return (wiener(frames, filled, reconstruction, noise) if noisy.any() else filled), noisy
 
 
 def denoise_long(observed, mask, reconstruction, rate, restore=None):
@@ -178,10 +236,7 @@ def denoise_long(observed, mask, reconstruction, rate, restore=None):
     observed, mask, reconstruction: (T,). restore(observed, mask) returns the reconstruction for
     artificial gaps. Without `restore`, the network alone fills the gaps.
     """
-    if restore:
-        power, _, weights = calibrate(observed, mask, rate, restore)
-        return denoise(observed, mask, reconstruction, rate, power, weights)
-    frames = transform(rate)
-    power, _ = estimated(frames, observed, mask, reconstruction)
-    filled = np.where(mask == 1, reconstruction, observed)
-    return wiener(frames, filled, reconstruction, power)
+    size = typical_size(runs(mask)) if restore else 0
+    restore = restore or (lambda sound, mask: reconstruction)
+    calibrated = calibrate(observed, mask, rate, restore, size)
+    return denoise(observed, mask, reconstruction, rate, *calibrated)[0]
