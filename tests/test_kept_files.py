@@ -1,7 +1,9 @@
 """No file other than the named results changes, whatever is refused or interrupted."""
 
+import collections
 import contextlib
 import os
+import random
 import shutil
 import signal
 import sys
@@ -146,10 +148,12 @@ def restorer(sounds, fault):
     return Restorer(same, SIDE * SIDE, Kind(shape=(SIDE, SIDE)), same, failing(complete, fault))
 
 
-INPUTS = "a.wav", "b.wav", "link.wav", "hard.wav", "bad.wav", "a.png", "a-1.png", "sub", "out"
-OUTS = "new.wav", "new.png", "new/x.wav", "new", "out", "sub", ".", "a.wav", "b.wav", "link.wav"
-OUTS += "hard.wav", "dangling.wav", "mask.png", "gaps.txt", "out/a.png", "model/model.keras"
-VALUED = "--gaps", "--mask", "--completions"
+SOUNDS = "a.wav", "b.wav", "link.wav", "hard.wav", "bad.wav", "sub", "out"
+IMAGES = "a.png", "a-1.png", "sub", "out"
+FOLDERS = "new", "out", "sub", ".", "model"
+SOUND_OUTS = "new.wav", "new/x.wav", "dangling.wav", "gaps.txt", *SOUNDS, *FOLDERS
+IMAGE_OUTS = "new.png", "new/x.png", "mask.png", "out/a.png", "model/generated.png", *FOLDERS
+IMAGE_FLAGS = ["--mask", "mask.png"], ["--completions", "2"]
 
 
 def sources_of(given, out):
@@ -171,27 +175,30 @@ def results_of(sources, inputs, out, completions):
     return results + [path for path in more if path.suffix == ".png"]
 
 
-@given(
-    sounds=st.booleans(),
-    inputs=st.lists(st.sampled_from(INPUTS), min_size=1, max_size=3),
-    out=st.sampled_from(OUTS),
-    flags=st.sets(st.sampled_from(["--keep", "--overwrite", *VALUED])),
-    fault=faults,
-)
-@quick
-def test_denoise_changes_only_its_results(tree, sounds, inputs, out, flags, fault):
-    values = {"--gaps": ["gaps.txt"], "--mask": ["mask.png"], "--completions": ["2"]}
-    flags = [part for flag in sorted(flags) for part in (flag, *values.get(flag, []))]
-    with copied(tree) as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(denoise, "load_restorer", lambda path: restorer(sounds, fault))
-        sources = [each for given in inputs for each in sources_of(given, out)]
-        results = results_of(sources, inputs, out, 2 * ("--completions" in flags))
-        if "--overwrite" not in flags:
-            results = [path for path in results if not os.path.lexists(path)]
-        protected = [path for path, _ in sources] + ["model/model.keras"]
-        protected += [each for each in ("gaps.txt", "mask.png") if each in flags]
-        with only_results_change(folder, results, protected):
-            ended(lambda: denoise.main(denoise.read_flags()), "model", *inputs, "-o", out, *flags)
+@pytest.mark.parametrize("sounds", [True, False])
+def test_denoise_changes_only_its_results(tree, sounds, capsys):
+    """In 150 random situations, many of which end with a result."""
+    rng, ends = random.Random(int(sounds)), collections.Counter()
+    optional = [["--keep"], ["--overwrite"], *([["--gaps", "gaps.txt"]] if sounds else IMAGE_FLAGS)]
+    for _ in range(150):
+        inputs = rng.choices(SOUNDS if sounds else IMAGES, k=rng.choice((1, 1, 2)))
+        out = rng.choice(SOUND_OUTS if sounds else IMAGE_OUTS)
+        flags = [part for flag in optional if rng.random() < 0.5 for part in flag]
+        fault = rng.choice((None, (rng.randrange(4), rng.choice(FAULTS))))
+        with copied(tree) as folder, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(denoise, "load_restorer", lambda path, each=fault: restorer(sounds, each))
+            sources = [each for given in inputs for each in sources_of(given, out)]
+            results = results_of(sources, inputs, out, 2 * ("--completions" in flags))
+            if "--overwrite" not in flags:
+                results = [path for path in results if not os.path.lexists(path)]
+            protected = [path for path, _ in sources] + ["model/model.keras"]
+            protected += [each for each in ("gaps.txt", "mask.png") if each in flags]
+            arguments = "model", *inputs, "-o", out, *flags
+            print(arguments, fault)  # shown if the test fails
+            with only_results_change(folder, results, protected):
+                ended(lambda: denoise.main(denoise.read_flags()), *arguments)
+            ends["saved as" in capsys.readouterr().out] += 1
+    assert min(ends.values()) > 30, ends
 
 
 @given(

@@ -127,19 +127,28 @@ def test_a_link_as_destination_is_followed(tmp_path):
     assert len(list(tmp_path.rglob("*"))) == 5
 
 
-def test_sigterm_leaves_no_files_behind(tmp_path, capsys, interruptible):
-    path = tmp_path / "restored.wav"
+@pytest.mark.parametrize("number", cli.STOPPING)
+def test_an_interruption_leaves_no_files_behind(tmp_path, capsys, interruptible, number):
+    """Even if the signal comes twice, as SIGHUP does when a terminal is closed."""
+    path, before = tmp_path / "new/restored.wav", signal.getsignal(number)
+
+    def waited(*_):
+        if number != signal.SIGINT:
+            os.kill(os.getpid(), number)
+
     with (
         pytest.raises(SystemExit) as end,
         cli.one_line_errors(),
         result_files.claimed(path),
         result_files.replacing(path) as beside,
+        contextlib.ExitStack() as stack,
     ):
+        stack.push(waited)
         beside.write_text("half")
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         time.sleep(60)
-    assert end.value.code == 143 and capsys.readouterr().err == "interrupted\n"
-    assert not list(tmp_path.iterdir()) and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert end.value.code == 128 + number and capsys.readouterr().err == "interrupted\n"
+    assert not list(tmp_path.iterdir()) and signal.getsignal(number) == before
 
 
 @pytest.mark.parametrize("length", [243, 244, 251, 255])
