@@ -117,11 +117,9 @@ class Run:
                 save(path)
                 if not self._is_ours(name):
                     raise _foreign(self.folder, [name])
-                now = [
-                    _digest(self.folder / name),
-                    _digest(path),
-                ]  # both, if killed before renaming
-                self.listed[name] = [digest for digest in now if digest]
+                # List both, because the run may be killed before `path` is renamed.
+                hashes = _digest(self.folder / name), _digest(path)
+                self.listed[name] = [each for each in hashes if each]
                 self._save_config()
 
     def save_checkpoint(self, save):

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import signal
 import time
 import types
@@ -655,3 +656,24 @@ def test_an_ended_run_names_the_command_to_continue(tmp_path, monkeypatch, capsy
     assert printed(KeyboardInterrupt()) == "interrupted" + note
     config = json.loads((tmp_path / "ü/config.json").read_text())
     assert config["command"] == "python sound_dvae.py --out 'my runs/ü'"
+
+
+def finish_it(run):
+    run.finish(MODEL, [BASELINE])
+
+
+@pytest.mark.parametrize("end", [lambda run: shutil.rmtree(run.folder), finish_it])
+def test_no_command_continues_a_run_that_is_gone_or_finished(tmp_path, end):
+    with pytest.raises(OSError) as ended, running(tmp_path / "out") as run:
+        end(run)
+        raise OSError("no room")
+    assert not getattr(ended.value, "__notes__", [])
+
+
+def test_a_finished_run_without_a_checkpoint_is_kept(tmp_path):
+    finish(tmp_path)
+    (tmp_path / "checkpoint.npz").unlink()
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=r"finished run has no checkpoint\.npz"):
+        begin(tmp_path, resume=True, iters=200)
+    assert contents(tmp_path) == before
