@@ -24,6 +24,7 @@ import training
 from files import image_files
 from harness import cli
 from harness.cli import flag
+from harness.errors import say
 from harness.quiet_tensorflow import tf
 from harness.run_folder import METHOD, REFINED, Run
 from image_utils import mean_squared_error
@@ -212,7 +213,7 @@ def image_kind(settings):
 
 
 def main(settings):
-    with Run(settings, report.write, report.WRITTEN, COLUMNS) as run:
+    with Run(settings, report.files, report.WRITTEN, COLUMNS) as run:
         images = image_files.load_images(settings.data, settings.size)
         run.record(images.provenance)
         print(images.summary)
@@ -233,7 +234,7 @@ def main(settings):
         run.save(play.files(model, held.clean, held.labels))
         run.finish(model, table)
         print(verdict.digits(table))
-    print(f"Look at {settings.out / 'index.html'}")
+    say(f"Look at {settings.out / 'index.html'}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from audio_utils import note_fades, one_after_the_other, write_wav
 from files import held_out, model_file
 from files.pictures import read_image
 from harness import UserError, cli
-from harness.run_folder import claimed, replacing
+from harness.errors import say
+from harness.result_files import claimed, replacing
 from inference import principal_axes
 from kind import kind_of
 from pages import figures
@@ -68,11 +69,10 @@ def refuse_to_replace(settings, path):
 def write(settings, name, save):
     """Write a result to the output folder. The function save(path) writes the file."""
     path = result_path(settings, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with claimed(path), replacing(path) as unfinished:
         refuse_to_replace(settings, path)  # another process may have just written it
         save(unfinished)
-    print(f"wrote {path}")
+    say(f"wrote {path}")
 
 
 def write_picture(settings, name, picture):
@@ -129,7 +129,7 @@ def blend_sounds(model, kind, settings):
     samples = model.input_size + rate // blending.LOWEST_PITCH + 1
     ends = [held_out.sound(name, samples, kind) for name in settings.blend]
     sound = blending.glide(model, ends, rate)
-    print(blending.summary(sound, ends, rate))
+    say(blending.summary(sound, ends, rate))
     write_sound(settings, "blend.wav", sound * note_fades(sound.size, rate), rate)
 
 

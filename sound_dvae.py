@@ -26,6 +26,7 @@ from audio_utils import C_MAJOR, NOISE_STD, TIMBRES, Notes, snr_db
 from files import folders, sound_files
 from harness import UserError, cli
 from harness.cli import flag
+from harness.errors import say
 from harness.quiet_tensorflow import tf
 from harness.run_folder import METHOD, REFINED, Run
 from pages import play, report, sound_figures, verdict
@@ -257,7 +258,7 @@ def final_table(settings, sounds, held, ours):
 
 
 def main(settings):
-    with Run(settings, report.write, report.WRITTEN, COLUMNS) as run:
+    with Run(settings, report.files, report.WRITTEN, COLUMNS) as run:
         sounds = load(settings)
         run.record(sounds.provenance)
         held = held_out(settings, sounds)
@@ -283,7 +284,7 @@ def main(settings):
         print(verdict.sounds(table))
     if settings.data:
         print(f"Longer training helps: try --iters {4 * settings.iters} --out FOLDER")
-    print(f"Look at and listen to {settings.out / 'index.html'}")
+    say(f"Look at and listen to {settings.out / 'index.html'}")
 
 
 if __name__ == "__main__":

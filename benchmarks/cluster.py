@@ -9,12 +9,12 @@ faults: one of two workers never starts, or is killed, stopped or interrupted. E
 started is then resumed on one or two workers.
 """
 
+import argparse
 import csv
 import json
 import os
 import signal
 import socket
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -170,10 +170,12 @@ def try_faults(folder):
 
 
 if __name__ == "__main__":
-    parts = sys.argv[1:] or ["scores", "faults"]
+    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags.add_argument("part", nargs="?", choices=("scores", "faults"), help="default: both")
+    part = flags.parse_args().part
     with tempfile.TemporaryDirectory() as temporary:
-        if "scores" in parts:
+        if part != "faults":
             runs = {"sound_dvae.py": (), "mnist_dvae.py": ("--iters", 800)}
             compare_scores(runs, Path(temporary))
-        if "faults" in parts:
+        if part != "scores":
             try_faults(Path(temporary))

@@ -94,7 +94,7 @@ def finish(process):
 
 
 def contents(folder):
-    """Return {file name: content} of a run's folder, without the timestamps in archives."""
+    """Return {file name: content} of a run's folder, without timestamps in archives and hashes."""
     found = {}
     for path in folder.iterdir():
         found[path.name] = path.read_bytes()
@@ -102,6 +102,8 @@ def contents(folder):
             with zipfile.ZipFile(path) as archive:
                 members = [name for name in archive.namelist() if name != "metadata.json"]
                 found[path.name] = {name: archive.read(name) for name in members}
+    config = json.loads(found["config.json"])
+    found["config.json"] = {**config, "files": sorted(config["files"])}  # without hashes
     return found
 
 

@@ -31,7 +31,7 @@ from corrupt import CORRUPTIONS
 from files.image_files import load_images
 from harness import UserError, cli
 from harness.quiet_tensorflow import tf
-from harness.run_folder import replacing
+from harness.result_files import replacing
 from models import DVAE, gaussian_log_density, keras, reparameterize
 
 MODELS = {  # name: corruption, fraction of the pixels

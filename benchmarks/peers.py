@@ -35,8 +35,12 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
-import torch
-import torch.nn.functional as F
+
+try:
+    import torch
+    import torch.nn.functional as F
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}; pip install -r benchmarks/requirements.txt") from None
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":

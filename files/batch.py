@@ -13,7 +13,8 @@ from files.restore_image import completion_paths
 from files.sound_files import SUFFIXES as SOUNDS
 from files.sound_files import result_name, result_suffixes
 from harness import UserError, cli
-from harness.run_folder import claimed
+from harness.errors import say
+from harness.result_files import claimed
 
 DISK_FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
@@ -99,16 +100,16 @@ def restore_each(pairs, restore, overwrite):
             if (line := cli.known(error)) is None:
                 tracebacks[traceback.format_exc()] = None  # as a key, so each bug is shown once
                 line = f"{source}: {type(error).__name__}, a bug in these scripts; please report it"
-            tqdm.write(f"denoise.py: {line}", file=sys.stderr)
+            say(f"denoise.py: {line}", sys.stderr)
         else:
             existing += said is None
             if said is not None:
-                tqdm.write(" ".join(f"{source}: {said}; saved as {destination}".splitlines()))
+                say(f"{source}: {said}; saved as {destination}")
     if len(pairs) > 1 or existing:
         counts = [f"{len(pairs) - existing - failed} of {len(pairs)} files restored"]
         counts += [f"{existing} already existed (--overwrite replaces them)"] if existing else []
         counts += [f"{failed} failed"] if failed else []
-        print(", ".join(counts))
+        say(", ".join(counts))
     if failed:
         sys.stderr.write("".join(tracebacks))
         raise SystemExit(1 if tracebacks else 2)
@@ -118,7 +119,6 @@ def _restore(source, destination, restore, overwrite):
     """Restore one file. Returns its summary, or None if the destination exists and must be kept."""
     if is_there(destination) and not overwrite:
         return None
-    destination.parent.mkdir(parents=True, exist_ok=True)
     with claimed(destination):
         if is_there(destination) and not overwrite:
             remedy = "--overwrite replaces it"

@@ -6,9 +6,10 @@ import numpy as np
 
 
 def weight_shapes(config):
-    """Return {name in the file: shape} for the weights of encoder, decoder, noise level and prior.
+    """Return {name in the file: shape} for the weights of noise level, prior, encoder and decoder.
 
-    config: from `models.DVAE.get_config`. Keras chose the names. Layers have a kernel and a bias.
+    They have the order of `models.DVAE.weights`. config: from its `get_config`. Keras chose the
+    names. Layers have a kernel and a bias.
     """
     if config["likelihood"] not in ("bernoulli", "gaussian"):
         raise ValueError(f"unknown likelihood {config['likelihood']!r}")
@@ -17,14 +18,14 @@ def weight_shapes(config):
         "encoder": [config["input_size"], *hidden, 2 * latent],
         "decoder": [latent, *reversed(hidden), config["input_size"]],
     }
-    shapes = {}
+    own = [()] if config["likelihood"] == "gaussian" else []  # log_std
+    own += [(components,), (components, latent), (components, latent)]
+    shapes = {f"vars/{number}": shape for number, shape in enumerate(own)}
     for side, widths in sides.items():
         for number, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
             layer = f"{side}/layers/dense{f'_{number}' if number else ''}/vars"
             shapes |= {f"{layer}/0": (inputs, outputs), f"{layer}/1": (outputs,)}
-    log_std = [()] if config["likelihood"] == "gaussian" else []
-    prior = [(components,), (components, latent), (components, latent)]
-    return shapes | {f"vars/{number}": shape for number, shape in enumerate(log_std + prior)}
+    return shapes
 
 
 def dense_reconstruct(config, weights):
@@ -33,7 +34,7 @@ def dense_reconstruct(config, weights):
     weights: {name: array} in the order of `weight_shapes`.
     """
     depth, latent = len(config["hidden"]) + 1, config["latent"]  # depth: layers per side
-    arrays = list(weights.values())[: 4 * depth]
+    arrays = list(weights.values())[-4 * depth :]
     layers = list(zip(arrays[::2], arrays[1::2]))
     # The encoder's last layer returns mean and log_var. Only the mean is needed.
     layers[depth - 1] = [values[..., :latent] for values in layers[depth - 1]]

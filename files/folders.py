@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.errors import say
+
 NAMED = 5  # maximum number of skipped files to list; the others are only counted
 
 
@@ -30,14 +32,9 @@ def walk(folder):
 def print_skipped(lines):
     """Print the first few lines about skipped files to stderr, and the number of the others."""
     for line in lines[:NAMED]:
-        print(f"skipped {line}", file=sys.stderr)
+        say(f"skipped {line}", sys.stderr)
     if len(lines) > NAMED:
-        print(f"skipped {len(lines) - NAMED} more files", file=sys.stderr)
-
-
-def printable(path):
-    """Return a path as valid text, because file names may be arbitrary bytes."""
-    return os.fsencode(path).decode(errors="replace")
+        say(f"skipped {len(lines) - NAMED} more files", sys.stderr)
 
 
 def fixed_order(count):

@@ -5,9 +5,9 @@ import re
 import sys
 
 import numpy as np
-from tqdm import tqdm
 
 from harness import UserError
+from harness.errors import say
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 UTF_16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
@@ -38,7 +38,7 @@ def read_gaps(path, rate, frames, sound="the sound"):
             problem = f"{start:g} to {end:g} s lies outside {sound}, which has {seconds:.3f} s"
             raise UserError(f"{where}: {problem}; correct or remove it")
         if start == end:
-            tqdm.write(f"skipped {where}: a point at {start:g} s, not a gap", file=sys.stderr)
+            say(f"skipped {where}: a point at {start:g} s, not a gap", sys.stderr)
         else:
             gaps.append((round(start * rate), min(round(end * rate), frames)))
     return _merged(sorted(gaps))

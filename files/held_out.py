@@ -89,7 +89,8 @@ def sound(name, samples, kind):
 
 
 def _note(name, samples, kind):
-    if kind.notes and name not in kind.notes.notes:
+    # Compare frequencies, because E#4 is F4.
+    if kind.notes and note_frequency(name) not in map(note_frequency, kind.notes.notes):
         known = " ".join(kind.notes.notes)
         raise UserError(f"{name}: not a note that the model knows; choose from {known}")
     timbre = kind.notes.timbre if kind.notes else "sine"

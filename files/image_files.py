@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from files import folders, pictures
 from harness import UserError, quiet_tensorflow
-from harness.errors import one_error
+from harness.errors import one_error, printable
 
 SUFFIXES = ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"
 HELD_OUT_ONE_IN, HELD_OUT_AT_MOST = 5, 10_000  # used if the data have no held-out images
@@ -96,7 +96,7 @@ def load_images(path=None, size=28):
     """
     if path is None:
         return _mnist()
-    name = folders.printable(path)
+    name = printable(path)
     if os.path.isdir(path):
         arrays, notes = _folder_arrays(Path(path), size)
     else:
@@ -105,7 +105,7 @@ def load_images(path=None, size=28):
     train, train_labels, test, test_labels = _split(*arrays, name)
     copies = before - len(train) - len(test)
     notes += [f"{copies:,} copies of held-out images left out"] if copies else []
-    short = folders.printable(os.path.basename(os.path.abspath(path))) or name
+    short = printable(os.path.basename(os.path.abspath(path))) or name
     return Images(train, train_labels, test, test_labels, ", ".join([short, *notes]))
 
 

@@ -39,12 +39,11 @@ def load_restorer(path):
     A model of sounds needs no refined posteriors, so TensorFlow is not loaded for it.
     """
     path = _model_in(path)
-    with one_error(path, REMEDY):
-        config, weights = _checked(path)
+    config, weights = _checked(path)
     kind = kind_of(config["metadata"], config["input_size"], path)
     if kind.sounds and config["likelihood"] == "gaussian":
         return Restorer(dense_reconstruct(config, weights), config["input_size"], kind)
-    model = load_model(path)
+    model = _built(config, weights)
     refine = refiner(model)
 
     def complete(corrupted, observed, count):
@@ -62,14 +61,16 @@ def load_model(path):
     No code from the file is executed. Only numbers, names and weights are read. This is safer than
     `keras.models.load_model`, which builds any object that the file's configuration names.
     """
+    return _built(*_checked(_model_in(path)))
+
+
+def _built(config, weights):
+    """Return a DVAE with weights {name: array} in the order of `weight_shapes`."""
     from models import DVAE, NETWORK  # loads TensorFlow
 
-    path = _model_in(path)
-    with one_error(path, REMEDY):
-        config, _ = _checked(path)
-        model = DVAE(**{name: config[name] for name in (*NETWORK, "name", "metadata")})
-        model.load_weights(path)
-        return model
+    model = DVAE(**{name: config[name] for name in (*NETWORK, "name", "metadata")})
+    model.set_weights(list(weights.values()))
+    return model
 
 
 def _model_in(path):
@@ -82,22 +83,24 @@ def _model_in(path):
 
 def _checked(path):
     """Return a model's configuration and weights {name: array}, after checking that they match."""
-    with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > LARGEST_FILE:
-            raise ValueError(f"more than {LARGEST_FILE >> 30} GiB unpacked")
-        content = json.loads(archive.read("config.json"))
-        weights = archive.read("model.weights.h5")
-    config = content["config"]
-    metadata = config.get("metadata", config.get("about", {}))  # earlier versions wrote "about"
-    if content["registered_name"] != REGISTERED_NAME or "experiment" not in metadata:
-        raise UserError(f"{path}: a Keras model, but not one trained by these scripts; {REMEDY}")
-    written = int(metadata.get("format", FORMAT))
-    if written != FORMAT:
-        age, remedy = ("a newer", "update them") if written > FORMAT else ("an older", "retrain it")
-        problem = f"written by {age} version of these scripts (format {written})"
-        raise UserError(f"{path}: {problem}; {remedy}")
-    config["metadata"] = {"format": FORMAT, **metadata}
-    return config, _arrays(weights, weight_shapes(config))
+    with one_error(path, REMEDY):
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > LARGEST_FILE:
+                raise ValueError(f"more than {LARGEST_FILE >> 30} GiB unpacked")
+            content = json.loads(archive.read("config.json"))
+            weights = archive.read("model.weights.h5")
+        config = content["config"]
+        metadata = config.get("metadata", config.get("about", {}))  # earlier versions wrote "about"
+        if content["registered_name"] != REGISTERED_NAME or "experiment" not in metadata:
+            raise ValueError("a Keras model, but not one trained by these scripts")
+        written = int(metadata.get("format", FORMAT))
+        if written != FORMAT:
+            older = written < FORMAT
+            age, remedy = ("an older", "retrain it") if older else ("a newer", "update them")
+            problem = f"written by {age} version of these scripts (format {written})"
+            raise UserError(f"{path}: {problem}; {remedy}")
+        config["metadata"] = {"format": FORMAT, **metadata}
+        return config, _arrays(weights, weight_shapes(config))
 
 
 def _arrays(weights, shapes):

@@ -10,7 +10,7 @@ from files import pictures
 from files.pictures import WHITE
 from harness import UserError
 from harness.errors import one_error
-from harness.run_folder import replacing
+from harness.result_files import replacing
 
 SAVE_OPTIONS = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True, "exact": True}}
 KEPT_FORMATS = "JPEG", "MPO", "PNG", "TIFF", "WEBP"  # for --keep; MPO is some phones' JPEG

@@ -22,7 +22,8 @@ from files.gap_labels import read_gaps
 from files.sound_reader import SMALLEST, keeps_zeros, open_sound
 from files.sound_result import Result, how_well_kept, writing
 from harness import UserError
-from harness.run_folder import replacing
+from harness.errors import printable
+from harness.result_files import replacing
 from inference import HOPS_PER_WINDOW, restore_long_blocks
 from signals.denoise_sound import Denoiser
 from signals.fill_gaps import CONTEXTS, fill, fill_each
@@ -358,7 +359,7 @@ def _write(restored, job, keep):
     keep: True to write the source's samples outside the gaps. Returns remarks on the result, each
     preceded by a comma.
     """
-    name, first = os.path.basename(job.source), 0
+    name, first = printable(os.path.basename(job.source)), 0
     with (
         open_sound(job.source) as original,
         replacing(job.destination) as path,

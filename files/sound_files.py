@@ -15,6 +15,7 @@ import audio_utils
 from files import folders
 from files.sound_reader import open_sound
 from harness import UserError
+from harness.errors import printable
 from harness.quiet_tensorflow import stderr_held_back, tf
 from signals.resampling import resample
 
@@ -133,7 +134,7 @@ def load(path, sample_rate, window, rms, seconds, folder):
     learned, kept = (float(np.ptp(part, axis=1).sum() / sample_rate) for part in parts.values())
     summary = f"{learned:.1f} s of sound to learn from, {kept:.1f} s held out ({held_out})"
     provenance = {
-        "source": folders.printable(path),
+        "source": printable(path),
         "files": len(clips),
         "training_seconds": learned,
         "held_out_seconds": kept,
@@ -258,7 +259,7 @@ def _split(samples, clips, window, least_power):
     chosen = sorted(folders.fixed_order(len(clips))[:count])
     for number, clip in enumerate(clips.values()):
         (held_out if number in chosen else training).append(clip)
-    names = [folders.printable(list(clips)[i].name) for i in chosen[:3]] + ["..."] * (count > 3)
+    names = [printable(list(clips)[i].name) for i in chosen[:3]] + ["..."] * (count > 3)
     return {"training": training, "held out": held_out}, ", ".join(names)
 
 

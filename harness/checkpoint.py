@@ -5,7 +5,6 @@ import json
 import numpy as np
 
 from harness import UserError
-from harness.run_folder import replacing
 
 FORMAT = 2  # version of the file format; increase it when old files can no longer be read
 REMEDY = "use --overwrite to start over"
@@ -14,7 +13,7 @@ REMEDY = "use --overwrite to start over"
 def save(path, variables, state):
     """Save the values of the variables and the state, a JSON-serializable dict."""
     values = {f"variable_{i}": variable.numpy() for i, variable in enumerate(variables)}
-    with replacing(path) as unfinished, open(unfinished, "wb") as file:
+    with open(path, "wb") as file:  # `np.savez` adds .npz to names
         np.savez(file, state=json.dumps({"format": FORMAT, **state}, default=float), **values)
 
 

@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from harness import UserError
+from harness.errors import say
 
 LARGEST_INTEGER = 2**31 - 1  # TensorFlow stores iterations and seeds in 32 bits
 CLOSED_PIPE = 141  # exit status that a shell reports for a program ended by SIGPIPE
+# Signals that end a program: Ctrl-C, a request, a closed terminal. Windows has no SIGHUP.
+STOPPING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 
 
 def flag(default, help, **options):
@@ -167,15 +170,15 @@ def one_line_errors():
     """Run the block. Print an error that `known` recognizes in one line and exit with status 2.
 
     Bugs keep their traceback. If the reader of stdout (such as `head -1`) has exited, the program
-    exits silently. SIGTERM raises KeyboardInterrupt, so that unfinished files are removed.
+    exits silently. STOPPING signals raise KeyboardInterrupt, so that unfinished files are removed.
     """
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names can contain any bytes
+            stream.reconfigure(errors="backslashreplace")  # the encoding may lack characters
     try:
         try:
-            with _sigterm_as_ctrl_c(), one_blas_thread():
+            with _signals_as_ctrl_c(), one_blas_thread():
                 yield
         finally:
             sys.stdout.flush()  # Python's own flush at exit is too late to report an error
@@ -193,21 +196,24 @@ def one_line_errors():
 
 
 @contextlib.contextmanager
-def _sigterm_as_ctrl_c():
-    """Make SIGTERM raise KeyboardInterrupt, unless it is ignored or already has a handler."""
+def _signals_as_ctrl_c():
+    """Make STOPPING signals raise KeyboardInterrupt, unless ignored or already with a handler."""
 
     def interrupt(number, _):
+        for each in changed:  # a closed terminal sends SIGHUP twice
+            signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt(number)
 
     main = threading.current_thread() is threading.main_thread()  # only it can set handlers
-    changed = main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if changed:
-        signal.signal(signal.SIGTERM, interrupt)
+    numbers = STOPPING if main else ()
+    changed = [each for each in numbers if signal.getsignal(each) == signal.SIG_DFL]
+    for each in changed:
+        signal.signal(each, interrupt)
     try:
         yield
     finally:
-        if changed:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for each in changed:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def _open_closed_streams():
@@ -245,6 +251,8 @@ def known(error):
         message = f"{error.filename}: {message}" if error.filename else message
     elif isinstance(error, KeyboardInterrupt):
         message = "interrupted"
+    elif isinstance(error, ImportError):  # also raised if a library does not fit into the memory
+        message = f"{error}; allow more memory, or pip install -r requirements.txt"
     elif isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         message = "not enough memory; try a smaller --hidden or --batch-size"
     else:
@@ -255,7 +263,7 @@ def known(error):
 
 def _print_error(line):
     try:
-        print(line, file=sys.stderr)
+        say(line, sys.stderr)
         sys.stdout.flush()
     except OSError:
         _silence()

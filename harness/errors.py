@@ -1,8 +1,29 @@
-"""Convert exceptions of libraries to one-line errors for the user."""
+"""One-line messages for the user, from exceptions and about files with any names."""
 
 import contextlib
+import sys
+import unicodedata
+
+from tqdm import tqdm
 
 from harness import UserError
+
+
+def printable(text):
+    """Return text or a path on one line, with its control characters and lone bytes escaped.
+
+    File names can contain line breaks, terminal commands, and characters that reverse the text.
+    """
+    hidden = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, format, surrogates, separators of lines
+    return "".join(
+        each.encode("unicode_escape").decode() if unicodedata.category(each) in hidden else each
+        for each in str(text)
+    )
+
+
+def say(line, file=None):
+    """Print one line to stdout or `file`, above the progress bars. Use it for all file names."""
+    tqdm.write(printable(line), file=file or sys.stdout)
 
 
 @contextlib.contextmanager

@@ -6,11 +6,13 @@ import signal
 import threading
 import time
 import types
+from functools import partial
 
 import numpy as np
 from tqdm import tqdm
 
 from harness import checkpoint
+from harness.cli import STOPPING
 from harness.quiet_tensorflow import tf
 from harness.workers import Workers, broadcast_state
 
@@ -26,7 +28,7 @@ class Guard:
                     guard.take(advance(*guard.next_call(target)))
 
     Training resumes from the file `run.checkpoint` if it exists. Its state is saved at checkpoints,
-    every SAVE_ITERATIONS or SAVE_SECONDS, and on Ctrl-C or SIGTERM, before KeyboardInterrupt is
+    every SAVE_ITERATIONS or SAVE_SECONDS, and on a STOPPING signal, before KeyboardInterrupt is
     raised. Without a run, nothing is saved and signals are not handled.
 
     ahead: the iterations of the checkpoints. per_call: iterations per call of the compiled loop.
@@ -119,7 +121,8 @@ class Guard:
     def _save(self):
         self.state |= {"iteration": self.done, "since": self.since, "loss": float(self.loss)}
         self.state |= {"checkpoint": self.done == self.target, "rows": self.run.rows}
-        checkpoint.save(self.run.checkpoint, self.variables, self.state)
+        save = partial(checkpoint.save, variables=self.variables, state=self.state)
+        self.run.save_checkpoint(save)
         self.saved, self.saved_time = self.done, time.monotonic()
 
     def _diverged(self, iteration):
@@ -135,7 +138,7 @@ class Guard:
 
 @contextlib.contextmanager
 def interruptions_noted():
-    """Yield a list that collects SIGINT (Ctrl-C) and SIGTERM. A second one ends the program.
+    """Yield a list that collects STOPPING signals. A second Ctrl-C ends the program at once.
 
     Ignored signals stay ignored. Python allows handlers only in the main thread, so the list stays
     empty in other threads.
@@ -144,12 +147,14 @@ def interruptions_noted():
 
     def note(number, _):
         noted.append(number)
-        for each in previous:
-            signal.signal(each, signal.SIG_DFL)
-        os.write(2, b"\nstopping after this step; press again to stop at once\n")
+        for each in previous:  # a closed terminal sends SIGHUP twice
+            hang_up = each == getattr(signal, "SIGHUP", None)
+            signal.signal(each, signal.SIG_IGN if hang_up else signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # the terminal is closed
+            os.write(2, b"\nstopping after this step; press again to stop at once\n")
 
     main = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
+    numbers = STOPPING if main else ()
     previous = {n: old for n in numbers if (old := signal.getsignal(n)) != signal.SIG_IGN}
     for number in previous:
         signal.signal(number, note)

@@ -1,8 +1,7 @@
-"""Manage the folder of a run: write complete files, lock, resume and overwrite."""
+"""Manage the folder of a run: whose files are there, resume and overwrite."""
 
 import contextlib
 import dataclasses
-import errno
 import fnmatch
 import hashlib
 import importlib.metadata
@@ -10,134 +9,27 @@ import json
 import os
 import platform
 import shlex
-import stat
 import sys
 from pathlib import Path
 
-import filelock
-from tqdm import tqdm
-
 from harness import UserError, cli, tables, workers
+from harness.errors import say
+from harness.result_files import claimed, replacing
 
 CONFIG, SCORES, MODEL, CHECKPOINT = "config.json", "scores.csv", "model.keras", "checkpoint.npz"
 MODEL_FORMAT = 2  # increase it when old models do not fit new scripts, or new models old scripts
 METHOD = "DVAE"  # the model's name in the column "method" of tables
 REFINED = f"{METHOD}, refined"  # the model with posteriors refined per example
-INDEX, EVENTS = "index.html", "events.out.tfevents.*"  # files that write_page writes
+INDEX, EVENTS = "index.html", "events.out.tfevents."  # files of the page
 NOT_COMPARED = {"out", "tensorboard", "command", "files", "finished", "iters", "provenance"}
 VERSIONS = "tensorflow", "keras", "numpy"
-HALF_DELETED = "half deleted"  # value of "experiment" while a run is being deleted
 MOST_NAMED = 5  # maximum files named in a message
-LONGEST_NAME = 255  # in bytes; the limit of most file systems
-NO_LOCKS = errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP  # errors of file systems without locks
-
-
-@contextlib.contextmanager
-def replacing(path):
-    """Yield a temporary path to write to. If the block succeeds, rename it to `path`.
-
-    The data are on the disk before the rename, so `path` is never half written. A replaced file
-    keeps its mode. If `path` is a link, its target is replaced. An OSError names `path`.
-    """
-    target = Path(os.path.realpath(path))
-    unfinished = _hidden("unfinished", target)
-    try:
-        with _errors_name(path):
-            # Set the mode before data are written. Some libraries also create executable files.
-            unfinished.touch()
-            mode = stat.S_IMODE((target if target.exists() else unfinished).stat().st_mode)
-            unfinished.chmod(mode | stat.S_IWUSR)
-            try:
-                yield unfinished
-            except Exception as error:
-                if not getattr(error, "errno", None) and unfinished.exists():
-                    # Some libraries hide the system's error. If the disk is full, this raises it.
-                    with open(unfinished, "ab") as file:
-                        file.write(bytes(2**16))
-                raise
-            with open(unfinished, "rb+") as file:
-                os.fsync(file.fileno())
-            unfinished.chmod(mode)
-            os.replace(unfinished, target)
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-
-
-@contextlib.contextmanager
-def claimed(path):
-    """Keep other processes from writing to `path` during the block.
-
-    Raises UserError if another process is already writing to it. An OSError names `path`.
-    """
-    target = Path(os.path.realpath(path))
-    busy = f"{path}: another process is writing it; wait for it to end or choose another --out"
-    with _locked(_hidden("lock", target), path, busy):
-        _hidden("unfinished", target).unlink(missing_ok=True)  # left by a killed process
-        yield
-
-
-def _hidden(kind, path):
-    """Return the path of a hidden file next to `path`. A name that is too long becomes a hash."""
-    name = f".{kind}-{path.name}"
-    if len(encoded := os.fsencode(name)) > LONGEST_NAME:
-        name = f".{kind}-{hashlib.sha256(encoded).hexdigest()}{path.suffix}"
-    return path.with_name(name)
-
-
-@contextlib.contextmanager
-def _locked(lock_path, path, busy):
-    """Lock `path` with the file `lock_path`. Raises UserError(busy) if another process holds it.
-
-    The operating system releases the lock even if this process is killed.
-    """
-    lock = filelock.FileLock(lock_path, timeout=0, fallback_to_soft=False)
-    with _errors_name(path):
-        lock_path.parent.stat()  # raises if the folder is missing; filelock would create it
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            raise UserError(busy) from None
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-    try:
-        yield
-    finally:
-        # Remove it before the release. filelock rejects a file that was removed after being opened.
-        with contextlib.suppress(OSError):  # fails on Windows, where `release` removes it
-            os.remove(lock_path)
-        lock.release()
-
-
-@contextlib.contextmanager
-def _errors_name(path):
-    """Make an OSError in the block name `path` instead of a hidden file next to it."""
-    try:
-        yield
-    except OSError as error:
-        if not error.errno:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-@contextlib.contextmanager
-def _created(folder):
-    """Create a folder and its missing parents. After the block, remove those left empty."""
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # not empty
-            for each in missing:
-                each.rmdir()
 
 
 class Run:
     """One run in its folder, from reading the data to writing the last file.
 
-        with Run(settings, write_page, written, columns) as run:
+        with Run(settings, page_files, written, columns) as run:
             run.record(provenance)  # the data are valid; the folder belongs to this run now
             run.log(iteration, scores, files)
             run.finish(model, baseline_rows)
@@ -146,18 +38,21 @@ class Run:
     or a file that a run would replace but no run wrote. No file changes before `record`. With
     several workers, only the chief uses the folder. NumPy and SciPy use one thread during the run.
 
-    config.json lists each file under "files" before the file is written. --overwrite deletes only
-    listed files. write_page(folder) writes INDEX and EVENTS and is called after new results.
-    written: glob patterns of the files that runs write. columns: names of the scores to print.
+    Files are given as {name: function that writes a path}. page_files(folder) returns those of the
+    run's page, and is called after new results. written: glob patterns, in lower case, of the files
+    that runs write. columns: names of the scores to print.
+
+    config.json lists the hash of each file under "files" before the file is written. Only files
+    with a listed hash are ever replaced or deleted.
     """
 
-    def __init__(self, settings, write_page=lambda folder: None, written=(), columns=()):
+    def __init__(self, settings, page_files=lambda folder: {}, written=(), columns=()):
         self.settings, self.folder = settings, settings.out
-        self.write_page, self.columns = write_page, columns
-        self.written = (CONFIG, SCORES, INDEX, EVENTS, MODEL, CHECKPOINT, *written)
+        self.page_files, self.columns = page_files, columns
+        self.written = (CONFIG, SCORES, INDEX, f"{EVENTS}*", MODEL, CHECKPOINT, *written)
         self.workers, self.rows = workers.Workers(), []
-        self.previous = None  # settings of an earlier run in the folder
-        self.owned = set()  # names of that run's files
+        self.previous = None  # config of an earlier run in the folder
+        self.listed = {}  # {name: hashes} of the files of runs; None accepts any content
         self.config = None  # settings and provenance of this run; None until its data are valid
         self.started = False  # true once this run has changed the folder
         self.waiting = {}  # files to write once the run has started
@@ -173,13 +68,13 @@ class Run:
 
     def __exit__(self, kind, error, traceback):
         with self.stack:
-            if error is None or isinstance(error, KeyboardInterrupt):  # the guard saved the state
-                self._start()
             lost = error and self.workers.lost(error)
             shown = UserError(lost) if lost else error
-            if self.config and (lost or isinstance(error, OSError | KeyboardInterrupt)):
-                command = shlex.join(["python", sys.argv[0], *_flags(), "--resume"])
-                shown.add_note(f"to continue: {command}")
+            unfinished = self.config and not self.config.get("finished")
+            if unfinished and (lost or isinstance(error, OSError | KeyboardInterrupt)):
+                if (self.folder / CONFIG).exists():
+                    command = shlex.join(["python", sys.argv[0], *_flags(), "--resume"])
+                    shown.add_note(f"to continue: {command}")
             if lost:
                 raise shown from error
 
@@ -191,8 +86,9 @@ class Run:
     def record(self, provenance):
         """Take over the folder and write settings and provenance. Call it once the data are valid.
 
-        A resumed run changes nothing before `log`, because its checkpoint may still be rejected.
-        provenance: a JSON-serializable dict about the data. --resume compares its `sha256`, if any.
+        A resumed run changes nothing until training accepts its checkpoint and calls `log` or
+        `save_checkpoint`. provenance: a JSON-serializable dict about the data. --resume compares
+        its `sha256`, if any.
         """
         if not self.workers.is_chief:
             return
@@ -201,35 +97,44 @@ class Run:
         if resumed:
             _check_provenance(self.folder, self.previous.get("provenance", {}), provenance)
         command = shlex.join(["python", Path(sys.argv[0]).name, *_flags()])
-        files = {CONFIG, CHECKPOINT, INDEX} | ({EVENTS} if self.settings.tensorboard else set())
-        files |= self.owned if resumed else set()
         self.config = {**_stored(self.settings), "provenance": provenance, "command": command}
-        self.config["files"] = sorted(files)
+        self.config["files"] = self.listed
         if not resumed:
             self._start()
 
     def save(self, files):
-        """Write each file completely or not at all. files: {name: function that writes a path}."""
+        """Write each file completely or not at all. Raises UserError if another's is in its place.
+
+        files: {name: function that writes a path}.
+        """
         if not self.workers.is_chief:
             return
         if not self.started:
             self.waiting |= files
             return
-        if new := files.keys() - set(self.config["files"]):
-            self.config["files"] = sorted(new.union(self.config["files"]))
-            self._save_config(self.config)
         for name, save in files.items():
             with replacing(self.folder / name) as path:
                 save(path)
+                if not self._is_ours(name):
+                    raise _foreign(self.folder, [name])
+                # List both, because the run may be killed before `path` is renamed.
+                hashes = _digest(self.folder / name), _digest(path)
+                self.listed[name] = [each for each in hashes if each]
+                self._save_config()
+
+    def save_checkpoint(self, save):
+        """Write the checkpoint by save(path). An earlier one has been accepted, if there is one."""
+        self._start()
+        self.save({CHECKPOINT: save})
 
     def log(self, iteration, scores, files):
         """Write and print a checkpoint's scores, write its files, and update the page."""
         self._start()
         self.rows.append({"method": METHOD, "iteration": iteration, **scores})
         self._save_scores(self.rows)
-        tqdm.write(tables.score_line(self.rows[-1], self.columns))
+        say(tables.score_line(self.rows[-1], self.columns))
         self.save(files)
-        self.write_page(self.folder)
+        self.save(self.page_files(self.folder))
 
     def finish(self, model, baseline_rows):
         """Save the model, print the final table, and mark the run as finished.
@@ -241,63 +146,85 @@ class Run:
         self.save({MODEL: model.save})
         tables.print_table(baseline_rows)
         self._save_scores(self.rows + [row for row in baseline_rows if row["method"] != METHOD])
-        self.write_page(self.folder)
+        self.save(self.page_files(self.folder))
         self.config["finished"] = True
-        self._save_config(self.config)
+        self._save_config()
 
     def _open(self, stack):
         """Create, lock and check the folder."""
         out, settings = self.folder, self.settings
         _check_apart(out, settings.data)
-        stack.enter_context(_created(out))
         busy = f"--out {out}: another run is writing there; wait for it to end or choose another"
-        stack.enter_context(_locked(out / ".lock", out, busy))
+        stack.enter_context(claimed(out / CONFIG, busy))
         self.previous = _previous(out)
-        present = {name for name in os.listdir(out) if _matches(name, self.written)}
-        if self.previous is not None:
-            listed = self.previous.get("files", self.written)  # older runs have no list
-            self.owned = {name for name in present if _matches(name, listed)}
-        if foreign := sorted(present - self.owned):
-            names = ", ".join(foreign[:MOST_NAMED]) + (", ..." if foreign[MOST_NAMED:] else "")
-            problem = f"contains {names}, which no run wrote; choose another --out"
-            raise UserError(f"--out {out}: {problem}")
+        self.listed = self.previous["files"] if self.previous else {}
+        written = [name for name in os.listdir(out) if self._is_written(name)]
+        if foreign := [name for name in written if not self._is_ours(name)]:
+            raise _foreign(out, foreign)
         if settings.resume and self.previous is None:
-            print(f"{out}: no run to resume; starting one")
+            say(f"{out}: no run to resume; starting one")
         elif settings.resume:
             _check_settings(out, self.previous, settings)
         elif self.previous is not None and not settings.overwrite:
-            state = "a finished" if self.previous.get("finished") else "an unfinished"
-            remedy = "use --resume to continue it, --overwrite to replace it"
-            remedy += ", or choose another --out"
+            state, remedy = "an unfinished", "--resume to continue it"
+            if self.previous.get("finished"):
+                state, remedy = "a finished", "--resume and a larger --iters to train it further"
+            remedy = f"use {remedy}, --overwrite to replace it, or choose another --out"
             raise UserError(f"--out {out}: already contains {state} run; {remedy}")
 
+    def _is_written(self, name):
+        """Return True if runs write a file of this name. Some file systems ignore its case."""
+        return any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in self.written)
+
+    def _is_ours(self, name):
+        """Return True if there is no file of this name, or one that a run wrote here."""
+        hashes, path = self.listed.get(name, ()), self.folder / name
+        return hashes is None or not os.path.lexists(path) or _digest(path) in hashes
+
     def _start(self):
-        """Delete the files of an overwritten run and write this run's settings, but only once."""
+        """Write this run's settings and waiting files, after deleting those of an earlier run."""
         if self.started or not self.config:
             return
         self.started = True
-        if self.settings.overwrite and self.previous is not None:
-            # If deletion is interrupted, the folder must not look resumable or empty.
-            deleted = {"experiment": HALF_DELETED, "finished": False, "files": sorted(self.owned)}
-            self._save_config({**self.previous, **deleted})
-            for name in sorted(self.owned - {CONFIG}):
-                (self.folder / name).unlink(missing_ok=True)
+        if not (self.settings.resume and (self.folder / CHECKPOINT).exists()):
+            # If interrupted, the folder must contain no checkpoint, or a run of these settings.
+            self._delete([CHECKPOINT])
+            self._save_config()
+            self._delete(sorted(self.listed.keys() - {CONFIG}))
         for pattern in self.written:
             for path in self.folder.glob(f".unfinished-{pattern}"):  # left by a killed run
                 path.unlink()
-        self._save_config(self.config)
+        self._save_config()
         self.save(self.waiting)
 
-    def _save_config(self, config):
+    def _delete(self, names):
+        for name in names:
+            if self._is_written(name) and self._is_ours(name):
+                (self.folder / name).unlink(missing_ok=True)
+                self.listed.pop(name, None)
+
+    def _save_config(self):
+        self.listed[CONFIG] = None  # it cannot contain its own hash
         with replacing(self.folder / CONFIG) as path:
-            path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            path.write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
 
     def _save_scores(self, rows):
         self.save({SCORES: lambda path: tables.write_csv(path, rows)})
 
 
-def _matches(name, patterns):
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+def _digest(path):
+    """Return the SHA-256 hash of a file, or None if there is none."""
+    if path.is_file():
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _foreign(out, names):
+    """Return a UserError about files that no run wrote."""
+    names = sorted(names)
+    shown = ", ".join(names[:MOST_NAMED]) + (", ..." if names[MOST_NAMED:] else "")
+    problem = f"contains {shown}, which its config.json does not list with this content"
+    return UserError(f"--out {out}: {problem}; move it elsewhere or choose another --out")
 
 
 def _check_apart(out, data):
@@ -336,14 +263,18 @@ def _stored(settings):
 
 def _previous(out):
     """Return the config of the run in the folder `out`, or None if there is no run."""
-    path = out / CONFIG
+    path, names = out / CONFIG, os.listdir(out)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
+        types = type(config["experiment"]), type(config["iters"])
         versions = config.get("provenance", {}).get("versions", {})
-        files = config.get("files", [])
-        types = type(config["experiment"]), type(config["iters"]), type(versions)
-        if types != (str, int, dict) or not all(isinstance(name, str) for name in files):
-            raise TypeError(f"expected str, int, dict and a list of str, got {types}, {files}")
+        # Earlier versions listed names without hashes, or nothing.
+        files = config.get("files", names)
+        files = files if isinstance(files, dict) else dict.fromkeys(files)
+        kinds = {*map(type, files), *map(type, files.values()), type(versions)}
+        if types != (str, int) or not kinds <= {str, list, type(None), dict}:
+            raise TypeError(f"expected str, int and texts, got {types}, {kinds}")
+        config["files"] = {name: files[name] for name in names if name in files} | {CONFIG: None}
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -353,9 +284,6 @@ def _previous(out):
 
 def _check_settings(out, previous, settings):
     """Raise UserError if a run cannot resume with these settings, SystemExit if it is finished."""
-    if previous["experiment"] == HALF_DELETED:
-        problem = "contains a run that is half deleted; use --overwrite to replace it"
-        raise UserError(f"--out {out}: {problem}")
     ours = _stored(settings)
     # Settings added since the run was written take their defaults.
     before = {**_stored(type(settings)()), **previous}
@@ -374,14 +302,17 @@ def _check_settings(out, previous, settings):
         problem = f"contains a run with other settings ({listed}); resume it with its own"
         raise UserError(f"--out {out}: {problem}")
     if ours["iters"] > before["iters"]:
-        print(
+        if previous.get("finished") and not (out / CHECKPOINT).exists():
+            problem = f"the finished run has no {CHECKPOINT}, so it cannot be trained further"
+            raise UserError(f"--out {out}: {problem}; choose another --out, or use --overwrite")
+        say(
             f"{ours['iters']} iterations instead of {before['iters']}: the learning rate follows "
             "the longer schedule from here on, so it rises at once. The result differs from that "
             "of an uninterrupted run."
         )
     elif previous.get("finished"):
         remedy = "use a larger --iters to continue it, or --overwrite to repeat it"
-        print(f"{out}: this run is finished; {remedy}")
+        say(f"{out}: this run is finished; {remedy}")
         raise SystemExit(0)
 
 
@@ -400,4 +331,4 @@ def _check_provenance(out, previous, ours):
     if different:
         started = ", ".join(f"{name} {before.get(name)}" for name in different)
         problem = f"started with {started}; the last digits may change from here on"
-        print(f"{out}: {problem}", file=sys.stderr)
+        say(f"{out}: {problem}", sys.stderr)

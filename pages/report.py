@@ -9,7 +9,10 @@ import csv
 import hashlib
 import json
 import math
+import shutil
 import struct
+import tempfile
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 import corrupt
 from harness.quiet_tensorflow import tf
-from harness.run_folder import CONFIG, EVENTS, INDEX, SCORES, replacing
+from harness.run_folder import CONFIG, EVENTS, INDEX, SCORES
 
 EMBED_AT_MOST = 40e6  # bytes
 PLAY = "play.html"  # absent if the model is too large for a browser
@@ -82,8 +85,11 @@ TEMPLATES.filters |= {
 }
 
 
-def write(folder):
-    """Write the report of a finished or unfinished run and, with --tensorboard, its event file."""
+def files(folder):
+    """Return the page of a run and, with --tensorboard, an event file of the last checkpoint.
+
+    They are {file name: function that writes a path}. The run may be unfinished.
+    """
     folder = Path(folder)
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     rows, baselines = _scores(folder)
@@ -114,10 +120,13 @@ def write(folder):
         charts=[_chart(title, names, rows, levels) for title, names in CHARTS.items()],
         url=_embedded if size <= EMBED_AT_MOST else lambda path: Markup(quote(path.name)),
     )
-    with replacing(folder / INDEX) as path:
-        path.write_text(html, encoding="utf-8", errors="replace")  # paths may not be valid Unicode
+    # Paths in the page may not be valid Unicode.
+    save = {INDEX: lambda path: path.write_text(html, encoding="utf-8", errors="replace")}
     if config.get("tensorboard") and not baselines:  # baselines come after the last checkpoint
-        _write_events(folder, rows)
+        # A resumed run replaces the file of a checkpoint that it repeats. TensorBoard reads all.
+        name = f"{EVENTS}{int(rows[-1]['iteration']):06d}"
+        save[name] = partial(_write_events, rows[-1], _outputs(folder, rows[-1]))
+    return save
 
 
 def _embedded(path):
@@ -157,22 +166,22 @@ def _ranked(row, baselines, summary):
     return sorted([row, *baselines], key=lambda row: sign * _number(row, summary, worst))
 
 
-def _write_events(folder, rows):
-    """Write the last checkpoint's scores, figures and sounds as an event file for TensorBoard."""
-    if len(rows) == 1:  # a new run replaces the events of an earlier one
-        for earlier in folder.glob(EVENTS):
-            earlier.unlink()
-    writer = tf.summary.create_file_writer(str(folder))
-    with writer.as_default(step=int(rows[-1]["iteration"])):
-        for name in rows[-1].keys() - {"method", "iteration"}:
-            tf.summary.scalar(name, float(rows[-1][name]))
-        for name, path in _outputs(folder, rows[-1]).items():
-            if path.suffix == ".png":
-                tf.summary.image(name, tf.io.decode_png(path.read_bytes())[None])
-            else:
-                sound, rate = tf.audio.decode_wav(path.read_bytes())
-                tf.summary.audio(name, sound[None], rate)
-    writer.close()
+def _write_events(row, outputs, path):
+    """Write a checkpoint's scores, figures and sounds as an event file for TensorBoard."""
+    with tempfile.TemporaryDirectory() as folder:
+        writer = tf.summary.create_file_writer(folder)
+        with writer.as_default(step=int(row["iteration"])):
+            for name in row.keys() - {"method", "iteration"}:
+                tf.summary.scalar(name, float(row[name]))
+            for name, output in outputs.items():
+                if output.suffix == ".png":
+                    tf.summary.image(name, tf.io.decode_png(output.read_bytes())[None])
+                else:
+                    sound, rate = tf.audio.decode_wav(output.read_bytes())
+                    tf.summary.audio(name, sound[None], rate)
+        writer.close()
+        (events,) = Path(folder).iterdir()  # TensorFlow chooses the name
+        shutil.copyfile(events, path)
 
 
 def _scores(folder):

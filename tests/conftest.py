@@ -62,6 +62,7 @@ def chromium(tmp_path_factory):
 def interruptible():
     """Use Python's default signal handlers, even if the tests were started with others."""
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    usual[signal.SIGHUP] = signal.SIG_DFL
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
     for number, handler in before.items():

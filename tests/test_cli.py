@@ -3,13 +3,16 @@
 import dataclasses
 import errno
 import os
+import re
 import signal
 import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from harness import UserError, cli, guard
+from harness import UserError, cli, errors, guard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +131,27 @@ def test_errors_end_the_program_in_one_line(capsys):
     assert ended(capsys, noted)[0].endswith(": no room; to continue: --resume")
     with pytest.raises(ZeroDivisionError), cli.one_line_errors():  # a bug keeps its traceback
         raise ZeroDivisionError
+
+
+@given(st.text(st.characters()))
+def test_names_are_printed_on_one_line_without_commands(text):
+    shown = errors.printable(text)
+    assert not re.search("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069]", shown)
+    shown.encode()  # it has no lone surrogates
+    assert errors.printable(shown) == shown
+    assert shown == text or not text.isprintable()
+
+
+def test_names_in_messages_are_printable(capsys):
+    line, _ = ended(capsys, UserError("a\x1b[31m\u202e\udce9.wav: not a sound"))
+    assert line.endswith(r": a\x1b[31m\u202e\udce9.wav: not a sound")
+    line, _ = ended(capsys, FileNotFoundError(errno.ENOENT, "No such file", "a\rb"))
+    assert "\r" not in line
+
+
+def test_a_library_that_does_not_load_gives_one_line(capsys):
+    line, status = ended(capsys, ImportError("x.so: failed to map segment from shared object"))
+    assert status == 2 and "x.so: failed to map segment" in line and "memory" in line
 
 
 def test_a_second_interruption_stops_at_once(interruptible, capfd):

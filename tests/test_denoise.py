@@ -18,7 +18,7 @@ import denoise
 from audio_utils import snr_db
 from files.batch import plan, restore_each
 from harness import UserError, cli
-from harness.run_folder import claimed, replacing
+from harness.result_files import claimed, replacing
 
 RATE = 16000
 

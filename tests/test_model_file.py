@@ -266,6 +266,24 @@ def test_a_loaded_model_equals_the_saved_one(tmp_path, likelihood):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_a_models_file_may_have_any_name(tmp_path):
+    for likelihood in ("gaussian", "bernoulli"):
+        model = randomized(tmp_path / "model.keras", likelihood, hidden=(7,), latent=3)
+        path = (tmp_path / "model.keras").rename(tmp_path / "copied by hand")
+        windows = normal(3, 24)
+        for load in (load_model, load_restorer):
+            found = load(path).reconstruct(windows, np.ones_like(windows))
+            np.testing.assert_allclose(found, model.reconstruct(windows), atol=1e-5)
+
+
+def test_an_image_model_is_unpacked_once(tmp_path, monkeypatch):
+    randomized(tmp_path / "model.keras", "bernoulli", hidden=(7,), latent=3)
+    opened, archive = [], zipfile.ZipFile
+    monkeypatch.setattr(zipfile, "ZipFile", lambda path: opened.append(path) or archive(path))
+    load_restorer(tmp_path)
+    assert opened == [tmp_path / "model.keras"]
+
+
 def test_other_files_are_refused_in_one_line(tmp_path):
     for name, content in {"empty.keras": b"", "text.keras": b"hello"}.items():
         (tmp_path / name).write_bytes(content)

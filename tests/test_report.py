@@ -71,11 +71,17 @@ def make_run(folder, rows=ROWS, baselines=BASELINES, sounds=True):
     return sizes
 
 
+def write(folder):
+    """Write the page of a run as `Run` does."""
+    for name, save in report.files(folder).items():
+        save(folder / name)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report") / NAME
     sizes = make_run(folder)
-    report.write(folder)
+    write(folder)
     return folder, sizes
 
 
@@ -106,7 +112,7 @@ def test_page_embeds_all_files_and_loads_nothing(made):
 def test_browser_loads_every_picture_and_sound(made, chromium, monkeypatch, embed_at_most):
     folder, sizes = made
     monkeypatch.setattr(report, "EMBED_AT_MOST", embed_at_most)
-    report.write(folder)
+    write(folder)
     chromium.get((folder / "index.html").as_uri())
     until(lambda: complete(chromium))
     widths = chromium.execute_script("return [...document.images].map(i => i.naturalWidth)")
@@ -216,7 +222,7 @@ def test_table_and_charts_show_the_scores(made, chromium):
 def test_charts_label_at_most_eight_checkpoints(tmp_path):
     rows = [{**ROWS[0], "iteration": iteration} for iteration in range(10)]
     make_run(tmp_path / "run", rows)
-    report.write(tmp_path / "run")
+    write(tmp_path / "run")
     page = (tmp_path / "run" / "index.html").read_text()
     labels = re.findall(r'y="196" text-anchor="middle">(\d+)<', page)
     assert labels == ["1", "3", "5", "7", "9"] * 3  # three charts
@@ -231,7 +237,7 @@ def test_page_of_a_run_with_few_or_no_finite_losses(tmp_path, losses, sounds):
         for i, loss in enumerate(losses)
     ]
     make_run(folder, rows, [], sounds)
-    report.write(folder)
+    write(folder)
     html = (folder / "index.html").read_text()
     assert "at the end of training" in html
     assert ("3.5" in html) == ("3.5" in losses) and ">nan<" not in html
@@ -252,7 +258,7 @@ def test_page_rounds_scores_and_shows_the_provenance(tmp_path):
         "versions": {"python": "3.99.1", "keras": None},
     }
     (folder / "config.json").write_text(json.dumps(config))
-    report.write(folder)
+    write(folder)
     page = re.sub(r'"data:[^"]*"', '""', (folder / "index.html").read_text())
     cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", page)
     for pair in (
@@ -274,22 +280,21 @@ def test_page_rounds_scores_and_shows_the_provenance(tmp_path):
 def test_tensorboard_reads_the_event_files(tmp_path, sound):
     out = tmp_path / "out"
     shutil.copytree(sound[0], out)
-    (out / "events.out.tfevents.1.earlier").write_bytes(b"")
     config = json.loads((out / "config.json").read_text())
     assert config["command"].endswith(f"--seed 1 --out '{sound[0]}'")
     (out / "config.json").write_text(json.dumps({**config, "tensorboard": True}))
     head, *lines = (out / "scores.csv").read_text().splitlines()
     checkpoints = [line for line in lines if line.startswith("DVAE,")]
-    for last in range(1, len(checkpoints) + 1):  # one call per checkpoint, as in a run
+    # One call per checkpoint, as in a run, and the last one again, as when it is resumed.
+    for last in (*range(1, len(checkpoints) + 1), len(checkpoints)):
         (out / "scores.csv").write_text("\n".join([head, *checkpoints[:last]]))
-        report.write(out)
+        write(out)
     (out / "scores.csv").write_text("\n".join([head, *lines]))
-    report.write(out)
+    write(out)
     assert embedded(out) == {path.read_bytes() for path in (*out.glob("*.png"), *out.glob("*.wav"))}
     page = (out / "index.html").read_text()
     assert page.count("(this run)") == 1  # only in the table of methods
 
-    assert not (out / "events.out.tfevents.1.earlier").exists()
     events = EventAccumulator(str(out), {"tensors": 0})
     events.Reload()
     tags = {
@@ -344,7 +349,7 @@ def test_restored_sound_is_embedded_and_deleted_by_overwrite(tmp_path):
     make_run(folder)
     for name, like in (("restored.png", "generated_000000.png"), ("restored.wav", "clean.wav")):
         (folder / name).write_bytes((folder / like).read_bytes() + name.encode())
-    report.write(folder)
+    write(folder)
     for name in ("restored.png", "restored.wav"):
         assert (folder / name).read_bytes() in embedded(folder)
         assert any(fnmatch.fnmatch(name, pattern) for pattern in report.WRITTEN)
@@ -357,7 +362,7 @@ def test_columns_without_a_label_are_shown_by_name(tmp_path, name, title):
     """Runs of older versions may have such columns."""
     row = {"method": "DVAE", "iteration": 0, "loss": 1, name: 0.125}
     make_run(tmp_path / "run", [row], [{"method": "originals", name: 0}], sounds=False)
-    report.write(tmp_path / "run")
+    write(tmp_path / "run")
     page = (tmp_path / "run" / "index.html").read_text()
     assert f'<th scope="col">{title}' in page and "<td>0.125</td>" in page
 
@@ -365,6 +370,6 @@ def test_columns_without_a_label_are_shown_by_name(tmp_path, name, title):
 @pytest.mark.parametrize("sounds, thing", [(True, "windows of sound"), (False, "images")])
 def test_page_names_the_examples_and_their_corruption(tmp_path, sounds, thing):
     make_run(tmp_path / "run", sounds=sounds)
-    report.write(tmp_path / "run")
+    write(tmp_path / "run")
     text = (tmp_path / "run" / "index.html").read_text().replace("\n", " ")
     assert f"gets corrupted {thing} (<code>block 0.2</code>)" in text

@@ -10,9 +10,11 @@ import json
 import os
 import platform
 import resource
+import shutil
 import signal
 import time
 import types
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ import pytest
 import scipy.linalg  # noqa: F401  its threads are limited too
 import threadpoolctl
 
-from harness import UserError, cli, run_folder, tables
+from harness import UserError, cli, result_files, run_folder, tables
 from harness.run_folder import Run
 from pages.report import WRITTEN
 
@@ -55,19 +57,25 @@ def running(out, kind=Settings, sha256="of the data", **changed):
         yield run
 
 
+def weights(path):
+    path.write_text("weights")
+
+
 def begin(*arguments, **changed):
-    """Start a run and leave it unfinished."""
-    with running(*arguments, **changed):
-        pass
+    """Start a run and leave it unfinished, with a checkpoint."""
+    with running(*arguments, **changed) as run:
+        run.save_checkpoint(weights)
 
 
 def finish(*arguments, **changed):
     with running(*arguments, **changed) as run:
+        run.save_checkpoint(weights)
         run.finish(MODEL, [BASELINE])
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+    files = [path for path in folder.iterdir() if path.name[:6] != ".lock-"]
+    return {path.name: path.read_bytes() for path in files}
 
 
 def test_a_file_is_replaced_only_by_a_complete_one_on_the_disk(tmp_path, monkeypatch):
@@ -79,12 +87,12 @@ def test_a_file_is_replaced_only_by_a_complete_one_on_the_disk(tmp_path, monkeyp
         )
     path = tmp_path / "scores.csv"
     path.write_text("old")
-    with pytest.raises(OSError, match="disk full"), run_folder.replacing(path) as beside:
+    with pytest.raises(OSError, match="disk full"), result_files.replacing(path) as beside:
         beside.write_text("half")
         raise OSError("disk full")
     assert path.read_text() == "old"
     done.clear()
-    with run_folder.replacing(path) as beside:
+    with result_files.replacing(path) as beside:
         beside.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new" and done == ["fsync", "replace"]
@@ -100,7 +108,7 @@ def test_a_replaced_file_keeps_its_mode(tmp_path, mode):
     before = os.umask(0o027)
     try:
         for path in (new, private):
-            with run_folder.replacing(path) as beside:
+            with result_files.replacing(path) as beside:
                 assert path == new or not beside.stat().st_mode & 0o077 & ~mode
                 os.close(os.open(beside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o777))
     finally:
@@ -113,32 +121,41 @@ def test_a_link_as_destination_is_followed(tmp_path):
     for target in ("deep/old.wav", "deep/new.wav"):
         link = tmp_path / Path(target).name
         link.symlink_to(target)
-        with run_folder.claimed(link), run_folder.replacing(link) as beside:
+        with result_files.claimed(link), result_files.replacing(link) as beside:
             assert beside.parent == (tmp_path / "deep").resolve()  # the target may be elsewhere
             beside.write_text(target)
         assert link.is_symlink() and (tmp_path / target).read_text() == target
     assert len(list(tmp_path.rglob("*"))) == 5
 
 
-def test_sigterm_leaves_no_files_behind(tmp_path, capsys, interruptible):
-    path = tmp_path / "restored.wav"
+@pytest.mark.parametrize("number", cli.STOPPING)
+def test_an_interruption_leaves_no_files_behind(tmp_path, capsys, interruptible, number):
+    """Even if the signal comes twice, as SIGHUP does when a terminal is closed."""
+    path, before = tmp_path / "new/restored.wav", signal.getsignal(number)
+
+    def waited(*_):
+        if number != signal.SIGINT:
+            os.kill(os.getpid(), number)
+
     with (
         pytest.raises(SystemExit) as end,
         cli.one_line_errors(),
-        run_folder.claimed(path),
-        run_folder.replacing(path) as beside,
+        result_files.claimed(path),
+        result_files.replacing(path) as beside,
+        contextlib.ExitStack() as stack,
     ):
+        stack.push(waited)
         beside.write_text("half")
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         time.sleep(60)
-    assert end.value.code == 143 and capsys.readouterr().err == "interrupted\n"
-    assert not list(tmp_path.iterdir()) and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert end.value.code == 128 + number and capsys.readouterr().err == "interrupted\n"
+    assert not list(tmp_path.iterdir()) and signal.getsignal(number) == before
 
 
 @pytest.mark.parametrize("length", [243, 244, 251, 255])
 def test_long_names_are_written(tmp_path, length):
     path = tmp_path / ("ü" * 120 + "n" * (length - 244) + ".wav")[-length:]
-    with run_folder.claimed(path), run_folder.replacing(path) as beside:
+    with result_files.claimed(path), result_files.replacing(path) as beside:
         assert beside.suffix == ".wav"
         beside.write_text("new")
     assert contents(tmp_path) == {path.name: b"new"}
@@ -169,11 +186,12 @@ def test_a_table_keeps_all_digits_and_the_terminal_shows_four(tmp_path, capsys):
 
 def test_a_checkpoint_is_on_disk_when_its_page_is_written(tmp_path, capsys):
     pages = []
-    with Run(
-        Settings(out=tmp_path),
-        lambda folder: pages.append(contents(folder)),
-        columns=("iteration", "snr_db"),
-    ) as run:
+
+    def page_files(folder):
+        pages.append(contents(folder))
+        return {}
+
+    with Run(Settings(out=tmp_path), page_files, columns=("iteration", "snr_db")) as run:
         run.record({"source": "some files"})
         for i in (0, 100):
             files = {f"{i}.png": lambda path: path.write_text("pixels")}
@@ -213,38 +231,77 @@ def test_files_that_no_run_wrote_are_never_replaced(tmp_path, flags, earlier):
     """Even if an earlier run is in the folder. A broken link counts as a file."""
     if earlier:
         finish(tmp_path, iters=50)
-    files = "model.keras", "clean.wav", "events.out.tfevents.9", "generated_000100.png"
-    for name in files[earlier:]:  # the run itself wrote model.keras
+    files = "model.keras", "Clean.WAV", "events.out.tfevents.9", "generated_000100.png"
+    for name in files:
         (tmp_path / name).write_text("a user's")
     (tmp_path / "tone.wav").symlink_to("missing.wav")
     before = {path.name: path.lstat() for path in tmp_path.iterdir()}
-    names = ", ".join(sorted([*files[earlier:], "tone.wav"]))
     with pytest.raises(UserError) as refused:
         begin(tmp_path, **flags)
-    problem = f"contains {names}, which no run wrote; choose another --out"
-    assert str(refused.value) == f"--out {tmp_path}: {problem}"
+    names = ", ".join(sorted([*files, "tone.wav"]))
+    problem = f"contains {names}, which its config.json does not list with this content"
+    remedy = "move it elsewhere or choose another --out"
+    assert str(refused.value) == f"--out {tmp_path}: {problem}; {remedy}"
     assert {path.name: path.lstat() for path in tmp_path.iterdir()} == before
 
 
-def test_config_lists_each_file_before_it_is_written(tmp_path, monkeypatch):
-    def interrupted(path):
-        path.write_text("half")
-        raise KeyboardInterrupt
+def test_a_file_made_during_a_run_is_not_replaced(tmp_path):
+    """Not even if a run has written a file of this name before."""
+    with running(tmp_path) as run:
+        run.save({"tone.wav": weights})
+        for name in ("tone.wav", "model.keras", "scores.csv"):
+            (tmp_path / name).write_text("a user's")
+            with pytest.raises(UserError, match=f"contains {name}, which its config.json does not"):
+                run.log(0, {"loss": 1.0}, {name: weights})
+            assert (tmp_path / name).read_text() == "a user's"
+            (tmp_path / name).unlink()
+        run.log(0, {"loss": 1.0}, {"tone.wav": weights})
 
-    tb = {"tensorboard": True}
-    for name in ("scores.csv", "tone.wav", "model.keras"):
-        with pytest.raises(KeyboardInterrupt), running(tmp_path, overwrite=True) as run:
-            run.save({name: interrupted})
-        config = json.loads((tmp_path / "config.json").read_text())
-        assert name in config["files"] and not (tmp_path / name).exists()
-    with Run(Settings(out=tmp_path, overwrite=True, **tb), written=WRITTEN) as run:
-        run.record({})
-        (tmp_path / "events.out.tfevents.1").touch()
-        run.write_page = lambda folder: (folder / "index.html").touch()
-        run.log(0, {"loss": 1.0}, {"generated_000000.png": lambda path: path.touch()})
+
+@pytest.mark.parametrize("name", ["config.json", "scores.csv", "checkpoint.npz", "index.html"])
+def test_a_run_killed_while_renaming_a_file_resumes(tmp_path, monkeypatch, name):
+    """Killed before or after the renaming of each file: its old and new content are the run's."""
+
+    def log(**flags):
+        with Run(Settings(out=tmp_path, **flags), lambda folder: {"index.html": weights}) as run:
+            run.record({})
+            run.save_checkpoint(lambda path: path.write_text(f"{len(flags)} and {number}"))
+            run.log(number, {"loss": number / 3}, {})
+
+    def killed(renamed, source, target):
+        if Path(target).name != name or renamed:
+            rename(source, target)
+        if Path(target).name == name:
+            raise KeyboardInterrupt
+
+    number, rename = 0, os.replace
+    log()
+    for renamed in (False, True, False, True):
+        number += 1
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", partial(killed, renamed))
+            with pytest.raises(KeyboardInterrupt):
+                log(resume=True)
+        log(resume=True)
+
+
+def test_config_lists_each_file_before_it_is_written(tmp_path, monkeypatch):
+    rename, listed = os.replace, set()
+
+    def renamed(source, target):
+        listed.update(json.loads((tmp_path / "config.json").read_text())["files"])
+        assert Path(target).name in {*listed, "config.json"}
+        rename(source, target)
+
     (tmp_path / "generated.png").touch()  # by sample.py
+    with running(tmp_path) as run:
+        monkeypatch.setattr(os, "replace", renamed)
+        run.page_files = lambda folder: {"index.html": weights, "events.out.tfevents.0": weights}
+        run.log(0, {"loss": 1.0}, {"generated_000000.png": weights})
+    assert len(listed) == 5
     begin(tmp_path, overwrite=True)
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "generated.png"}
+    left = {"config.json", "checkpoint.npz", "generated.png"}
+    assert {path.name for path in tmp_path.iterdir()} == left
 
 
 @pytest.mark.parametrize("data", ["photos", "photos/a.npz", "photos/x/z", ".", "link"])
@@ -257,14 +314,14 @@ def test_the_data_and_the_results_are_apart(tmp_path, data):
         begin(out, data=str(tmp_path / data))
     begin(tmp_path / "photos2", data=None if data == "." else str(tmp_path / data))
     assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(
-        ["photos", "x", "y", "link", "photos2", "config.json"]
+        ["photos", "x", "y", "link", "photos2", "config.json", "checkpoint.npz"]
     )
 
 
 def test_overwrite_of_an_old_run_removes_what_runs_write(tmp_path):
     finish(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    del config["files"]
+    config["files"] = sorted(config["files"])  # without hashes, as one version wrote it
     (tmp_path / "config.json").write_text(json.dumps(config))
     begin(tmp_path, resume=True, iters=200)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -279,35 +336,37 @@ def test_overwrite_of_an_old_run_removes_what_runs_write(tmp_path):
     for name in (*ours, *others):
         (tmp_path / name).write_text(name)
     begin(tmp_path, overwrite=True, hidden=(8,))
-    assert {path.name for path in tmp_path.iterdir()} == {*others, "config.json"}
+    left = {*others, "config.json", "checkpoint.npz"}
+    assert {path.name for path in tmp_path.iterdir()} == left
     assert json.loads((tmp_path / "config.json").read_text())["hidden"] == [8]
 
 
-def test_an_interrupted_overwrite_leaves_no_usable_run(tmp_path, monkeypatch):
-    """The folder must look neither resumable nor empty, wherever the deletion stopped."""
-    finish(tmp_path)
-    (tmp_path / "checkpoint.npz").touch()
-    remove, removed, most = Path.unlink, [], 1
+@pytest.mark.parametrize("most", range(4))
+def test_an_interrupted_overwrite_mixes_no_runs(tmp_path, monkeypatch, most):
+    """Wherever the deletion stopped, the old checkpoint is not resumed with other settings."""
+    finish(tmp_path, iters=50)
+    remove, removed = Path.unlink, []
 
     def unlink(path, *arguments, **options):
-        if len(removed) == most:
-            raise KeyboardInterrupt
         if path.name[0] != ".":
+            if len(removed) == most:
+                raise KeyboardInterrupt
             removed.append(path.name)
         remove(path, *arguments, **options)
 
-    monkeypatch.setattr(Path, "unlink", unlink)
-    for _ in ("checkpoint.npz", "model.keras"):
-        removed.clear()
-        with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unlink)
+        with pytest.raises(KeyboardInterrupt) if most < 3 else contextlib.nullcontext():
             begin(tmp_path, overwrite=True)
-        for flags in ({}, {"resume": True}):
-            with pytest.raises(UserError, match="--overwrite"):
-                begin(tmp_path, **flags)
-    removed.clear()
-    most = None
-    begin(tmp_path, overwrite=True)
-    assert removed == ["scores.csv"]
+    assert len(removed) == most
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["iters"] == 50) == (most == 0)
+    assert (tmp_path / "model.keras").exists() == (most < 2)
+    with pytest.raises(UserError, match="--overwrite"):
+        begin(tmp_path)
+    if config["iters"] == 100:
+        begin(tmp_path, resume=True)
+        assert set(contents(tmp_path)) == {"config.json", "checkpoint.npz"}
 
 
 @pytest.mark.parametrize("flags", [{}, {"overwrite": True}, {"resume": True}])
@@ -455,26 +514,30 @@ def test_versions_are_found_under_any_package_name(monkeypatch):
 
 def test_two_processes_never_write_the_same_result(tmp_path):
     path, other = tmp_path / "restored.wav", tmp_path / "other.wav"
-    with run_folder.claimed(path), run_folder.replacing(path) as beside:
+    with result_files.claimed(path), result_files.replacing(path) as beside:
         beside.write_text("whole")
         with (
             pytest.raises(UserError, match=r"restored\.wav: another process is writing it"),
-            run_folder.claimed(path),
+            result_files.claimed(path),
         ):
             pass
-        with run_folder.claimed(other):
+        with result_files.claimed(other):
             pass
         assert beside.read_text() == "whole"
-    with run_folder.claimed(path):  # although the result exists
+    with result_files.claimed(path):  # although the result exists
         pass
     beside.write_text("half")  # a killed process leaves this and its lock file
     (tmp_path / ".lock-restored.wav").touch()
-    with run_folder.claimed(path):
+    with result_files.claimed(path):
         pass
     assert contents(tmp_path) == {"restored.wav": b"whole"}
-    with pytest.raises(OSError) as refused, run_folder.claimed(tmp_path / "missing/restored.wav"):
+    with result_files.claimed(tmp_path / "missing/and deep/restored.wav"):
+        assert (tmp_path / "missing/and deep").is_dir()
+    assert not (tmp_path / "missing").exists()
+    (tmp_path / "missing").symlink_to("nowhere")
+    with pytest.raises(OSError) as refused, result_files.claimed(tmp_path / "restored.wav/a"):
         pass
-    assert refused.value.filename == str(tmp_path / "missing/restored.wav")
+    assert refused.value.filename == str(tmp_path / "restored.wav")
 
 
 def claim_in_turns(path, log, turns):
@@ -484,7 +547,7 @@ def claim_in_turns(path, log, turns):
         return pid
     inside = path.with_name("inside")
     for _ in range(turns):
-        with contextlib.suppress(UserError), run_folder.claimed(path):
+        with contextlib.suppress(UserError), result_files.claimed(path):
             try:
                 inside.mkdir()
             except FileExistsError:
@@ -507,20 +570,20 @@ def test_a_file_system_without_locks_is_usable(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", flock)
-    with run_folder.claimed(tmp_path / "restored.wav"), running(tmp_path / "out"):
+    with result_files.claimed(tmp_path / "restored.wav"), running(tmp_path / "out"):
         pass
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["config.json", "out"]
 
 
 def test_a_full_disk_is_named_even_if_the_library_does_not(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with pytest.raises(OSError) as full, run_folder.replacing(tmp_path / "a.wav") as beside:
+    with pytest.raises(OSError) as full, result_files.replacing(tmp_path / "a.wav") as beside:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
         beside.write_bytes(bytes(50_000))
         raise RuntimeError("System error")  # libsndfile's words
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert full.value.errno == errno.EFBIG and full.value.filename == str(tmp_path / "a.wav")
-    with pytest.raises(RuntimeError), run_folder.replacing(tmp_path / "a.wav") as beside:
+    with pytest.raises(RuntimeError), result_files.replacing(tmp_path / "a.wav") as beside:
         beside.write_bytes(bytes(50_000))
         raise RuntimeError("another error")
     assert not list(tmp_path.iterdir())
@@ -593,3 +656,24 @@ def test_an_ended_run_names_the_command_to_continue(tmp_path, monkeypatch, capsy
     assert printed(KeyboardInterrupt()) == "interrupted" + note
     config = json.loads((tmp_path / "ü/config.json").read_text())
     assert config["command"] == "python sound_dvae.py --out 'my runs/ü'"
+
+
+def finish_it(run):
+    run.finish(MODEL, [BASELINE])
+
+
+@pytest.mark.parametrize("end", [lambda run: shutil.rmtree(run.folder), finish_it])
+def test_no_command_continues_a_run_that_is_gone_or_finished(tmp_path, end):
+    with pytest.raises(OSError) as ended, running(tmp_path / "out") as run:
+        end(run)
+        raise OSError("no room")
+    assert not getattr(ended.value, "__notes__", [])
+
+
+def test_a_finished_run_without_a_checkpoint_is_kept(tmp_path):
+    finish(tmp_path)
+    (tmp_path / "checkpoint.npz").unlink()
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=r"finished run has no checkpoint\.npz"):
+        begin(tmp_path, resume=True, iters=200)
+    assert contents(tmp_path) == before

@@ -19,6 +19,7 @@ import sound_dvae
 import training
 from harness import UserError, checkpoint, guard
 from harness.quiet_tensorflow import tf
+from harness.result_files import replacing
 from harness.workers import Workers
 from models import DVAE, keras
 
@@ -259,6 +260,7 @@ def run(seed, iterations=130, make_batch=correlated, folder=None, stop_at=None):
     model = DVAE(16, "gaussian", hidden=(8,), latent=2)
     path = folder and folder / "checkpoint.npz"
     stand_in = types.SimpleNamespace(workers=Workers(), checkpoint=path, rows=[])
+    stand_in.save_checkpoint = lambda save: save(path)
     options = settings(iters=iterations, seed=seed)
     with without_xla():
         for iteration, loss in training.train(model, make_batch, options, stand_in):
@@ -322,7 +324,7 @@ def test_a_run_stopped_at_checkpoints_resumes_exactly(tmp_path, whole):
 
 
 def test_an_interrupted_run_saves_and_resumes_exactly(tmp_path, whole, interruptible):
-    for number, at in ((signal.SIGINT, 50), (signal.SIGTERM, 30)):
+    for number, at in ((signal.SIGINT, 50), (signal.SIGTERM, 30), (signal.SIGHUP, 20)):
         calls = []
 
         def interrupting(seed, count, number=number, at=at, calls=calls):
@@ -341,7 +343,7 @@ def test_an_interrupted_run_saves_and_resumes_exactly(tmp_path, whole, interrupt
         assert signal.getsignal(number) == before
         with np.load(tmp_path / "checkpoint.npz") as file:
             state = json.loads(str(file["state"]))
-        assert state["iteration"] in (60, 80, 100)  # once the current calls have ended
+        assert state["iteration"] in (60, 80, 100, 120)  # once the current calls have ended
     assert same(run(1, folder=tmp_path), whole)
 
 
@@ -403,7 +405,8 @@ def test_a_failed_save_keeps_the_previous_checkpoint(tmp_path):
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
         with pytest.raises(OSError, match="File too large") as refused:
-            checkpoint.save(path, [tf.Variable(np.ones(2000))], {})
+            with replacing(path) as unfinished:
+                checkpoint.save(unfinished, [tf.Variable(np.ones(2000))], {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert refused.value.filename == str(path)

@@ -1,0 +1,110 @@
+"""Write result files: complete or not at all, and by one process at a time."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+import filelock
+
+from harness import UserError
+
+LONGEST_NAME = 255  # in bytes; the limit of most file systems
+NO_LOCKS = errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP  # errors of file systems without locks
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Yield a temporary path to write to. If the block succeeds, rename it to `path`.
+
+    The data are on the disk before the rename, so `path` is never half written. A replaced file
+    keeps its mode. If `path` is a link, its target is replaced. An OSError names `path`.
+    """
+    target = Path(os.path.realpath(path))
+    unfinished = _hidden("unfinished", target)
+    try:
+        with _errors_name(path):
+            # Set the mode before data are written. Some libraries also create executable files.
+            unfinished.touch()
+            mode = stat.S_IMODE((target if target.exists() else unfinished).stat().st_mode)
+            unfinished.chmod(mode | stat.S_IWUSR)
+            try:
+                yield unfinished
+            except Exception as error:
+                if not getattr(error, "errno", None) and unfinished.exists():
+                    # Some libraries hide the system's error. If the disk is full, this raises it.
+                    with open(unfinished, "ab") as file:
+                        file.write(bytes(2**16))
+                raise
+            with open(unfinished, "rb+") as file:
+                os.fsync(file.fileno())
+            unfinished.chmod(mode)
+            os.replace(unfinished, target)
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+
+
+@contextlib.contextmanager
+def claimed(path, busy=None):
+    """Keep other processes from writing to `path` during the block.
+
+    Creates missing folders; after the block, those still empty are removed. Raises UserError, with
+    the message `busy`, if another process has claimed `path`. An OSError names `path`. The system
+    releases the lock of a killed process.
+    """
+    target = Path(os.path.realpath(path))
+    lock = filelock.FileLock(_hidden("lock", target), timeout=0, fallback_to_soft=False)
+    with _created(target.parent):
+        with _errors_name(path):
+            try:
+                lock.acquire()
+            except filelock.Timeout:
+                remedy = "wait for it to end or choose another --out"
+                message = busy or f"{path}: another process is writing it; {remedy}"
+                raise UserError(message) from None
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+        try:
+            _hidden("unfinished", target).unlink(missing_ok=True)  # left by a killed process
+            yield
+        finally:
+            # Remove it before the release. filelock rejects a file removed after being opened.
+            with contextlib.suppress(OSError):  # fails on Windows, where `release` removes it
+                os.remove(lock.lock_file)
+            lock.release()
+
+
+def _hidden(kind, path):
+    """Return the path of a hidden file next to `path`. A name that is too long becomes a hash."""
+    name = f".{kind}-{path.name}"
+    if len(encoded := os.fsencode(name)) > LONGEST_NAME:
+        name = f".{kind}-{hashlib.sha256(encoded).hexdigest()}{path.suffix}"
+    return path.with_name(name)
+
+
+@contextlib.contextmanager
+def _errors_name(path):
+    """Make an OSError in the block name `path` instead of a hidden file next to it."""
+    try:
+        yield
+    except OSError as error:
+        if not error.errno:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextlib.contextmanager
+def _created(folder):
+    """Create a folder and its missing parents. After the block, remove those left empty."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # not empty
+            for each in missing:
+                each.rmdir()
