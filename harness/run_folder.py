@@ -9,7 +9,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shlex
 import stat
 import sys
 from pathlib import Path
@@ -25,7 +24,7 @@ METHOD = "DVAE"  # the model's name in the column "method" of tables
 REFINED = f"{METHOD}, refined"  # the model with posteriors refined per example
 INDEX, EVENTS = "index.html", "events.out.tfevents.*"  # files that write_page writes
 NOT_COMPARED = {"out", "tensorboard", "command", "files", "finished", "iters", "provenance"}
-VERSIONS = "tensorflow", "keras", "numpy"
+VERSIONS = "tensorflow", "keras", "numpy", "scipy"
 HALF_DELETED = "half deleted"  # value of "experiment" while a run is being deleted
 MOST_NAMED = 5  # maximum files named in a message
 LONGEST_NAME = 255  # in bytes; the limit of most file systems
@@ -178,8 +177,7 @@ class Run:
             lost = error and self.workers.lost(error)
             shown = UserError(lost) if lost else error
             if self.config and (lost or isinstance(error, OSError | KeyboardInterrupt)):
-                command = shlex.join(["python", sys.argv[0], *_flags(), "--resume"])
-                shown.add_note(f"to continue: {command}")
+                shown.add_note(f"to continue: {cli.command(self.settings, '--resume')}")
             if lost:
                 raise shown from error
 
@@ -200,7 +198,7 @@ class Run:
         resumed = self.settings.resume and self.previous is not None
         if resumed:
             _check_provenance(self.folder, self.previous.get("provenance", {}), provenance)
-        command = shlex.join(["python", Path(sys.argv[0]).name, *_flags()])
+        command = cli.command(self.settings)
         files = {CONFIG, CHECKPOINT, INDEX} | ({EVENTS} if self.settings.tensorboard else set())
         files |= self.owned if resumed else set()
         self.config = {**_stored(self.settings), "provenance": provenance, "command": command}
@@ -311,8 +309,8 @@ def _check_apart(out, data):
 
 
 def versions():
-    """Return the versions of Python and of the libraries that affect a run's last digits."""
-    found = {"python": platform.python_version()}
+    """Return what affects a run's last digits: the number of cores and versions of libraries."""
+    found = {"cores": cli.cores(), "python": platform.python_version()}
     for name in VERSIONS:
         try:
             found[name] = importlib.metadata.version(name)
@@ -320,11 +318,6 @@ def versions():
             package, *_ = importlib.metadata.packages_distributions().get(name, [None])
             found[name] = package and f"{package} {importlib.metadata.version(package)}"
     return found
-
-
-def _flags():
-    """Return the command line's flags except --resume and --overwrite."""
-    return [flag for flag in sys.argv[1:] if flag not in ("--resume", "--overwrite")]
 
 
 def _stored(settings):
@@ -396,7 +389,8 @@ def _check_provenance(out, previous, ours):
         problem = f"contains a run with other data ({previous.get('source')})"
         raise UserError(f"--out {out}: {problem}; resume it with the same files")
     before = previous.get("versions", ours["versions"])
-    different = [name for name, now in ours["versions"].items() if before.get(name) != now]
+    # Earlier versions of these scripts recorded less.
+    different = [name for name, now in ours["versions"].items() if before.get(name, now) != now]
     if different:
         started = ", ".join(f"{name} {before.get(name)}" for name in different)
         problem = f"started with {started}; the last digits may change from here on"
