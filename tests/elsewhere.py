@@ -18,7 +18,6 @@ import filelock  # noqa: F401
 import keras  # noqa: F401
 import matplotlib.backends.backend_agg  # noqa: F401
 import numpy as np
-import scipy.signal
 import soundfile
 from PIL import Image
 

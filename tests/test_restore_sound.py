@@ -1,7 +1,5 @@
 """Restoring sound files: gaps, levels, formats, and the samples that are kept."""
 
-import contextlib
-
 import av
 import numpy as np
 import pytest

