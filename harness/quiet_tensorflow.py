@@ -12,6 +12,7 @@ import sys
 import tempfile
 
 from harness import UserError
+from harness.errors import one_error
 
 # Keras imports these if they are installed. That takes a second, and we do not need them.
 UNUSED = "matplotlib.pyplot", "pandas", "sklearn"
@@ -60,12 +61,8 @@ def load(devices=True):
     _check_keras_settings()
     with stderr_held_back():
         with _unused_missing():
-            try:
+            with one_error("TensorFlow", "free some memory, or repeat the installation"):
                 import tensorflow
-            except ImportError as error:
-                problem = f"TensorFlow: cannot be loaded ({error})"
-                remedy = "free some memory, or repeat pip install -r requirements.txt"
-                raise UserError(f"{problem}; {remedy}") from error
 
             tensorflow.keras.config.set_floatx("float32")  # also imports Keras
             tensorflow.keras.config.set_image_data_format("channels_last")
