@@ -9,6 +9,9 @@ A sound keeps its length, sample rate, channels and format. An image keeps its s
 
 import sys
 from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # `python -P` leaves it out
 
 from files.batch import is_there, plan, restore_each
 from files.image_files import SUFFIXES as IMAGES

@@ -9,12 +9,16 @@ is the whole digit, so the decoder learns to fill the hole.
 """
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))  # `python -P` leaves it out
 
 import baselines
 import corrupt

@@ -7,9 +7,13 @@ python sample.py plots/sound --map             # latent space in two dimensions:
 """
 
 import os
+import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))  # `python -P` leaves it out
 
 from audio_utils import note_fades, one_after_the_other, write_wav
 from files import held_out, model_file

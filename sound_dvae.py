@@ -10,11 +10,15 @@ of the samples is missing. The target is the whole noisy window, yet the decoder
 the pure tone, because the latent code is too small to encode noise.
 """
 
+import sys
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))  # `python -P` leaves it out
 
 import audio_utils
 import baselines

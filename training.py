@@ -15,6 +15,7 @@ HELD_OUT_SEED = (20261123, 3)  # the same for all runs, so that their scores are
 
 WARM_UP = 50  # iterations until the learning rate reaches its peak
 WEIGHT_DECAY = 0.1  # multiplied by the learning rate at each iteration
+FULL_RATE_INPUTS = 1024  # inputs of a layer up to which its kernel has the full learning rate
 ITERATIONS_PER_CALL = 20  # many, because each call takes 1 ms to read the losses
 
 
@@ -30,12 +31,22 @@ def adam(iterations, learning_rate):
     """Return AdamW with a linear warm-up, then a cosine decay of the learning rate to 0.
 
     AdamW is from Loshchilov and Hutter 2019 (arXiv 1711.05101). Only kernels have weight decay.
+    Adam moves every weight by about the learning rate, so a layer's output moves by the rate times
+    its number of inputs. Above FULL_RATE_INPUTS, the rate of the kernel is divided by that number
+    (Yang et al. 2022, arXiv 2203.03466). Otherwise training on large images diverges.
     """
+
+    class AdamW(tf.keras.optimizers.AdamW):
+        def update_step(self, gradient, variable, learning_rate):
+            if "kernel" in variable.name:
+                learning_rate *= min(1.0, FULL_RATE_INPUTS / variable.shape[0])
+            super().update_step(gradient, variable, learning_rate)
+
     warm_up = min(WARM_UP, iterations // 2)
     schedule = tf.keras.optimizers.schedules.CosineDecay(
         0.0, max(1, iterations - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
     )
-    optimizer = tf.keras.optimizers.AdamW(schedule, weight_decay=WEIGHT_DECAY)
+    optimizer = AdamW(schedule, weight_decay=WEIGHT_DECAY)
     optimizer.exclude_from_weight_decay(var_names=["bias", "log_std", "prior"])
     return optimizer
 

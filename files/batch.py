@@ -54,7 +54,7 @@ def _check_collisions(pairs, protected, completions):
         for path in (destination, *completion_paths(destination, count)):
             if path.exists() and (original := originals.get(_inode(path))):
                 raise UserError(f"{path}: is the input {original}; give another --out")
-            target = os.path.realpath(path)
+            target = os.path.normcase(os.path.realpath(path))  # Windows ignores case
             if target in sources:
                 problem = f"{sources[target]} and {source} would both be saved here"
                 raise UserError(f"{path}: {problem}; restore one at a time")

@@ -7,7 +7,9 @@ import importlib.util
 import io
 import math
 import os
+import shlex
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -80,7 +82,11 @@ def _checked(settings, field):
             raise argparse.ArgumentTypeError(f"must be one of {choices}, got {value!r}")
         return options.get("parse", CONVERTERS[field.type])(value, **ends)
     except argparse.ArgumentTypeError as error:
-        raise UserError(f"--{field.name.replace('_', '-')}: {error} (see --help)") from None
+        raise UserError(f"{_flag(field)}: {error} (see --help)") from None
+
+
+def _flag(field):
+    return f"--{field.name.replace('_', '-')}"
 
 
 def integer(value, low=1, high=LARGEST_INTEGER):
@@ -146,23 +152,55 @@ class Parser(argparse.ArgumentParser):
 def parse(settings, description, arguments=None):
     """Parse a command line to an instance of the class `settings`. Raises UserError if invalid."""
     parser = Parser(description, allow_abbrev=False)
-    general = {field.name for field in dataclasses.fields(Settings)}
-    for field in sorted(dataclasses.fields(settings), key=lambda field: field.name in general):
+    for field in _in_order(settings):
         options = {"help": field.metadata["help"] + _shown_default(settings, field)}
         if field.type is bool:
             options |= {"action": "store_true"}
         elif "choices" in field.metadata:
             options |= {"metavar": f"{{{','.join(field.metadata['choices'])}}}"}
-        parser.add_argument(f"--{field.name.replace('_', '-')}", **options)
+        parser.add_argument(_flag(field), **options)
     return settings(**vars(parser.parse_args(arguments)))
+
+
+def _in_order(settings):
+    """Return the fields of the class or instance `settings`, with those of every script last."""
+    general = {field.name for field in dataclasses.fields(Settings)}
+    return sorted(dataclasses.fields(settings), key=lambda field: field.name in general)
 
 
 def _shown_default(settings, field):
     """Return the end of a flag's help, such as " (9; with --data 5)", or "" without a default."""
     values = dict.fromkeys(_defaults(settings, field))  # equal defaults are shown once
-    values = [value for value in values if value is not None and value is not False]
-    shown = [",".join(map(str, each)) if isinstance(each, tuple) else f"{each}" for each in values]
+    shown = [_typed(value) for value in values if value is not None and value is not False]
     return f" ({'; with --data '.join(shown)})" if shown else ""
+
+
+def _typed(value):
+    """Return a setting as it is typed on a command line."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def command(settings, *flags):
+    """Return the command line for these settings, plus `flags`, or None if no script defines them.
+
+    It does not contain defaults, --resume or --overwrite. Settings made in a notebook or by another
+    program have a command line too.
+    """
+    script = getattr(sys.modules[type(settings).__module__], "__file__", None)
+    if script is None:  # the class was defined in a notebook
+        return None
+    script, here = Path(script), Path.cwd()
+    script = script.relative_to(here) if script.is_relative_to(here) else script
+    defaults, typed = vars(type(settings)(data=settings.data)) | {"data": None}, []
+    for field in _in_order(settings):
+        value, flag = getattr(settings, field.name), _flag(field)
+        if value == defaults[field.name] or field.name in ("resume", "overwrite"):
+            continue
+        text = _typed(value)
+        pair = [f"{flag}={text}"] if text.startswith("-") else [flag, text]
+        typed += [flag] if value is True else pair
+    join = subprocess.list2cmdline if os.name == "nt" else shlex.join
+    return join(["python", str(script), *typed, *flags])
 
 
 @contextlib.contextmanager
@@ -230,6 +268,12 @@ def _open_closed_streams():
             setattr(sys, name, open(descriptor, "w" if descriptor else "r", closefd=False))
 
 
+def cores():
+    """Return the number of cores that this process may use. TensorFlow has a thread for each."""
+    usable = getattr(os, "sched_getaffinity", None)  # missing on macOS and Windows
+    return len(usable(0)) if usable else os.cpu_count()
+
+
 def one_blas_thread():
     """Limit NumPy's and SciPy's linear algebra to one thread during a `with` block.
 
@@ -254,7 +298,7 @@ def known(error):
     elif isinstance(error, ImportError):  # also raised if a library does not fit into the memory
         message = f"{error}; allow more memory, or pip install -r requirements.txt"
     elif isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
-        message = "not enough memory; try a smaller --hidden or --batch-size"
+        message = "not enough memory; close other programs, or use smaller settings or files"
     else:
         return None
     notes = getattr(error, "__notes__", [])

@@ -12,6 +12,7 @@ import sys
 import tempfile
 
 from harness import UserError
+from harness.errors import one_error
 
 # Keras imports these if they are installed. That takes a second, and we do not need them.
 UNUSED = "matplotlib.pyplot", "pandas", "sklearn"
@@ -27,7 +28,7 @@ KERAS_SETTINGS = {
 def stderr_held_back():
     """Hide all output to stderr, including that of C++ code. Show it if the block raises an error.
 
-    The output stays hidden for a UserError, whose message is complete.
+    The output stays hidden for errors that are reported in one line.
     """
     sys.stderr.flush()
     terminal = os.dup(2)
@@ -35,7 +36,7 @@ def stderr_held_back():
         os.dup2(hidden.fileno(), 2)
         try:
             yield
-        except UserError:
+        except (UserError, MemoryError):
             raise
         except BaseException:
             hidden.seek(0)
@@ -49,7 +50,10 @@ def stderr_held_back():
 
 @functools.cache
 def load(devices=True):
-    """Load and return TensorFlow. With devices=False, workers can connect before devices load."""
+    """Load and return TensorFlow. With devices=False, workers can connect before devices load.
+
+    Raises UserError if TensorFlow cannot be loaded, for example for lack of memory.
+    """
     # 2 hides warnings, 3 also errors. With several workers, `Workers.lost` reports the errors.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if devices else "3")
     # oneDNN runs only on some processors, changes the last digits and prints a message.
@@ -57,7 +61,8 @@ def load(devices=True):
     _check_keras_settings()
     with stderr_held_back():
         with _unused_missing():
-            import tensorflow
+            with one_error("TensorFlow", "free some memory, or repeat the installation"):
+                import tensorflow
 
             tensorflow.keras.config.set_floatx("float32")  # also imports Keras
             tensorflow.keras.config.set_image_data_format("channels_last")

@@ -8,7 +8,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shlex
 import sys
 from pathlib import Path
 
@@ -22,7 +21,7 @@ METHOD = "DVAE"  # the model's name in the column "method" of tables
 REFINED = f"{METHOD}, refined"  # the model with posteriors refined per example
 INDEX, EVENTS = "index.html", "events.out.tfevents."  # files of the page
 NOT_COMPARED = {"out", "tensorboard", "command", "files", "finished", "iters", "provenance"}
-VERSIONS = "tensorflow", "keras", "numpy"
+VERSIONS = "tensorflow", "keras", "numpy", "scipy"
 MOST_NAMED = 5  # maximum files named in a message
 
 
@@ -72,8 +71,8 @@ class Run:
             shown = UserError(lost) if lost else error
             unfinished = self.config and not self.config.get("finished")
             if unfinished and (lost or isinstance(error, OSError | KeyboardInterrupt)):
-                if (self.folder / CONFIG).exists():
-                    command = shlex.join(["python", sys.argv[0], *_flags(), "--resume"])
+                command = cli.command(self.settings, "--resume")
+                if command and (self.folder / CONFIG).exists():
                     shown.add_note(f"to continue: {command}")
             if lost:
                 raise shown from error
@@ -96,7 +95,7 @@ class Run:
         resumed = self.settings.resume and self.previous is not None
         if resumed:
             _check_provenance(self.folder, self.previous.get("provenance", {}), provenance)
-        command = shlex.join(["python", Path(sys.argv[0]).name, *_flags()])
+        command = cli.command(self.settings)
         self.config = {**_stored(self.settings), "provenance": provenance, "command": command}
         self.config["files"] = self.listed
         if not resumed:
@@ -238,8 +237,8 @@ def _check_apart(out, data):
 
 
 def versions():
-    """Return the versions of Python and of the libraries that affect a run's last digits."""
-    found = {"python": platform.python_version()}
+    """Return what affects a run's last digits: the number of cores and versions of libraries."""
+    found = {"cores": cli.cores(), "python": platform.python_version()}
     for name in VERSIONS:
         try:
             found[name] = importlib.metadata.version(name)
@@ -247,11 +246,6 @@ def versions():
             package, *_ = importlib.metadata.packages_distributions().get(name, [None])
             found[name] = package and f"{package} {importlib.metadata.version(package)}"
     return found
-
-
-def _flags():
-    """Return the command line's flags except --resume and --overwrite."""
-    return [flag for flag in sys.argv[1:] if flag not in ("--resume", "--overwrite")]
 
 
 def _stored(settings):
@@ -327,7 +321,8 @@ def _check_provenance(out, previous, ours):
         problem = f"contains a run with other data ({previous.get('source')})"
         raise UserError(f"--out {out}: {problem}; resume it with the same files")
     before = previous.get("versions", ours["versions"])
-    different = [name for name, now in ours["versions"].items() if before.get(name) != now]
+    # Earlier versions of these scripts recorded less.
+    different = [name for name, now in ours["versions"].items() if before.get(name, now) != now]
     if different:
         started = ", ".join(f"{name} {before.get(name)}" for name in different)
         problem = f"started with {started}; the last digits may change from here on"

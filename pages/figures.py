@@ -1,7 +1,8 @@
 """Figures of both experiments, as pixels (height, width, 4), uint8. `save` writes them as PNG.
 
 Axes, ticks and labels take most of the drawing time, so figures of checkpoints draw them only once,
-as a `Backdrop`. Pyplot is not used, so no window opens.
+as a `Backdrop`. Pyplot is not used, so no window opens. The user's matplotlibrc and styles have no
+influence.
 """
 
 import functools
@@ -15,6 +16,7 @@ from PIL import Image
 COLOR = "tab:blue"
 GREY = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
 MOST_KINDS = 32  # maximum number of labels that can be distinguished by color
+default_style = matplotlib.rc_context(matplotlib.rcParamsDefault)  # decorator of what draws
 
 
 class Backdrop:
@@ -46,6 +48,7 @@ def save(path, pictures):
     stacked.save(path, "png", compress_level=1)  # 20% larger than by default, but much faster
 
 
+@default_style
 def digit_rows(title, rows, holes=None):
     """Draw labeled rows of images.
 
@@ -83,6 +86,7 @@ def _title(figure, text):
     return figure.text(0.5, 0.98, text, size="large", ha="center", va="top")
 
 
+@default_style
 def windows(title, signals, sample_rate):
     """Draw short sounds (count, N) between -1 and 1 in four columns, numbered column by column."""
     rows = -(-len(signals) // 4)
@@ -115,6 +119,7 @@ def _windows(rows, milliseconds):
     return Backdrop(figure), levels
 
 
+@default_style
 def strip(title, images, labels):
     """Draw labeled images (H, W) in a row, with a space after the first and before the last."""
     figure = Figure(figsize=(len(images), 1.9))
@@ -130,6 +135,7 @@ def strip(title, images, labels):
     return Backdrop(figure).pixels()
 
 
+@default_style
 def latent_map(title, points, fractions, labels=None, names=None):
     """Draw points (M, 2) on two principal axes, colored by label (M,).
 

@@ -74,6 +74,7 @@ def restored(plotter, title, damage, sound):
     return {"restored.png": picture, "restored.wav": plotter.wav(sound)}
 
 
+@figures.default_style
 def long_sound(chopped, mask, sample_rate, frequency_limit):
     """Return a function draw(title, name, signal) that plots a signal and returns the pixels.
 
@@ -95,6 +96,7 @@ def long_sound(chopped, mask, sample_rate, frequency_limit):
     views = {spectrogram: "Spectrogram", waveform: "Waveform", close_up: "Close-up"}
     backdrop = figures.Backdrop(figure)
 
+    @figures.default_style
     def draw(title, name, signal):
         for ax, view in views.items():
             ax.set_title(f"{view} of the {name}")

@@ -1,7 +1,10 @@
-"""Shared fixtures: a trained run per script, a browser, and default signal handlers."""
+"""Shared fixtures: a trained run per script, a browser, a full disk, default signal handlers."""
 
+import contextlib
+import inspect
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -56,6 +59,31 @@ def chromium(tmp_path_factory):
     browser = webdriver.Chrome(options=options, service=Service(driver))
     yield browser
     browser.quit()
+
+
+@pytest.fixture
+def full_disk():
+    """Return a context manager that limits the size of files, in bytes, as a full disk would."""
+    resource = pytest.importorskip("resource")
+
+    @contextlib.contextmanager
+    def limited(size):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    return limited
+
+
+def pytest_collection_modifyitems(items):
+    """Skip tests on Windows that make links, pipes, processes or permissions in the POSIX way."""
+    posix = re.compile(r"os\.(fork|kill|mkfifo|umask)|chmod|fcntl|symlink_to|SIGKILL|/proc|bash")
+    for item in items if os.name == "nt" else ():
+        if posix.search(inspect.getsource(item.function)):
+            item.add_marker(pytest.mark.skip(reason="POSIX only"))
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import dataclasses
 import errno
-import os
 import re
+import shlex
 import signal
 import threading
 from pathlib import Path
@@ -59,6 +59,31 @@ def test_settings_made_in_python_behave_as_flags():
     assert made == parse("--hidden", "32", "--out", "text", "--data", "rec", "--learning-rate", "1")
     assert made.out == Path("text") and made.amount == 2.0 and type(made.learning_rate) is float
     assert dataclasses.replace(made, iters=5).iters == 5
+
+
+@pytest.mark.parametrize(
+    "settings, expected",
+    [
+        ({}, ""),
+        ({"iters": 30, "kind": "rain", "resume": True}, ""),  # defaults, and never --resume
+        ({"iters": 7, "hidden": (3, 2), "slope": 1e-5}, "--iters 7 --hidden 3,2 --slope 1e-05"),
+        ({"data": "my x", "amount": 2}, "--data 'my x'"),  # the default with --data
+        ({"data": "x", "amount": 0.5}, "--amount 0.5 --data x"),
+        ({"out": "-o", "overwrite": True}, "--out=-o"),
+    ],
+)
+def test_the_command_line_of_settings(settings, expected):
+    made = Settings(**settings)
+    python, script, *flags = shlex.split(cli.command(made))
+    assert python == "python" and Path(script).resolve() == Path(__file__).resolve()
+    assert flags == shlex.split(expected)
+    assert parse(*flags) == dataclasses.replace(made, resume=False, overwrite=False)
+    assert cli.command(made, "--resume") == f"{cli.command(made)} --resume"
+
+
+def test_settings_that_no_script_defines_have_no_command(monkeypatch):
+    monkeypatch.delattr(f"{__name__}.__file__")
+    assert cli.command(Settings()) is None
 
 
 def test_help_shows_defaults_as_they_are_typed(capsys):
@@ -157,7 +182,7 @@ def test_a_library_that_does_not_load_gives_one_line(capsys):
 def test_a_second_interruption_stops_at_once(interruptible, capfd):
     for number in (signal.SIGTERM, signal.SIGINT):
         with guard.interruptions_noted() as noted:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
             assert noted == [number]
             for each in (signal.SIGTERM, signal.SIGINT):
                 assert signal.getsignal(each) == signal.SIG_DFL
@@ -170,9 +195,9 @@ def test_signals_ignored_at_the_start_stay_ignored(interruptible):
     """Programs started by `nohup`, or by a shell script in the background, ignore SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with guard.interruptions_noted() as noted:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert noted == []
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         assert noted == [signal.SIGTERM] and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 

@@ -1,5 +1,6 @@
 """Figures, checked by the positions and colors of their pixels."""
 
+import matplotlib
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -103,3 +104,27 @@ def test_map_places_points_and_colors_them_by_label():
     colors = np.array([max(picture[box].reshape(-1, 3), key=np.ptp) for box in found])
     alike = np.abs(colors[:, None] - colors).max(2) < 25
     np.testing.assert_array_equal(alike, labels[:, None] == labels)
+
+
+def test_the_users_style_changes_nothing():
+    def drawn():
+        for made_once in (figures._digit_rows, figures._windows):
+            made_once.cache_clear()
+        levels, points = np.random.default_rng(0).random((5, 8, 6)), np.arange(20).reshape(10, 2)
+        draw = sound_figures.long_sound(np.sin(TIME), np.zeros(TIME.size), RATE, 2000)
+        return [
+            figures.digit_rows("A title", {"original": levels}),
+            figures.windows("A title", levels.reshape(5, -1), RATE),
+            figures.strip("A title", levels, list("abcde")),
+            figures.latent_map("A title", points, (0.6, 0.3), np.arange(10) % 3),
+            draw("A title", "sound", np.sin(TIME)),
+        ]
+
+    plain = drawn()
+    style = {"font.size": 20, "axes.facecolor": "red", "image.origin": "lower", "figure.dpi": 50}
+    with matplotlib.rc_context({**style, "text.usetex": True}):
+        before = dict(matplotlib.rcParams)
+        styled = drawn()
+        assert dict(matplotlib.rcParams) == before
+    for one, other in zip(plain, styled, strict=True):
+        np.testing.assert_array_equal(one, other)

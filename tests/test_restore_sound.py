@@ -1,8 +1,6 @@
 """Restoring sound files: gaps, levels, formats, and the samples that are kept."""
 
-import contextlib
 import re
-import resource
 
 import av
 import numpy as np
@@ -576,23 +574,12 @@ def test_tags_are_kept(tmp_path):
             assert (file.title, file.artist) == ("Ein Titel", "Jemand")
 
 
-@contextlib.contextmanager
-def files_no_larger_than(size):
-    """Limit the size of files, in bytes, as a full disk would."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
 # The first is too small for the decoded sound, the second only for the result.
 @pytest.mark.parametrize("size", [100_000, 200_000])
-def test_a_full_disk_is_named_and_the_old_result_stays(tmp_path, size):
+def test_a_full_disk_is_named_and_the_old_result_stays(tmp_path, size, full_disk):
     soundfile.write(tmp_path / "a.wav", np.tile(tone_with_gaps(RATE)[1], 3), RATE, subtype="DOUBLE")
     (tmp_path / "b.wav").write_text("earlier")
-    with files_no_larger_than(size), pytest.raises((UserError, OSError), match=r"b\.wav"):
+    with full_disk(size), pytest.raises((UserError, OSError), match=r"b\.wav"):
         restore_sound(
             stand_in(lambda windows, observed: windows), tmp_path / "a.wav", tmp_path / "b.wav"
         )

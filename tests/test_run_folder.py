@@ -9,7 +9,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import shutil
 import signal
 import time
@@ -489,8 +488,9 @@ def test_numpy_and_scipy_have_one_thread_during_a_run(tmp_path):
 
 
 def test_versions_are_found_under_any_package_name(monkeypatch):
-    names = ("numpy", "keras", "tensorflow")
+    names = ("numpy", "keras", "tensorflow", "scipy")
     assert run_folder.versions() == {
+        "cores": cli.cores(),
         "python": platform.python_version(),
         **{name: importlib.import_module(name).__version__ for name in names},
     }
@@ -575,13 +575,14 @@ def test_a_file_system_without_locks_is_usable(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["config.json", "out"]
 
 
-def test_a_full_disk_is_named_even_if_the_library_does_not(tmp_path):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with pytest.raises(OSError) as full, result_files.replacing(tmp_path / "a.wav") as beside:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+def test_a_full_disk_is_named_even_if_the_library_does_not(tmp_path, full_disk):
+    with (
+        full_disk(50_000),
+        pytest.raises(OSError) as full,
+        result_files.replacing(tmp_path / "a.wav") as beside,
+    ):
         beside.write_bytes(bytes(50_000))
         raise RuntimeError("System error")  # libsndfile's words
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert full.value.errno == errno.EFBIG and full.value.filename == str(tmp_path / "a.wav")
     with pytest.raises(RuntimeError), result_files.replacing(tmp_path / "a.wav") as beside:
         beside.write_bytes(bytes(50_000))
@@ -633,29 +634,24 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
 
 
 def test_an_ended_run_names_the_command_to_continue(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["sound_dvae.py", "--out", "my runs/ü", "--overwrite"])
+    monkeypatch.setattr("sys.argv", ["python", "-f", "kernel-1234.json"])  # as in a notebook
+    monkeypatch.chdir(Path(__file__).parent)
+    out = tmp_path / "ü ü"
 
     def printed(error):
-        with (
-            pytest.raises(SystemExit),
-            cli.one_line_errors(),
-            running(tmp_path / "ü", overwrite=True),
-        ):
+        with pytest.raises(SystemExit), cli.one_line_errors(), running(out, overwrite=True):
             raise error
         (line,) = capsys.readouterr().err.splitlines()
         return line
 
-    note = "; to continue: python sound_dvae.py --out 'my runs/ü' --resume"
+    command = f"python test_run_folder.py --iters 100 --hidden 64 --out '{out}'"
+    note = f"; to continue: {command} --resume"
     assert printed(KeyboardInterrupt()) == "interrupted" + note
     full = OSError(28, "No space left", "a.png")
-    assert printed(full) == f"sound_dvae.py: a.png: No space left{note}"
-    assert printed(FloatingPointError("nan")) == "sound_dvae.py: nan"
-    monkeypatch.setattr("sys.argv", ["sound_dvae.py", "--resume"])
-    assert printed(KeyboardInterrupt()) == "interrupted; to continue: python sound_dvae.py --resume"
-    monkeypatch.setattr("sys.argv", ["sound_dvae.py", "--out", "my runs/ü", "--overwrite"])
-    assert printed(KeyboardInterrupt()) == "interrupted" + note
-    config = json.loads((tmp_path / "ü/config.json").read_text())
-    assert config["command"] == "python sound_dvae.py --out 'my runs/ü'"
+    assert printed(full) == f"python: a.png: No space left{note}"
+    assert printed(FloatingPointError("nan")) == "python: nan"
+    config = json.loads((out / "config.json").read_text())
+    assert config["command"] == command
 
 
 def finish_it(run):

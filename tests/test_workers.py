@@ -245,7 +245,7 @@ def test_two_workers_learn_as_one_does_and_end_together(tmp_path):
     printed, error = chief.communicate(timeout=60)
     assert time.monotonic() - killed < 60
     assert chief.returncode == 2 and error.count("\n") == 1
-    assert "worker 0 of 2 has lost another worker" in error and "to continue: python -c" in error
+    assert "worker 0 of 2 has lost another worker" in error and "--resume" in error
     together = dict(map(json.loads, printed.splitlines()))
     before, after = range(INTERRUPTED_AT), range(INTERRUPTED_AT, KILLED_AT)
     assert list(together) == [*before, "interrupted", *after]
