@@ -227,6 +227,28 @@ def test_training_and_held_out_share_no_sample(tmp_path, files):
     assert WINDOW <= sounds.long_sound.size <= RATE
 
 
+@pytest.mark.parametrize("files", [2, 9])
+def test_copies_are_either_learned_from_or_held_out(tmp_path, files):
+    """No stretch of sound is in both parts, whichever file it is from."""
+    for number in range(files):
+        sound = noise(3, number)
+        soundfile.write(tmp_path / f"{number}.wav", sound, RATE)
+        soundfile.write(tmp_path / f"{number} again.flac", 0.3 * sound, RATE)
+        soundfile.write(tmp_path / f"{number} encoded.ogg", np.pad(sound, (4000, 0)), RATE)
+        soundfile.write(tmp_path / f"{number} first.wav", sound[: 2 * RATE], RATE)
+    sounds, covered = load(tmp_path), {}
+    lengths = 3 * RATE + 4000 * np.array([0, 1, 0, 0]) - RATE * np.array([0, 0, 1, 0])
+    begins = np.cumsum(np.tile(lengths, files)) - np.tile(lengths, files)
+    for name, places in sounds.places.items():
+        covered[name] = np.zeros((files, 3 * RATE + 4000), bool)
+        for first, end in places:
+            file = np.searchsorted(begins, first, "right") - 1
+            at = first - begins[file] - 4000 * (file % 4 == 1)
+            covered[name][file // 4, max(at, 0) : at + end - first + WINDOW] = True
+    assert not (covered["training"] & covered["held out"]).any()
+    assert covered["training"].mean() > 0.6 and covered["held out"].any()
+
+
 def test_windows_follow_from_the_seed_and_are_uniform(tmp_path):
     samples = np.arange(10_000, dtype=np.float32)
     places = np.array([[0, 100], [500, 2500], [9000, 9001]])
