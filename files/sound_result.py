@@ -23,7 +23,7 @@ BEST = {  # highest bit rate, because encoding twice loses quality
 }
 LOSSLESS = "aiff,au,caf,flac,w64,wav"  # FFmpeg's names of formats that libsndfile reads
 # FFmpeg's names of tags that describe the file, not the sound.
-TECHNICAL = {"encoder", "creation_time", "handler_name", "language", "vendor_id"}
+TECHNICAL = {"encoder", "creation_time", "handler_name", "language", "vendor_id", "duration"}
 TECHNICAL |= {"major_brand", "minor_version", "compatible_brands"}
 NAMED = 5  # maximum number of lost items to list
 WELL_KEPT_DB = 24.0  # minimum SNR outside the gaps; below it, the message recommends a WAV
