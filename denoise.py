@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))  # `python -P` leaves it out
 
 from files.batch import is_there, plan, restore_each
+from files.gap_labels import read_labels
 from files.image_files import SUFFIXES as IMAGES
 from files.model_file import load_restorer
 from files.restore_image import completion_paths, restore_image
@@ -95,6 +96,7 @@ def main(settings):
     pairs = [(a, b) for a, b in pairs if a in named or a.suffix.lower() in suffixes]
     if not pairs:
         raise UserError(f"{named[0]}: no {what} found; {trained_on}")
+    settings.gaps = settings.gaps and read_labels(settings.gaps)
     restore_each(pairs, partial(restore, settings, model, trained_on), settings.overwrite)
 
 

@@ -354,7 +354,7 @@ def sound_readers():
         path.write_text("# start, end\n" + "".join(f"{n}.25\t{n}.5\n" for n in range(9)))
 
     def load_labels(path):
-        return [gap_labels.read_gaps(path, 8000, 80000)]
+        return [gap_labels.read_gaps(gap_labels.read_labels(path), 8000, 80000)]
 
     formats = "WAV", "FLAC", "OGG", "MP3"
     sounds = {name: (f"sound.{name.lower()}", make, load) for name in formats}

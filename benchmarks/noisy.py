@@ -27,6 +27,7 @@ import corrupt
 import sound_dvae
 from baselines import autoregress_long, interpolate
 from files import sound_files
+from files.gap_labels import read_labels
 from files.model_file import load_restorer
 from files.restore_sound import restore_sound
 from harness.quiet_tensorflow import tf
@@ -54,7 +55,7 @@ def by_model(model, chopped, gaps, rate, keep=False):
         source, result, labels = (Path(folder) / name for name in ("a.wav", "b.wav", "gaps"))
         soundfile.write(source, chopped, rate, subtype="DOUBLE")
         labels.write_text("".join(f"{first / rate:.7f} {end / rate:.7f}\n" for first, end in gaps))
-        restore_sound(model, source, result, labels, keep)
+        restore_sound(model, source, result, read_labels(labels), keep)
         return soundfile.read(result)[0]
 
 

@@ -17,10 +17,6 @@ LIBSNDFILE = {
     ("ogg", "opus"): ("OGG", "OPUS"),
 }
 TIMED = "asf", "matroska,webm", "ogg"  # formats that state the full length of a truncated file
-TAGS = {  # FFmpeg's names -> libsndfile's names
-    **{name: name for name in ("title", "artist", "album", "date", "genre", "comment")},
-    "track": "tracknumber",
-}
 BIT_RATE = 192_000  # bits/s per channel of an M4A
 
 
@@ -28,21 +24,19 @@ class Decoder:
     """The sound of an open file, decoded once from beginning to end in constant memory.
 
     kind: names of format and encoding. codec: FFmpeg's name of the encoding. layout: FFmpeg's name
-    of the arrangement of channels. tags: {name: text}. has_pictures: True for a cover or video.
-    seconds: length stated in the file, or None. Raises FFmpegError if the file cannot be read.
+    of the arrangement of channels. metadata: all tags, with FFmpeg's names. seconds: length stated
+    in the file, or None. options: of FFmpeg. Raises FFmpegError if the file cannot be read.
     """
 
-    def __init__(self, file, path):
-        options = {"format_whitelist": FORMATS}
+    def __init__(self, file, path, **options):
+        options = {"format_whitelist": FORMATS, **options}
         self.container = av.open(file, options=options, metadata_errors="replace")
         stream = self.container.streams.best("audio")
         if not stream:
             raise UserError(f"{path}: contains no sound; leave it out")
         name, self.codec = self.container.format.name, stream.codec_context.name
         self.kind = LIBSNDFILE.get((name, self.codec), (name, self.codec.upper()))
-        tags = {**self.container.metadata, **stream.metadata}.items()
-        self.tags = {TAGS[key.lower()]: text for key, text in tags if key.lower() in TAGS}
-        self.has_pictures = bool(self.container.streams.video)
+        self.metadata = {**stream.metadata, **self.container.metadata}
         timed = name in TIMED and self.container.duration
         self.seconds = timed / av.time_base if timed else None
         self.blocks = _decoded(self.container, stream)
@@ -99,8 +93,7 @@ class M4AFile:
     def __init__(self, path, like):
         self.file = open(path, "wb+")  # FFmpeg cannot open some file names
         self.container = av.open(self.file, "w", format="ipod")
-        names = {ours: name for name, ours in TAGS.items()}
-        self.container.metadata.update({names[tag]: text for tag, text in like.tags.items()})
+        self.container.metadata.update(like.metadata)
         codec = "alac" if like.codec == "alac" else "aac"
         self.stream = self.container.add_stream(codec, like.rate, layout=like.layout)
         self.stream.bit_rate = BIT_RATE * like.channels

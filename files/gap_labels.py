@@ -3,6 +3,8 @@
 import codecs
 import re
 import sys
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +19,22 @@ LAYOUTS = (r"\s*[\t;]\s*", True), (r"\s+", True), (r"\s*[,;\t]\s*", False)
 EXAMPLE = "1.25, 1.30"
 
 
-def read_gaps(path, rate, frames, sound="the sound"):
-    r"""Read a list of gaps for a sound of `frames` samples at `rate` Hz from a text file.
+class Labels(NamedTuple):
+    """The lines of a text file. It is read only once, because it may be a pipe."""
+
+    path: Path
+    lines: list
+
+
+def read_labels(path):
+    """Return the `Labels` in a text file."""
+    content = path.read_bytes()
+    encoding = "utf-16" if content[:2] in UTF_16 else "utf-8-sig"
+    return Labels(path, content.decode(encoding, "replace").splitlines())
+
+
+def read_gaps(labels, rate, frames, sound="the sound"):
+    r"""Return the gaps that `Labels` list for a sound of `frames` samples at `rate` Hz.
 
     Each line has a start and an end in seconds, with decimal points or commas, as in labels from
     Audacity. Empty lines are skipped, and so are lines that begin with # or with \, which marks the
@@ -26,15 +42,16 @@ def read_gaps(path, rate, frames, sound="the sound"):
     message on stderr. Returns sorted, disjoint stretches (n, 2) of samples. Raises UserError for
     any other line.
     """
-    content = path.read_bytes()
-    encoding = "utf-16" if content[:2] in UTF_16 else "utf-8-sig"
     seconds, gaps = frames / rate, []
-    for number, line in enumerate(content.decode(encoding, "replace").splitlines(), 1):
+    for number, line in enumerate(labels.lines, 1):
         if not line.strip() or line.lstrip()[0] in "#\\":
             continue
-        where = f"{path}: line {number}"
+        where = f"{labels.path}: line {number}"
         start, end = _times(line.strip(), seconds, where)
-        if not 0 <= start <= end <= seconds + 0.001:
+        if start > end:
+            problem = f"the start ({start:g} s) must come before the end ({end:g} s)"
+            raise UserError(f"{where}: {problem}; correct or remove it")
+        if start < 0 or end > seconds + 0.001:
             problem = f"{start:g} to {end:g} s lies outside {sound}, which has {seconds:.3f} s"
             raise UserError(f"{where}: {problem}; correct or remove it")
         if start == end:
@@ -47,19 +64,24 @@ def read_gaps(path, rate, frames, sound="the sound"):
 def _times(line, seconds, where):
     """Return start and end of a label in seconds. Raises UserError if missing or ambiguous."""
     for separator, decimal_commas in LAYOUTS:
-        words = [word.strip("\"' ") for word in re.split(separator, line)[:2]]
+        words = [word.strip("\"' ") for word in re.split(separator, line)[:3]]
         numbers = [word.replace(",", ".") if decimal_commas else word for word in words]
-        if len(numbers) == 2 and all(re.fullmatch(NUMBER, number) for number in numbers):
+        if len(numbers) > 1 and all(re.fullmatch(NUMBER, number) for number in numbers[:2]):
             break
     else:
         raise UserError(f"{where}: expected a start and an end in seconds, such as {EXAMPLE}")
+    start, end, *others = [float(n) for n in numbers if re.fullmatch(NUMBER, n)]
     # "1,5" may be 1.5, or 1 to 5.
-    pair = not decimal_commas and re.match(r"\d+,\d+(?![\d.])", line)
+    ambiguous = not decimal_commas and re.match(r"\d+,\d+(?![\d.])", line)
     # "1,500<TAB>1,550" may be 1.5 to 1.55, or 1500 to 1550 if the sound is that long.
-    thousands = all(re.fullmatch(r"\d{1,3}(,\d{3})+", word) for word in words)
-    if pair or (thousands and float(words[1].replace(",", "")) <= seconds):
-        raise UserError(f"{where}: ambiguous; write decimal points, such as {EXAMPLE}")
-    return map(float, numbers)
+    thousands = all(re.fullmatch(r"\d{1,3}(,\d{3})+", word) for word in words[:2])
+    ambiguous = ambiguous or (thousands and float(words[1].replace(",", "")) <= seconds)
+    # "1<TAB>1.25<TAB>1.30" may be 1 to 1.25, or line 1 of a numbered table.
+    numbered = others and re.fullmatch(r"\d+\.?", numbers[0])
+    if ambiguous or (numbered and end <= others[0] <= seconds + 0.001):
+        remedy = f"write only start and end, with decimal points, such as {EXAMPLE}"
+        raise UserError(f"{where}: ambiguous; {remedy}")
+    return start, end
 
 
 def _merged(gaps):

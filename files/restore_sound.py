@@ -55,8 +55,8 @@ class _Job:
 def restore_sound(model, source, destination, gap_file=None, keep=False):
     """Restore each channel of a sound file. Returns a one-line description of the result.
 
-    model: a `files.model_file.Restorer`. gap_file: a file for `read_gaps`. By default, gaps are
-    runs of zeros. keep: change only the gaps. Memory does not grow with the length of the sound.
+    model: a `files.model_file.Restorer`. gap_file: from `read_labels`. By default, gaps are runs of
+    zeros. keep: change only the gaps. Memory does not grow with the length of the sound.
     Raises UserError if the sound cannot be restored.
     """
     with contextlib.ExitStack() as opened:

@@ -16,7 +16,7 @@ from files import folders
 from files.sound_reader import open_sound
 from harness import UserError
 from harness.errors import printable
-from harness.quiet_tensorflow import stderr_held_back, tf
+from harness.quiet_tensorflow import tf
 from signals.resampling import resample
 
 READ_ONLY = ".aac", ".mp4", ".webm", ".wma", ".3gp"  # cannot be written, so results are WAVs
@@ -29,6 +29,10 @@ CANCELS = 0.1
 LEAST_RMS = 1e-5  # minimum RMS, -100 dB relative to full scale; a quieter sound is only dither
 HELD_OUT_FRACTION = 0.1
 SPLIT_BY_FILE_FROM = 5  # minimum files to hold out whole ones; fewer files are split in time
+PIECE, BEGINNING = 256, 1 << 14  # samples; copies of files are found by their first sound
+# Cosine of the angle between magnitude spectra. Copies at 48 kbit/s have at least 0.98, noise has
+# pi / 4, and different instruments that play the same melody have at most 0.93.
+ALIKE = 0.95
 
 
 def result_suffixes(path):
@@ -177,8 +181,7 @@ def _read(path, sample_rate, window, rms, folder):
     store, first, clips = tempfile.TemporaryFile(dir=folder), 0, {}
     for file in tqdm(files, "reading", unit="file", leave=False, disable=None):
         try:
-            with stderr_held_back():  # libmpg123 prints messages about damaged MP3s
-                end = _append(store, first, file, sample_rate, max(window, SHORTEST))
+            end = _append(store, first, file, sample_rate, max(window, SHORTEST))
             clip = np.memmap(store, np.float32, "r+", 4 * first, (end - first,))
             _scale(clip, window // 4, rms, file)
         except UserError as error:
@@ -248,19 +251,48 @@ def _energies(samples, size):
 
 def _split(samples, clips, window, least_power):
     """Return {"training": clips, "held out": clips} and a description of what is held out."""
-    training, held_out = [], []
-    if len(clips) < SPLIT_BY_FILE_FROM:
-        for first, end in clips.values():
-            middle = _middle(_places(samples, first, end, window, least_power), first, end, window)
-            training.append((first, middle))
-            held_out.append((middle, end))
+    training, held_out, groups = [], [], _groups(samples, clips)
+    if len(groups) < SPLIT_BY_FILE_FROM:
+        for group in groups:
+            longest = max(group, key=lambda file: np.ptp(clips[file]))
+            places = _places(samples, *clips[longest], window, least_power)
+            learned = _middle(places, *clips[longest], window) - group[longest]
+            margin = 2 * PIECE * (len(group) > 1)  # beginnings of lossy copies are less exact
+            for file, start in group.items():
+                first, end = clips[file]
+                middle = min(start + learned, end)
+                training.append((first, middle - margin))
+                held_out.append((middle, end))
         return {"training": training, "held out": held_out}, "the end of each file"
-    count = round(HELD_OUT_FRACTION * len(clips)) or 1
-    chosen = sorted(folders.fixed_order(len(clips))[:count])
-    for number, clip in enumerate(clips.values()):
-        (held_out if number in chosen else training).append(clip)
-    names = [printable(list(clips)[i].name) for i in chosen[:3]] + ["..."] * (count > 3)
+    count, names = round(HELD_OUT_FRACTION * len(groups)) or 1, []
+    chosen = folders.fixed_order(len(groups))[:count]
+    for number, group in enumerate(groups):
+        (held_out if number in chosen else training).extend(clips[file] for file in group)
+        names += [printable(file.name) for file in group] if number in chosen else []
+    names[3:] = ["..."] * (len(names) > 3)
     return {"training": training, "held out": held_out}, ", ".join(names)
+
+
+def _groups(samples, clips):
+    """Group files whose sounds begin alike, because they are copies. Returns [{file: beginning}].
+
+    Compares magnitudes of spectra, which survive lossy encoding, other levels and short delays.
+    """
+    spectra, groups = np.zeros((len(clips), BEGINNING // 2 + 1), np.float32), []
+    for file, (first, end) in clips.items():
+        energy, _ = _energies(samples[first:end], PIECE)
+        loud = energy > energy.mean() * 10 ** (audio_utils.SILENCE_DB / 10)
+        start = first + PIECE * np.argmax(loud)
+        beginning = samples[start : min(start + BEGINNING, end)]
+        spectrum = np.abs(np.fft.rfft(beginning * np.hanning(beginning.size), BEGINNING))
+        spectrum /= np.linalg.norm(spectrum)
+        similarity = spectra[: len(groups)] @ spectrum
+        if groups and similarity.max() > ALIKE:
+            groups[np.argmax(similarity)][file] = start
+        else:
+            spectra[len(groups)] = spectrum
+            groups.append({file: start})
+    return groups
 
 
 def _places(samples, first, end, window, least_power):

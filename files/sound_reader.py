@@ -6,10 +6,9 @@ beginning to end, in constant memory.
 
 import contextlib
 import functools
-import io
 import mmap
 import os
-import re
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,17 +17,21 @@ import numpy as np
 import soundfile
 
 from audio_utils import SAMPLE_RATES
+from files.chunks import has_uncounted_samples
 from files.compressed_sound import Decoder
 from harness import UserError
+from harness.quiet_tensorflow import stderr_held_back
 
 HEADERLESS = ".raw", ".pcm", ".vox", ".gsm"
 # Encodings whose names begin like this keep zeros exactly; others blur the edges of a gap.
 KEEP_ZEROS = ("PCM", "FLOAT", "DOUBLE", "ALAW", "ULAW", "ALAC", "DWVW", "DPCM")
 SMALLEST = {"ALAW": 8 / 32768}  # smallest magnitude in encodings that cannot represent 0
+TAGS = {  # FFmpeg's names -> libsndfile's names
+    **{name: name for name in ("title", "artist", "album", "date", "genre", "comment")},
+    "track": "tracknumber",
+}
 MAX_CHANNELS = 64
 FRAMES_PER_BLOCK = 1 << 16
-HEADER = 1 << 16  # bytes; more than any WAV header, less than samples uncounted by a crash
-PADDING = 64  # at least this many zero bytes after a WAV's samples count as padding
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,24 +75,38 @@ def open_sound(path):
 
     Raises OSError if opening fails, UserError if reading fails, which may be in the `with` block.
     """
-    headerless = os.path.splitext(path)[1].lower() in HEADERLESS
+    with (
+        _named_errors(path),
+        # Without a buffer, because libsndfile and FFmpeg both move the position in the file.
+        open(path, "rb", buffering=0) as file,
+        contextlib.ExitStack() as opened,
+    ):
+        sound = None
+        if not _is_headerless(path) and not _is_one_ogg(file):
+            sound = _compressed(path, file, opened)
+        sound = sound or _other(path, file, opened)
+        low, high = SAMPLE_RATES
+        if sound.channels > MAX_CHANNELS or not low <= sound.rate <= high:
+            found = f"{sound.rate} Hz and {sound.channels} channels"
+            raise UserError(f"{path}: the header must be wrong ({found}); convert it again")
+        yield sound
+
+
+@contextlib.contextmanager
+def _named_errors(path):
+    """Convert errors of libsndfile and FFmpeg to a UserError that names the file."""
     try:
-        with open(path, "rb") as file, contextlib.ExitStack() as opened:
-            sound = None
-            if not headerless and not _is_one_ogg(file):
-                sound = _compressed(path, file, opened)
-            sound = sound or _other(path, file, opened)
-            low, high = SAMPLE_RATES
-            if sound.channels > MAX_CHANNELS or not low <= sound.rate <= high:
-                found = f"{sound.rate} Hz and {sound.channels} channels"
-                raise UserError(f"{path}: the header must be wrong ({found}); convert it again")
-            yield sound
+        yield
     except (soundfile.SoundFileError, av.FFmpegError) as error:
         remedy = "convert it to WAV or FLAC"
-        if headerless:
+        if _is_headerless(path):
             remedy = "it has no header, so import it as raw data and export WAV"
         problem = f"not a sound file, or damaged ({reason(error)})"
         raise UserError(f"{path}: {problem}; {remedy}") from error
+
+
+def _is_headerless(path):
+    return os.path.splitext(path)[1].lower() in HEADERLESS
 
 
 def reason(error):
@@ -117,19 +134,28 @@ def _compressed(path, file, opened):
     with contextlib.suppress(av.FFmpegError):
         decoder = Decoder(file, path)
         opened.callback(decoder.container.close)
-        kind = *decoder.kind, "FILE", decoder.tags
+        found = {name.lower(): text for name, text in decoder.metadata.items()}
+        kind = *decoder.kind, "FILE", {TAGS[name]: found[name] for name in found.keys() & TAGS}
         return Sound(path, decoder.rate, decoder.channels, *kind, decoder.read, decoder)
 
 
 def _other(path, file, opened):
-    """Return the `Sound` of an open file, using libsndfile. Raises SoundFileError if it fails."""
-    correction = _corrected_size(path, file)
+    """Return the `Sound` of an open file, using libsndfile. Raises UserError if it fails."""
+    uncounted = has_uncounted_samples(path, file)
     file.seek(0)
-    # Pass no name, or libsndfile would guess the format of headerless samples from the suffix.
-    source = _Corrected(file, *correction) if correction else file.fileno()
-    sound = opened.enter_context(_Forward(source, closefd=False))
-    kind = sound.format, sound.subtype, sound.endian, sound.copy_metadata()
+    with stderr_held_back(), _named_errors(path):  # libmpg123 prints messages about damaged MP3s
+        # Pass no name, or libsndfile would guess the format of headerless samples from the suffix.
+        sound = opened.enter_context(_Forward(file.fileno(), closefd=False))
     read = functools.partial(sound.read, always_2d=True)
+    if uncounted:
+        if sound.endian == "BIG":  # FFmpeg would swap the bytes
+            raise UserError(f"{path}: its header counts too few samples; convert it again")
+        file.seek(0)
+        stream = types.SimpleNamespace(read=file.read)  # if it could seek, FFmpeg would do so
+        decoder = Decoder(stream, path, format_whitelist="wav", ignore_length="1")
+        opened.callback(decoder.container.close)
+        read = decoder.read
+    kind = sound.format, sound.subtype, sound.endian, sound.copy_metadata()
     return Sound(path, sound.samplerate, sound.channels, *kind, read)
 
 
@@ -138,63 +164,3 @@ class _Forward(soundfile.SoundFile):
 
     def seekable(self):
         return False
-
-
-class _Corrected(io.FileIO):
-    """An open file that returns the bytes `size` at position `at`, instead of its own bytes."""
-
-    def __init__(self, file, at, size):
-        super().__init__(file.fileno(), closefd=False)
-        self.at, self.size = at, size
-
-    def readinto(self, buffer):
-        start = self.tell()
-        count = super().readinto(buffer)
-        view = memoryview(buffer).cast("B")
-        for position, byte in enumerate(self.size, self.at - start):
-            if 0 <= position < count:
-                view[position] = byte
-        return count
-
-
-def _corrected_size(path, file):
-    """Find the correct size for the header of a WAV whose recorder crashed.
-
-    The header then gives size 0 or the size at its last update, but more samples follow. Returns
-    the position of the size in the file and the correct size as bytes. Returns None if the size
-    is right or the file is not a WAV. Raises UserError for several WAVs in one file.
-    """
-    file.seek(0)
-    head, end = file.read(HEADER), os.fstat(file.fileno()).st_size
-    order = {b"RIFF": "little", b"RIFX": "big"}.get(head[:4])
-    at = 12  # position of a chunk: four letters, four bytes of length, contents
-    while order and head[8:12] == b"WAVE" and at + 8 <= len(head):
-        length = int.from_bytes(head[at + 4 : at + 8], order)
-        if head[at : at + 4] == b"data":
-            break
-        at += 8 + length + length % 2
-    else:
-        return None
-    file.seek(at + 8 + length)
-    after, rest = file.read(PADDING + 1), end - at - 8 - length
-    if re.match(rb"RIF[FX]....WAVE", after, re.DOTALL):
-        raise UserError(f"{path}: several WAVs joined end to end; split them")
-    if _are_samples(after, rest, length, order):
-        return at + 4, min(end - at - 8, 2**32 - 1).to_bytes(4, order)
-    return None
-
-
-def _are_samples(after, rest, length, order):
-    """Return True if the last `rest` bytes of a WAV are samples, not chunks, ID3 tags or padding.
-
-    after: the first of these bytes. length: bytes of samples before them, given by the header.
-    """
-    if not length:  # zeros may be silence, so only a chunk that fills the rest rules out samples
-        return rest > 0 and 8 + int.from_bytes(after[4:8], order) != rest
-    for skip in (0, 1):  # most programs pad an odd number of bytes to an even one, but not all
-        start = after[skip:]
-        fits = 8 + int.from_bytes(start[4:8], order) <= rest - skip
-        chunk = fits and re.match(rb"[A-Za-z_][A-Za-z0-9_ ]{3}", start)
-        if chunk or re.match(rb"ID3|\0{%d}" % PADDING, start):
-            return False
-    return rest >= HEADER

@@ -8,7 +8,8 @@ import av
 import numpy as np
 import soundfile
 
-from files.compressed_sound import MP4, M4AFile
+from files.chunks import copy_chunks
+from files.compressed_sound import FORMATS, MP4, M4AFile
 from files.sound_reader import keeps_zeros, open_sound, reason
 from harness import UserError
 
@@ -20,6 +21,11 @@ BEST = {  # highest bit rate, because encoding twice loses quality
     "VORBIS": {"compression_level": 0},
     "OPUS": {"compression_level": 0},
 }
+LOSSLESS = "aiff,au,caf,flac,w64,wav"  # FFmpeg's names of formats that libsndfile reads
+# FFmpeg's names of tags that describe the file, not the sound.
+TECHNICAL = {"encoder", "creation_time", "handler_name", "language", "vendor_id", "duration"}
+TECHNICAL |= {"major_brand", "minor_version", "compatible_brands"}
+NAMED = 5  # maximum number of lost items to list
 WELL_KEPT_DB = 24.0  # minimum SNR outside the gaps; below it, the message recommends a WAV
 
 
@@ -38,14 +44,15 @@ def writing(destination):
 class Result:
     """A sound file, written in blocks (n, channels), in the format of an open `Sound`.
 
-    The format is WAV if the destination ends in .wav. Tags are copied. lost: descriptions of what
-    could not be copied. clipped: number of clipped samples. Raises UserError if writing fails.
+    The format is WAV if the destination ends in .wav. Tags are copied, and the chunks of a WAV or
+    AIFF. lost: descriptions of what was not copied. clipped: number of clipped samples. Raises
+    UserError if writing fails.
     """
 
     def __init__(self, path, sound, destination):
-        self.destination, self.clipped = destination, 0
+        self.path, self.source, self.destination = path, sound.path, destination
+        self.clipped, self.lost = 0, []
         self.format, self.subtype, endian = _kind(sound, destination)
-        self.lost = ["pictures"] if sound.decoder and sound.decoder.has_pictures else []
         with writing(destination):
             if self.format == MP4:
                 self.file = M4AFile(path, sound.decoder)
@@ -54,11 +61,9 @@ class Result:
             kind |= BEST.get(self.subtype, {})
             name = os.fsencode(path)  # soundfile rejects names that are not valid Unicode
             self.file = soundfile.SoundFile(name, "w", sound.rate, sound.channels, **kind)
-        try:
+        with contextlib.suppress(soundfile.SoundFileError):  # this format has no tags
             for tag, text in sound.tags.items():
                 setattr(self.file, tag, text)
-        except soundfile.SoundFileError:
-            self.lost.append(f"tags, which {self.format} files cannot hold")
 
     def write(self, given, restored, new):
         """Write `restored` where `new` is True and `given` elsewhere. All are (n, channels)."""
@@ -77,6 +82,10 @@ class Result:
     def close(self):
         with writing(self.destination):
             self.file.close()
+            copy_chunks(self.source, self.path)
+        lost = sorted(_extras(self.source) - _extras(self.path))
+        others = [f"{len(lost) - NAMED} others"] * (len(lost) > NAMED)
+        self.lost = [", ".join(lost[:NAMED] + others)] if lost else []
 
 
 def _kind(sound, destination):
@@ -92,6 +101,22 @@ def _kind(sound, destination):
             return sound.format, sound.subtype, endian
     problem = f"{sound.format} with {sound.subtype} can be read, but not written"
     raise UserError(f"{sound.path}: {problem}; give --out a name that ends in .wav")
+
+
+def _extras(path):
+    """Return the names of what a file contains besides its samples."""
+    options = {"format_whitelist": f"{FORMATS},{LOSSLESS}"}
+    found = set()
+    with contextlib.suppress(av.FFmpegError), open(path, "rb") as file:
+        with av.open(file, options=options, metadata_errors="replace") as container:
+            stream = container.streams.best("audio")
+            tags = {name.lower() for name in (*container.metadata, *stream.metadata)}
+            found |= {f"tag {name}" for name in tags - TECHNICAL}
+            found |= {"pictures"} if container.streams.video else set()
+            found |= {"markers"} if container.chapters() else set()
+            if stream.channels > 2:
+                found.add(f"speaker layout {stream.layout.name}")
+    return found
 
 
 def how_well_kept(source, destination, missing):

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from PIL import Image
 import denoise
 from audio_utils import snr_db
 from files.batch import plan, restore_each
+from files.gap_labels import read_gaps
 from harness import UserError, cli
 from harness.result_files import claimed, replacing
 
@@ -331,3 +333,26 @@ def test_mistakes_and_sounds_need_no_tensorflow(tmp_path, sound):
         arguments = sound[0], tmp_path / "a.wav", "-o", *flags
         done = run("denoise.py", *arguments, cwd=tmp_path, **blocked)
         assert done.returncode == 0 and not done.stderr and "20 gaps" in done.stdout, done.stderr
+
+
+def test_labels_from_a_pipe_hold_for_every_sound(tmp_path, monkeypatch):
+    for name in "ab":
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(RATE), RATE)
+    model, seen = types.SimpleNamespace(kind=types.SimpleNamespace(sounds=True)), []
+
+    def restore(model, source, destination, labels, keep):
+        seen.append(read_gaps(labels, RATE, RATE).tolist())
+        return "restored"
+
+    monkeypatch.setattr(denoise, "load_restorer", lambda path: model)
+    monkeypatch.setattr(denoise, "restore_sound", restore)
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=["0.25 0.5"])
+    writer.start()
+    sounds = [tmp_path / "a.wav", tmp_path / "b.wav"]
+    (tmp_path / "model.keras").touch()
+    arguments = [tmp_path, *sounds, "-o", tmp_path / "out", "--gaps", tmp_path / "pipe"]
+    monkeypatch.setattr(sys, "argv", ["denoise.py", *map(str, arguments)])
+    denoise.main(denoise.read_flags())
+    writer.join()
+    assert seen == [[[4000, 8000]]] * 2

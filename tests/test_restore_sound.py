@@ -10,7 +10,7 @@ from compressed import write
 
 import audio_utils
 from files import sound_reader
-from files.gap_labels import read_gaps
+from files.gap_labels import read_gaps, read_labels
 from files.model_file import Restorer
 from files.restore_sound import restore_sound
 from harness import UserError
@@ -92,7 +92,9 @@ def test_gaps_in_a_lossy_file_are_read_from_labels(tmp_path):
     labels.write_text("\n".join(["# start end\n", *reversed(lines), "0.0501, 0.0502"]))
     for name in ("a.ogg", "a.mp3"):
         soundfile.write(tmp_path / name, chopped, 44100)
-        restore_sound(stand_in(sinusoids), tmp_path / name, tmp_path / f"b-{name}", labels)
+        restore_sound(
+            stand_in(sinusoids), tmp_path / name, tmp_path / f"b-{name}", read_labels(labels)
+        )
         restored, rate = soundfile.read(tmp_path / f"b-{name}")
         given, _ = soundfile.read(tmp_path / name)
         assert rate == 44100 and restored.size == given.size == tone.size
@@ -107,7 +109,7 @@ def test_gaps_in_a_lossy_file_are_read_from_labels(tmp_path):
 def test_a_line_that_gives_no_gap_is_refused(tmp_path, line):
     (tmp_path / "gaps.csv").write_text(f"0.1,0.2\n{line}\n")
     with pytest.raises(UserError, match=r"gaps.csv: line 2"):
-        read_gaps(tmp_path / "gaps.csv", RATE, RATE)
+        read_gaps(read_labels(tmp_path / "gaps.csv"), RATE, RATE)
 
 
 def find(tmp_path, signal, rate=RATE, subtype="PCM_16"):
@@ -135,7 +137,7 @@ def test_blocks_of_any_size_have_the_same_gaps(tmp_path):
     expected = np.zeros(1000, bool)
     for start, end in gaps:
         expected[start:end] = True
-    stretches = read_gaps(tmp_path / "gaps", 1, 1000)
+    stretches = read_gaps(read_labels(tmp_path / "gaps"), 1, 1000)
     for size in (1, 7, 100, 1000):
         blocks = [
             inside(stretches, first, min(first + size, 1000)) for first in range(0, 1000, size)
@@ -252,7 +254,12 @@ def test_a_file_cut_short_is_restored_up_to_its_end(tmp_path):
     whole = (tmp_path / "whole.mp3").read_bytes()
     (tmp_path / "cut.mp3").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "gaps").write_text("0.05 0.06\n")
-    restore_sound(stand_in(sinusoids), tmp_path / "cut.mp3", tmp_path / "b.mp3", tmp_path / "gaps")
+    restore_sound(
+        stand_in(sinusoids),
+        tmp_path / "cut.mp3",
+        tmp_path / "b.mp3",
+        read_labels(tmp_path / "gaps"),
+    )
     restored = soundfile.read(tmp_path / "b.mp3")[0]
     with sound_reader.open_sound(tmp_path / "cut.mp3") as sound:
         readable = sound.read(tone.size)
@@ -277,7 +284,7 @@ def restored(tmp_path, signal, model=sinusoids, **options):
 def labels(tmp_path):
     """The gaps of `tone_with_gaps` in a file: found gaps depend on the sound."""
     (tmp_path / "gaps").write_text("".join(f"{n / 10 + 0.05} {n / 10 + 0.06}\n" for n in range(10)))
-    return tmp_path / "gaps"
+    return read_labels(tmp_path / "gaps")
 
 
 @pytest.mark.parametrize("offset", [0.02, 0.2, "drifting"])
@@ -429,6 +436,9 @@ def test_a_silent_mp3_is_kept_without_an_infinite_ratio(tmp_path):
         ("0,1.5", [[0, 1500]]),
         ("\ufeff1.5\t1.55\tgap\r\n", [[1500, 1550]]),
         ("1.5\t1.55\tgap\n\\\t1000.0\t2000.0\n", [[1500, 1550]]),  # the frequency range of a label
+        ("1.5\t1.55\t2", [[1500, 1550]]),  # a label that is a number
+        ("1\t1.5\t0.5", [[1000, 1500]]),
+        ("1\t1.5\t5000", [[1000, 1500]]),
         ("0.5\t0.5\there\n1.5\t1.55\tgap", [[1500, 1550]]),
         ("1.5\t1.55\n1.52\t1.54\n1.5\t1.55\n1.54\t1.6\n1.6\t1.7", [[1500, 1600], [1600, 1700]]),
     ],
@@ -438,17 +448,21 @@ def test_common_layouts_of_labels_are_read(tmp_path, lines, expected, capfd):
         (tmp_path / "labels.txt").write_bytes(
             lines.lstrip("\ufeff" * (encoding != "utf-8")).encode(encoding)
         )
-        assert read_gaps(tmp_path / "labels.txt", 1000, 3000).tolist() == expected
+        assert read_gaps(read_labels(tmp_path / "labels.txt"), 1000, 3000).tolist() == expected
     assert ("line 1: a point at 0.5 s" in capfd.readouterr().err) == ("here" in lines)
 
 
 @pytest.mark.parametrize(
-    "line", ["1,5", "1,5,1,55", "1,5, 1,55", "1,500\t1,550", "1_1 2", "1:30 1:35"]
+    "line",
+    [
+        *("1,5", "1,5,1,55", "1,5, 1,55", "1,500\t1,550", "1_1 2", "1:30 1:35"),
+        *("1\t1.25\t1.30", "1 1.25 1.30", "1, 1.25, 1.30", "1;1,25;1,30", "1. 1.25 1.30 click"),
+    ],
 )
 def test_an_ambiguous_label_is_refused(tmp_path, line):
     (tmp_path / "labels.txt").write_text(f"0.1 0.2\n{line}\n")
     with pytest.raises(UserError, match=r"labels.txt: line 2"):
-        read_gaps(tmp_path / "labels.txt", 1000, 2_000_000)
+        read_gaps(read_labels(tmp_path / "labels.txt"), 1000, 2_000_000)
 
 
 @pytest.mark.parametrize("subtype", ["ALAW", "ULAW"])
@@ -479,7 +493,11 @@ def test_a_lossy_file_is_encoded_at_the_highest_rate(tmp_path, name):
         file.write(noisy)
     (tmp_path / "gaps").write_text("1.0 1.02\n")
     line = restore_sound(
-        stand_in(sinusoids), tmp_path / name, tmp_path / f"b-{name}", tmp_path / "gaps", keep=True
+        stand_in(sinusoids),
+        tmp_path / name,
+        tmp_path / f"b-{name}",
+        read_labels(tmp_path / "gaps"),
+        keep=True,
     )
     before, after = (soundfile.read(tmp_path / file)[0] for file in (name, f"b-{name}"))
     kept = np.r_[:44100, 45000 : tone.size]
@@ -502,7 +520,7 @@ def test_an_m4a_comes_back_as_m4a(tmp_path, codec, ratio_db):
     write(tmp_path / "a.m4a", tone, 44100, codec, "stereo", {"title": "Lücken", "track": "3"})
     (tmp_path / "gaps").write_text("1.0 1.02\n")
     files = tmp_path / "a.m4a", tmp_path / "b.m4a"
-    line = restore_sound(stand_in(sinusoids), *files, tmp_path / "gaps", keep=True)
+    line = restore_sound(stand_in(sinusoids), *files, read_labels(tmp_path / "gaps"), keep=True)
     (before, given), (after, sound) = map(read, files)
     assert before.size == after.size == tone.size and sound.decoder.codec == codec
     assert (sound.rate, sound.channels, sound.format) == (44100, 2, given.format)
@@ -675,12 +693,12 @@ def test_the_network_fills_scattered_gaps(tmp_path):
     (tmp_path / "gaps").write_text(
         "".join(f"{start} {start + 0.002}\n" for start in np.arange(100, 900, 4) / 1000)
     )
-    options = {"gap_file": tmp_path / "gaps"}
+    options = {"gap_file": read_labels(tmp_path / "gaps")}
     drawn = restored(tmp_path, tone, **options)
     line = restore_sound(
         stand_in(sinusoids), tmp_path / "in.wav", tmp_path / "out.wav", keep=True, **options
     )
-    gaps = inside(read_gaps(tmp_path / "gaps", RATE, tone.size), 0, tone.size)
+    gaps = inside(read_gaps(read_labels(tmp_path / "gaps"), RATE, tone.size), 0, tone.size)
     assert "by the network" in line
     middle = gaps & (np.abs(np.arange(tone.size) - 8000) < 4000)
     np.testing.assert_array_equal(soundfile.read(tmp_path / "out.wav")[0][middle], drawn[middle])

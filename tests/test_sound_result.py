@@ -1,0 +1,94 @@
+"""What a result keeps of its source besides the samples, or says is lost."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+from files.sound_reader import open_sound
+from files.sound_result import Result
+
+RATE = 16000
+
+
+def rewritten(source, name):
+    """Write a sound to another file in its folder. Returns its path and what is lost."""
+    path = source.with_name(name)
+    with open_sound(source) as sound:
+        result = Result(path, sound, path)
+        for block in sound.blocks():
+            result.write(block, block, np.zeros(block.shape, bool))
+        result.close()
+    return path, result.lost
+
+
+def with_chunks(path, order, chunks):
+    """Append chunks {name: contents} to a WAV or AIFF, and correct its length."""
+    content = bytearray(path.read_bytes())
+    for name, contents in chunks.items():
+        content += bytes(len(content) % 2) + name + len(contents).to_bytes(4, order) + contents
+    content[4:8] = (len(content) - 8).to_bytes(4, order)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "name, subtype, endian",
+    [("a.wav", "PCM_U8", "LITTLE"), ("a.wav", "PCM_16", "BIG"), ("a.aiff", "PCM_S8", "FILE")],
+)
+def test_chunks_of_wav_and_aiff_are_copied(tmp_path, name, subtype, endian):
+    signal = np.random.default_rng(0).uniform(-0.5, 0.5, 999)
+    soundfile.write(tmp_path / name, signal, RATE, subtype, endian)
+    order = "little" if endian == "LITTLE" else "big"
+    chunks = {
+        b"smpl": bytes(range(60)),
+        b"odd ": b"abc",
+        b"LIST": b"adtllabl",
+        b"INST": b"12345678",
+    }
+    with_chunks(tmp_path / name, order, chunks)
+    result, lost = rewritten(tmp_path / name, f"b-{name}")
+    assert not lost
+    content = result.read_bytes()
+    assert int.from_bytes(content[4:8], order) == len(content) - 8
+    for label, contents in chunks.items():
+        whole = label + len(contents).to_bytes(4, order) + contents
+        assert content.count(whole) == 1 and content.index(whole) % 2 == 0
+    np.testing.assert_array_equal(soundfile.read(result)[0], soundfile.read(tmp_path / name)[0])
+
+
+def test_the_peaks_of_the_old_samples_are_not_copied(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.full(100, 0.1), RATE, "PCM_16")
+    with_chunks(tmp_path / "a.wav", "little", {b"PEAK": bytes(16), b"levl": bytes(100)})
+    result, _ = rewritten(tmp_path / "a.wav", "b.wav")
+    assert b"PEAK" not in result.read_bytes() and b"levl" not in result.read_bytes()
+
+
+def test_a_speaker_mask_is_kept(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros((100, 6)), RATE, "PCM_16", format="WAVEX")
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    content[40:44] = 0x60F.to_bytes(4, "little")
+    (tmp_path / "a.wav").write_bytes(content)
+    result, lost = rewritten(tmp_path / "a.wav", "b.wav")
+    with av.open(result) as container:
+        assert container.streams.audio[0].layout.name == "5.1(side)" and not lost
+
+
+@pytest.mark.parametrize("name, codec", [("a.flac", "flac"), ("a.mp3", "libmp3lame")])
+def test_what_is_not_copied_is_named(tmp_path, name, codec):
+    with av.open(tmp_path / name, "w") as container:
+        container.metadata.update({"title": "T", "composer": "C"})
+        sound, picture = container.add_stream(codec, RATE), container.add_stream("png", 1)
+        picture.width = picture.height = 16
+        picture.pix_fmt, picture.disposition = "rgb24", av.stream.Disposition.attached_pic
+        image = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), "rgb24")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, RATE), np.int16), "s16", "mono")
+        frame.rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
+        for stream, content in ((picture, image), (sound, frame)):
+            container.mux(stream.encode(content) + stream.encode(None))
+    for result in (f"b-{name}", "b.wav"):
+        path, lost = rewritten(tmp_path / name, result)
+        assert lost == ["pictures, tag composer"]
+        with av.open(path) as container:
+            assert container.metadata["title"] == "T"
