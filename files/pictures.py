@@ -8,25 +8,27 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from harness.errors import one_error
 
-WHITE = {"I": 65535, "F": 1}  # white level of modes above 8 bits, by first letter; I means 16 bits
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
+    *(".heic", ".heif", ".hif", ".avif"),
+)
+# Levels of white of modes above 8 bits, by first letter. Cameras store 10, 12 or 14 bits in 16.
+WHITES = {"I": (255, 1023, 4095, 16383, 65535), "F": (1 / 256, 1 / 64, 1 / 16, 1 / 4, 1)}
+LUMA = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue in ITU-R BT.601
+UNUSED_ALPHA = "BMP", "DIB", "TGA"  # formats whose alpha channel is often all 0 and means nothing
 
 
 def read_image(path, shape):
     """Return an image file's grey levels, uint8, center-cropped and rescaled to `shape` (H, W).
 
-    EXIF orientation is applied, transparent parts are shown on black, and only the first frame is
-    read. Raises UserError as `opened` does.
+    Transparent parts are shown on black, and only the first frame is read. Raises UserError as
+    `opened` does.
     """
     with opened(path) as image:
         # A large JPEG is decoded at a fraction of its size, which is faster.
         image.draft(None, (4 * max(shape), 4 * max(shape)))
-        ImageOps.exif_transpose(image, in_place=True)
-        image = in_8_bits(image)
-        image = image.convert("RGBA" if image.has_transparency_data else "L")
-        image = ImageOps.fit(image, shape[::-1])
-        if image.mode == "RGBA":
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-        return np.asarray(image.convert("L"))
+        grey = on_black(decoded(image))[0].convert("L")
+        return np.asarray(ImageOps.fit(grey, shape[::-1]))
 
 
 @contextlib.contextmanager
@@ -36,6 +38,9 @@ def opened(path):
     Any error in the block becomes a UserError that names the file, for example if the file is
     damaged, is not an image or exceeds Pillow's limit of about 89 million pixels.
     """
+    import pillow_heif  # here, because it takes 0.1 s
+
+    pillow_heif.register_heif_opener()
     with one_error(path, "leave it out, or save it as PNG"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -70,20 +75,56 @@ def _fix_transparent_level(image):
     image.info["transparency"] = key * {"L;2": 85, "L;4": 17}.get(image.tile[0].args, 1)
 
 
-def in_8_bits(image):
-    """Convert an image of 16 bits or of floats in [0, 1] to mode L. Returns any other unchanged.
+def decoded(image):
+    """Decode an image from `opened`: upright, with white as the highest level, in its file's mode.
+
+    An alpha channel that is 0 everywhere is removed if the format often has such channels.
+    """
+    ImageOps.exif_transpose(image, in_place=True)
+    image.load()
+    if image.format == "TIFF" and image.tag_v2.get(262) == 0 and image.mode[0] in WHITES:
+        levels = np.asarray(image)  # WhiteIsZero; Pillow inverts only 8 bits and less
+        image.im = Image.fromarray((white(image) - levels).astype(levels.dtype)).im
+    if image.format in UNUSED_ALPHA and image.mode == "RGBA" and not image.getextrema()[3][1]:
+        return image.convert("RGB")
+    return image
+
+
+def white(image):
+    """Return the level of white: 255, or for 16 bits and floats the lowest of WHITES that fits.
+
+    Raises ValueError for levels outside the range.
+    """
+    if image.mode[0] not in WHITES:
+        return 255
+    whites, levels = WHITES[image.mode[0]], np.asarray(image)
+    low, high = levels.min(), levels.max()
+    if not (low >= 0 and high <= whites[-1]):  # also false for NaN
+        found = f"{low:g} to {high:g}"
+        raise ValueError(f"levels of mode {image.mode} must be from 0 to {whites[-1]} ({found})")
+    return next(level for level in whites if high <= level)
+
+
+def on_black(image):
+    """Return an image as shown on black, mode RGB, and its opacity, mode L, both of 8 bits."""
+    image = _in_8_bits(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB"), Image.new("L", image.size, 255)
+    *colors, alpha = image.convert("RGBA").convert("RGBa").split()
+    return Image.merge("RGB", colors), alpha
+
+
+def _in_8_bits(image):
+    """Convert an image of 16 bits or of floats to mode L. Returns any other unchanged.
 
     Pillow's own conversion clips levels at 255 and ignores a transparent level. Here an image with
-    a transparent level becomes mode LA. Raises ValueError for levels outside the range.
+    a transparent level becomes mode LA.
     """
-    if image.mode[0] not in WHITE:
+    if image.mode[0] not in WHITES:
         return image
     levels, key = np.asarray(image), image.info.get("transparency")
-    white = WHITE[image.mode[0]]
-    if not (levels.min() >= 0 and levels.max() <= white):  # also false for NaN
-        found = f"{levels.min():g} to {levels.max():g}"
-        raise ValueError(f"levels of mode {image.mode} must be from 0 to {white} ({found})")
-    grey = Image.fromarray(np.round(255.0 * (levels / white)).astype(np.uint8))
+    grey = levels * np.float32(255 / white(image))
+    grey = Image.fromarray(np.round(grey, out=grey).astype(np.uint8))
     if key is None:
         return grey
     return Image.merge("LA", (grey, Image.fromarray(np.uint8(255) * (levels != key))))

@@ -1,38 +1,30 @@
 """Restore an image file with a trained model."""
 
 import io
-from typing import NamedTuple
+import os
 
 import numpy as np
-from PIL import Image, ImageOps, JpegImagePlugin
+from PIL import Image, ImageChops, JpegImagePlugin
 
-from files import pictures
-from files.pictures import WHITE
+from files import drawing, pictures
 from harness import UserError
 from harness.errors import one_error
 from harness.result_files import replacing
 
-SAVE_OPTIONS = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True, "exact": True}}
+SAVE_OPTIONS = {
+    "AVIF": {"quality": 95},
+    "HEIF": {"quality": 95},
+    "JPEG": {"quality": 95},
+    "WEBP": {"lossless": True, "exact": True},
+}
 KEPT_FORMATS = "JPEG", "MPO", "PNG", "TIFF", "WEBP"  # for --keep; MPO is some phones' JPEG
 KEPT_MODES = "L", "LA", "RGB", "RGBA", "I;16", "I;16B"  # for --keep; "I;16" is 16-bit grey
 LOSSLESS_TIFF = "packbits", "tiff_adobe_deflate", "tiff_deflate", "tiff_lzw"
-MODES = "1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"  # accepted, like those in WHITE
+MODES = "1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"  # accepted, like deep ones
 MOST_MISSING = 2 / 3  # maximum fraction; more is an inverted mask or a transparent background
-NOISE_MARGIN = 2  # standard deviations; levels this close to the background count as background
-LEAST_CONTRAST = 4  # standard deviations; a fainter drawing counts as noise
-FULL_CONTRAST = 0.9  # fraction of the range; a drawing with this contrast on black is not stretched
-
-
-class Background(NamedTuple):
-    """The background of a drawing, and the contrast of the drawing. Levels are in [0, 1]."""
-
-    level: float
-    noise: float  # standard deviation
-    sign: int  # -1 if the drawing is darker than the background
-    contrast: float
-
-
-WHITE_ON_BLACK = Background(0.0, 0.0, 1, 1.0)
+REDUCED = 8  # larger pictures are averaged to this multiple of the network's size
+SAMPLED = 2**20  # maximum number of pixels of a mask whose colors are compared
+SEVERAL_INKS = 16  # levels of 255, rms; the colors vary more at the same brightness
 
 
 def restore_image(model, source, destination, mask_file=None, keep=False, count=0):
@@ -48,29 +40,36 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
         found = f"{image.width} x {image.height} pixels"
         remedy = f"crop it to the proportions of the model's images, {width} x {height}"
         raise UserError(f"{source}: {found}; {remedy}")
-    grey, alpha = _levels(image)
-    hole = _read_mask(mask_file, source, image.size) if mask_file else alpha == 0
+    colors, alpha = pictures.on_black(image)
+    hole = _read_mask(mask_file, source, image.size) if mask_file else np.asarray(alpha) == 0
     if hole.mean() > MOST_MISSING:
         remedy = "invert the mask" if mask_file else "make only the hole transparent"
         problem = f"too much of the image is missing ({hole.mean():.0%})"
         raise UserError(f"{mask_file or source}: {problem}; {remedy}")
     count = count if hole.any() else 0
-    made, background = _restored(model, grey * alpha, hole, (height, width), count)
+    colors, missing = _reduced(colors, hole, (REDUCED * width, REDUCED * height))
+    grey = np.asarray(colors.convert("L")) / np.float32(255)
+    made, view = drawing.restored(model, grey, missing, count)
+    said = _summary(hole, view, frames, keep)
+    if keep:
+        ink, several = _ink(image, np.asarray(colors)[~missing])
+        said += ["the hole has one color per level, the rest has several"] if several else []
     changes = [0]
-    for levels, path in zip(made, [destination, *completion_paths(destination, count)]):
-        result, options = _as_image(levels), SAVE_OPTIONS.get(image_format, {})
+    for each, path in zip(made, [destination, *completion_paths(destination, count)]):
+        levels = drawing.in_picture(each, view, image.size)
         if keep:
-            result = _filled(image, alpha, hole, levels)
-            options = options | _kept_options(image, image_format)
-        encoded = io.BytesIO()  # in memory first: a full disk is not the fault of `source`
-        with one_error(source, "save it as PNG"):
-            result.save(encoded, image_format, **options)
+            result = _filled(image, alpha, hole, levels[hole], ink)
+        else:
+            result = Image.fromarray(np.round(255 * levels).astype(np.uint8))
+        encoded = _encoded(source, result, image, image_format, keep)
         if keep and image_format == "JPEG":
-            change = np.asarray(Image.open(encoded), int) - np.asarray(image, int)
-            changes.append(np.abs(change)[~hole].max(initial=0))
+            changes.append(_change(image, encoded, hole))
         with replacing(path) as unfinished:
-            unfinished.write_bytes(encoded.getvalue())
-    return _summary(hole, background, max(changes), frames, keep)
+            unfinished.write_bytes(encoded.getbuffer())
+    said += (
+        [f"JPEG changed the other pixels by up to {max(changes)} of 255"] if any(changes) else []
+    )
+    return f"{image.width} x {image.height} pixels: {', '.join(said)}"
 
 
 def completion_paths(destination, count):
@@ -78,21 +77,37 @@ def completion_paths(destination, count):
     return [destination.with_stem(f"{destination.stem}-{number}") for number in range(1, count + 1)]
 
 
-def _summary(hole, background, change, frames, keep):
-    """Return a one-line summary. change: the largest change outside the hole, in levels of 255."""
-    height, width = hole.shape
+def mask_for(masks, name):
+    """Return the path of a picture's mask: `masks`, or in a folder the image of the same name.
+
+    name: the picture's path below its folder. Its suffix may differ from the mask's.
+    """
+    if not masks or not masks.is_dir():
+        return masks
+    folder, stem = (masks / name).parent, name.stem
+    names = os.listdir(folder) if folder.is_dir() else []
+    found = [path for path in map(folder.joinpath, names) if path.stem == stem]
+    found = [path for path in found if path.suffix.lower() in pictures.SUFFIXES]
+    if len(found) != 1:
+        problem = (
+            f"{len(found)} masks of this name in {folder}" if found else f"no mask in {folder}"
+        )
+        raise UserError(f"{name}: {problem}; give one image with the name {stem}")
+    return found[0]
+
+
+def _summary(hole, view, frames, keep):
+    """Return a list of remarks on the hole and on how the network saw the picture."""
     said = [f"{hole.sum()} of {hole.size} pixels missing" if hole.any() else "nothing missing"]
     if not (hole.any() or keep):
         said.append("denoised")
-    if background != WHITE_ON_BLACK:
-        drawn = background.level + background.sign * background.contrast
-        levels = f"{255 * drawn:.0f} on {255 * background.level:.0f}"
+    if view[:4] != drawing.View()[:4]:
+        drawn = view.level + view.sign * view.contrast
+        levels = f"{255 * drawn:.0f} on {255 * view.level:.0f}"
         said.append(f"levels {levels} stretched to 255 on 0 for the network")
-    if change:
-        said.append(f"JPEG changed the other pixels by up to {change} of 255")
     if frames > 1:
         said.append(f"kept only the first of {frames} pictures in the file")
-    return f"{width} x {height} pixels: {', '.join(said)}"
+    return said
 
 
 def _read(path, keep=False):
@@ -104,19 +119,19 @@ def _read(path, keep=False):
             raise ValueError(f"Pillow can read {image.format}, but not write it")
         if frames > 1 and image.format != "MPO":  # MPO: a JPEG with extras such as depth maps
             raise ValueError(f"must be a single image ({frames} frames)")
-        if image.mode not in MODES and image.mode[0] not in WHITE:
+        if image.mode not in MODES and image.mode[0] not in pictures.WHITES:
             raise ValueError(f"must be grey, RGB or CMYK (mode {image.mode})")
         if keep:
             _check_keep(path, image)
-        ImageOps.exif_transpose(image, in_place=True)
-        image.load()
-        pictures.in_8_bits(image)  # raises ValueError for levels outside the range
-        return image, "JPEG" if image.format == "MPO" else image.format, frames
+        image_format = "JPEG" if image.format == "MPO" else image.format
+        image = pictures.decoded(image)
+        pictures.white(image)  # raises ValueError for levels outside the range
+        return image, image_format, frames
 
 
 def _check_keep(path, image):
     """Raise UserError unless --keep works with the image (not yet decoded)."""
-    deep_colors = pictures.is_deep(image) and image.mode[0] not in WHITE
+    deep_colors = pictures.is_deep(image) and image.mode[0] not in pictures.WHITES
     if image.format in KEPT_FORMATS and image.mode in KEPT_MODES and not deep_colors:
         return
     found = f"{image.format}, mode {image.mode}{' of 16 bits' if deep_colors else ''}"
@@ -124,15 +139,6 @@ def _check_keep(path, image):
         f"{path}: --keep takes PNG, TIFF, JPEG and WebP in 8-bit grey or RGB, or in 16-bit grey "
         f"({found}); leave out --keep, or convert to PNG in grey or RGB"
     )
-
-
-def _levels(image):
-    """Return an image's grey levels and opacity, both (H, W), float32, in [0, 1]."""
-    rgba = pictures.in_8_bits(image).convert("RGBA")
-    alpha = np.asarray(rgba.getchannel("A")) / np.float32(255)
-    deep = image.mode[0] in WHITE
-    grey = np.asarray(image if deep else rgba.convert("L"), np.float32)
-    return grey / np.float32(WHITE.get(image.mode[0], 255)), alpha
 
 
 def _read_mask(path, source, size):
@@ -144,13 +150,9 @@ def _read_mask(path, source, size):
     if mask.size != size:
         found = f"{mask.width} x {mask.height} pixels, but {source} has {size[0]} x {size[1]}"
         raise UserError(f"{path}: must have the image's size ({found}); rescale the mask")
-    levels, alpha = _levels(mask)
-    if mask.mode[0] not in WHITE:
-        levels = np.asarray(mask.convert("RGBA").convert("RGB"), np.float32)
-    colors = levels.reshape(*levels.shape[:2], -1) * alpha[..., None]
-    bright = colors.max(2)
-    bright /= bright.max() or 1  # the hole may be dark blue, and white may be 1 instead of 255
-    hole = bright > 0.5
+    colors = np.asarray(pictures.on_black(mask)[0])
+    bright = colors.max(2)  # the hole may be dark blue, and white may be 1 instead of 255
+    hole = bright > bright.max() / 2
     if problem := _ambiguity(colors, bright, hole):
         remedy = "make the mask white in the hole and black elsewhere"
         raise UserError(f"{path}: the hole is ambiguous ({problem}); {remedy}")
@@ -158,112 +160,84 @@ def _read_mask(path, source, size):
 
 
 def _ambiguity(colors, bright, hole):
-    """Return the reason why a mask is ambiguous, or None. bright: mask brightness in [0, 1]."""
+    """Return the reason why a mask is ambiguous, or None. bright: (H, W), at most 255."""
     if not hole.any():
         return "nothing is white"
     if hole.all():
         return "nothing is black"
-    soft = (bright > 0.25) & (bright < 0.75)  # a brush's soft edges are only a few pixels
+    quarter = bright.max() / 4
+    soft = (bright > quarter) & (bright < 3 * quarter)  # a brush's edges are only a few pixels
     if soft.sum() > min(hole.sum(), hole.size / 4):
         return "more than two levels"
-    hues = colors[hole] / colors[hole].max(1, keepdims=True)
+    colors = colors[hole][:: 1 + hole.sum() // SAMPLED]
+    hues = colors / colors.max(1, keepdims=True)
     return "more than one color" if np.ptp(hues, axis=0).max() > 0.4 else None
 
 
-def _restored(model, grey, hole, shape, count):
-    """Return a list (the restored levels (H, W), then `count` completions) and the background.
+def _reduced(colors, hole, size):
+    """Average an image and its hole to `size` if larger. Pixels that touch the hole are missing."""
+    if colors.width <= size[0]:
+        return colors, hole
+    fraction = Image.fromarray(hole.astype(np.float32)).resize(size, Image.Resampling.BOX)
+    return colors.resize(size, Image.Resampling.BOX), np.asarray(fraction) > 0
 
-    A network trained on white digits on black can also restore dark, pale or grey ones if
-    background and contrast are removed first and put back afterwards. This is done only if the
-    observed pixels are reconstructed better. A model of other images may need the original levels.
+
+def _ink(image, colors):
+    """Return lines (slope, offset), one per channel of the image: restored level -> its value.
+
+    Least squares through the observed colors (N, 3): a blue drawing on white is filled in blue.
+    Also returns True if the lines fit badly.
     """
-
-    def error(background):
-        made = model.reconstruct(*_network_input(grey, hole, shape, background))
-        return np.mean(np.square(_in_image(made, grey, shape, background) - grey), where=~hole)
-
-    background = _background(grey[~hole])
-    if background != WHITE_ON_BLACK:
-        background = min(WHITE_ON_BLACK, background, key=error)
-    corrupted, observed = _network_input(grey, hole, shape, background)
-    reconstruct = model.refined if hole.any() and model.refined else model.reconstruct
-    made = [reconstruct(corrupted, observed)]
-    made += list(model.complete(corrupted, observed, count)) if count else []
-    return [_in_image(each, grey, shape, background) for each in made], background
+    if image.mode not in ("RGB", "RGBA"):
+        return [(pictures.white(image), 0)], False
+    grey = colors @ pictures.LUMA / 255
+    deviations, variance = grey - grey.mean(), grey.var()
+    slopes = deviations @ colors / len(grey) / variance if variance > 1e-6 else np.full(3, 255.0)
+    offsets = colors.mean(0) - slopes * grey.mean() if variance > 1e-6 else np.zeros(3)
+    residual = colors - (offsets + slopes * grey[:, None])
+    return list(zip(slopes, offsets)), residual.std() > SEVERAL_INKS
 
 
-def _network_input(grey, hole, shape, background):
-    """Return an image at the network's size and the mask of its observed pixels, both (1, D)."""
-    level, noise, sign, contrast = background
-    margin = NOISE_MARGIN * noise
-    drawn = np.clip(sign * (grey - level) - margin, 0, None) / (contrast - margin) * ~hole
-    size = shape[::-1]
-    # A pixel of the smaller image is missing if any part of its area is. Bicubic resampling mixes
-    # the hole into a few more pixels, but dropping those as well costs more than it gains.
-    observed = _rescaled(hole, size, Image.Resampling.BOX) == 0
-    small = np.clip(_rescaled(drawn, size) * observed, 0, 1)
-    return small.reshape(1, -1), observed.reshape(1, -1)
-
-
-def _in_image(made, grey, shape, background):
-    """Rescale the network's output (D,) to the shape of `grey` (H, W) and add the background."""
-    level, _, sign, contrast = background
-    made = _rescaled(np.reshape(made, shape), grey.shape[::-1])
-    return np.clip(level + sign * contrast * made, 0, 1)
-
-
-def _background(observed):
-    """Estimate the `Background` from the observed levels (N,), most of which must be background.
-
-    Returns WHITE_ON_BLACK, which changes nothing, if no drawing stands out from the noise.
-    """
-    level = np.median(observed)
-    deviations = observed - level
-    noise = 1.4826 * np.median(np.abs(deviations))  # a robust standard deviation
-    beyond = {sign: np.clip(sign * deviations - NOISE_MARGIN * noise, 0, None) for sign in (1, -1)}
-    sign = max(beyond, key=lambda sign: beyond[sign].sum())
-    drawn = beyond[sign][beyond[sign] > 0]
-    contrast = np.quantile(drawn, 0.9) if drawn.size else 0.0
-    if contrast <= LEAST_CONTRAST * noise or (level == 0 and contrast >= FULL_CONTRAST):
-        return WHITE_ON_BLACK
-    return Background(float(level), float(noise), sign, float(contrast + NOISE_MARGIN * noise))
-
-
-def _rescaled(values, size, resampling=Image.Resampling.BICUBIC):
-    """Resize values (H, W) to `size` (width, height). Returns float32."""
-    return np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, resampling))
-
-
-def _as_image(levels):
-    """Return levels (H, W) in [0, 1] as an image of mode L."""
-    return Image.fromarray((255 * levels).round().astype(np.uint8))
-
-
-def _filled(image, alpha, hole, levels):
-    """Return the image with its hole filled by opaque grey levels, (H, W) in [0, 1].
+def _filled(image, alpha, hole, levels, ink):
+    """Return the image with its hole filled by opaque colors, from levels (N,) in [0, 1].
 
     Transparent pixels outside the hole stay transparent. An alpha channel is added if needed.
     """
-    transparent = (alpha < 1)[~hole].any()
-    if image.mode[0] in WHITE:
-        return _filled_16_bits(image, hole, levels, transparent)
-    mode = {"L": "LA", "RGB": "RGBA"}.get(image.mode) if transparent else None
-    result = image.convert(mode or image.mode)
-    result.info.pop("transparency", None)
-    result.paste(_as_image(levels).convert(result.mode), mask=Image.fromarray(hole))
+    key, transparent = image.info.get("transparency"), (np.asarray(alpha)[~hole] < 255).any()
+    deep = image.mode[0] in pictures.WHITES
+    if transparent and not deep:
+        image = image.convert({"L": "LA", "RGB": "RGBA"}.get(image.mode, image.mode))
+    pixels = np.array(image)
+    channels = pixels.reshape(*hole.shape, -1)
+    if image.mode in ("LA", "RGBA"):
+        channels[hole, -1] = 255
+    for channel, (slope, offset) in enumerate(ink):
+        values = np.clip(offset + np.float32(slope) * levels, 0, pictures.white(image))
+        channels[hole, channel] = np.round(values)
+    result = Image.fromarray(pixels)
+    if transparent and deep:  # the filled pixels must not have the transparent level
+        pixels[hole & (pixels == key)] = key + 1 if key < 65535 else key - 1
+        result = Image.fromarray(pixels)
+        result.info["transparency"] = key
     return result
 
 
-def _filled_16_bits(image, hole, levels, transparent):
-    values, key = np.array(image), image.info.get("transparency")
-    values[hole] = np.round(levels * WHITE["I"])[hole]
-    if not transparent:
-        return Image.fromarray(values)
-    # The filled pixels must not have the transparent level.
-    values[hole & (values == key)] = key + 1 if key < WHITE["I"] else key - 1
-    result = Image.fromarray(values)
-    result.info["transparency"] = key
-    return result
+def _encoded(source, result, image, image_format, keep):
+    """Return the result as a file in memory. With --keep, it has the image's metadata."""
+    options = SAVE_OPTIONS.get(image_format, {}) | (
+        _kept_options(image, image_format) if keep else {}
+    )
+    encoded = io.BytesIO()  # in memory first: a full disk is not the fault of `source`
+    with one_error(source, "save it as PNG"):
+        result.save(encoded, image_format, **options)
+    return encoded
+
+
+def _change(image, encoded, hole):
+    """Return the largest change of the pixels outside the hole, in levels of 255."""
+    difference = ImageChops.difference(image, Image.open(encoded))
+    difference.paste(0 if image.mode == "L" else (0, 0, 0), mask=Image.fromarray(hole))
+    return np.max(difference.getextrema())
 
 
 def _kept_options(image, image_format):

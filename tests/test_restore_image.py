@@ -27,7 +27,7 @@ def test_hole_is_transparent_or_white_in_the_mask(tmp_path):
     seen = []
 
     def white(images, observed):
-        seen.append(np.asarray(images).reshape(28, 28))
+        seen.append(np.asarray(images)[0].reshape(28, 28))
         return np.ones_like(images)
 
     model = Restorer(white, SIDE**2, KIND)
