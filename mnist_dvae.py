@@ -230,7 +230,8 @@ def main(settings):
             files = draw(settings, shape, held, estimates, rows, iteration)
             run.log(iteration, {"train_loss": train_loss, **scores}, files)
         table = final_table(settings, model, refine, held, images, estimates[0])
-        run.save(play.files(model, held.clean, held.labels))
+        variance = held.grey_variance
+        run.save(play.files(model, held.clean, held.labels, grey_variance=variance))
         run.finish(model, table)
         print(verdict.digits(table))
     print(f"Look at {settings.out / 'index.html'}")

@@ -25,7 +25,7 @@ function findGaps(values, rate) {
 function randomGaps() {
   const samples = sound.channels[0].length, gaps = [];
   const window = Math.round(network.window * sound.rate / network.rate);
-  const size = Math.round(MISSING * window);
+  const size = Math.round(data.constants.hidden * window);
   for (let first = 0; first < samples; first += window) {
     const start = first + Math.floor(Math.random() * (window - size + 1));
     if (start < samples) gaps.push([start, Math.min(start + size, samples)]);

@@ -5,8 +5,8 @@ function holeWithin([x, y, width, height]) {
   return [left, clamp(Math.round(y), 0, HEIGHT - rows), columns, rows];
 }
 function randomHole() {
-  const ratio = 2 ** (Math.random() - 0.5);
-  const width = Math.sqrt(MISSING) * WIDTH * ratio, height = Math.sqrt(MISSING) * HEIGHT / ratio;
+  const ratio = 2 ** (Math.random() - 0.5), side = Math.sqrt(data.constants.hidden);
+  const width = side * WIDTH * ratio, height = side * HEIGHT / ratio;
   const left = Math.random() * (WIDTH - width), top = Math.random() * (HEIGHT - height);
   return holeWithin([left, top, width, height]);
 }

@@ -16,7 +16,7 @@ class LatentMap {
     this.middle = this.limits.map(([low, high]) => (low + high) / 2);
     if (labels) names.forEach((name, kind) => this.writeKey(name, labels.indexOf(kind)));
     this.listen();
-    redrawnBy(() => this.drawPoints(), canvas);
+    redrawnBy(() => this.draw(), canvas);
   }
   code(n) { return this.codes.subarray(n * network.latent, (n + 1) * network.latent); }
   /** Return the label of example n, or undefined if there are no labels. */
@@ -78,26 +78,15 @@ class LatentMap {
     const {scale, middle, size} = this;
     return [size[0] / 2 + scale * (x - middle[0]), size[1] / 2 - scale * (y - middle[1])];
   }
-  /** Draw the points and keep a copy, which `draw` reuses each time the pointer moves. */
-  drawPoints() {
-    const {canvas} = this, {pen, width, height} = fitted(canvas);
+  /** Draw the points, a circle around the mark and a cross at the cursor. */
+  draw() {
+    const {pen, width, height} = fitted(this.canvas), path = new Path2D();
     this.size = [width, height];
     this.points.forEach((point, n) => {
+      const [x, y] = this.pixelOf(point);
       pen.fillStyle = this.colorOf(n);
-      pen.beginPath();
-      pen.arc(...this.pixelOf(point), 2.5, 0, 7);
-      pen.fill();
+      pen.fillRect(x - 2, y - 2, 4, 4);
     });
-    this.picture = make("canvas", {width: canvas.width, height: canvas.height});
-    this.picture.getContext("2d").drawImage(canvas, 0, 0);
-    this.draw();
-  }
-  /** Draw the copy of the points, a circle around the mark and a cross at the cursor. */
-  draw() {
-    if (!this.picture) return;
-    const pen = this.canvas.getContext("2d"), path = new Path2D();
-    pen.clearRect(0, 0, ...this.size);
-    pen.drawImage(this.picture, 0, 0, ...this.size);
     if (this.mark) path.arc(...this.pixelOf(this.project(this.mark)), 7, 0, 7);
     if (this.cursor) {
       const [x, y] = this.pixelOf(this.cursor);
