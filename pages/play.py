@@ -18,13 +18,13 @@ import inference
 from kind import kind_of
 from pages.figures import MOST_KINDS
 from pages.report import PLAY, TEMPLATES
+from random_numbers import normal
 from signals import gaps, levels
 
 MOST_WEIGHTS = 3_000_000  # maximum (8 MB); a larger network is too slow to follow the pen
 EXAMPLES, EXAMPLE_BYTES = 1000, 800_000  # maximum number and total size of held-out examples
 COMPLETIONS = 4  # shown on the page of images
 HIDDEN = 0.2  # fraction of an image or window that random holes and gaps hide
-STARTS = 2**17  # maximum total pixels of the images among which the first one is chosen
 IMAGE_CONSTANTS = {  # shared with the page's scripts
     "hidden": HIDDEN,
     "completions": COMPLETIONS,
@@ -154,17 +154,17 @@ def _images(model, kind, clean, grey_variance):
 def _most_ambiguous(model, shape, clean):
     """Return the number of an image and a hole (x, y, width, height) to show first.
 
-    The completions of the hole differ much, although they all fit the observed pixels.
+    Posterior samples differ much in the hole, although they all fit the observed pixels.
     """
-    images = clean[: max(1, STARTS // clean.shape[1])].reshape(-1, *shape)
-    corrupted, mask = (np.asarray(part) for part in corrupt.block(images, HIDDEN, (0, 0)))
-    flat = (part.reshape(len(images), -1) for part in (corrupted, 1 - mask))
-    drawn = inference.completions(model, inference.refiner(model), *flat, COMPLETIONS, (0, 0))
-    drawn = drawn.numpy().reshape(-1, *images.shape)
-    ambiguity = np.sum(mask * drawn.var(0), axis=(1, 2))
-    error = np.sum((1 - mask) * np.mean((drawn - corrupted) ** 2, axis=0), axis=(1, 2))
-    number = int(np.argmax(ambiguity / (error + 1)))
-    rows, columns = np.nonzero(mask[number])
+    corrupted, mask = corrupt.block(clean.reshape(-1, *shape), HIDDEN, (0, 0))
+    corrupted, mask = (np.reshape(part, clean.shape) for part in (corrupted, mask))
+    mean, log_var = model.encode(corrupted)
+    noises = [normal(mean.shape, (0, draw)) for draw in range(inference.ELBO_DRAWS)]
+    drawn = np.stack([model.posterior_samples(mean, log_var, noise) for noise in noises])
+    ambiguity = np.sum(mask * drawn.var(0), axis=1)
+    error = np.sum((1 - mask) * np.mean((drawn - corrupted) ** 2, axis=0), axis=1)
+    number = int(np.argmax(ambiguity / (error + np.median(error) + 1e-9)))
+    rows, columns = np.nonzero(mask[number].reshape(shape))
     hole = columns[0], rows[0], np.ptp(columns) + 1, np.ptp(rows) + 1
     return {"number": number, "hole": [int(value) for value in hole]}
 

@@ -26,7 +26,6 @@ RESET = """
     document.activeElement.blur();
     if (element("draw")) {
       element("draw").checked = true;
-      pen.stroke = null;
     } else {
       element("more").checked = false;
       cutter.chosen = -1;

@@ -138,11 +138,8 @@ function listen() {
   listenToHole();
 }
 
-const map = new LatentMap(element("map"), data.map, {
-  hover: previewMap, down: previewMap,
-  up: place => set(
-    {from: "held", number: map.nearest(place)[0][1], strokes: [], hole: null, z: null}),
-});
+const map = new LatentMap(element("map"), data.map, previewMap, place => set(
+  {from: "held", number: map.nearest(place)[0][1], strokes: [], hole: null, z: null}));
 const states = new StateHistory(describe, restoreState);
 const max = Math.ceil(map.codes.reduce((high, value) => Math.max(high, Math.abs(value)), 1));
 const bars = Array.from({length: network.latent}, (_, i) => make(

@@ -89,12 +89,6 @@ function decode({decoder, likelihood}, z) {
 }
 const reconstruct = (network, inputs) => decode(network, encode(network, inputs));
 
-/** Return the weighted mean of latent codes. */
-function meanCode(codes, weights) {
-  const total = weights.reduce((a, b) => a + b), z = new Float32Array(codes[0].length);
-  codes.forEach((code, k) => code.forEach((value, i) => { z[i] += weights[k] / total * value; }));
-  return z;
-}
 
 /** Return a random index, with probabilities proportional to the weights. */
 function chosen(weights, {uniform}) {

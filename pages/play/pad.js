@@ -3,10 +3,8 @@ const [HEIGHT, WIDTH] = data.shape; // of an image, pixels
 const FINE = 4, PAD_WIDTH = FINE * WIDTH, PAD_HEIGHT = FINE * HEIGHT;
 const PEN = FINE * 1.1, ERASER = FINE * 2.2; // radii, cells
 const BOX = 20; // pixels: MNIST's digits fit this square
-const pen = {stroke: null}; // the current stroke
 const pad = make("canvas", {width: PAD_WIDTH, height: PAD_HEIGHT}).getContext(
   "2d", {willReadFrequently: true});
-const erasing = () => element("erase").checked;
 
 /** Draw the segment of a stroke that ends at points[end]. */
 function drawSegment({erase, points}, end) {
@@ -57,21 +55,15 @@ function shrunk() {
   return image;
 }
 function penTo(x, y) {
-  if (!pen.stroke) {
-    pen.stroke = {erase: erasing(), points: []};
-    state.strokes.push(pen.stroke);
-  }
-  pen.stroke.points.push(Math.round(x), Math.round(y));
+  const stroke = state.strokes.at(-1);
+  stroke.points.push(Math.round(x * PAD_WIDTH), Math.round(y * PAD_HEIGHT));
   state.z = null;
-  drawSegment(pen.stroke, pen.stroke.points.length - 1);
+  drawSegment(stroke, stroke.points.length - 1);
   update();
 }
-function penUp() {
-  pen.stroke = null;
-  states.save();
+function penDown(x, y) {
+  state.strokes.push({erase: element("erase").checked, points: []});
+  penTo(x, y);
 }
-
-function listenToPad() {
-  const draw = (x, y) => penTo(x * PAD_WIDTH, y * PAD_HEIGHT);
-  dragged(element("picture"), {down: draw, move: draw, up: penUp});
-}
+const listenToPad = () => dragged(
+  element("picture"), {down: penDown, move: penTo, up: () => states.save()});

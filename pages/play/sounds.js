@@ -158,8 +158,6 @@ function listen() {
   onClick("whole", () => set({gaps: []}));
   onClick("input-play", event => player.play(shown.input, event.currentTarget));
   onClick("restored-play", event => player.play(shown.restored, event.currentTarget));
-  onChange("window", ({value}) => set(
-    {from: "window", number: integerFrom(value, data.count, 0), gaps: []}));
   onInput("noise", ({value}) => { state.noise = Number(value); build(); });
   onChange("noise", () => states.save());
   onChange("file", ({files}) => openFile(files[0]));
@@ -172,9 +170,7 @@ function listen() {
 
 for (const note of notes ?? []) note.tone = [...floatsOf(bytesOf(note.tone))];
 for (const name of ["windows", "long"]) if (data[name]) data[name] = floatsOf(bytesOf(data[name]));
-const map = new LatentMap(element("map"), data.map, {
-  hover: nameNearest, down: nameNearest, up: playNearest,
-});
+const map = new LatentMap(element("map"), data.map, nameNearest, playNearest);
 const states = new StateHistory(describe, restoreState);
 if (notes) makeKeyboard();
 listen();
