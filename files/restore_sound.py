@@ -25,14 +25,16 @@ from harness import UserError
 from harness.run_folder import replacing
 from inference import HOPS_PER_WINDOW, restore_long_blocks
 from signals.denoise_sound import Denoiser
-from signals.fill_gaps import fill, fill_each
-from signals.gaps import find_gaps, inside
-from signals.levels import at_trained_level
+from signals.fill_gaps import CONTEXTS, fill, fill_each
+from signals.gaps import clicks, find_gaps, inside
+from signals.levels import at_trained_level, explained
 from signals.noise import NO_NOISE_DB
 from signals.resampling import resample
 
 TRIALS = 16  # maximum artificial gaps per channel, to compare network and autoregression
-REACH = 0.2  # minimum seconds of context on each side of an artificial gap
+REACH = sum(CONTEXTS[-1])  # seconds of context on each side of an artificial gap, plus gap lengths
+MOST_MISSING = 2 / 3  # maximum fraction; more is a sound that contains zeros
+LEAST_EXPLAINED = 0.8  # minimum fraction; known notes in noise have 0.98 or more, other music less
 # A compressed file is reported as cut short if more than the sum of these is missing.
 TOLERANCE = 0.1, 0.01  # seconds, and fraction of the length
 
@@ -67,6 +69,7 @@ def restore_sound(model, source, destination, gap_file=None, keep=False):
         remarks = _write(restored, job, keep)
         count = f"{sound.channels} channel{'s' * (sound.channels > 1)}"
         found = _found(job, sound, listed=gap_file) + describe()
+        found += "" if keep else _explained(channels)
     return f"{job.frames / job.rate:.2f} s, {job.rate} Hz, {count}: {found}{remarks}"
 
 
@@ -81,6 +84,14 @@ def _job(model, source, destination, gap_file):
         raise UserError(f"{source}: contains no samples; leave it out")
     if gap_file:
         gaps = [read_gaps(gap_file, rate, frames, source)] * channels
+    for listed, silent in zip(gaps, silences):
+        sounding = frames if gap_file else frames - np.ptp(silent, axis=1).sum()
+        if (fraction := np.ptp(listed, axis=1).sum() / max(sounding, 1)) > MOST_MISSING:
+            problem = f"too much of the sound is missing ({fraction:.0%})"
+            remedy = (
+                "list fewer" if gap_file else "if it only contains zeros, list its gaps in a file"
+            )
+            raise UserError(f"{gap_file or source}: {problem}; {remedy}")
     return _Job(source, destination, rate, frames, gaps, silences)
 
 
@@ -93,6 +104,15 @@ def _found(job, sound, listed):
     missing = sum(np.ptp(stretches, axis=1).sum() for stretches in job.gaps)
     fraction = missing / job.frames / len(job.gaps)
     return f"{count} gaps, {fraction:.1%} missing" if count else "nothing missing"
+
+
+def _explained(channels):
+    """Return a text on how much of a sound the network explains."""
+    total, count = np.sum([channel.explained for channel in channels], axis=0)
+    if not count:
+        return ""
+    unknown = ": not the kind of sound it was trained on" if total < LEAST_EXPLAINED * count else ""
+    return f", the model explains {total / count:.0%} of this sound{unknown}"
 
 
 def _reconstruct(job, channels):
@@ -150,6 +170,7 @@ class _Channel:
     own_file: BinaryIO  # samples at the sound's rate, if needed
     hidden: np.ndarray  # sorted stretches (n, 2) to hide from the network, at the model's rate
     samples: int  # number of samples at the model's rate
+    explained: np.ndarray  # (2,): sum of the fractions explained, number of windows
 
     @property
     def rate(self):
@@ -176,11 +197,23 @@ class _Channel:
         return np.concatenate(list(pieces))[: values.size]
 
     def _drawn(self, read, samples):
-        window = self.model.input_size
+        def read_without_clicks(first, end):
+            values, mask = read(first, end)
+            hidden = mask | clicks(values, ~mask, self.rate)
+            return values * ~hidden, hidden
+
+        window, first = self.model.input_size, 0
         reconstruct = at_trained_level(self.model.reconstruct, self.model.kind.rms)
-        hop = window // HOPS_PER_WINDOW
+        sizes = samples, reconstruct, window, window // HOPS_PER_WINDOW
         # Use float64: the errors of quiet windows are tiny compared with those of loud windows.
-        return restore_long_blocks(read, samples, reconstruct, window, hop, np.float64)
+        for piece in restore_long_blocks(read_without_clicks, *sizes, np.float64):
+            end = first + piece.size // window * window
+            values, mask = read_without_clicks(first, end)
+            parts = (part.reshape(-1, window) for part in (values, ~mask, piece[: end - first]))
+            fractions = explained(*parts)
+            self.explained += fractions.sum(), fractions.size
+            yield piece
+            first += piece.size
 
     def network_predicts_better(self, gaps):
         """Return True if the network fills artificial gaps better than autoregression does.
@@ -199,7 +232,7 @@ class _Channel:
 
     def _errors(self, first, end):
         """Return the mean squared errors of network and autoregression in an artificial gap."""
-        reach = max(2 * self.model.input_size, round(REACH * self.rate))
+        reach = max(2 * self.model.input_size, round(REACH * self.rate) + 2 * (end - first))
         start, stop = max(first - reach, 0), min(end + reach, self.samples)
         gap = slice(first - start, end - start)
         values, mask = self.read(start, stop)
@@ -234,7 +267,9 @@ def _channels(model, job, sound, own, opened):
     beyond = [[job.frames, 2 * samples / ratio]]
     own_files = files.get(job.rate, files[model_rate])
     return [
-        _Channel(model, file, own_file, _at_rate([gaps, silences, beyond], ratio), samples)
+        _Channel(
+            model, file, own_file, _at_rate([gaps, silences, beyond], ratio), samples, np.zeros(2)
+        )
         for file, own_file, gaps, silences in zip(
             files[model_rate], own_files, job.gaps, job.silences
         )

@@ -105,11 +105,12 @@ def how_well_kept(source, destination, missing):
             kept = result.read(len(given))
             outside = ~missing(first, first + len(given))
             energy += (given[outside] ** 2).sum()
-            if len(kept) < len(given):
-                kept = np.full_like(given, np.inf)
-            error += ((given - kept)[outside] ** 2).sum()
+            given[: len(kept)] -= kept
+            error += (given[outside] ** 2).sum()
             first += len(given)
-    ratio_db = 10 * np.log10(energy / error) if error and energy else np.inf
+    if not error:
+        return "all samples outside the gaps kept"
+    ratio_db = 10 * np.log10(max(energy, 1e-20) / error)
     message = f"SNR outside the gaps {ratio_db:.0f} dB, since {original.encoding} is encoded again"
     advice = "; to keep these samples exactly, give --out a name that ends in .wav"
     return message + (advice if ratio_db < WELL_KEPT_DB else "")

@@ -1,16 +1,23 @@
-"""Scale windows of a sound to a network's training level, and scale its outputs back."""
+"""Scale windows to a network's training level and back; measure how much of them it explains."""
 
 import numpy as np
 import scipy  # its submodules load at first use, so --help stays fast
 
 from audio_utils import RMS, TONE_AMPLITUDE
-from inference import HOPS_PER_WINDOW
+from inference import HOPS_PER_WINDOW, LEAST_OBSERVED
 
 TONE_RMS = TONE_AMPLITUDE / np.sqrt(2) / RMS  # RMS of a training note, relative to note plus noise
 MOST_RMS = 2.0  # maximum RMS of an input, relative to training; limits the gain of noise in rests
 BY_CHANCE = 10  # energy that a fit explains in white noise, in units of the noise's power
 FREE = 5  # degrees of freedom that a fit uses up
 LEAST_SEEN = 0.1  # minimum power of an output where observed, relative to all of it; limits factors
+NEIGHBORS = 2 * HOPS_PER_WINDOW + 1  # windows at most one window away, in both directions
+LIKELY = 4  # variances within which a factor is drawn to its neighbors' median
+PEAK = 10  # minimum power of a partial, relative to the noise; exp(-10) is its probability in noise
+BAND = 64  # frequencies whose median power gives the noise's power
+LEAST_PARTIALS = (
+    0.2  # minimum energy of the partials in a window that counts, relative to all of it
+)
 TINY = 1e-9  # RMS of silence, to avoid division by 0
 
 
@@ -22,12 +29,12 @@ def at_trained_level(reconstruct, rms):
 
     Each window is fitted by factor * output + offset (least squares over observed samples). A first
     output gives the tone's level. The input of the second has the tone at its training level.
-    Scaling a sound scales the result. A loud event affects only neighboring windows.
+    Scaling a sound scales the result. A loud event affects only windows less than 0.2 s away.
     """
 
     def restore(corrupted, observed):
-        count = np.maximum(observed.sum(1), 1)
-        total = corrupted.sum(1)
+        count, total = np.maximum(observed.sum(1), 1), corrupted.sum(1)
+        trusted = np.maximum(count - LEAST_OBSERVED * observed.shape[1], TINY)
         offset = total / count
         gain = rms / _rms(_without(offset, corrupted, observed), count)
         most = MOST_RMS * gain
@@ -37,9 +44,10 @@ def at_trained_level(reconstruct, rms):
             outputs = np.asarray(reconstruct(shown, observed), np.float32)
             factor, energy, noise = _fit(centered, observed, outputs, count)
             gain = np.minimum(TONE_RMS * rms / (np.sqrt(energy / count) + TINY), most)
-            offset = _near(total - factor * _dot(outputs, observed)) / _near(count)
+            offset = _near((total - factor * _dot(outputs, observed)) / count, trusted / noise)
         chance = np.minimum(BY_CHANCE * noise / np.maximum(energy, TINY**2), 1)
-        return (factor * (1 - chance**2))[:, None] * outputs + offset[:, None]
+        factor = _steadied(factor, noise / np.maximum(energy, TINY**2)) * (1 - chance**2)
+        return factor[:, None] * outputs + offset[:, None]
 
     return restore
 
@@ -62,12 +70,29 @@ def _sign(windows):
     return windows @ np.linspace(-1, 1, windows.shape[1], dtype=np.float32)
 
 
-def _near(values):
-    """Return the means over neighboring windows, up to one window away: (B,) -> (B,).
+def _near(values, weights):
+    """Return weighted means over neighboring windows, up to one window away: (B,), (B,) -> (B,).
 
-    One window is too short to distinguish an offset from noise.
+    One window is too short to distinguish an offset from noise. The weights are inverse variances,
+    so the offset in a rest is not taken from the notes beside it.
     """
-    return scipy.ndimage.uniform_filter1d(values, 2 * HOPS_PER_WINDOW + 1, mode="constant")
+    sums = (
+        scipy.ndimage.convolve1d(part.astype(float), np.ones(NEIGHBORS), mode="constant")
+        for part in (weights * values, weights)
+    )
+    return np.divide(*sums)
+
+
+def _steadied(factor, variance):
+    """Draw factors (B,) toward the median of their neighbors, if noise may explain the distance.
+
+    variance: that of a factor because of noise, relative to its square.
+    """
+    size = np.abs(factor)
+    median = scipy.ndimage.median_filter(size, NEIGHBORS)
+    distance = (size / np.maximum(median, TINY) - 1) ** 2
+    weight = LIKELY * variance / (LIKELY * variance + distance + TINY)
+    return np.copysign(size + weight * (median - size), factor)
 
 
 def _fit(centered, observed, outputs, count):
@@ -85,4 +110,28 @@ def _fit(centered, observed, outputs, count):
     least = LEAST_SEEN * _dot(outputs, outputs) * count / outputs.shape[1]
     factor = both / np.maximum(np.maximum(theirs, least), TINY**2)
     error = np.maximum(own - factor * (2 * both - factor * theirs), 0)
-    return factor, factor**2 * theirs, error / np.maximum(count - FREE, 1)
+    return factor, factor**2 * theirs, error / np.maximum(count - FREE, 1) + TINY**2
+
+
+def explained(sound, observed, output):
+    """Return the fraction of the partials' energy that an output explains, in each window (B, N).
+
+    Noise does not count, since it is not to be reproduced: a partial is a frequency with clearly
+    more power than those nearby. Windows without clear partials are left out. The mean over windows
+    does not depend on levels, so one loud event changes little.
+    """
+    count = np.maximum(observed.sum(1, keepdims=True), 1)
+    parts = (part - part.sum(1, keepdims=True) / count for part in (sound, sound - output))
+    taper = observed * np.hanning(sound.shape[1])
+    powers = [np.abs(np.fft.rfft(part * taper)[:, 1:]) ** 2 for part in parts]
+    band = min(BAND, powers[0].shape[1])
+    powers = [power[:, : power.shape[1] // band * band] for power in powers]
+    before, after = (_partials(power.reshape(len(sound), -1, band)) for power in powers)
+    clear = before > LEAST_PARTIALS * powers[0].sum(1) + TINY**2
+    return np.clip(1 - after[clear] / before[clear], 0, 1)
+
+
+def _partials(power):
+    """Return the power of the partials in windows with bands of frequencies: (B, K, F) -> (B,)."""
+    noise = np.median(power, axis=2, keepdims=True) / np.log(2)  # of an exponential distribution
+    return np.where(power > PEAK * noise, power - noise, 0).sum((1, 2))
