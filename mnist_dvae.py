@@ -139,7 +139,10 @@ def refined(model, refine, corrupted, mask, grey_variance):
 
 
 def posterior_rows(settings, model, refine, held):
-    """Return rows from refined posteriors: {label: (SHOWN, D)}, or {} if masks are unknown."""
+    """Return rows from refined posteriors: {label: (SHOWN, D)}, or {} if masks are unknown.
+
+    The uncertainty is shown in the holes only.
+    """
     if not corrupt.mask_is_known(settings):
         return {}
     corrupted, mask = held.corrupted[:SHOWN], held.mask[:SHOWN]
@@ -147,7 +150,7 @@ def posterior_rows(settings, model, refine, held):
     seed = settings.seed, training.PRIOR
     samples = inference.completions(model, refine, corrupted, 1 - mask, COMPLETIONS, seed).numpy()
     completions = {f"completion {i + 1}": row for i, row in enumerate(samples)}
-    return {"refined": reconstructed, **completions, "uncertainty": std}
+    return {"refined": reconstructed, **completions, "uncertainty": std * mask}
 
 
 def calibration(held, reconstructed, std):
@@ -201,10 +204,11 @@ def draw(settings, shape, held, estimates, further_rows, iteration):
     rows = {"original": held.clean, "corrupted": held.corrupted, "reconstructed": reconstructed}
     rows |= further_rows
     rows = {label: np.reshape(row[:SHOWN], (-1, *shape)) for label, row in rows.items()}
-    holes = {"corrupted": held.mask[:SHOWN].reshape(-1, *shape)}
+    mask = held.mask[:SHOWN].reshape(-1, *shape)
     damage = corrupt.describe(settings.corruption, settings.amount, settings.noise)
     generated = generated.reshape(-1, *shape)
-    return digit_figures.checkpoint(image_kind(settings), damage, iteration, rows, holes, generated)
+    one_hole, kind = settings.corruption == "block", image_kind(settings)
+    return digit_figures.checkpoint(kind, damage, iteration, rows, mask, one_hole, generated)
 
 
 def image_kind(settings):

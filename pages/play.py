@@ -44,9 +44,12 @@ SOUND_CONSTANTS = {
     "byChance": levels.BY_CHANCE,
     "free": levels.FREE,
     "leastSeen": levels.LEAST_SEEN,
+    "neighbors": levels.NEIGHBORS,
+    "likely": levels.LIKELY,
     "tiny": levels.TINY,
     "gapSeconds": gaps.GAP_SECONDS,
     "gapJump": gaps.GAP_JUMP,
+    "gapSteps": gaps.GAP_STEPS,
     "spectrumFloorDb": audio_utils.SPECTRUM_FLOOR_DB,
 }
 
@@ -140,7 +143,7 @@ def _images(model, kind, clean, grey_variance):
     levels = np.round(255 * clean).astype(np.uint8)
     noise, grey_variance = inference.elbo_noise(model.latent).numpy(), np.float64(grey_variance)
     grey_variance = np.broadcast_to(grey_variance, model.input_size)
-    given = {"elboNoise": noise.ravel().tolist(), "greyVariance": grey_variance.round(4).tolist()}
+    given = {"elboNoise": noise.ravel().tolist(), "greyVariance": _halves(grey_variance)}
     return {
         "kind": "digit" if digits else "image",
         "shape": kind.shape,

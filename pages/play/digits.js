@@ -4,8 +4,7 @@ const images = Float32Array.from(bytesOf(data.images), level => level / 255);
 const small = make("canvas"); // holds an image at its own size, before it is enlarged
 // from: "held" (held-out image `number`), "own" (an empty pad) or "new" (a sample from the prior
 // with seed `number`). strokes: [{erase, points: [x, y, ...]}] in pad cells. hole: see hole.js.
-// z: the latent code that the user chose, or null to use the encoder's code.
-const state = {from: "held", number: 0, strokes: [], hole: null, z: null};
+const state = {from: "held", number: 0, strokes: [], hole: null};
 const made = {}; // computed from the state: observed, seen, z, output
 
 function baseImage() {
@@ -22,7 +21,7 @@ function update() {
   made.observed = new Float32Array(WIDTH * HEIGHT).map(
     (_, i) => inHole(i % WIDTH, Math.floor(i / WIDTH)) ? 0 : 1);
   made.seen = shrunk().map((value, i) => value * made.observed[i]);
-  made.z = state.z ?? encode(network, made.seen);
+  made.z = encode(network, made.seen);
   made.output = decode(network, made.z);
   show();
   element("refining").classList.add("stale");
@@ -61,26 +60,16 @@ function showRefined({refined, uncertainty, completions = []}) {
   element("refining").classList.toggle("stale", !completions.length);
 }
 
-/** Show the pad, and the network's input with its hole. */
-function showInput() {
-  paint("picture", pad.canvas);
-  const seen = paintWithHole("seen", made.seen);
-  if (!state.hole) return;
-  const [x, y, width, height] = state.hole.map(value => ENLARGED * value);
-  seen.fillStyle = "#d6272866";
-  seen.fillRect(x, y, width, height);
-  seen.fillStyle = "#e66";
-  seen.fillRect(x + width - 20, y + height - 20, 20, 20);
-}
 const labelOf = n => map.labels ? `, labeled ${map.nameOf(n)}` : "";
 function show() {
-  const {from, number, z} = state, held = `Held-out ${data.kind} ${number}${labelOf(number)}`;
-  showInput();
+  const {from, number, hole} = state, held = `Held-out ${data.kind} ${number}${labelOf(number)}`;
+  paint("picture", pad.canvas);
+  const seen = paintWithHole("seen", made.seen);
+  seen.fillStyle = "#d6272866";
+  if (hole) seen.fillRect(...hole.map(value => ENLARGED * value));
   paintWithHole("output", made.output);
-  bars.forEach((bar, i) => { if (bar !== document.activeElement || !z) bar.value = made.z[i]; });
   map.mark = made.z;
   map.draw();
-  element("own-z").hidden = !z;
   element("from").textContent = {held, own: "Your drawing", new: "New sample from the prior"}[from];
 }
 
@@ -100,11 +89,10 @@ function previewMap(place) {
 }
 
 function describe() {
-  const {from, number, strokes, hole, z} = state, parts = {[from]: number};
+  const {from, number, strokes, hole} = state, parts = {[from]: number};
   const texts = strokes.map(({erase, points}) => (erase ? "e" : "p") + points.join(","));
   if (strokes.length) parts.strokes = texts.join("_");
   if (hole) parts.hole = hole;
-  if (z) parts.z = Array.from(z, value => value.toFixed(3));
   return parts;
 }
 function restoreState(text) {
@@ -113,37 +101,26 @@ function restoreState(text) {
   const strokes = (text.get("strokes") ?? "").split("_").filter(
     stroke => /^[ep]\d+,\d+(,\d+,\d+)*$/.test(stroke)).map(
     stroke => ({erase: stroke[0] === "e", points: stroke.slice(1).split(",").map(Number)}));
-  const hole = numbersFrom(text.get("hole")), z = numbersFrom(text.get("z"));
+  const hole = numbersFrom(text.get("hole"));
   Object.assign(state, {from, number, strokes, hole: hole.length === 4 ? holeWithin(hole) : null});
   if (!text.toString()) Object.assign(state, data.start);
-  state.z = z.length === network.latent ? Float32Array.from(z) : null;
   drawPad();
   update();
 }
 function listen() {
-  const begin = (from, number) => set({from, number, strokes: [], z: null});
+  const begin = (from, number) => set({from, number, strokes: []});
   const random = limit => Math.floor(Math.random() * limit);
   onClick("another", () => begin("held", random(map.points.length)));
   onClick("clear", () => { state.hole = null; begin("own", 0); });
   onClick("new", () => begin("new", random(2 ** 32)));
-  onClick("hole", () => set({hole: randomHole(), z: null}));
-  onClick("whole", () => set({hole: null, z: null}));
-  onClick("own-z", () => set({z: null}));
-  onInput("bars", bar => {
-    state.z = made.z.map((value, i) => bars[i] === bar ? Number(bar.value) : value);
-    update();
-  });
-  onChange("bars", () => states.save());
+  onClick("hole", () => set({hole: randomHole()}));
+  onClick("whole", () => set({hole: null}));
   listenToPad();
   listenToHole();
 }
 
 const map = new LatentMap(element("map"), data.map, previewMap, place => set(
-  {from: "held", number: map.nearest(place)[0][1], strokes: [], hole: null, z: null}));
+  {from: "held", number: map.nearest(place)[0][1], strokes: [], hole: null}));
 const states = new StateHistory(describe, restoreState);
-const max = Math.ceil(map.codes.reduce((high, value) => Math.max(high, Math.abs(value)), 1));
-const bars = Array.from({length: network.latent}, (_, i) => make(
-  "input", {type: "range", min: -max, max, step: "any", ariaLabel: `latent dimension ${i + 1}`}));
-element("bars").append(...bars);
 listen();
 states.start();

@@ -5,10 +5,7 @@
 class StateHistory {
   constructor(describe, restore) {
     Object.assign(this, {describe, restore, timer: null});
-    onClick("undo", () => this.undo());
-    addEventListener("keydown", event => {
-      if ((event.ctrlKey || event.metaKey) && event.key === "z") this.undo();
-    });
+    onClick("undo", () => history.back());
     addEventListener("popstate", () => this.start()); // also when the user edits the address
   }
   get depth() { return history.state?.depth ?? 0; }
@@ -31,7 +28,6 @@ class StateHistory {
     history[method]({depth}, "", this.address);
     element("undo").disabled = !depth;
   }
-  undo() { if (this.depth) history.back(); }
 }
 
 /** Parse a list of finite numbers. Returns [] if the text is anything else. */

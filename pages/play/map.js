@@ -1,5 +1,4 @@
 // The latent map: held-out codes projected on their first two principal axes.
-const COLORS = "1f77b4 ff7f0e 2ca02c d62728 9467bd 8c564b e377c2 7f7f7f bcbd22 17becf".split(" ");
 const MIXED = 6; // nearest codes that are mixed at a point
 const EDGE = 12; // margin around the points, CSS pixels
 
@@ -24,10 +23,7 @@ class LatentMap {
     const {axes, center} = this;
     return axes.map(axis => axis.reduce((sum, value, i) => sum + value * (z[i] - center[i]), 0));
   }
-  colorOf(kind) {
-    const kinds = this.names.length;
-    return kinds <= COLORS.length ? `#${COLORS[kind]}` : `hsl(${360 * kind / kinds} 65% 50%)`;
-  }
+  colorOf(kind) { return `hsl(${360 * kind / this.names.length} 65% 50%)`; }
   writeKey(name, kind) {
     const key = make("span"), dot = make("i");
     dot.style.background = this.colorOf(kind);

@@ -57,7 +57,6 @@ function shrunk() {
 function penTo(x, y) {
   const stroke = state.strokes.at(-1);
   stroke.points.push(Math.round(x * PAD_WIDTH), Math.round(y * PAD_HEIGHT));
-  state.z = null;
   drawSegment(stroke, stroke.points.length - 1);
   update();
 }

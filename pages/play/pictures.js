@@ -14,7 +14,7 @@ function spectrumOf(size) {
     re.forEach((_, i) => { re[i] = values[reversed[i]]; });
     im.fill(0);
     for (let half = 1; half < size; half *= 2) {
-      for (let a = 0; a < size; a += a + 1 & half ? half + 1 : 1) {
+      for (let a = 0; a < size; a = (a | half) + 1 & ~half) { // all a that lack this bit
         const b = a + half, at = a % half * middle / half, cos = cosines[at], sin = sines[at];
         const x = re[b] * cos - im[b] * sin, y = re[b] * sin + im[b] * cos;
         re[b] = re[a] - x;
@@ -23,7 +23,7 @@ function spectrumOf(size) {
         im[a] += y;
       }
     }
-    return re.subarray(0, middle).map((value, i) => Math.hypot(value, im[i]));
+    return re.subarray(0, middle).map((value, i) => Math.sqrt(value ** 2 + im[i] ** 2));
   };
 }
 function palette() {

@@ -13,7 +13,8 @@ function differentiable({network, constants}) {
   const total = logits.reduce((sum, logit) => sum + Math.exp(logit), 0);
   const offsets = logits.map((logit, c) => logVars.subarray(c * latent, (c + 1) * latent).reduce(
     (sum, value) => sum - 0.5 * (value + Math.log(2 * Math.PI)), logit - Math.log(total)));
-  return {network, constants, transposed, means, precisions, offsets};
+  const greyVariance = floatsOf(bytesOf(constants.greyVariance));
+  return {network, constants, transposed, means, precisions, offsets, greyVariance};
 }
 
 /** Return the gradient of the decoder's inputs, from that of its outputs. */
@@ -27,21 +28,16 @@ function backward(transposed, inputs, gradient) {
 /** Return the log density of the prior at z. Adds its gradient to `gradient`. */
 function logPrior({means, precisions, offsets}, z, gradient) {
   const latent = z.length;
-  const densities = Float64Array.from(offsets, (offset, c) => {
-    let sum = 0;
-    for (let i = 0; i < latent; i++) {
-      sum += (z[i] - means[c * latent + i]) ** 2 * precisions[c * latent + i];
-    }
-    return offset - sum / 2;
-  });
+  const square = (value, i, at) => (value - means[at + i]) ** 2 * precisions[at + i];
+  const densities = Array.from(offsets, (offset, c) => z.reduce(
+    (sum, value, i) => sum - 0.5 * square(value, i, c * latent), offset));
   const highest = Math.max(...densities);
   const density = highest + Math.log(densities.reduce((sum, d) => sum + Math.exp(d - highest), 0));
   densities.forEach((each, c) => {
     const weight = Math.exp(each - density);
-    if (weight < 1e-9) return;
-    for (let i = 0; i < latent; i++) {
-      gradient[i] += weight * (means[c * latent + i] - z[i]) * precisions[c * latent + i];
-    }
+    z.forEach((value, i) => {
+      gradient[i] += weight * (means[c * latent + i] - value) * precisions[c * latent + i];
+    });
   });
   return density;
 }
@@ -111,7 +107,7 @@ function completion(model, mixture, random) {
 
 /** Return the predictive standard deviation of each pixel, like `predictive_std`. */
 function predictiveStd(model, {observed}, posterior, random) {
-  const {predictiveDraws: draws, greyVariance} = model.constants;
+  const {constants: {predictiveDraws: draws}, greyVariance} = model;
   const sum = new Float64Array(observed.length), squares = sum.slice();
   for (let draw = 0; draw < draws; draw++) {
     drawFrom(model, posterior, random).forEach((p, i) => {

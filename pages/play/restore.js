@@ -1,5 +1,4 @@
 // Restoring sounds longer than a window, in the worker.
-
 /** Return the sum of the `width` samples around each sample, with zeros beyond the ends. */
 function neighborhoodSums(values, width) {
   const half = width >> 1, cumulative = new Float64Array(values.length + 1);
@@ -47,8 +46,7 @@ function restoreLong(model, sound, observed) {
   return Float32Array.from(sums, (sum, i) => sum / weights[i]);
 }
 
-/** Restore a channel of any sample rate and length. gaps: [[start, end], ...] in samples at
- * `rate`. */
+/** Restore a channel of any sample rate and length. gaps: [[start, end], ...] in its samples. */
 function restoreChannel(model, values, gaps, rate) {
   const {network} = model, ratio = network.rate / rate, frames = values.length;
   const length = ratio === 1 ? frames : Math.ceil(frames * ratio) + 1;
@@ -62,9 +60,6 @@ function restoreChannel(model, values, gaps, rate) {
 }
 
 /** Return the worker's task: restore the channels of a sound. */
-function prepare(model) {
-  return ({channels, gaps, rate}, send) => {
-    const restored = channels.map((values, i) => restoreChannel(model, values, gaps[i], rate));
-    send({restored, done: true});
-  };
-}
+const prepare = model => ({channels, gaps, rate}, send) => send({
+  restored: channels.map((values, i) => restoreChannel(model, values, gaps[i], rate)), done: true,
+});

@@ -1,10 +1,11 @@
 // The page of a sound model: the user cuts gaps into a sound, and the network restores it.
-const KEYS = "asdfghjkl;zxcvbnm"; // the keyboard's keys for the notes, in order
 const {notes} = data; // [{name, frequency, tone}]; null for a model of recordings
 
 // from: "notes" (named in `tune`), "window" (held-out window `number`), "long" (the long held-out
 // recording) or "own" (the user's file, {name, ...sound}). gaps: only those that the user cuts.
-const state = {from: "notes", tune: [], number: 0, noise: data.noise, gaps: [], own: null};
+// chosen: index of the selected gap, or -1.
+const state = {
+  from: "notes", tune: [], number: 0, noise: data.noise, gaps: [], chosen: -1, own: null};
 // channels: samples before the user cuts gaps. found: gaps and silences in the file, per channel.
 const sound = {rate: 0, channels: [], found: []};
 const shown = {input: null, restored: null}; // {rate, channels}
@@ -29,8 +30,8 @@ function build() {
     Object.assign(sound, {rate: network.rate, channels: [noisy], found});
   }
   const samples = sound.channels[0].length;
-  state.gaps = state.gaps.map(([start, end]) => [start, Math.min(end, samples)]);
-  state.gaps = state.gaps.filter(([start, end]) => start < end);
+  const within = state.gaps.map(([start, end]) => [start, Math.min(end, samples)]);
+  state.gaps = within.filter(([start, end]) => start < end);
   element("noise").disabled = own;
   chop();
 }
@@ -57,7 +58,7 @@ function chop() {
 /** Draw "input" or "restored". During a drag, the spectrogram waits for a pause. */
 function draw(which) {
   if (!shown[which]) return;
-  const {rate, channels} = shown[which], chosen = which === "input" && state.gaps[cutter.chosen];
+  const {rate, channels} = shown[which], chosen = which === "input" && state.gaps[state.chosen];
   const limit = 1.05 * Math.max(0.01, peakOf(shown.input.channels[0]));
   drawWaveform(element(`${which}-wave`), channels[0], gapsOf()[0], chosen, limit);
   clearTimeout(timers[which]);
@@ -69,31 +70,23 @@ function draw(which) {
     `spectrogram up to ${kHz.toPrecision(2)} kHz`;
 }
 function set(change) {
-  cutter.chosen = -1;
-  Object.assign(state, change);
+  Object.assign(state, {chosen: -1}, change);
   build();
   states.save();
 }
 
-/** Play a note, alone or added to the tune. */
 function press(name) {
-  const more = element("more").checked && state.from === "notes";
-  set({from: "notes", tune: more ? [...state.tune, name] : [name], gaps: more ? state.gaps : []});
+  set({from: "notes", tune: [name], gaps: []});
   player.stop();
   player.play(shown.input, element("input-play"));
 }
 
 function makeKeyboard() {
-  notes.forEach(({name}, i) => {
-    const key = make("button", {type: "button", className: /[#b]/.test(name) ? "black" : ""});
-    key.append(name, make("small", {textContent: KEYS[i] ?? ""}));
+  notes.forEach(({name}) => {
+    const className = /[#b]/.test(name) ? "black" : "";
+    const key = make("button", {type: "button", className, textContent: name});
     key.addEventListener("click", () => press(name));
     element("keys").append(key);
-  });
-  addEventListener("keydown", event => {
-    const {key, ctrlKey, metaKey, altKey, repeat, defaultPrevented} = event;
-    const note = key.length === 1 && notes[KEYS.indexOf(key)];
-    if (note && !(ctrlKey || metaKey || altKey || repeat || defaultPrevented)) press(note.name);
   });
 }
 
