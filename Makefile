@@ -1,5 +1,6 @@
 # make demo     sets everything up and runs both experiments
 # make test     sets everything up and runs the tests
+# make site     sets everything up, runs both experiments and writes site/, a website
 # make cluster  sets everything up and compares two workers on this machine with one
 # make clean    deletes the environments
 
@@ -9,7 +10,7 @@ PYTHON ?= python3
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 BIN := .venv/$(VERSION)/bin
 
-.PHONY: demo test cluster clean
+.PHONY: demo test site cluster clean
 
 demo: .venv/$(VERSION)/demo
 	$(BIN)/python mnist_dvae.py --overwrite
@@ -21,6 +22,14 @@ test: .venv/$(VERSION)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+site: .venv/$(VERSION)/demo
+	$(BIN)/python mnist_dvae.py --out site/mnist --overwrite
+	$(BIN)/python sound_dvae.py --out site/sound --overwrite
+	rm site/*/checkpoint.npz  # for --resume only
+	cp pages/site.html site/index.html
+	cp pages/style.css site/style.css
+	@echo "Look at it: python3 -m http.server --directory site"
 
 cluster: .venv/$(VERSION)/demo
 	$(BIN)/python benchmarks/cluster.py

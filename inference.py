@@ -23,19 +23,27 @@ ERROR_RANGE = {  # limits of a product of errors, so that its power -4 fits the 
 }
 
 
+def elbo_noise(latent):
+    """Return the fixed draws (ELBO_DRAWS, latent) of `observed_elbo`.
+
+    They are antithetic and normalized per dimension, so the estimate is exact for quadratics
+    without cross terms. With up to ELBO_DRAWS / 2 latent dimensions, they are also orthogonal, and
+    the estimate is exact for all quadratics.
+    """
+    pairs = ELBO_DRAWS // 2
+    noise = tf.random.stateless_normal((pairs, latent), (0, 0))
+    noise = tf.linalg.qr(noise)[0] if latent <= pairs else tf.math.l2_normalize(noise, axis=0)
+    return float(pairs) ** 0.5 * tf.concat([noise, -noise], axis=0)
+
+
 def observed_elbo(model, corrupted, observed, mean, log_var):
     """Return the ELBO of the observed values under q = N(mean, exp(log_var)), in nats.
 
-    Shapes are (B, D), (B, D), (B, L), (B, L) -> (B,). Uses ELBO_DRAWS fixed antithetic draws of z,
-    normalized per dimension, so the estimate is exact for quadratics without cross terms. With up
-    to ELBO_DRAWS / 2 latent dimensions, the draws are also orthogonal and the estimate is exact
-    for all quadratics.
+    Shapes are (B, D), (B, D), (B, L), (B, L) -> (B,).
     """
-    latent, pairs = mean.shape[1], ELBO_DRAWS // 2
-    noise = tf.random.stateless_normal((pairs, latent), (0, 0))
-    noise = tf.linalg.qr(noise)[0] if latent <= pairs else tf.math.l2_normalize(noise, axis=0)
-    noise = float(pairs) ** 0.5 * tf.concat([noise, -noise], axis=0)
-    z = tf.reshape(mean + tf.exp(0.5 * log_var) * noise[:, None], (-1, latent))  # (K B, L)
+    latent = mean.shape[1]
+    noise = elbo_noise(latent)[:, None]
+    z = tf.reshape(mean + tf.exp(0.5 * log_var) * noise, (-1, latent))  # (K B, L)
     corrupted, observed = (tf.tile(part, (ELBO_DRAWS, 1)) for part in (corrupted, observed))
     log_joint = model.log_prior(z) - model.nll(corrupted, model.decoder(z), observed)
     entropy = 0.5 * tf.reduce_sum(log_var + 1 + np.log(2 * np.pi), axis=-1)

@@ -144,7 +144,10 @@ def refined(model, refine, corrupted, mask, grey_variance):
 
 
 def posterior_rows(settings, model, refine, held):
-    """Return rows from refined posteriors: {label: (SHOWN, D)}, or {} if masks are unknown."""
+    """Return rows from refined posteriors: {label: (SHOWN, D)}, or {} if masks are unknown.
+
+    The uncertainty is shown in the holes only.
+    """
     if not corrupt.mask_is_known(settings):
         return {}
     corrupted, mask = held.corrupted[:SHOWN], held.mask[:SHOWN]
@@ -152,7 +155,7 @@ def posterior_rows(settings, model, refine, held):
     seed = settings.seed, training.PRIOR
     samples = inference.completions(model, refine, corrupted, 1 - mask, COMPLETIONS, seed).numpy()
     completions = {f"completion {i + 1}": row for i, row in enumerate(samples)}
-    return {"refined": reconstructed, **completions, "uncertainty": std}
+    return {"refined": reconstructed, **completions, "uncertainty": std * mask}
 
 
 def calibration(held, reconstructed, std):
@@ -206,10 +209,11 @@ def draw(settings, shape, held, estimates, further_rows, iteration):
     rows = {"original": held.clean, "corrupted": held.corrupted, "reconstructed": reconstructed}
     rows |= further_rows
     rows = {label: np.reshape(row[:SHOWN], (-1, *shape)) for label, row in rows.items()}
-    holes = {"corrupted": held.mask[:SHOWN].reshape(-1, *shape)}
+    mask = held.mask[:SHOWN].reshape(-1, *shape)
     damage = corrupt.describe(settings.corruption, settings.amount, settings.noise)
     generated = generated.reshape(-1, *shape)
-    return digit_figures.checkpoint(image_kind(settings), damage, iteration, rows, holes, generated)
+    one_hole, kind = settings.corruption == "block", image_kind(settings)
+    return digit_figures.checkpoint(kind, damage, iteration, rows, mask, one_hole, generated)
 
 
 def image_kind(settings):
@@ -235,7 +239,8 @@ def main(settings):
             files = draw(settings, shape, held, estimates, rows, iteration)
             run.log(iteration, {"train_loss": train_loss, **scores}, files)
         table = final_table(settings, model, refine, held, images, estimates[0])
-        run.save(play.files(model, held.clean, held.labels))
+        variance = held.grey_variance
+        run.save(play.files(model, held.clean, held.labels, grey_variance=variance))
         run.finish(model, table)
         print(verdict.digits(table))
     say(f"Look at {settings.out / 'index.html'}")

@@ -10,6 +10,7 @@ import functools
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -49,10 +50,11 @@ def save(path, pictures):
 
 
 @default_style
-def digit_rows(title, rows, holes=None):
+def digit_rows(title, rows, holes=None, outlined=None):
     """Draw labeled rows of images.
 
     rows: {label: (count, H, W) in [0, 1]}. holes: {label: mask (count, H, W)}, shown in red.
+    outlined: mask (count, H, W), outlined in red in every row.
     """
     images = [np.hstack(row) for row in rows.values()]  # (H, count * W)
     backdrop = _digit_rows(tuple(rows), images[0].shape)
@@ -64,7 +66,20 @@ def digit_rows(title, rows, holes=None):
             tint = np.zeros((*hole.shape, 4))
             tint[..., 0], tint[..., 3] = 1, 0.45 * hole
             drawn.append(ax.imshow(tint, interpolation="nearest"))
+        if outlined is not None:
+            drawn.append(ax.add_collection(_outlines(outlined), autolim=False))
     return backdrop.pixels(*drawn)
+
+
+def _outlines(masks):
+    """Return the lines around the pixels that are 1 in masks (count, H, W), side by side."""
+    padded = np.pad(masks, ((0, 0), (1, 1), (1, 1)))
+    lines = []
+    for axis, (across, down) in ((1, (1, 0)), (2, (0, 1))):  # edges between rows, then columns
+        image, row, column = np.nonzero(np.diff(padded, axis=axis))
+        x, y = image * masks.shape[2] + column - 0.5 - across, row - 0.5 - down
+        lines.append(np.stack([x, y, x + across, y + down], 1).reshape(-1, 2, 2))
+    return LineCollection(np.concatenate(lines), colors="tab:red", linewidths=0.8)
 
 
 @functools.lru_cache

@@ -51,7 +51,8 @@ def chromium(tmp_path_factory):
     options.binary_location = program
     flags = (
         "headless=new no-sandbox no-first-run disable-background-networking "
-        "disable-component-update disable-sync disable-quic disable-gpu"
+        "disable-component-update disable-sync disable-quic disable-gpu "
+        "use-fake-device-for-media-stream use-fake-ui-for-media-stream"
     )
     for flag in (*flags.split(), f"user-data-dir={tmp_path_factory.mktemp('chromium')}"):
         options.add_argument(f"--{flag}")

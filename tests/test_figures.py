@@ -46,6 +46,21 @@ def test_images_are_side_by_side_with_only_their_holes_red():
     assert not differ(tinted, plain)[above].any()
 
 
+def test_holes_are_outlined_in_every_row():
+    hole = np.zeros((3, 8, 6))
+    hole[0, 1:4, 2:5] = hole[2, 6:, 0] = 1
+    labels = "original", "corrupted"
+    black, white, holes = (dict.fromkeys(labels, each) for each in (0 * hole, 0 * hole + 1, hole))
+    plain, white, filled = (figures.digit_rows("A title", each) for each in (black, white, holes))
+    outlined = figures.digit_rows("A title", black, outlined=hole)
+    for box in boxes(differ(white, plain)):
+        lines, inside = differ(outlined, plain)[box], differ(filled, plain)[box]
+        edge = inside ^ scipy.ndimage.binary_erosion(inside)
+        assert lines[edge].mean() > 0.9
+        far = scipy.ndimage.distance_transform_edt(~edge) > 3
+        assert not lines[far].any()
+
+
 def test_low_frequencies_are_at_the_bottom():
     draw = sound_figures.long_sound(np.sin(TIME), np.zeros(TIME.size), RATE, 2000)
     silent = draw("", "sound", np.zeros(TIME.size))

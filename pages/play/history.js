@@ -1,42 +1,32 @@
 // The page's state as text, for the address and for undo. Check it: a link can contain anything.
 
-/** describe() returns the state as {name: value}. restore() sets it from a URLSearchParams. */
+/** Keeps the state in the address and in the browser's history. describe() returns the state as
+ * {name: value}. restore() sets it from a URLSearchParams. */
 class StateHistory {
   constructor(describe, restore) {
-    Object.assign(this, {describe, restore, past: [], now: "", timer: null});
-    onClick("undo", () => this.undo());
-    addEventListener("keydown", event => {
-      if (!(event.ctrlKey || event.metaKey) || event.key !== "z") return;
-      event.preventDefault();
-      this.undo();
-    });
-    addEventListener("hashchange", () => {
-      if (location.hash.slice(1) !== this.now) this.start();
-    });
+    Object.assign(this, {describe, restore, timer: null});
+    onClick("undo", () => history.back());
+    addEventListener("popstate", () => this.start()); // also when the user edits the address
   }
+  get depth() { return history.state?.depth ?? 0; }
   /** Restore the state from the address. */
   start() {
     this.restore(new URLSearchParams(location.hash.slice(1)));
-    this.save();
+    this.write("replaceState", this.depth);
   }
-  /** Save the state. Call this once per action that undo should revert, such as a stroke. */
+  /** Call this after each action that undo should revert. Actions in quick succession are reverted
+   * together, because browsers limit how often an address changes. */
   save() {
-    const text = new URLSearchParams(this.describe()).toString().replaceAll("%2C", ",");
-    if (text === this.now) return;
-    if (this.now) this.past.push(this.now);
-    this.show(text);
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => {
+      if (this.address !== location.hash) this.write("pushState", this.depth + 1);
+    }, 200);
   }
-  undo() {
-    if (!this.past.length) return;
-    const text = this.past.pop();
-    this.restore(new URLSearchParams(text));
-    this.show(text);
-  }
-  show(text) {
-    this.now = text;
-    element("undo").disabled = !this.past.length;
-    clearTimeout(this.timer); // browsers limit how often an address changes
-    this.timer = setTimeout(() => history.replaceState(null, "", `#${text}`), 200);
+  get address() { return `#${new URLSearchParams(this.describe())}`.replaceAll("%2C", ","); }
+  write(method, depth) {
+    clearTimeout(this.timer);
+    history[method]({depth}, "", this.address);
+    element("undo").disabled = !depth;
   }
 }
 

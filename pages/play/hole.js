@@ -5,22 +5,17 @@ function holeWithin([x, y, width, height]) {
   return [left, clamp(Math.round(y), 0, HEIGHT - rows), columns, rows];
 }
 function randomHole() {
-  const ratio = 2 ** (Math.random() - 0.5);
-  const width = Math.sqrt(MISSING) * WIDTH * ratio, height = Math.sqrt(MISSING) * HEIGHT / ratio;
+  const ratio = 2 ** (Math.random() - 0.5), side = Math.sqrt(data.constants.hidden);
+  const width = side * WIDTH * ratio, height = side * HEIGHT / ratio;
   const left = Math.random() * (WIDTH - width), top = Math.random() * (HEIGHT - height);
   return holeWithin([left, top, width, height]);
 }
 
-/** Start a drag at (x, y): resize the hole at its corner, move it from inside, or start a new one
- * elsewhere. Returns a function that maps the pointer's position to the hole. */
+/** Start a drag at (x, y): move the hole from inside it, or start a new one elsewhere. Returns a
+ * function that maps the pointer's position to the hole. */
 function dragFrom(x, y) {
-  const [left, top, width, height] = state.hole ?? [-Infinity, -Infinity, 0, 0];
-  const right = left + width, bottom = top + height;
-  const slack = Math.max(1.5, WIDTH / 14); // pixels: fingers are less precise than a mouse
-  if (Math.abs(x - right) < slack && Math.abs(y - bottom) < slack) {
-    return (toX, toY) => [left, top, toX - left, toY - top];
-  }
-  if (x >= left && x < right && y >= top && y < bottom) {
+  const [left, top, width, height] = state.hole ?? [-1, -1, 0, 0];
+  if (x >= left && x < left + width && y >= top && y < top + height) {
     return (toX, toY) => [left + toX - x, top + toY - y, width, height];
   }
   const fromX = Math.round(x), fromY = Math.round(y);
@@ -34,17 +29,14 @@ function holeByKey(key, [right, down], shift) {
   const moved = [x + right, y + down, width, height];
   const resized = [x, y, width + right, height + down];
   if (key === "Delete") set({hole: null});
-  else set({hole: holeWithin(shift ? resized : moved), z: null});
+  else set({hole: holeWithin(shift ? resized : moved)});
 }
 function listenToHole() {
   const pixel = (x, y) => [clamp(x, 0, 1) * WIDTH, clamp(y, 0, 1) * HEIGHT];
   let holeAt = null;
   dragged(element("seen"), {
     down: (x, y) => { holeAt = dragFrom(...pixel(x, y)); },
-    move: (x, y) => {
-      Object.assign(state, {hole: holeWithin(holeAt(...pixel(x, y))), z: null});
-      update();
-    },
+    move: (x, y) => { state.hole = holeWithin(holeAt(...pixel(x, y))); update(); },
     up: () => states.save(),
   });
   onKeys(element("seen"), ["Delete"], holeByKey);

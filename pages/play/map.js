@@ -1,22 +1,20 @@
 // The latent map: held-out codes projected on their first two principal axes.
-const COLORS = "1f77b4 ff7f0e 2ca02c d62728 9467bd 8c564b e377c2 7f7f7f bcbd22 17becf".split(" ");
 const MIXED = 6; // nearest codes that are mixed at a point
 const EDGE = 12; // margin around the points, CSS pixels
 
-/** Map that calls on.hover, on.down and on.up with a place, which is [x, y] on the axes. */
+/** Map that calls hover(place) and choose(place). A place is [x, y] on the axes. */
 class LatentMap {
-  constructor(canvas, {codes, center, axes, labels, names}, on) {
-    Object.assign(this, {canvas, center, axes, labels, names, on, cursor: null, mark: null});
-    this.size = [1, 1]; // of the canvas, in CSS pixels
+  constructor(canvas, {codes, center, axes, labels, names}, hover, choose) {
+    Object.assign(this, {canvas, center, axes, labels, names, cursor: null, mark: null});
     this.codes = floatsOf(bytesOf(codes));
     const count = this.codes.length / network.latent;
     this.points = Array.from({length: count}, (_, n) => this.project(this.code(n)));
     const sides = [0, 1].map(axis => this.points.map(point => point[axis]));
     this.limits = sides.map(values => [Math.min(...values), Math.max(...values)]);
     this.middle = this.limits.map(([low, high]) => (low + high) / 2);
-    if (labels) names.forEach((name, kind) => this.writeKey(name, labels.indexOf(kind)));
-    this.listen();
-    redrawnBy(() => this.drawPoints(), canvas);
+    if (labels) names.forEach((name, kind) => this.writeKey(name, kind));
+    this.listen(hover, choose);
+    redrawnBy(() => this.draw(), canvas);
   }
   code(n) { return this.codes.subarray(n * network.latent, (n + 1) * network.latent); }
   /** Return the label of example n, or undefined if there are no labels. */
@@ -25,34 +23,29 @@ class LatentMap {
     const {axes, center} = this;
     return axes.map(axis => axis.reduce((sum, value, i) => sum + value * (z[i] - center[i]), 0));
   }
-  colorOf(n) {
-    const kinds = this.names.length, kind = this.labels?.[n];
-    if (kind === undefined) return color("accent");
-    return kinds <= COLORS.length ? `#${COLORS[kind]}` : `hsl(${360 * kind / kinds} 65% 50%)`;
-  }
-  writeKey(name, n) {
+  colorOf(kind) { return `hsl(${360 * kind / this.names.length} 65% 50%)`; }
+  writeKey(name, kind) {
     const key = make("span"), dot = make("i");
-    dot.style.background = this.colorOf(n);
+    dot.style.background = this.colorOf(kind);
     key.append(dot, name);
     element("legend").append(key);
   }
-  listen() {
-    const {canvas, on, limits} = this;
+  listen(hover, choose) {
+    const {canvas, limits, middle} = this;
     const move = (cursor, act) => {
       this.cursor = cursor;
       act(cursor);
       this.draw();
     };
     const leave = () => move(null, () => { element("near").textContent = ""; });
-    const pointed = act => (x, y) => move(this.placeAt(x, y), act), hover = pointed(on.hover);
-    dragged(canvas, {down: pointed(on.down), move: () => {}, up: pointed(on.up)});
-    canvas.addEventListener("pointermove", event => hover(...placeOn(canvas, event)));
+    const pointed = act => event => move(this.placeAt(...placeOn(canvas, event)), act);
+    canvas.addEventListener("pointermove", pointed(hover));
+    canvas.addEventListener("click", pointed(choose));
     for (const name of ["pointerleave", "blur"]) canvas.addEventListener(name, leave);
     onKeys(canvas, ["Enter"], (key, [right, down]) => {
-      const [x, y] = this.cursor ?? this.middle, step = (limits[0][1] - limits[0][0]) / 40;
+      const [x, y] = this.cursor ?? middle, step = (limits[0][1] - limits[0][0]) / 40;
       const to = [clamp(x + step * right, ...limits[0]), clamp(y - step * down, ...limits[1])];
-      const acts = key === "Enter" ? [on.down, on.up] : [on.hover];
-      acts.forEach(act => move(to, act));
+      move(to, key === "Enter" ? choose : hover);
     });
   }
   /** Return the `count` examples nearest to a place, as pairs [squared distance, example]. */
@@ -62,42 +55,29 @@ class LatentMap {
   }
   /** Return the mean of the codes nearest to a place, weighted by inverse squared distance. */
   between(place) {
-    const near = this.nearest(place, MIXED), codes = near.map(([, n]) => this.code(n));
-    return meanCode(codes, near.map(([distance]) => 1 / (distance + 1e-6)));
-  }
-  /** Number of CSS pixels per unit of the axes. */
-  get scale() {
-    return Math.min(...this.limits.map(
-      ([low, high], i) => (this.size[i] - 2 * EDGE) / Math.max(high - low, 1e-6)));
+    const near = this.nearest(place, MIXED), weights = near.map(([square]) => 1 / (square + 1e-6));
+    const all = weights.reduce((a, b) => a + b), codes = near.map(([, n]) => this.code(n));
+    return codes[0].map((_, i) => codes.reduce((z, code, k) => z + weights[k] / all * code[i], 0));
   }
   placeAt(x, y) {
-    const {scale, middle, size} = this;
-    return [middle[0] + (x - 0.5) * size[0] / scale, middle[1] - (y - 0.5) * size[1] / scale];
+    const {scale, middle: [left, top], size: [width, height]} = this;
+    return [left + (x - 0.5) * width / scale, top - (y - 0.5) * height / scale];
   }
   pixelOf([x, y]) {
-    const {scale, middle, size} = this;
-    return [size[0] / 2 + scale * (x - middle[0]), size[1] / 2 - scale * (y - middle[1])];
+    const {scale, middle: [left, top], size: [width, height]} = this;
+    return [width / 2 + scale * (x - left), height / 2 - scale * (y - top)];
   }
-  /** Draw the points and keep a copy, which `draw` reuses each time the pointer moves. */
-  drawPoints() {
-    const {canvas} = this, {pen, width, height} = fitted(canvas);
-    this.size = [width, height];
-    this.points.forEach((point, n) => {
-      pen.fillStyle = this.colorOf(n);
-      pen.beginPath();
-      pen.arc(...this.pixelOf(point), 2.5, 0, 7);
-      pen.fill();
-    });
-    this.picture = make("canvas", {width: canvas.width, height: canvas.height});
-    this.picture.getContext("2d").drawImage(canvas, 0, 0);
-    this.draw();
-  }
-  /** Draw the copy of the points, a circle around the mark and a cross at the cursor. */
+  /** Draw the points, a circle around the mark and a cross at the cursor. */
   draw() {
-    if (!this.picture) return;
-    const pen = this.canvas.getContext("2d"), path = new Path2D();
-    pen.clearRect(0, 0, ...this.size);
-    pen.drawImage(this.picture, 0, 0, ...this.size);
+    const {pen, width, height} = fitted(this.canvas), path = new Path2D(), plain = color("accent");
+    this.size = [width, height]; // CSS pixels
+    this.scale = Math.min(...this.limits.map( // CSS pixels per unit of the axes
+      ([low, high], i) => (this.size[i] - 2 * EDGE) / Math.max(high - low, 1e-6)));
+    this.points.forEach((point, n) => {
+      const [x, y] = this.pixelOf(point);
+      pen.fillStyle = this.labels ? this.colorOf(this.labels[n]) : plain;
+      pen.fillRect(x - 2, y - 2, 4, 4);
+    });
     if (this.mark) path.arc(...this.pixelOf(this.project(this.mark)), 7, 0, 7);
     if (this.cursor) {
       const [x, y] = this.pixelOf(this.cursor);

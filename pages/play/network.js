@@ -56,41 +56,57 @@ function addProduct(y, x, kernel) {
     for (let j = 0; j < width; j++) y[j] += x[a] * kernel[a * width + j];
   }
 }
-function forward(layers, inputs) {
-  layers.forEach(({kernel, bias}, number) => {
-    const width = bias.length, size = kernel.length / width, rows = inputs.length / size;
-    const outputs = new Float32Array(rows * width);
-    for (let row = 0; row < rows; row++) {
-      const y = outputs.subarray(row * width, (row + 1) * width);
-      y.set(bias);
-      addProduct(y, inputs.subarray(row * size, (row + 1) * size), kernel);
-    }
-    inputs = number < layers.length - 1 ? outputs.map(value => Math.max(value, 0)) : outputs;
-  });
-  return inputs;
+function applied({kernel, bias}, inputs) {
+  const width = bias.length, size = kernel.length / width, rows = inputs.length / size;
+  const outputs = new Float32Array(rows * width);
+  for (let row = 0; row < rows; row++) {
+    const y = outputs.subarray(row * width, (row + 1) * width);
+    y.set(bias);
+    addProduct(y, inputs.subarray(row * size, (row + 1) * size), kernel);
+  }
+  return outputs;
 }
+
+/** Return the inputs of each layer, and last the outputs of the network. */
+function activations(layers, inputs) {
+  const all = [inputs];
+  layers.forEach((layer, number) => {
+    const outputs = applied(layer, all[number]), last = number === layers.length - 1;
+    all.push(last ? outputs : outputs.map(value => Math.max(value, 0)));
+  });
+  return all;
+}
+const forward = (layers, inputs) => activations(layers, inputs).at(-1);
 
 /** Return the posterior means of a batch. The encoder outputs means, then log variances. */
 function encode({encoder, latent}, inputs) {
   return forward(encoder, inputs).filter((_, i) => i % (2 * latent) < latent);
 }
+const sigmoid = logit => 1 / (1 + Math.exp(-logit));
 function decode({decoder, likelihood}, z) {
   const outputs = forward(decoder, z);
-  return likelihood === "bernoulli" ? outputs.map(logit => 1 / (1 + Math.exp(-logit))) : outputs;
+  return likelihood === "bernoulli" ? outputs.map(sigmoid) : outputs;
 }
 const reconstruct = (network, inputs) => decode(network, encode(network, inputs));
 
-/** Return the weighted mean of latent codes. */
-function meanCode(codes, weights) {
-  const total = weights.reduce((a, b) => a + b), z = new Float32Array(codes[0].length);
-  codes.forEach((code, k) => code.forEach((value, i) => { z[i] += weights[k] / total * value; }));
-  return z;
+
+/** Return a random index, with probabilities proportional to the weights. */
+function chosen(weights, {uniform}) {
+  let left = uniform() * weights.reduce((a, b) => a + b), index = 0;
+  while (index < weights.length - 1 && left > weights[index]) left -= weights[index++];
+  return index;
 }
-function samplePrior({prior: {logits, means, logVars}, latent}, {uniform, normal}) {
+function samplePrior({prior: {logits, means, logVars}, latent}, random) {
   const highest = Math.max(...logits), weights = logits.map(logit => Math.exp(logit - highest));
-  let left = uniform() * weights.reduce((a, b) => a + b), component = 0;
-  while (component < weights.length - 1 && left > weights[component]) left -= weights[component++];
-  const start = component * latent;
+  const start = chosen(weights, random) * latent;
   return means.slice(start, start + latent).map(
-    (mean, i) => mean + Math.exp(logVars[start + i] / 2) * normal());
+    (mean, i) => mean + Math.exp(logVars[start + i] / 2) * random.normal());
+}
+
+/** Run the worker: its first message is the model, and each later one is a job for `prepare`. */
+function serve() {
+  onmessage = ({data: model}) => {
+    const work = prepare(model);
+    onmessage = ({data: job}) => work(job, postMessage);
+  };
 }

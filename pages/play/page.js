@@ -1,5 +1,4 @@
 // Helpers of both pages: data, canvases, keys and pointers.
-const MISSING = 0.2; // fraction that random holes and gaps hide
 const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
 const element = id => document.getElementById(id);
 const onClick = (id, act) => element(id)?.addEventListener("click", act);

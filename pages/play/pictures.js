@@ -3,27 +3,25 @@ const MAGMA = [[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 2
 const COLUMNS = 300; // of a spectrogram
 
 /** Return a function that maps `size` real values, a power of two, to the size / 2 magnitudes of
- * their spectrum. It uses Stockham's FFT, and reuses its tables and arrays. */
+ * their spectrum, by a fast Fourier transform. It reuses its tables and arrays. */
 function spectrumOf(size) {
-  const middle = size >> 1, angle = i => -2 * Math.PI * i / size;
-  const cosines = new Float64Array(middle).map((_, i) => Math.cos(angle(i)));
-  const sines = cosines.map((_, i) => Math.sin(angle(i)));
-  let [re, im, nextRe, nextIm] = Array.from({length: 4}, () => new Float64Array(size));
+  const middle = size >> 1, table = new Float64Array(middle), reversed = new Uint32Array(size);
+  const cosines = table.map((_, i) => Math.cos(Math.PI * i / middle));
+  const sines = table.map((_, i) => -Math.sin(Math.PI * i / middle));
+  const re = new Float64Array(size), im = re.slice();
+  for (let i = 1; i < size; i++) reversed[i] = reversed[i >> 1] >> 1 | (i & 1 ? middle : 0);
   return values => {
-    re.set(values);
+    re.forEach((_, i) => { re[i] = values[reversed[i]]; });
     im.fill(0);
-    for (let stride = 1; stride < size; stride *= 2) {
-      for (let start = 0; start < middle; start += stride) {
-        const cos = cosines[start], sin = sines[start];
-        for (let a = start; a < start + stride; a++) {
-          const b = a + middle, to = a + start, x = re[a] - re[b], y = im[a] - im[b];
-          nextRe[to] = re[a] + re[b];
-          nextIm[to] = im[a] + im[b];
-          nextRe[to + stride] = x * cos - y * sin;
-          nextIm[to + stride] = x * sin + y * cos;
-        }
+    for (let half = 1; half < size; half *= 2) {
+      for (let a = 0; a < size; a = (a | half) + 1 & ~half) { // all a that lack this bit
+        const b = a + half, at = a % half * middle / half, cos = cosines[at], sin = sines[at];
+        const x = re[b] * cos - im[b] * sin, y = re[b] * sin + im[b] * cos;
+        re[b] = re[a] - x;
+        im[b] = im[a] - y;
+        re[a] += x;
+        im[a] += y;
       }
-      [re, im, nextRe, nextIm] = [nextRe, nextIm, re, im];
     }
     return re.subarray(0, middle).map((value, i) => Math.sqrt(value ** 2 + im[i] ** 2));
   };

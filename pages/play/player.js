@@ -2,24 +2,17 @@
 const LOWEST_RATE = 8000; // Hz; browsers need not play lower rates
 const player = {
   context: null, source: null, button: null,
-  /** Call this from a click or a key press, because browsers play no sound before the first one. */
-  open() {
-    this.context ??= new AudioContext();
-    this.context.resume();
-    return this.context;
-  },
-  sourceOf({rate, channels}) {
-    const context = this.open(), played = Math.max(rate, LOWEST_RATE);
-    const buffer = context.createBuffer(channels.length, channels[0].length, played);
-    channels.forEach((values, i) => buffer.copyToChannel(values, i));
-    return new AudioBufferSourceNode(context, {buffer, playbackRate: rate / played});
-  },
   /** Play a sound. If `button` started the sound that is playing, only stop it. */
-  play(what, button) {
+  play(sound, button) {
     const stops = this.source && this.button === button;
     this.stop();
-    if (!what || stops) return;
-    const source = this.sourceOf(what);
+    if (!sound || stops) return;
+    const {rate, channels} = sound, played = Math.max(rate, LOWEST_RATE);
+    this.context ??= new AudioContext();
+    this.context.resume();
+    const buffer = this.context.createBuffer(channels.length, channels[0].length, played);
+    channels.forEach((values, i) => buffer.copyToChannel(values, i));
+    const source = new AudioBufferSourceNode(this.context, {buffer, playbackRate: rate / played});
     source.connect(this.context.destination);
     source.onended = () => { if (this.source === source) this.stop(); };
     source.start();

@@ -4,9 +4,11 @@ const STEPS = 256; // entries of the filter's table per zero crossing
 const ROLL_OFF = 0.95; // the filter's cutoff, relative to half the lower sample rate
 
 const peakOf = values => values.reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
-function hann(size) {
-  const cosine = i => Math.cos(2 * Math.PI * (i + 1) / (size + 1));
-  return new Float64Array(size).map((_, i) => 0.5 - 0.5 * cosine(i));
+const hann = size => new Float64Array(size).map(
+  (_, i) => Math.sin(Math.PI * (i + 1) / (size + 1)) ** 2);
+function median(values) {
+  const sorted = Float64Array.from(values).sort(), half = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 }
 
 /** Return a copy of a sound with the stretches [start, end] set to 0. */

@@ -1,35 +1,22 @@
 // The page of a sound model: the user cuts gaps into a sound, and the network restores it.
-const KEYS = "asdfghjkl;zxcvbnm"; // the keyboard's keys for the notes, in order
-const {notes} = data; // [{name, frequency, amplitudes, decays}]; null for a model of recordings
+const {notes} = data; // [{name, frequency, tone}]; null for a model of recordings
 
 // from: "notes" (named in `tune`), "window" (held-out window `number`), "long" (the long held-out
 // recording) or "own" (the user's file, {name, ...sound}). gaps: only those that the user cuts.
-const state = {from: "notes", tune: [], number: 0, noise: data.noise, gaps: [], own: null};
+// chosen: index of the selected gap, or -1.
+const state = {
+  from: "notes", tune: [], number: 0, noise: data.noise, gaps: [], chosen: -1, own: null};
 // channels: samples before the user cuts gaps. found: gaps and silences in the file, per channel.
-// rms: level of the training data, or null if the sound already has it.
-const sound = {rate: 0, bits: 16, channels: [], found: [], rms: null};
-const shown = {input: null, restored: null}; // {rate, bits, channels}
+const sound = {rate: 0, channels: [], found: []};
+const shown = {input: null, restored: null}; // {rate, channels}
 const timers = {}; // of the spectrograms to draw
 
-/** Return notes in sequence with faded ends, like `Notes.long` in audio_utils.py without noise. */
-function synthesize(names, phase) {
-  const {noteSeconds, fadeSeconds} = data.constants, {rate} = network;
-  const samples = Math.round(noteSeconds * rate);
-  const tune = names.map(name => notes.find(note => note.name === name));
-  let angle = 2 * Math.PI * phase;
-  return new Float32Array(names.length * samples).map((_, at) => {
-    const i = at % samples, {frequency, amplitudes, decays} = tune[Math.floor(at / samples)];
-    const edge = Math.min(1, (Math.min(i, samples - 1 - i) + 0.5) / rate / fadeSeconds);
-    angle += 2 * Math.PI * frequency / rate;
-    return Math.sin(0.5 * Math.PI * edge) ** 2 * amplitudes.reduce((sum, amplitude, k) =>
-      sum + amplitude * Math.exp(-decays[k] * i / rate) * Math.sin((k + 1) * angle), 0);
-  });
-}
-function cleanSound({uniform}) {
+/** Return held-out windows, the long recording, or notes in sequence. */
+function cleanSound() {
   const {from, tune, number} = state, {window} = network;
-  if (from === "notes") return synthesize(tune, uniform());
   if (from === "long") return data.long;
-  return data.windows.subarray(number * window, (number + 1) * window);
+  if (from === "window") return data.windows.subarray(number * window, (number + 1) * window);
+  return Float32Array.from(tune.flatMap(name => notes.find(note => note.name === name).tone));
 }
 
 /** Make the sound that the state describes, and restore it. */
@@ -38,13 +25,13 @@ function build() {
   if (own) {
     Object.assign(sound, state.own);
   } else {
-    const noisy = cleanSound(random).map(value => value + state.noise * random.normal());
+    const noisy = cleanSound().map(value => value + state.noise * random.normal());
     const found = [{gaps: [], silences: []}];
-    Object.assign(sound, {rate: network.rate, bits: 16, channels: [noisy], found, rms: null});
+    Object.assign(sound, {rate: network.rate, channels: [noisy], found});
   }
   const samples = sound.channels[0].length;
-  state.gaps = state.gaps.map(([start, end]) => [start, Math.min(end, samples)]);
-  state.gaps = state.gaps.filter(([start, end]) => start < end);
+  const within = state.gaps.map(([start, end]) => [start, Math.min(end, samples)]);
+  state.gaps = within.filter(([start, end]) => start < end);
   element("noise").disabled = own;
   chop();
 }
@@ -54,13 +41,15 @@ const gapsOf = () => sound.found.map(({gaps}) => [...gaps, ...state.gaps]);
 
 /** Show the sound with its gaps, and restore it in the worker. */
 function chop() {
-  const {rate, bits, rms, found, channels} = sound, gaps = gapsOf();
-  shown.input = {rate, bits, channels: channels.map((values, i) => silenced(values, gaps[i]))};
+  const {rate, found, channels} = sound, gaps = gapsOf();
+  shown.input = {rate, channels: channels.map((values, i) => silenced(values, gaps[i]))};
   draw("input");
   const hidden = gaps.map((some, i) => [...some, ...found[i].silences]);
-  restorer.ask({channels, gaps: hidden, rate, rms}, restored => {
+  element("progress").className = "";
+  worker.ask({channels, gaps: hidden, rate}, ({restored}) => {
+    element("progress").className = "idle";
     const kept = restored.map((values, i) => silenced(values, found[i].silences));
-    shown.restored = {rate, bits, channels: kept};
+    shown.restored = {rate, channels: kept};
     draw("restored");
     offerDownload();
   });
@@ -69,7 +58,7 @@ function chop() {
 /** Draw "input" or "restored". During a drag, the spectrogram waits for a pause. */
 function draw(which) {
   if (!shown[which]) return;
-  const {rate, channels} = shown[which], chosen = which === "input" && state.gaps[cutter.chosen];
+  const {rate, channels} = shown[which], chosen = which === "input" && state.gaps[state.chosen];
   const limit = 1.05 * Math.max(0.01, peakOf(shown.input.channels[0]));
   drawWaveform(element(`${which}-wave`), channels[0], gapsOf()[0], chosen, limit);
   clearTimeout(timers[which]);
@@ -81,50 +70,54 @@ function draw(which) {
     `spectrogram up to ${kHz.toPrecision(2)} kHz`;
 }
 function set(change) {
-  cutter.chosen = -1;
-  Object.assign(state, change);
+  Object.assign(state, {chosen: -1}, change);
   build();
   states.save();
 }
 
-/** Play a note, alone or added to the tune. */
 function press(name) {
-  const more = element("more").checked && state.from === "notes";
-  set({from: "notes", tune: more ? [...state.tune, name] : [name], gaps: more ? state.gaps : []});
+  set({from: "notes", tune: [name], gaps: []});
   player.stop();
   player.play(shown.input, element("input-play"));
 }
 
 function makeKeyboard() {
-  notes.forEach(({name}, i) => {
-    const key = make("button", {type: "button", className: /[#b]/.test(name) ? "black" : ""});
-    key.append(name, make("small", {textContent: KEYS[i] ?? ""}));
+  notes.forEach(({name}) => {
+    const className = /[#b]/.test(name) ? "black" : "";
+    const key = make("button", {type: "button", className, textContent: name});
     key.addEventListener("click", () => press(name));
     element("keys").append(key);
   });
-  addEventListener("keydown", event => {
-    const {key, ctrlKey, metaKey, altKey, repeat, defaultPrevented} = event;
-    const note = key.length === 1 && notes[KEYS.indexOf(key)];
-    if (note && !(ctrlKey || metaKey || altKey || repeat || defaultPrevented)) press(note.name);
-  });
 }
-async function openFile(file) {
-  if (!file) return;
+
+/** Restore the user's sound. read() returns its rate, bits and channels. */
+async function open(name, read) {
   const says = element("own-says");
   try {
-    const own = readWav(await file.arrayBuffer()), name = file.name.replace(/\.wave?$/i, "");
-    const found = own.channels.map(values => findGaps(values, own.rate));
+    const own = await read(), found = own.channels.map(values => findGaps(values, own.rate));
     shown.restored = null;
-    set({from: "own", own: {...own, name, found, rms: data.rms}, gaps: []});
-    says.textContent = `${file.name}: restored in your browser; nothing is uploaded`;
+    set({from: "own", own: {...own, found, name: name.replace(/\.wave?$/i, "")}, gaps: []});
+    says.textContent = `${name}: restored in your browser; nothing is uploaded`;
   } catch (error) {
-    says.textContent = `${file.name}: ${error.message}`;
+    says.textContent = `${name}: ${error.message}`;
   }
+}
+const openFile = file => file && open(file.name, () => readWav(file));
+
+/** Play the note of the nearest point on the map, or restore its window. */
+function playNearest(place) {
+  const [[, n]] = map.nearest(place), name = map.nameOf(n);
+  if (name) press(name);
+  else if (!notes) set({from: "window", number: n, gaps: []});
+}
+function nameNearest(place) {
+  const [[, n]] = map.nearest(place);
+  element("near").textContent = `Nearest: ${map.nameOf(n) ?? `no. ${n}`}`;
 }
 function offerDownload() {
   const link = element("download"), name = state.from === "own" ? state.own.name : "notes";
   URL.revokeObjectURL(link.href);
-  const href = URL.createObjectURL(new Blob([writeWav(shown.restored)], {type: "audio/wav"}));
+  const href = URL.createObjectURL(writeWav(shown.restored));
   Object.assign(link, {href, download: `${name}-restored.wav`, hidden: false});
 }
 function describe() {
@@ -147,6 +140,9 @@ function restoreState(text) {
   });
   element("noise").value = state.noise;
   build();
+  if (text.toString()) return;
+  state.gaps = randomGaps();
+  chop();
 }
 function listen() {
   onClick("scale", () => set({from: "notes", tune: notes.map(note => note.name), gaps: []}));
@@ -155,21 +151,19 @@ function listen() {
   onClick("whole", () => set({gaps: []}));
   onClick("input-play", event => player.play(shown.input, event.currentTarget));
   onClick("restored-play", event => player.play(shown.restored, event.currentTarget));
-  onChange("window", ({value}) => set(
-    {from: "window", number: integerFrom(value, data.count, 0), gaps: []}));
   onInput("noise", ({value}) => { state.noise = Number(value); build(); });
   onChange("noise", () => states.save());
   onChange("file", ({files}) => openFile(files[0]));
+  onClick("record", () => open("recording", record));
+  element("record").hidden = !navigator.mediaDevices?.getUserMedia || !window.MediaRecorder;
   for (const name of ["dragover", "drop"]) addEventListener(name, event => event.preventDefault());
   addEventListener("drop", ({dataTransfer}) => openFile(dataTransfer.files[0]));
   listenToGaps();
 }
 
+for (const note of notes ?? []) note.tone = [...floatsOf(bytesOf(note.tone))];
 for (const name of ["windows", "long"]) if (data[name]) data[name] = floatsOf(bytesOf(data[name]));
-const map = new LatentMap(element("map"), data.map, {
-  hover: place => gliding.toward(place),
-  down: place => gliding.down(place), up: () => gliding.up(),
-});
+const map = new LatentMap(element("map"), data.map, nameNearest, playNearest);
 const states = new StateHistory(describe, restoreState);
 if (notes) makeKeyboard();
 listen();

@@ -1,63 +1,50 @@
-// Reads and writes WAV files. The browser's own decoder resamples them and hides their rate.
-const PCM = 1, FLOAT = 3, EXTENSIBLE = 0xfffe;
-function chunksOf(view) {
-  const name = at => String.fromCharCode(...[0, 1, 2, 3].map(i => view.getUint8(at + i)));
-  const isWav = view.byteLength >= 12 && name(0) === "RIFF" && name(8) === "WAVE";
-  if (!isWav) throw Error("not a WAV file; choose a file with PCM or float samples");
-  const chunks = {};
-  for (let at = 12; at + 8 <= view.byteLength;) {
-    const size = view.getUint32(at + 4, true); // a truncated file claims more than it has
-    chunks[name(at)] ??= {at: at + 8, size: Math.min(size, view.byteLength - at - 8)};
-    at += 8 + size + size % 2;
-  }
-  return chunks;
+// Reads WAV files and the microphone, and writes WAV files.
+const PCM = 1, RECORDED = 3; // seconds
+const RAW = {echoCancellation: false, noiseSuppression: false, autoGainControl: false};
+
+/** Decode an audio file at a sample rate. Returns an array of channels. */
+async function decoded(buffer, rate) {
+  const audio = await new OfflineAudioContext(1, 1, rate).decodeAudioData(buffer);
+  return Array.from({length: audio.numberOfChannels}, (_, i) => audio.getChannelData(i));
 }
 
-/** Return a function per format that reads the sample at an offset. Full scale is -1 to 1. */
-const sampleReaders = view => ({
-  [`${PCM} 8`]: at => (view.getUint8(at) - 128) / 128,
-  [`${PCM} 16`]: at => view.getInt16(at, true) / 2 ** 15,
-  [`${PCM} 24`]: at => (view.getInt8(at + 2) * 65536 + view.getUint16(at, true)) / 2 ** 23,
-  [`${PCM} 32`]: at => view.getInt32(at, true) / 2 ** 31,
-  [`${FLOAT} 32`]: at => view.getFloat32(at, true),
-  [`${FLOAT} 64`]: at => view.getFloat64(at, true),
-});
-
-/** Read a WAV file from an ArrayBuffer. Returns its rate, bits and a Float32Array per channel. */
-function readWav(buffer) {
-  const view = new DataView(buffer), {"fmt ": head, data} = chunksOf(view);
-  if (!head || head.size < 16 || !data) throw Error("format or samples not found; save it again");
-  const [tag, count, bits] = [0, 2, 14].map(at => view.getUint16(head.at + at, true));
-  const rate = view.getUint32(head.at + 4, true), bytes = bits / 8;
-  const format = tag === EXTENSIBLE && head.size >= 26 ? view.getUint16(head.at + 24, true) : tag;
-  const read = sampleReaders(view)[`${format} ${bits}`];
-  const got = `format ${format}, ${bits} bits`;
-  if (!read) throw Error(`expected PCM or float samples, got ${got}; save it as 16-bit PCM`);
-  const frames = count && Math.floor(data.size / bytes / count);
-  if (!frames || !rate) throw Error("contains no samples; choose another file");
-  const channels = Array.from({length: count}, (_, channel) => new Float32Array(frames).map(
-    (_, i) => read(data.at + bytes * (i * count + channel))));
+/** Read a WAV file (a Blob) without changing its rate. Returns its rate and channels. */
+async function readWav(blob) {
+  const buffer = await blob.arrayBuffer();
+  const head = new TextDecoder("latin1").decode(buffer.slice(0, 65536));
+  const at = /^RIFF.{4}WAVE/s.test(head) ? head.search(/fmt [\x10\x12\x28]\0{3}/) : -1;
+  if (at < 0) throw Error("not a WAV file; choose a WAV file");
+  const rate = new DataView(buffer).getUint32(at + 12, true);
+  const channels = await decoded(buffer, rate);
   const finite = channels.every(values => values.every(Number.isFinite));
   if (!finite) throw Error("contains NaN or Inf; set these samples to 0");
-  return {rate, bits, channels};
+  return {rate, channels};
 }
 
-/** Encode a PCM WAV file: 24 bits if the sound had more than 16, otherwise 16. Clips at 1. */
-function writeWav({rate, bits, channels}) {
-  const bytes = bits > 16 ? 3 : 2, frame = bytes * channels.length, top = 2 ** (8 * bytes - 1);
-  const size = frame * channels[0].length, buffer = new ArrayBuffer(44 + size + size % 2);
-  const view = new DataView(buffer);
-  const header = ["RIFF", buffer.byteLength - 8, "WAVE", "fmt ", 16, PCM | channels.length << 16,
-    rate, rate * frame, frame | 8 * bytes << 16, "data", size]; // some hold two 16-bit fields
-  header.forEach((field, i) => {
-    if (typeof field === "number") view.setUint32(4 * i, field, true);
-    else [...field].forEach((letter, k) => view.setUint8(4 * i + k, letter.charCodeAt(0)));
+/** Record three seconds of the microphone. Returns what readWav returns. */
+async function record() {
+  const stream = await navigator.mediaDevices.getUserMedia({audio: RAW});
+  const recorder = new MediaRecorder(stream), rate = Math.max(network.rate, LOWEST_RATE);
+  const recorded = new Promise(done => { recorder.ondataavailable = ({data}) => done(data); });
+  recorder.start();
+  await new Promise(done => setTimeout(done, 1000 * (RECORDED + 0.5))); // it starts late
+  recorder.stop();
+  stream.getTracks().forEach(track => track.stop());
+  const channels = await decoded(await (await recorded).arrayBuffer(), rate);
+  return {rate, channels: channels.map(values => values.slice(0, RECORDED * rate))};
+}
+
+/** Encode a sound as a 16-bit WAV file. */
+function writeWav({rate, channels}) {
+  const count = channels.length, size = 2 * count * channels[0].length;
+  const header = new DataView(new ArrayBuffer(44));
+  const fields = ["RIFF", 36 + size, "WAVE", "fmt ", 16, PCM | count << 16, rate, 2 * count * rate,
+    2 * count | 16 << 16, "data", size]; // some numbers hold two 16-bit fields
+  fields.forEach((field, i) => {
+    if (typeof field === "number") header.setUint32(4 * i, field, true);
+    else [...field].forEach((letter, k) => header.setUint8(4 * i + k, letter.charCodeAt(0)));
   });
-  channels.forEach((values, channel) => values.forEach((value, i) => {
-    const level = clamp(Math.round(value * top), -top, top - 1);
-    const at = 44 + i * frame + channel * bytes;
-    if (bytes === 3) view.setUint8(at, level & 255);
-    view.setInt16(at + bytes - 2, level >> 8 * (bytes - 2), true);
-  }));
-  return buffer;
+  const samples = new Int16Array(size / 2).map(
+    (_, i) => Math.round(32767 * clamp(channels[i % count][Math.floor(i / count)], -1, 1)));
+  return new Blob([header, samples], {type: "audio/wav"});
 }
