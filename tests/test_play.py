@@ -314,14 +314,14 @@ def test_strokes_are_kept_while_the_worker_refines(models, digit_page):
     script = """
         const times = [], original = showRefined;
         for (let stroke = 0; stroke < 40; stroke++) {
-            penDown(0.1 + 0.02 * stroke, 0.4);
-            const rested = performance.now();
+            const started = performance.now();
             const refined = new Promise(done => {
                 showRefined = result => {
                     original(result);
-                    if (result.refined) done(performance.now() - rested);
+                    if (result.refined) done(performance.now() - started);
                 };
             });
+            penDown(0.1 + 0.02 * stroke, 0.4);
             if (stroke % 10 === 9) times.push(await refined);
             else await new Promise(done => setTimeout(done, 20));
         }
@@ -331,7 +331,12 @@ def test_strokes_are_kept_while_the_worker_refines(models, digit_page):
     assert strokes == 40 and len(times) == 4
     row = numbers(browser, "made.seen").reshape(28, 28)[11]
     assert (row[3:24] > 0.9).sum() >= 12  # outside the hole, all is drawn
-    assert min(times) < 300
+    script = """
+        const start = performance.now();
+        for (let i = 0; i < 100; i++) decode(network, made.z);
+        return performance.now() - start"""
+    hundred_decoded = min(browser.execute_script(script) for _ in range(3))
+    assert min(times) < max(300, 5 * hundred_decoded)  # more only on a busy machine
 
 
 def test_the_hole_by_mouse_then_undo_and_the_address(models, digit_page):

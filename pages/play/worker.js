@@ -5,15 +5,13 @@ const worker = {
   /** Start a job after a short rest, and call show(result) for each of its results. A new job
    * cancels an unfinished one. */
   ask(job, show) {
-    if (this.running) {
-      this.thread.terminate();
-      Object.assign(this, {thread: null, running: false});
-    }
+    if (this.running) this.thread.terminate();
+    if (this.running || !this.thread) this.thread = this.start(); // now, to be ready after the rest
+    this.running = false;
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.run(job, show), REST);
   },
   run(job, show) {
-    this.thread ??= this.start();
     this.thread.onmessage = ({data: result}) => {
       if (result.done) Object.assign(this, {timer: null, running: false});
       show(result);
