@@ -347,12 +347,11 @@ def test_labels_from_a_pipe_hold_for_every_sound(tmp_path, monkeypatch):
     monkeypatch.setattr(denoise, "load_restorer", lambda path: model)
     monkeypatch.setattr(denoise, "restore_sound", restore)
     os.mkfifo(tmp_path / "pipe")
-    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=["0.25 0.5"])
-    writer.start()
+    write = (tmp_path / "pipe").write_text
+    threading.Thread(target=write, args=["0.25 0.5"], daemon=True).start()
     sounds = [tmp_path / "a.wav", tmp_path / "b.wav"]
     (tmp_path / "model.keras").touch()
     arguments = [tmp_path, *sounds, "-o", tmp_path / "out", "--gaps", tmp_path / "pipe"]
     monkeypatch.setattr(sys, "argv", ["denoise.py", *map(str, arguments)])
     denoise.main(denoise.read_flags())
-    writer.join()
     assert seen == [[[4000, 8000]]] * 2

@@ -39,7 +39,9 @@ def with_chunks(path, order, chunks):
 )
 def test_chunks_of_wav_and_aiff_are_copied(tmp_path, name, subtype, endian):
     signal = np.random.default_rng(0).uniform(-0.5, 0.5, 999)
-    soundfile.write(tmp_path / name, signal, RATE, subtype, endian)
+    with soundfile.SoundFile(tmp_path / name, "w", RATE, 1, subtype, endian) as file:
+        file.title = "A title"  # in a LIST of its own, or another chunk
+        file.write(signal)
     order = "little" if endian == "LITTLE" else "big"
     chunks = {
         b"smpl": bytes(range(60)),
