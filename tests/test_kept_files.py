@@ -73,7 +73,8 @@ def tree(tmp_path_factory):
     for name, target in {"link": "b", "out/a": "../b", "dangling": "new target"}.items():
         (folder / f"{name}.wav").symlink_to(f"{target}.wav")
     (folder / "a.wav").chmod(0o600)
-    (folder / "out/b.wav").chmod(0o444)
+    for name in ("b.wav", "out/b.wav", "a-1.png", "out/a-2.png", "model/generated.png"):
+        (folder / name).chmod(0o444)
     return folder
 
 
@@ -202,7 +203,9 @@ def test_denoise_changes_only_its_results(tree, sounds, capsys):
 
 
 @given(
-    flags=st.sets(st.sampled_from(["--overwrite", "--map", "--blend a.wav b.wav", "--count 3"])),
+    flags=st.sets(
+        st.sampled_from(["--overwrite", "--map", "--blend b.wav out/blend.wav", "--count 3"])
+    ),
     out=st.sampled_from([None, "out", "new/deep", "model", "a.wav", "sub/deep"]),
     fault=faults,
 )
@@ -226,7 +229,7 @@ def test_sample_changes_only_its_results(tree, flags, out, fault):
         results = [Path(out or "model", name) for name in names]
         if "--overwrite" not in flags:
             results = [path for path in results if not os.path.lexists(path)]
-        with only_results_change(folder, results, ["a.wav", "b.wav", "model/model.keras"]):
+        with only_results_change(folder, results, ["b.wav", "out/blend.wav", "model/model.keras"]):
             ended(lambda: sample.main(sample.read_flags()), "model", *flags)
 
 
@@ -253,6 +256,7 @@ def train(flags, fault, meanwhile):
         patch.setattr(os, "replace", failing(os.replace, fault))
         options = sound_dvae.Settings(iters=100, out="run", **dict.fromkeys(flags, True))
         with Run(options, page_files, WRITTEN) as run:
+            meanwhile()
             run.record({})
             run.save({"clean.wav": partial(write, text="clean")})
             for iteration in (0, 100):
@@ -278,7 +282,7 @@ def test_training_keeps_all_files_of_a_user(acts, made):
             kept[path] = path.read_bytes()
 
         def meanwhile():
-            if made and not (own / made).exists():
+            if made:
                 of_the_user(own / made)
 
         for act, value in [*acts, (("overwrite",), None)]:
