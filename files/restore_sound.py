@@ -168,12 +168,16 @@ def _noise_removed(denoiser):
     noise, sound, samples = denoiser.removed
     if not denoiser.sounds:
         return "silent"
+    tones = ", ".join(f"{frequency:.0f}" for frequency in denoiser.hum)
+    hum = f"removed hum at {tones} Hz, " if tones else ""
     if not samples:
-        return f"no steady noise within {-NO_NOISE_DB:.0f} dB of the sound, so none was removed"
+        return (
+            f"{hum}no steady noise within {-NO_NOISE_DB:.0f} dB of the sound, so none was removed"
+        )
     level_db = 10 * np.log10(max(noise, 1e-20) / max(sound, 1e-20))
     side, fraction = "above" if level_db > 0.5 else "below", samples / denoiser.samples
     where = f" from {fraction:.0%} of the sound" if fraction < 0.95 else ""
-    return f"removed noise {abs(level_db):.0f} dB {side} the sound{where} (Wiener filter)"
+    return f"{hum}removed noise {abs(level_db):.0f} dB {side} the sound{where} (Wiener filter)"
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import numpy as np
 
 from audio_utils import runs
-from signals import noise
+from signals import hum, noise
 from signals.gaps import inside
 from signals.resampling import resample
 
@@ -14,7 +14,7 @@ MARGIN_SECONDS = 0.6  # read on both sides of a piece, because gaps are filled f
 
 
 class Denoiser:
-    """Fills the gaps of a channel and removes its steady noise, which is estimated once.
+    """Fills the gaps of a channel and removes its mains hum and its steady noise.
 
     read(first, end) returns samples of the channel, 0 in gaps and beyond its end. gaps: stretches
     (n, 2) to fill. hidden: other stretches to hide from the network. rates: the channel's and the
@@ -27,7 +27,8 @@ class Denoiser:
         (self.rate, self.model_rate), self.reconstruct = rates, reconstruct
         self.hop = noise.transform(self.rate).hop
         self.removed = np.zeros(3)  # energy of noise, energy of the sound beside it, samples
-        excerpts = self._excerpts()
+        excerpts, self.hum = self._excerpts(), ()
+        self.hum = hum.find_hum([self._part(*excerpt)[0] for excerpt in excerpts], self.rate)
         parts = [self._part(*excerpt) for excerpt in excerpts]
         ends = np.cumsum([len(sound) for sound, _ in parts])[:-1]
         observed, mask = (np.concatenate(each) for each in zip(*parts))
@@ -68,9 +69,12 @@ class Denoiser:
             yield restored[own]
 
     def _part(self, first, end):
-        """Return samples and mask of [first, end), extended to one frame if it is shorter."""
+        """Return samples without hum, and mask, of [first, end), extended to at least a frame."""
         end = max(end, first + self.hop * noise.FRAMES_PER_SAMPLE)
-        return self.read(first, end).astype(float), inside(self.gaps, first, end).astype(int)
+        margin = hum.MARGIN_SECONDS * self.rate if len(self.hum) else 0
+        start, mask = max(first - margin, 0), inside(self.gaps, first, end)
+        sound = hum.without_hum(self.read(start, end + margin).astype(float), self.hum, self.rate)
+        return np.where(mask, 0, sound[first - start :][: mask.size]), mask.astype(int)
 
     def _reconstruct(self, sound, mask, first):
         """Return the network's output, resampled to the channel's rate: (T,), (T,) -> (T,)."""

@@ -17,6 +17,7 @@ QUIET_QUANTILE = 0.1  # fraction of frames assumed to contain only noise, at eac
 FLOOR_QUANTILE = 0.25  # fraction of frequencies assumed to contain only noise, in each frame
 LOUD_QUANTILE = 0.8  # fraction of frames that may be silent or quiet; the rest is no loud event
 LEVEL_FRAMES = 37  # 1.2 s; duration over which the level of noise is steady
+LEVEL_PERCENTILE = 25  # of the frames' levels; the others may hold consonants and attacks
 STEADY_DB = 2  # maximum median change of the level of noise from a frame to the next
 WEAK = 1e-4  # frequencies with less noise, relative to the strongest, show no level
 SMOOTHED_BINS = 31  # width of the running median over frequency; wider than a steady partial
@@ -93,7 +94,7 @@ def least_noise(frames, quiet, sound_power):
 def noise_power(quiet, spectrum):
     """Return the noise's power in each frame: (F, K), (F,) -> (F, K), 0 where it is negligible.
 
-    spectrum: from `least_noise`. The level is a running median over the frames with noise, so
+    spectrum: from `least_noise`. The level is a running quantile over the frames with noise, so
     neither a short loud event nor silence matters. A level that changes from frame to frame is that
     of the sound.
     """
@@ -102,14 +103,12 @@ def noise_power(quiet, spectrum):
     if noisy.size < min(LEVEL_FRAMES, gain.size) / 2:
         return np.zeros_like(quiet)
     level_db = 10 * np.log10(gain + 1e-20)
-    beyond = np.full(FRAMES_PER_SAMPLE, np.inf)
+    beyond = np.full(FRAMES_PER_SAMPLE, np.nan)
     step = np.abs(level_db[beyond.size :] - level_db[: -beyond.size])
     change = np.fmin(np.append(step, beyond), np.append(beyond, step))  # to the more similar frame
-    level_db, change = (
-        scipy.ndimage.median_filter(part[noisy], LEVEL_FRAMES, mode="mirror")
-        for part in (level_db, change)
-    )
-    level = np.where(change < STEADY_DB, 10 ** (level_db / 10), 0)
+    change = scipy.ndimage.median_filter(np.nan_to_num(change[noisy]), LEVEL_FRAMES)
+    level = scipy.ndimage.percentile_filter(gain[noisy], LEVEL_PERCENTILE, LEVEL_FRAMES)
+    level = np.where(change < STEADY_DB, level, 0)
     gain = np.fmin(gain, np.interp(np.arange(gain.size), noisy, level))
     return spectrum[:, None] * np.where(gain > 1, gain, 0)
 

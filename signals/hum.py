@@ -1,0 +1,42 @@
+"""Find mains hum in a sound, and remove it by notch filters."""
+
+import numpy as np
+import scipy  # its submodules load at first use, so --help stays fast
+
+MAINS = 50, 60  # Hz
+HARMONICS = 20  # number of multiples that are looked for
+STEADY = 0.8  # minimum 10% quantile of a tone's amplitude over time, relative to the median
+LEAST = 0.01  # minimum amplitude, relative to the RMS of the sound
+BANDWIDTH = 1.0  # Hz, of each notch
+MARGIN_SECONDS = 2  # the response of such a notch falls by 50 dB in this time
+
+
+def find_hum(parts, rate):
+    """Return the frequencies in Hz of the hum in parts (T,) of a sound, each of at least 2 s.
+
+    Hum has a steady tone near a multiple of 50 or 60 Hz, and one at the first or second multiple.
+    Each tone is measured in three windows of 1 s per part. Its phase gives its exact frequency.
+    """
+    parts = np.array([part[: 2 * rate] for part in parts if part.size >= 2 * rate])
+    starts, taper = np.arange(3) * rate // 2, np.hanning(rate) / (rate / 4)
+    for mains in MAINS if len(parts) > 1 else ():
+        frequencies = mains * np.arange(1, HARMONICS + 1)
+        frequencies = frequencies[frequencies < rate / 2]
+        waves = np.exp(-2j * np.pi / rate * np.outer(np.arange(2 * rate), frequencies))
+        tones = np.stack(
+            [(taper * parts[:, s : s + rate]) @ waves[s : s + rate] for s in starts], 1
+        )  # (parts, 3, frequencies)
+        low, middle = np.quantile(np.abs(tones), [0.1, 0.5], axis=(0, 1))
+        steady = (low > STEADY * middle) & (middle > LEAST * np.std(parts))
+        if steady[:2].any():
+            turned = np.angle((tones[:, 1:] * tones[:, :-1].conj()).sum((0, 1)))  # in 0.5 s
+            return (frequencies + turned / np.pi)[steady]
+    return np.zeros(0)
+
+
+def without_hum(sound, frequencies, rate):
+    """Remove steady tones from a sound: (T,) -> (T,)."""
+    for frequency in frequencies:
+        notch = scipy.signal.iirnotch(frequency, frequency / BANDWIDTH, rate)
+        sound = scipy.signal.filtfilt(*notch, sound)
+    return sound

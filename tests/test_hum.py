@@ -1,0 +1,40 @@
+"""Mains hum, synthesized at known frequencies."""
+
+import numpy as np
+import pytest
+
+from audio_utils import snr_db
+from signals.hum import find_hum, without_hum
+
+RATE = 2000
+TIME = np.arange(12 * RATE) / RATE
+WHITE = np.random.default_rng(0).standard_normal(TIME.size)
+# Notes near multiples of 50 and 60 Hz: G2, B2, F#3, B3
+NOTES = np.sin(2 * np.pi * np.repeat([98.0, 123.5, 185, 246.9], TIME.size // 4) * TIME)
+
+
+def found(sound):
+    return find_hum(np.split(sound, 6), RATE)
+
+
+@pytest.mark.parametrize("mains", [49.9, 50, 60.05])
+@pytest.mark.parametrize("level", [0.05, 0.5])
+def test_hum_is_found_and_removed(mains, level):
+    tones = mains * np.array([1, 2, 4])
+    hum = level * np.sin(2 * np.pi * np.outer(tones, TIME) + 1).sum(0)
+    sound = NOTES + 0.1 * WHITE
+    np.testing.assert_allclose(found(sound + hum), tones, atol=0.03)
+    middle = slice(RATE, -RATE)
+    result = without_hum(sound + hum, found(sound + hum), RATE)
+    assert snr_db(sound[middle], result[middle]) > 25
+
+
+@pytest.mark.parametrize(
+    "sound", [NOTES, WHITE, 0 * WHITE, NOTES + np.sin(2 * np.pi * 50 * TIME) * (TIME % 2.3 < 1.2)]
+)
+def test_other_sounds_have_no_hum(sound):
+    assert not found(sound).size
+
+
+def test_a_sound_too_short_to_tell_has_no_hum():
+    assert not find_hum([np.sin(2 * np.pi * 50 * TIME[: 3 * RATE])], RATE).size
