@@ -14,10 +14,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))  # `python -P` leaves it out
 
 from files.batch import is_there, plan, restore_each
+from files.folders import walk
 from files.gap_labels import read_labels
 from files.image_files import SUFFIXES as IMAGES
 from files.model_file import load_restorer
-from files.restore_image import completion_paths, restore_image
+from files.restore_image import completion_paths, mask_for, restore_image
 from files.restore_sound import restore_sound
 from files.sound_files import SUFFIXES as SOUNDS
 from harness import UserError, cli
@@ -43,7 +44,7 @@ def read_flags():
     add("--overwrite", action="store_true", help="replace existing results")
     text = "sounds: text file, one gap per line, start and end in seconds; default: runs of zeros"
     add("--gaps", type=cli.path, help=text)
-    text = "images: file of the input's size, white in the hole; default: transparent pixels"
+    text = "images: white in the hole; a file, or a folder of the same names; default: transparency"
     add("--mask", type=cli.path, help=text)
     return flags.parse_intermixed_args(without_separator(sys.argv[1:]))
 
@@ -77,12 +78,16 @@ def restore(settings, model, trained_on, source, destination):
     for path in completion_paths(destination, count):
         if is_there(path) and not settings.overwrite:
             raise UserError(f"{path}: {EXISTS}")
-    return restore_image(model, source, destination, settings.mask, settings.keep, count)
+    out = settings.out
+    below = destination.relative_to(out) if destination != out else Path(source.name)
+    mask = mask_for(settings.mask, source, below)
+    return restore_image(model, source, destination, mask, settings.keep, count)
 
 
 def main(settings):
     path = settings.model / "model.keras" if settings.model.is_dir() else settings.model
-    needed = [file for file in (path, settings.gaps, settings.mask) if file]
+    masks = walk(settings.mask)[0] if settings.mask and settings.mask.is_dir() else [settings.mask]
+    needed = [file for file in (path, settings.gaps, *masks) if file]
     pairs = plan(settings.inputs, settings.out, needed, settings.completions)
     single = len(settings.inputs) == 1 and not settings.inputs[0].is_dir()
     if single and is_there(out := pairs[0][1]) and not settings.overwrite:

@@ -9,9 +9,9 @@ from PIL import Image
 NOISE_MARGIN = 2  # standard deviations; levels this close to the background count as background
 LEAST_CONTRAST = 4  # standard deviations; a fainter drawing counts as noise
 FULL_CONTRAST = 0.9  # fraction of the range; a drawing with this contrast on black is not stretched
-FRAMES = 1.3, 1.4, 1.5  # side of a frame / side of the drawing; 28 / 20 in MNIST
+FRAMES = 1.4, 1.5  # side of a frame / side of the drawing; 28 / 20 in MNIST
 SHIFTS = range(-4, 5)  # offsets of a frame's center from the drawing's, in the network's pixels
-WHOLE = 0.7  # a frame must be better than the whole picture by this factor
+WHOLE = 0.6  # a frame must be better than the whole picture by this factor
 
 
 class View(NamedTuple):
@@ -35,54 +35,65 @@ def restored(model, grey, missing, count):
     used, because a model of other images may need the whole picture at its own levels.
     """
 
-    def error(view):
-        made = model.reconstruct(*_network_input(model, grey, missing, view))
-        made = in_picture(np.reshape(made, model.kind.shape), view, grey.shape[::-1])
-        return np.mean(np.square(made - grey), where=~missing)
+    def network_input(view):
+        return _framed(_stretched(grey, missing, view), missing, view.frame, model.kind.shape)
 
-    views = dict.fromkeys((View(), _background(grey[~missing])))
-    view = min((_framed(model, grey, missing, view) for view in views), key=error)
-    corrupted, observed = _network_input(model, grey, missing, view)
+    def error(view):
+        made = np.reshape(model.reconstruct(*network_input(view)), model.kind.shape)
+        made = in_picture(made, view, grey.shape[::-1])
+        return np.mean(np.square(made / 255 - grey), where=~missing)
+
+    view = _background(grey[~missing])
+    frame = _best_frame(model, _stretched(grey, missing, view), missing)
+    view = min(View(frame=frame), view._replace(frame=frame), key=error)
+    corrupted, observed = network_input(view)
     reconstruct = model.refined if missing.any() and model.refined else model.reconstruct
     made = [reconstruct(corrupted, observed)]
     made += list(model.complete(corrupted, observed, count)) if count else []
     return [np.reshape(each, model.kind.shape) for each in made], view
 
 
-def in_picture(made, view, size):
+def in_picture(made, view, size, mode="F"):
     """Put a network's output (h, w) into its frame in a picture of `size` (width, height).
 
-    Returns levels (height, width), float32, in [0, 1].
+    Returns levels (height, width) from 0 to 255: float32, or with mode L uint8, which takes a
+    quarter of the memory.
     """
     left, top, right, bottom = _pixels(view.frame, size)
-    drawn = Image.fromarray(np.float32(made)).resize((right - left, bottom - top))
+    levels = 255 * np.clip(view.level + view.sign * view.contrast * np.float32(made), 0, 1)
+    drawn = Image.fromarray(np.round(levels).astype(np.uint8) if mode == "L" else levels)
+    drawn = drawn.resize((right - left, bottom - top))
     if view.frame != View().frame:
-        part, drawn = drawn, Image.new("F", size)
-        drawn.paste(part, (left, top))
-    levels = np.array(drawn)
-    levels *= view.sign * view.contrast
-    levels += view.level
-    return np.clip(levels, 0, 1, out=levels)
+        background = 255 * view.level
+        picture = Image.new(mode, size, round(background) if mode == "L" else background)
+        picture.paste(drawn, (left, top))
+        drawn = picture
+    return np.asarray(drawn)
 
 
 def _pixels(frame, size):
     return tuple(round(edge * side) for edge, side in zip(frame, (*size, *size)))
 
 
-def _network_input(model, grey, missing, view):
-    """Return a picture at the network's size and the mask of its observed pixels, both (1, D)."""
+def _stretched(grey, missing, view):
+    """Return the drawing in a picture (H, W), white on black. Levels may exceed 1."""
     margin = NOISE_MARGIN * view.noise
     drawn = np.clip(view.sign * (grey - view.level) - margin, 0, None) / (view.contrast - margin)
-    frame, size = _pixels(view.frame, grey.shape[::-1]), model.kind.shape[::-1]
+    return drawn * ~missing
 
-    def framed(values, resampling):  # the parts outside the picture become 0
+
+def _framed(drawn, missing, frame, shape):
+    """Return a part of a drawing at the network's size, and its observed pixels, both (1, D)."""
+    frame = _pixels(frame, drawn.shape[::-1])
+
+    def resized(values, resampling):  # the parts outside the picture become 0
         part = Image.fromarray(np.float32(values)).crop(frame)
-        return np.asarray(part.resize(size, resampling)).reshape(1, -1)
+        return np.asarray(part.resize(shape[::-1], resampling)).reshape(1, -1)
 
     # A pixel of the smaller image is missing if any part of its area is. Bicubic resampling mixes
     # the hole into a few more pixels, but dropping those as well costs more than it gains.
-    observed = framed(missing, Image.Resampling.BOX) == 0
-    return np.clip(framed(drawn * ~missing, Image.Resampling.BICUBIC) * observed, 0, 1), observed
+    observed = resized(missing, Image.Resampling.BOX) == 0
+    return np.clip(resized(drawn, Image.Resampling.BICUBIC) * observed, 0, 1), observed
 
 
 def _background(observed):
@@ -102,22 +113,23 @@ def _background(observed):
     return View(float(level), float(noise), sign, float(contrast + NOISE_MARGIN * noise))
 
 
-def _framed(model, grey, missing, view):
-    """Return a view with the frame in which the network reconstructs the drawing best.
+def _best_frame(model, drawn, missing):
+    """Return the frame in which the network reconstructs a drawing (H, W) best.
 
     That is the whole picture, unless a frame around the drawing is clearly better.
     """
-    drawn = np.clip(view.sign * (grey - view.level) / view.contrast, 0, 1) * ~missing
-    views = [view, *(view._replace(frame=frame) for frame in _frames(drawn, model.kind.shape))]
-    inputs = [_network_input(model, grey, missing, view) for view in views]
+    frames = [View().frame, *_frames(drawn, model.kind.shape)]
+    if len(frames) == 1:
+        return frames[0]
+    inputs = [_framed(drawn, missing, frame, model.kind.shape) for frame in frames]
     corrupted, observed = (np.concatenate(parts) for parts in zip(*inputs))
     error = np.square(corrupted - model.reconstruct(corrupted, observed)) * observed
-    edges = np.array([view.frame for view in views])
-    area = grey.size / error.shape[1] * np.prod(edges[:, 2:] - edges[:, :2], axis=1)
-    cut_off = np.square(drawn).sum() - np.square(corrupted).sum(1) * area
+    edges = np.array(frames)
+    area = drawn.size / error.shape[1] * np.prod(edges[:, 2:] - edges[:, :2], axis=1)
+    cut_off = np.square(np.clip(drawn, 0, 1)).sum() - np.square(corrupted).sum(1) * area
     errors = error.sum(1) * area + np.clip(cut_off, 0, None)
     errors[0] *= WHOLE
-    return views[np.argmin(errors)]
+    return frames[np.argmin(errors)]
 
 
 def _frames(drawn, shape):

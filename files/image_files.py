@@ -232,8 +232,14 @@ def _npz_arrays(path):
     with one_error(path, NPZ_REMEDY):
         if os.path.exists(path) and not os.path.isfile(path):
             raise ValueError("not a file")  # opening a pipe would block forever
+        if os.path.isfile(path) and Path(path).suffix.lower() in SUFFIXES:
+            raise UserError(f"{path}: a single image; give a folder of images to --data")
         with zipfile.ZipFile(path) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            names = archive.namelist()
+            if other := [name for name in names if not name.endswith(".npy")]:
+                problem = f"contains {other[0]}, but expected arrays (.npy)"
+                raise UserError(f"{path}: {problem}; unpack it and give the folder to --data")
+            names = [name.removesuffix(".npy") for name in names]
             sources = {name: partial(_npz_array, archive, name) for name in names}
             if len(names) == 1:
                 sources = {"x_train": sources[names[0]]}

@@ -109,7 +109,8 @@ def on_black(image):
     """Return an image as shown on black, mode RGB, and its opacity, mode L, both of 8 bits."""
     image = _in_8_bits(image)
     if not image.has_transparency_data:
-        return image.convert("RGB"), Image.new("L", image.size, 255)
+        colors = image if image.mode == "RGB" else image.convert("RGB")  # `convert` copies
+        return colors, Image.new("L", image.size, 255)
     *colors, alpha = image.convert("RGBA").convert("RGBa").split()
     return Image.merge("RGB", colors), alpha
 

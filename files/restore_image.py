@@ -40,8 +40,9 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
         found = f"{image.width} x {image.height} pixels"
         remedy = f"crop it to the proportions of the model's images, {width} x {height}"
         raise UserError(f"{source}: {found}; {remedy}")
+    hole = _read_mask(mask_file, source, image.size) if mask_file else None
     colors, alpha = pictures.on_black(image)
-    hole = _read_mask(mask_file, source, image.size) if mask_file else np.asarray(alpha) == 0
+    hole = np.asarray(alpha) == 0 if hole is None else hole
     if hole.mean() > MOST_MISSING:
         remedy = "invert the mask" if mask_file else "make only the hole transparent"
         problem = f"too much of the image is missing ({hole.mean():.0%})"
@@ -54,14 +55,14 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
     if keep:
         ink, several = _ink(image, np.asarray(colors)[~missing])
         said += ["the hole has one color per level, the rest has several"] if several else []
-    changes = [0]
+    changes, size, kept = [0], image.size, _kept_options(image, image_format) if keep else {}
+    image = image if keep else None  # frees it
     for each, path in zip(made, [destination, *completion_paths(destination, count)]):
-        levels = drawing.in_picture(each, view, image.size)
-        if keep:
-            result = _filled(image, alpha, hole, levels[hole], ink)
-        else:
-            result = Image.fromarray(np.round(255 * levels).astype(np.uint8))
-        encoded = _encoded(source, result, image, image_format, keep)
+        mode = "F" if keep and image.mode[0] in pictures.WHITES else "L"
+        levels = drawing.in_picture(each, view, size, mode)
+        result = _filled(image, alpha, hole, levels, ink) if keep else Image.fromarray(levels)
+        encoded = _encoded(source, result, image_format, kept)
+        del result  # large
         if keep and image_format == "JPEG":
             changes.append(_change(image, encoded, hole))
         with replacing(path) as unfinished:
@@ -69,7 +70,7 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
     said += (
         [f"JPEG changed the other pixels by up to {max(changes)} of 255"] if any(changes) else []
     )
-    return f"{image.width} x {image.height} pixels: {', '.join(said)}"
+    return f"{size[0]} x {size[1]} pixels: {', '.join(said)}"
 
 
 def completion_paths(destination, count):
@@ -77,22 +78,20 @@ def completion_paths(destination, count):
     return [destination.with_stem(f"{destination.stem}-{number}") for number in range(1, count + 1)]
 
 
-def mask_for(masks, name):
+def mask_for(masks, source, below):
     """Return the path of a picture's mask: `masks`, or in a folder the image of the same name.
 
-    name: the picture's path below its folder. Its suffix may differ from the mask's.
+    below: the picture's path below its own folder. Its suffix may differ from the mask's.
     """
     if not masks or not masks.is_dir():
         return masks
-    folder, stem = (masks / name).parent, name.stem
-    names = os.listdir(folder) if folder.is_dir() else []
-    found = [path for path in map(folder.joinpath, names) if path.stem == stem]
+    folder = (masks / below).parent
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    found = [folder / name for name in names if os.path.splitext(name)[0] == below.stem]
     found = [path for path in found if path.suffix.lower() in pictures.SUFFIXES]
     if len(found) != 1:
-        problem = (
-            f"{len(found)} masks of this name in {folder}" if found else f"no mask in {folder}"
-        )
-        raise UserError(f"{name}: {problem}; give one image with the name {stem}")
+        problem = f"expected one mask {folder / below.stem}.png or of another format"
+        raise UserError(f"{source}: {problem}, got {len(found)}; --mask needs one per picture")
     return found[0]
 
 
@@ -199,7 +198,7 @@ def _ink(image, colors):
 
 
 def _filled(image, alpha, hole, levels, ink):
-    """Return the image with its hole filled by opaque colors, from levels (N,) in [0, 1].
+    """Return the image with its hole filled by opaque colors, from levels (H, W) of 255.
 
     Transparent pixels outside the hole stay transparent. An alpha channel is added if needed.
     """
@@ -207,29 +206,31 @@ def _filled(image, alpha, hole, levels, ink):
     deep = image.mode[0] in pictures.WHITES
     if transparent and not deep:
         image = image.convert({"L": "LA", "RGB": "RGBA"}.get(image.mode, image.mode))
-    pixels = np.array(image)
+    if not hole.any():
+        return image
+    box = Image.fromarray(hole).getbbox()  # only this part, because pictures may be large
+    part = slice(box[1], box[3]), slice(box[0], box[2])
+    hole, pixels = hole[part], np.array(image.crop(box))
     channels = pixels.reshape(*hole.shape, -1)
     if image.mode in ("LA", "RGBA"):
         channels[hole, -1] = 255
     for channel, (slope, offset) in enumerate(ink):
-        values = np.clip(offset + np.float32(slope) * levels, 0, pictures.white(image))
-        channels[hole, channel] = np.round(values)
-    result = Image.fromarray(pixels)
+        values = np.float32(offset) + np.float32(slope / 255) * levels[part][hole]
+        channels[hole, channel] = np.round(np.clip(values, 0, pictures.white(image)))
+    result = image.copy()
+    result.info.pop("transparency", None)
     if transparent and deep:  # the filled pixels must not have the transparent level
         pixels[hole & (pixels == key)] = key + 1 if key < 65535 else key - 1
-        result = Image.fromarray(pixels)
         result.info["transparency"] = key
+    result.paste(Image.fromarray(pixels), box)
     return result
 
 
-def _encoded(source, result, image, image_format, keep):
-    """Return the result as a file in memory. With --keep, it has the image's metadata."""
-    options = SAVE_OPTIONS.get(image_format, {}) | (
-        _kept_options(image, image_format) if keep else {}
-    )
+def _encoded(source, result, image_format, kept):
+    """Return the result as a file in memory. kept: options that replace those of the format."""
     encoded = io.BytesIO()  # in memory first: a full disk is not the fault of `source`
     with one_error(source, "save it as PNG"):
-        result.save(encoded, image_format, **options)
+        result.save(encoded, image_format, **SAVE_OPTIONS.get(image_format, {}) | kept)
     return encoded
 
 

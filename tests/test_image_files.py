@@ -408,7 +408,7 @@ def test_images_are_upright_center_cropped_and_on_black(tmp_path):
 def test_folder_is_searched_and_unusable_files_are_named(tmp_path, capsys):
     folder = tmp_path / "-my pictures ü"
     (folder / "b/deep").mkdir(parents=True)
-    levels = [17 * number for number in range(12)]
+    levels = [34 + 17 * number for number in range(12)]
     for number, level in enumerate(levels):
         below = folder / ("b/deep" if number % 2 else "b")
         Image.new("L", (9 + number, 30), level).save(below / f"{number:02d}.png")
@@ -435,6 +435,35 @@ def test_folder_is_searched_and_unusable_files_are_named(tmp_path, capsys):
     assert len(lines) == 6 and lines[-1] == "skipped 2 more files"
     assert all(line.startswith(f"skipped {folder}/") and "; " in line for line in lines[:5])
     assert str(folder / "bomb.png") in lines[0] and "pixels" in lines[0]
+
+
+def test_dark_files_among_others_are_stretched_or_named(tmp_path, capsys):
+    digits = RNG.integers(0, 256, (12, 8, 8), np.uint8)
+    digits[:, 0, 0] = 255
+    for number, digit in enumerate(digits):
+        scale = (1, 16, 4)[number % 3]  # 8, 12 and 10 bits
+        stored = digit if scale == 1 else digit * np.uint16(scale) + np.uint16(digit > 0)
+        Image.fromarray(stored).save(tmp_path / f"{number}.{'png' if scale == 1 else 'tif'}")
+    loaded = image_files.load_images(tmp_path, 8)
+    assert capsys.readouterr().err == ""
+    ours = np.sort(np.concatenate([loaded.train, loaded.test]), axis=None)
+    np.testing.assert_allclose(ours.astype(int), np.sort(digits, axis=None), atol=2)
+    Image.fromarray(digits[0] // 16).save(tmp_path / "dark.png")
+    assert len(image_files.load_images(tmp_path, 8).train) == len(loaded.train)
+    line = f"skipped {tmp_path}/dark.png: almost black (no level above 15 of 255); "
+    assert capsys.readouterr().err.startswith(line)
+
+
+def test_zip_of_pictures_and_single_picture_are_refused(tmp_path):
+    gradient("L").save(tmp_path / "a.png")
+    for count in (1, 2):
+        with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+            for number in range(count):
+                archive.write(tmp_path / "a.png", f"{number}.png")
+        with pytest.raises(UserError, match=r"photos\.zip: contains 0\.png.*; unpack it"):
+            image_files.load_images(tmp_path / "photos.zip")
+    with pytest.raises(UserError, match=r"a\.png: a single image; give a folder"):
+        image_files.load_images(tmp_path / "a.png")
 
 
 def test_folder_without_usable_files_is_refused(tmp_path, capsys):

@@ -2,13 +2,15 @@
 
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
 from files.model_file import Restorer
-from files.restore_image import restore_image
+from files.restore_image import mask_for, restore_image
 from harness import UserError
 from kind import Kind
 
@@ -323,6 +325,84 @@ def test_unreadable_or_unwritable_images_are_refused_early(tmp_path, keep):
         with pytest.raises(UserError, match=f"/{name}: .*; {remedy} PNG"):
             restore_image(GREY, tmp_path / name, tmp_path / "out", keep=keep)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("polarity", [0, 1])
+def test_depth_and_polarity_of_a_tiff_do_not_matter(tmp_path, bits, polarity):
+    MASKS["white.png"].save(tmp_path / "mask.png")
+    white = 2**bits - 1
+    stored = np.round(DRAWN * (white / 255)).astype(np.uint16)
+    tiff = Image.fromarray(stored if polarity else white - stored)
+    tiff.save(tmp_path / "a.tif")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    entry = content.index(struct.pack("<HHI", 262, 3, 1))  # Pillow itself writes BlackIsZero
+    content[entry + 8] = polarity
+    (tmp_path / "a.tif").write_bytes(content)
+    files = tmp_path / "a.tif", tmp_path / "b.tif", tmp_path / "mask.png"
+    restore_image(GREY, *files)
+    np.testing.assert_allclose(np.asarray(Image.open(files[1])), 153, atol=1)
+    restore_image(GREY, *files, keep=True)
+    kept = np.asarray(Image.open(files[1]))
+    np.testing.assert_allclose(kept, np.where(HOLE, 0.6 * white, stored), atol=1)
+
+
+def test_alpha_channel_of_zeros_in_a_bmp_is_unused(tmp_path):
+    picture = Image.fromarray(DRAWN).convert("RGBA")
+    picture.putalpha(0)
+    same = Restorer(lambda images, observed: images, SIDE**2, KIND)
+    picture.save(tmp_path / "a.bmp")
+    assert "nothing missing" in restore_image(same, tmp_path / "a.bmp", tmp_path / "b.bmp")
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "b.bmp")), DRAWN)
+    picture.save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="make only the hole transparent"):
+        restore_image(same, tmp_path / "a.png", tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("ink, paper", [((0, 0, 255), (255, 255, 255)), ((250, 60, 0), (0, 0, 40))])
+def test_hole_is_filled_in_ink_and_paper_colors(tmp_path, ink, paper):
+    weight = bars(True)[..., None]
+    truth = np.round(weight * ink + (1 - weight) * paper).astype(np.uint8)
+    Image.fromarray(np.where(HOLE[..., None], np.uint8(99), truth)).save(tmp_path / "a.png")
+    MASKS["white.png"].save(tmp_path / "mask.png")
+    files = tmp_path / "a.png", tmp_path / "b.png", tmp_path / "mask.png"
+    model = Restorer(lambda images, observed: knows_bars(images), SIDE**2, KIND)
+    assert "color" not in restore_image(model, *files, keep=True)
+    np.testing.assert_allclose(np.asarray(Image.open(files[1]), int), truth, atol=2)
+    truth[15:] = truth[15:, :, ::-1]  # a second ink and paper, of swapped channels
+    Image.fromarray(truth).save(files[0])
+    assert "one color per level, the rest has several" in restore_image(model, *files, keep=True)
+
+
+def test_heic_and_avif_are_read_and_written(tmp_path):
+    same = Restorer(lambda images, observed: images, SIDE**2, KIND)
+    smooth = Image.fromarray(DRAWN).resize((4 * SIDE, 4 * SIDE))
+    MASKS["white.png"].resize(smooth.size).save(tmp_path / "mask.png")
+    pillow_heif.register_heif_opener()
+    for name in ("a.heic", "a.avif"):
+        smooth.save(tmp_path / name, quality=95)
+    for name in ("a.heic", "a.avif"):
+        files = tmp_path / name, tmp_path / f"out {name}", tmp_path / "mask.png"
+        with pytest.raises(UserError, match="leave out --keep, or convert to PNG"):
+            restore_image(same, *files, keep=True)
+        restore_image(same, files[0], files[1])
+        with Image.open(files[1]) as result:
+            assert result.format == ("HEIF" if "heic" in name else "AVIF")
+            difference = np.asarray(result.convert("L"), float) - np.asarray(smooth)
+        assert np.sqrt(np.mean(difference**2)) < 40
+
+
+def test_masks_in_a_folder_are_matched_by_name(tmp_path):
+    (tmp_path / "masks/below").mkdir(parents=True)
+    for name in ("a.BMP", "a.txt", "below/b.png", "twice.png", "twice.tif"):
+        (tmp_path / "masks" / name).touch()
+    for name, mask in (("a.png", "a.BMP"), ("below/b.jpg", "below/b.png")):
+        found = mask_for(tmp_path / "masks", tmp_path / name, Path(name))
+        assert found == tmp_path / "masks" / mask
+    for name in ("b.png", "twice.png", "nowhere/a.png"):
+        with pytest.raises(UserError, match=f"^{tmp_path}/{name}: expected one mask .*, got [02];"):
+            mask_for(tmp_path / "masks", tmp_path / name, Path(name))
+    assert mask_for(tmp_path / "m.png", tmp_path / "a.png", Path("a.png")) == tmp_path / "m.png"
 
 
 def bars(upright):
