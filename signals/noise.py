@@ -106,7 +106,7 @@ def noise_power(quiet, spectrum):
     beyond = np.full(FRAMES_PER_SAMPLE, np.nan)
     step = np.abs(level_db[beyond.size :] - level_db[: -beyond.size])
     change = np.fmin(np.append(step, beyond), np.append(beyond, step))  # to the more similar frame
-    change = scipy.ndimage.median_filter(np.nan_to_num(change[noisy]), LEVEL_FRAMES)
+    change = scipy.ndimage.median_filter(np.nan_to_num(change[noisy]), 2 * LEVEL_FRAMES)
     level = scipy.ndimage.percentile_filter(gain[noisy], LEVEL_PERCENTILE, LEVEL_FRAMES)
     level = np.where(change < STEADY_DB, level, 0)
     gain = np.fmin(gain, np.interp(np.arange(gain.size), noisy, level))
