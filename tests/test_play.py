@@ -530,8 +530,8 @@ def test_sounds_of_any_level_are_restored_as_in_python(models, sound_page):
     ours = numbers(browser, script, *given)
     reconstruct = at_trained_level(model.reconstruct, audio_utils.RMS)
     blocks = inference.restore_long_blocks(
-        lambda first, end: (corrupted[first:end], mask[first:end]), 16000, reconstruct, 1024, 128,
-        np.float64)  # fmt: skip
+        lambda first, end: (corrupted[first:end], mask[first:end]), 16000, reconstruct, 1024, 128
+    )
     theirs = np.concatenate(list(blocks))
     assert ours == pytest.approx(theirs, abs=1e-2)
     assert np.std(ours[13500:]) < 0.002  # what is almost silent stays so
