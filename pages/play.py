@@ -45,7 +45,6 @@ SOUND_CONSTANTS = {
     "free": levels.FREE,
     "leastSeen": levels.LEAST_SEEN,
     "neighbors": levels.NEIGHBORS,
-    "likely": levels.LIKELY,
     "tiny": levels.TINY,
     "gapSeconds": gaps.GAP_SECONDS,
     "gapJump": gaps.GAP_JUMP,
