@@ -16,11 +16,8 @@ WINDOWS_PER_BLOCK = 512  # windows restored at once; they fit in a core's cache
 
 # Confidence weights of windows, see `_confidence`
 LEAST_OBSERVED = 1 / 8  # minimum observed fraction of a window for its error to be used
-UNKNOWN_ERROR = np.float32(1e3)  # error assumed if less is observed, far above real errors
-ERROR_RANGE = {  # limits of a product of errors, so that its power -4 fits the data type
-    np.float32: (1e-8, 1e8),
-    np.float64: (1e-36, 1e8),
-}
+UNKNOWN_ERROR = 1e36  # error assumed if less is observed, far above errors at any scale
+ERROR_RANGE = 1e-72, 1e72  # limits of a product of errors, so that its power -4 fits a float64
 
 
 def elbo_noise(latent):
@@ -169,12 +166,11 @@ def restore_long(corrupted, mask, reconstruct, window, hop):
     return np.concatenate(list(restore_long_blocks(read, corrupted.size, reconstruct, window, hop)))
 
 
-def restore_long_blocks(read, samples, reconstruct, window, hop, dtype=np.float32):
+def restore_long_blocks(read, samples, reconstruct, window, hop):
     """Restore a long sound by weighted overlap-add. Yields float32 blocks, `samples` in total.
 
     read(first, end) returns samples [first, end) of the corrupted sound and of its mask.
-    reconstruct(corrupted, observed) maps float32 windows (B, window) to restored windows. `dtype`
-    is the type of the restored windows and of their errors.
+    reconstruct(corrupted, observed) maps float32 windows (B, window) to restored windows.
 
     Each restored sample is a weighted mean over all windows that contain it. The weight is a Hann
     taper, which hides the edges of windows, times `_confidence`, which favors windows that
@@ -197,7 +193,7 @@ def restore_long_blocks(read, samples, reconstruct, window, hop, dtype=np.float3
             sliding_window_view(np.asarray(part, np.float32), window)[starts - begin]
             for part in (values, 1 - mask)
         )
-        outputs = np.asarray(reconstruct(corrupted, observed), dtype)
+        outputs = np.asarray(reconstruct(corrupted, observed), float)
         weights = taper * _confidence(corrupted, observed, outputs)
         weighted_sum = _overlap_add(weights * outputs, starts - begin, hop)
         restored = weighted_sum / _overlap_add(weights, starts - begin, hop)
@@ -222,7 +218,7 @@ def _confidence(corrupted, observed, outputs):
     The weight is (mean squared error of the window * local mean squared error)^-4, both over
     observed samples. The local error matters where a window contains two notes. A model of single
     notes reproduces only one of them, so the window should fade out at the other. Windows with few
-    observed samples are assigned a large error.
+    observed samples are assigned a large error. Scaling a sound does not change relative weights.
     """
     error = np.square(corrupted - outputs) * observed
     count = observed.sum(1, keepdims=True)
@@ -236,5 +232,5 @@ def _confidence(corrupted, observed, outputs):
         scipy.ndimage.uniform_filter1d(part, width, mode="constant") for part in (error, observed)
     )
     local = (near + whole / width) / (near_count + 1 / width)  # `whole` if nothing near is observed
-    product = np.clip(whole * local, *ERROR_RANGE[outputs.dtype.type])
+    product = np.clip(whole * local, *ERROR_RANGE)
     return np.square(np.square(1 / product))  # much faster than product ** -4.0

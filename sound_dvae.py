@@ -35,6 +35,7 @@ from harness.quiet_tensorflow import tf
 from harness.run_folder import METHOD, REFINED, Run
 from pages import play, report, sound_figures, verdict
 from signals import fill_gaps, noise
+from signals.levels import at_trained_level
 
 
 @dataclass(frozen=True)
@@ -195,17 +196,23 @@ def evaluate(settings, model, sounds, held):
     return scores, (windows, long, generated)
 
 
-def own_estimates(settings, model, sounds, held, windows, long):
-    """Return the model's estimates as {method: (windows or None, long sound)}."""
+def own_estimates(settings, model, sounds, held, windows):
+    """Return the model's estimates as {method: (windows or None, long sound)}.
+
+    The long sound is restored as `denoise.py` does it, which needs no knowledge of its level.
+    """
+    rms = sounds.metadata["rms"]
+    reconstruct = at_trained_level(model.reconstruct, rms)
+    long = restore_long(settings, held.long, reconstruct)
     ours = {METHOD: (windows, long)}
     # The filter needs the mask.
     if settings.corruption in corrupt.MASK_KNOWN or not held.long.mask.any():
-        filtered = filter_long(settings, sounds, held.long, model.reconstruct, long)
+        filtered = filter_long(settings, sounds, held.long, reconstruct, long)
         ours[FILTERED] = None, filtered
     if corrupt.mask_is_known(settings):
         refine = inference.refined_reconstruct(model, inference.refiner(model))
         refined = refine(held.windows.corrupted, held.windows.observed).numpy()
-        ours[REFINED] = refined, restore_long(settings, held.long, refine)
+        ours[REFINED] = refined, restore_long(settings, held.long, at_trained_level(refine, rms))
     return ours
 
 
@@ -278,7 +285,7 @@ def main(settings):
             shown = sounds.title, damage, iteration, long, generated
             files = sound_figures.checkpoint(plotter, *shown)
             run.log(iteration, {"train_loss": train_loss, **scores}, files)
-        ours = own_estimates(settings, model, sounds, held, windows, long)
+        ours = own_estimates(settings, model, sounds, held, windows)
         if settings.data and FILTERED in ours:
             filtered = ours[FILTERED][1]
             run.save(sound_figures.restored(plotter, sounds.title, damage, filtered))

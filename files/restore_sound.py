@@ -224,8 +224,7 @@ class _Channel:
         window, first = self.model.input_size, 0
         reconstruct = at_trained_level(self.model.reconstruct, self.model.kind.rms)
         sizes = samples, reconstruct, window, window // HOPS_PER_WINDOW
-        # Use float64: the errors of quiet windows are tiny compared with those of loud windows.
-        for piece in restore_long_blocks(read_without_clicks, *sizes, np.float64):
+        for piece in restore_long_blocks(read_without_clicks, *sizes):
             end = first + piece.size // window * window
             values, mask = read_without_clicks(first, end)
             parts = (part.reshape(-1, window) for part in (values, ~mask, piece[: end - first]))

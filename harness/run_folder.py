@@ -138,13 +138,13 @@ class Run:
     def finish(self, model, baseline_rows):
         """Save the model, print the final table, and mark the run as finished.
 
-        baseline_rows: the rows of that table, each a dict of a method and its scores. They may
-        include the model's own row.
+        baseline_rows: the rows of that table, each a dict of a method and its scores. The model's
+        own row may differ from its last checkpoint's, see `sound_dvae.own_estimates`.
         """
         self._start()
         self.save({MODEL: model.save})
         tables.print_table(baseline_rows)
-        self._save_scores(self.rows + [row for row in baseline_rows if row["method"] != METHOD])
+        self._save_scores(self.rows + baseline_rows)
         self.save(self.page_files(self.folder))
         self.config["finished"] = True
         self._save_config()

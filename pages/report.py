@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 import corrupt
 from harness.quiet_tensorflow import tf
-from harness.run_folder import CONFIG, EVENTS, INDEX, SCORES
+from harness.run_folder import CONFIG, EVENTS, INDEX, METHOD, SCORES
 
 EMBED_AT_MOST = 40e6  # bytes
 PLAY = "play.html"  # absent if the model is too large for a browser
@@ -92,7 +92,7 @@ def files(folder):
     """
     folder = Path(folder)
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    rows, baselines = _scores(folder)
+    rows, ours, baselines = _scores(folder)
     summary = next((name for name in SUMMARIES if name in rows[-1]), "loss")
     ends = baselines or rows
     ends = ends[:: max(1, len(ends) - 1)]  # the first and the last, e.g. the input and the oracle
@@ -116,7 +116,7 @@ def files(folder):
         ends=ends,
         flags=_flags(config),
         provenance=_provenance(**config.get("provenance", {})),
-        compared=_ranked(rows[-1], baselines, summary),
+        compared=_ranked(ours, baselines, summary),
         charts=[_chart(title, names, rows, levels) for title, names in CHARTS.items()],
         url=_embedded if size <= EMBED_AT_MOST else lambda path: Markup(quote(path.name)),
     )
@@ -185,14 +185,18 @@ def _write_events(row, outputs, path):
 
 
 def _scores(folder):
-    """Return the rows of checkpoints and the rows of baselines, without empty and nan cells."""
+    """Return the rows of checkpoints, the model's final row and the rows of baselines.
+
+    They have no empty or nan cells. An unfinished run's last checkpoint is its final row.
+    """
     with open(folder / SCORES, newline="", encoding="utf-8") as file:
         table = [
             {name: text for name, text in row.items() if text not in ("", "nan")}
             for row in csv.DictReader(file)
         ]
     checkpoints = [row for row in table if "iteration" in row]
-    return checkpoints, table[len(checkpoints) :]
+    final = {row["method"]: row for row in table[len(checkpoints) :]}
+    return checkpoints, checkpoints[-1] | final.pop(METHOD, {}), list(final.values())
 
 
 def _outputs(folder, row):

@@ -12,7 +12,6 @@ BY_CHANCE = 10  # energy that a fit explains in white noise, in units of the noi
 FREE = 5  # degrees of freedom that a fit uses up
 LEAST_SEEN = 0.1  # minimum power of an output where observed, relative to all of it; limits factors
 NEIGHBORS = 2 * HOPS_PER_WINDOW + 1  # windows at most one window away, in both directions
-LIKELY = 4  # variances within which a factor is drawn to its neighbors' median
 PEAK = 10  # minimum power of a partial, relative to the noise; exp(-10) is its probability in noise
 BAND = 64  # frequencies whose median power gives the noise's power
 LEAST_PARTIALS = (
@@ -46,8 +45,7 @@ def at_trained_level(reconstruct, rms):
             gain = np.minimum(TONE_RMS * rms / (np.sqrt(energy / count) + TINY), most)
             offset = _near((total - factor * _dot(outputs, observed)) / count, trusted / noise)
         chance = np.minimum(BY_CHANCE * noise / np.maximum(energy, TINY**2), 1)
-        factor = _steadied(factor, noise / np.maximum(energy, TINY**2)) * (1 - chance**2)
-        return factor[:, None] * outputs + offset[:, None]
+        return (factor * (1 - chance**2))[:, None] * outputs + offset[:, None]
 
     return restore
 
@@ -81,18 +79,6 @@ def _near(values, weights):
         for part in (weights * values, weights)
     )
     return np.divide(*sums)
-
-
-def _steadied(factor, variance):
-    """Draw factors (B,) toward the median of their neighbors, if noise may explain the distance.
-
-    variance: that of a factor because of noise, relative to its square.
-    """
-    size = np.abs(factor)
-    median = scipy.ndimage.median_filter(size, NEIGHBORS)
-    distance = (size / np.maximum(median, TINY) - 1) ** 2
-    weight = LIKELY * variance / (LIKELY * variance + distance + TINY)
-    return np.copysign(size + weight * (median - size), factor)
 
 
 def _fit(centered, observed, outputs, count):

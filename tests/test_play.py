@@ -529,10 +529,7 @@ def test_sounds_of_any_level_are_restored_as_in_python(models, sound_page):
     given = [base64_of(np.float32(each).tobytes()) for each in (corrupted, 1 - mask)]
     ours = numbers(browser, script, *given)
     reconstruct = at_trained_level(model.reconstruct, audio_utils.RMS)
-    blocks = inference.restore_long_blocks(
-        lambda first, end: (corrupted[first:end], mask[first:end]), 16000, reconstruct, 1024, 128,
-        np.float64)  # fmt: skip
-    theirs = np.concatenate(list(blocks))
+    theirs = inference.restore_long(corrupted, mask, reconstruct, 1024, 128)
     limits = (0, 7800, 2e-3), (8200, 12000, 1e-4), (13000, 16000, 1e-5)
     for first, end, close in limits:
         assert ours[first:end] == pytest.approx(theirs[first:end], abs=close)

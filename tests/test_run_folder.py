@@ -201,7 +201,8 @@ def test_a_checkpoint_is_on_disk_when_its_page_is_written(tmp_path, capsys):
         {"config.json", "scores.csv", "0.png", "100.png"},
         {"config.json", "scores.csv", "0.png", "100.png", "model.keras"},
     ]
-    rows = ["method,iteration,kl,snr_db", "DVAE,0,2.0,3.25", "DVAE,100,2.0,3.25", "input,,,1.5"]
+    rows = ["method,iteration,kl,snr_db", "DVAE,0,2.0,3.25", "DVAE,100,2.0,3.25"]
+    rows += ["input,,,1.5", "DVAE,,,3.25"]
     written = [page["scores.csv"].decode().splitlines() for page in pages]
     assert written == [rows[:2], rows[:3], rows]
     assert "iteration 100   snr_db 3.25\n" in capsys.readouterr().out

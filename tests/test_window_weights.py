@@ -13,7 +13,7 @@ def by_the_rule(corrupted, mask, reconstruct):
 
     Errors are mean squares over observed samples, the local one over the surrounding eighth of a
     window. If nothing is observed there, the error of the window counts. If less than an eighth of
-    a window is observed, its error is 1000.
+    a window is observed, it does not count.
     """
     starts = sorted({*range(0, corrupted.size - WINDOW, HOP), corrupted.size - WINDOW})
     total, weights = np.zeros(corrupted.size), np.zeros(corrupted.size)
@@ -24,13 +24,13 @@ def by_the_rule(corrupted, mask, reconstruct):
         inputs = window[None].astype(np.float32), observed[None].astype(np.float32)
         output = reconstruct(*inputs)[0].astype(float)
         error = (window - output) ** 2 * observed
-        whole = error.sum() / observed.sum() if observed.sum() >= WINDOW / 8 else 1e3
+        whole = error.sum() / observed.sum() if observed.sum() >= WINDOW / 8 else 1e36
         for n in range(WINDOW):
             around = slice(max(0, n - near // 2), n - near // 2 + near)
             local_error, count = error[around].sum(), observed[around].sum()
             local = (local_error / near + whole / near) / (count / near + 1 / near)
             taper = np.sin(np.pi * (n + 1) / (WINDOW + 1)) ** 2
-            weight = taper * np.clip(whole * local, 1e-8, 1e8) ** -4
+            weight = taper * (whole * local) ** -4
             total[start + n] += weight * output[n]
             weights[start + n] += weight
     return total / weights

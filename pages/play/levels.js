@@ -17,21 +17,6 @@ function fit({leastSeen, free, tiny}, centered, {observed, count}, output) {
   return {factor, energy: factor ** 2 * theirs, noise};
 }
 
-/** Draw the factors of windows toward the median of their neighbors, if noise may explain the
- * distance, like `_steadied`. */
-function steadied({neighbors, likely, tiny}, windows) {
-  const sizes = windows.map(({factor}) => Math.abs(factor)), count = sizes.length;
-  const around = i => (i + 2 * count * neighbors) % (2 * count); // beyond the ends: mirrored
-  const mirrored = i => Math.min(around(i), 2 * count - 1 - around(i));
-  return windows.map(({factor, energy, noise}, n) => {
-    const near = Array.from({length: neighbors}, (_, i) => mirrored(n + i - (neighbors >> 1)));
-    const middle = median(near.map(i => sizes[i])), size = sizes[n];
-    const variance = likely * noise / Math.max(energy, tiny ** 2);
-    const distance = (size / Math.max(middle, tiny) - 1) ** 2;
-    return Math.sign(factor) * (size + variance / (variance + distance + tiny) * (middle - size));
-  });
-}
-
 /** Reconstruct windows [{values, observed}], given in the order of restoreLong. */
 function atTrainedLevel({network, constants}, windows) {
   const {rms, toneRms, mostRms, byChance, tiny, neighbors, leastObserved} = constants;
@@ -59,9 +44,8 @@ function atTrainedLevel({network, constants}, windows) {
         total(near.map(({trust}) => trust));
     });
   }
-  const factors = steadied(constants, windows);
-  return windows.map(({energy, noise, offset, output}, n) => {
+  return windows.map(({factor, energy, noise, offset, output}) => {
     const chance = Math.min(1, byChance * noise / Math.max(energy, tiny ** 2));
-    return output.map(value => factors[n] * (1 - chance ** 2) * value + offset);
+    return output.map(value => factor * (1 - chance ** 2) * value + offset);
   });
 }
