@@ -16,9 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parent))  # `python -P` leaves it out
+__import__("harness")  # first, to report missing packages
+
+import numpy as np
 
 import baselines
 import corrupt

@@ -11,9 +11,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parent))  # `python -P` leaves it out
+__import__("harness")  # first, to report missing packages
+
+import numpy as np
 
 from audio_utils import note_fades, one_after_the_other, write_wav
 from files import held_out, model_file

@@ -118,10 +118,13 @@ def integers(value):
 
 
 def text(value):
-    """Return nonempty text or a path as text. Raises ArgumentTypeError for anything else."""
+    """Return nonempty text or a path as text. Raises ArgumentTypeError for anything else.
+
+    Expands ~ to the home folder, because shells leave it in "--out=~/run".
+    """
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise argparse.ArgumentTypeError(f"must not be empty, got {value!r}")
-    return os.fspath(value)
+    return os.path.expanduser(value)
 
 
 def path(value):

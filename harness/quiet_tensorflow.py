@@ -6,7 +6,6 @@ Loading takes 3 to 7 seconds. `from harness.quiet_tensorflow import tf` does not
 
 import contextlib
 import functools
-import json
 import os
 import sys
 import tempfile
@@ -16,12 +15,6 @@ from harness.errors import one_error
 
 # Keras imports these if they are installed. That takes a second, and we do not need them.
 UNUSED = "matplotlib.pyplot", "pandas", "sklearn"
-# Values that Keras accepts in keras.json. The first of each is the default.
-KERAS_SETTINGS = {
-    "floatx": ("float32", "float16", "float64"),
-    "image_data_format": ("channels_last", "channels_first"),
-    "nnx_enabled": (False,),
-}
 
 
 @contextlib.contextmanager
@@ -58,11 +51,15 @@ def load(devices=True):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if devices else "3")
     # oneDNN runs only on some processors, changes the last digits and prints a message.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    _check_keras_settings()
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    for name in ("TF_USE_LEGACY_KERAS", "KERAS_NNX_ENABLED"):
+        os.environ.pop(name, None)
+    # Keras always reads the user's settings. Wrong ones raise errors, and `set_*` resets the others.
+    settings = os.path.join(os.environ.get("KERAS_HOME", "~/.keras"), "keras.json")
+    remedy = "remove that file, free some memory, or repeat the installation"
     with stderr_held_back():
-        with _unused_missing():
-            with one_error("TensorFlow", "free some memory, or repeat the installation"):
-                import tensorflow
+        with _unused_missing(), one_error(f"TensorFlow or its settings in {settings}", remedy):
+            import tensorflow
 
             tensorflow.keras.config.set_floatx("float32")  # also imports Keras
             tensorflow.keras.config.set_image_data_format("channels_last")
@@ -84,32 +81,6 @@ def _unused_missing():
     finally:
         for name in hidden:
             del sys.modules[name]
-
-
-def _check_keras_settings():
-    """Select Keras 3 on TensorFlow. Raises UserError if Keras would fail on the user's keras.json.
-
-    Keras always reads that file. `load` resets the values that Keras takes from it.
-    """
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    for name in ("TF_USE_LEGACY_KERAS", "KERAS_NNX_ENABLED"):
-        os.environ.pop(name, None)
-    home = os.path.expanduser("~")
-    home = os.path.join(home if os.access(home, os.W_OK) else "/tmp", ".keras")  # as in Keras
-    path = os.path.expanduser(os.path.join(os.environ.get("KERAS_HOME", home), "keras.json"))
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-        settings = KERAS_SETTINGS.items()
-        wrong = [name for name, good in settings if found.get(name, good[0]) not in good]
-        wrong += ["epsilon"] if not isinstance(found.get("epsilon", 1e-7), float) else []
-    except (FileNotFoundError, ValueError):  # Keras ignores a file that is not JSON
-        return
-    except AttributeError:
-        raise UserError(f"{path}: must be a JSON object; fix it or remove it") from None
-    if wrong:
-        setting = f"{wrong[0]} is {json.dumps(found[wrong[0]])}"
-        raise UserError(f"{path}: {setting}, which Keras does not accept; fix it or remove it")
 
 
 class _LateTensorFlow:

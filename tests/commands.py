@@ -13,6 +13,7 @@ import pytest
 from harness import cli
 
 ROOT = Path(__file__).parent.parent
+posix = pytest.mark.skipif(os.name == "nt", reason="needs links, pipes, signals or modes of POSIX")
 
 
 def run(script, *flags, cwd=None, **environment):

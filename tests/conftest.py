@@ -1,10 +1,8 @@
 """Shared fixtures: a trained run per script, a browser, a full disk, default signal handlers."""
 
 import contextlib
-import inspect
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +10,8 @@ import subprocess
 import pytest
 from commands import run
 from filelock import FileLock
+
+from harness import cli
 
 
 def trained(tmp_path_factory, script, *flags):
@@ -79,19 +79,11 @@ def full_disk():
     return limited
 
 
-def pytest_collection_modifyitems(items):
-    """Skip tests on Windows that make links, pipes, processes or permissions in the POSIX way."""
-    posix = re.compile(r"os\.(fork|kill|mkfifo|umask)|chmod|fcntl|symlink_to|SIGKILL|/proc|bash")
-    for item in items if os.name == "nt" else ():
-        if posix.search(inspect.getsource(item.function)):
-            item.add_marker(pytest.mark.skip(reason="POSIX only"))
-
-
 @pytest.fixture
 def interruptible():
     """Use Python's default signal handlers, even if the tests were started with others."""
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-    usual[signal.SIGHUP] = signal.SIG_DFL
+    usual = dict.fromkeys(cli.STOPPING, signal.SIG_DFL)
+    usual[signal.SIGINT] = signal.default_int_handler
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
     for number, handler in before.items():

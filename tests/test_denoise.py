@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from commands import ROOT, refused, run
+from commands import ROOT, posix, refused, run
 from PIL import Image
 
 import denoise
@@ -43,6 +43,7 @@ def test_results_have_the_format_of_the_input_or_wav(tmp_path, monkeypatch):
             pairs(path, out=out)
 
 
+@posix
 def test_destinations_are_never_an_input(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("in/deep er").mkdir(parents=True)
@@ -85,6 +86,7 @@ def test_destinations_are_never_an_input(tmp_path, monkeypatch):
             assert word in str(caught.value)
 
 
+@posix
 def test_completions_never_replace_an_input_or_a_result(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a.png", "a-1.png", "mask.png", "b.wav", "b-1.wav"):
@@ -257,6 +259,7 @@ def test_overwrite_is_needed_to_replace_a_result(tmp_path, sound):
     )
 
 
+@posix
 @pytest.mark.parametrize(
     "redirected, status", [("2>&-", 0), (">&- 2>&- <&-", 0), ("2>&1 | true", 141)]
 )
@@ -335,6 +338,7 @@ def test_mistakes_and_sounds_need_no_tensorflow(tmp_path, sound):
         assert done.returncode == 0 and not done.stderr and "20 gaps" in done.stdout, done.stderr
 
 
+@posix
 def test_labels_from_a_pipe_hold_for_every_sound(tmp_path, monkeypatch):
     for name in "ab":
         soundfile.write(tmp_path / f"{name}.wav", np.zeros(RATE), RATE)

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 import mnist_dvae
 import sound_dvae
-from benchmarks import faults
 from harness import UserError, cli
+
+pytest.importorskip("resource")  # not on Windows
+from benchmarks import faults
 
 READERS = faults.readers()
 

@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
+from commands import posix
 from PIL import Image
 
 import image_utils
@@ -334,6 +335,7 @@ def test_arrays_that_are_not_images_are_refused_by_name(tmp_path, arrays):
     assert ";" in str(refused.value) and "\n" not in str(refused.value)
 
 
+@posix
 def test_wrong_headers_are_refused(tmp_path):
     path = tmp_path / "trap.npz"
     bodies = [npy_header((count, 28, 28)) + bytes(999) for count in (10**9, -1, 200)]
@@ -405,6 +407,7 @@ def test_images_are_upright_center_cropped_and_on_black(tmp_path):
         assert pictures.read_image(tmp_path / "keyed.png", (20, 20)).max() == 0
 
 
+@posix
 def test_folder_is_searched_and_unusable_files_are_named(tmp_path, capsys):
     folder = tmp_path / "-my pictures ü"
     (folder / "b/deep").mkdir(parents=True)

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+from commands import posix
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -28,9 +29,10 @@ from harness.run_folder import Run
 from kind import Kind
 from pages.report import WRITTEN
 
+pytestmark = posix
 RATE, SIDE = 8000, 12
 FAULTS = [
-    KeyboardInterrupt(signal.SIGHUP),
+    KeyboardInterrupt(signal.SIGTERM),
     OSError(28, "No space left on device"),
     MemoryError(),
     UserError("a problem"),

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import scipy.linalg  # noqa: F401  its threads are limited too
 import threadpoolctl
+from commands import posix
 
 from harness import UserError, cli, result_files, run_folder, tables
 from harness.run_folder import Run
@@ -98,6 +99,7 @@ def test_a_file_is_replaced_only_by_a_complete_one_on_the_disk(tmp_path, monkeyp
     assert [file.name for file in tmp_path.iterdir()] == ["scores.csv"]
 
 
+@posix
 @pytest.mark.parametrize("mode", [0o600, 0o444, 0o640])
 def test_a_replaced_file_keeps_its_mode(tmp_path, mode):
     """Whatever mode the library that writes would give it."""
@@ -115,6 +117,7 @@ def test_a_replaced_file_keeps_its_mode(tmp_path, mode):
     assert [path.stat().st_mode & 0o777 for path in (new, private)] == [0o640, mode]
 
 
+@posix
 def test_a_link_as_destination_is_followed(tmp_path):
     (tmp_path / "deep").mkdir()
     for target in ("deep/old.wav", "deep/new.wav"):
@@ -127,6 +130,7 @@ def test_a_link_as_destination_is_followed(tmp_path):
     assert len(list(tmp_path.rglob("*"))) == 5
 
 
+@posix
 @pytest.mark.parametrize("number", cli.STOPPING)
 def test_an_interruption_leaves_no_files_behind(tmp_path, capsys, interruptible, number):
     """Even if the signal comes twice, as SIGHUP does when a terminal is closed."""
@@ -225,6 +229,7 @@ def test_a_folder_with_a_run_needs_a_flag(tmp_path):
     assert contents(out) == before
 
 
+@posix
 @pytest.mark.parametrize("flags", [{}, {"overwrite": True}, {"resume": True}])
 @pytest.mark.parametrize("earlier", [False, True])
 def test_files_that_no_run_wrote_are_never_replaced(tmp_path, flags, earlier):
@@ -304,6 +309,7 @@ def test_config_lists_each_file_before_it_is_written(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == left
 
 
+@posix
 @pytest.mark.parametrize("data", ["photos", "photos/a.npz", "photos/x/z", ".", "link"])
 def test_the_data_and_the_results_are_apart(tmp_path, data):
     (tmp_path / "photos/x").mkdir(parents=True)
@@ -418,6 +424,7 @@ def test_the_config_of_another_program_is_kept(tmp_path, flag, content):
     assert contents(tmp_path) == before
 
 
+@posix
 def test_resuming_needs_the_same_settings(tmp_path):
     out = tmp_path / "out"
     begin(out)
@@ -513,6 +520,7 @@ def test_versions_are_found_under_any_package_name(monkeypatch):
         assert run_folder.versions()["tensorflow"] == expected
 
 
+@posix
 def test_two_processes_never_write_the_same_result(tmp_path):
     path, other = tmp_path / "restored.wav", tmp_path / "other.wav"
     with result_files.claimed(path), result_files.replacing(path) as beside:
@@ -566,6 +574,7 @@ def test_removing_the_lock_file_lets_one_process_in_at_a_time(tmp_path):
     assert contents(tmp_path) == {}
 
 
+@posix
 def test_a_file_system_without_locks_is_usable(tmp_path, monkeypatch):
     def flock(*_):
         raise OSError(errno.ENOLCK, "No locks available")
@@ -611,6 +620,7 @@ def test_resuming_without_a_run_starts_one(tmp_path, capsys):
     assert (tmp_path / "out/config.json").exists()
 
 
+@posix
 def test_two_runs_do_not_share_a_folder(tmp_path):
     """The lock of a killed process does not remain."""
     pid = os.fork()

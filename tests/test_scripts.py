@@ -11,7 +11,7 @@ import threading
 import numpy as np
 import pytest
 import soundfile
-from commands import ROOT, inside, refused, run
+from commands import ROOT, inside, posix, refused, run
 from PIL import Image
 
 import audio_utils
@@ -295,6 +295,7 @@ def melody(seconds, rate, rng):
     return 0.3 * np.concatenate(played)
 
 
+@posix
 def test_a_folder_of_recordings_in_many_formats(tmp_path, capsys, monkeypatch):
     kinds = [("wav", "PCM_U8", 8000, 1), ("wav", "PCM_24", 96000, 2), ("wav", "FLOAT", 48000, 1)]
     kinds += [("flac", "PCM_16", 44100, 2), ("ogg", "VORBIS", 22050, 1), ("mp3", None, 32000, 2)]

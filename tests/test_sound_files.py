@@ -3,6 +3,7 @@
 import os
 import re
 import struct
+import sys
 from pathlib import Path
 
 import av
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import soundfile
+from commands import posix
 from compressed import write
 
 from files import sound_files
@@ -142,6 +144,7 @@ def test_a_video_without_sound_is_refused(tmp_path):
         load(tmp_path / "a.mp4")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_long_compressed_sound_needs_little_memory(tmp_path):
     write(tmp_path / "a.mp3", np.tile(sine(440, 60, RATE)[:, 0], 6), RATE, "libmp3lame")
     used = []
@@ -268,6 +271,7 @@ def test_windows_follow_from_the_seed_and_are_uniform(tmp_path):
     assert (first == 9000).any()
 
 
+@posix
 def test_links_names_and_folders(tmp_path):
     music = tmp_path / "music"
     (music / "one" / "two").mkdir(parents=True)
@@ -350,6 +354,7 @@ def test_an_error_names_the_file_and_the_problem(bad, name, capfd):
     assert not capfd.readouterr().err
 
 
+@posix
 def test_bad_files_in_a_folder_are_skipped(bad, tmp_path):
     with pytest.raises(UserError, match=f"the first of {len(WORDS)} problems"):
         load(bad)
@@ -364,6 +369,7 @@ def test_bad_files_in_a_folder_are_skipped(bad, tmp_path):
     )
 
 
+@posix
 def test_missing_or_insufficient_sound_is_refused(tmp_path):
     for path in ("missing", ""):
         with pytest.raises(UserError, match="No such file"):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.stats
+from commands import posix
 
 import mnist_dvae
 import random_numbers
@@ -337,6 +338,7 @@ def test_a_run_stopped_at_checkpoints_resumes_exactly(tmp_path, whole):
     assert same(run(1, folder=tmp_path), whole)
 
 
+@posix
 def test_an_interrupted_run_saves_and_resumes_exactly(tmp_path, whole, interruptible):
     for number, at in ((signal.SIGINT, 50), (signal.SIGTERM, 30), (signal.SIGHUP, 20)):
         calls = []

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import posix
 
 from harness import UserError, cli, workers
 from harness.run_folder import Run
@@ -225,6 +226,7 @@ def test_a_step_of_two_replicas_equals_one_on_the_whole_batch():
     assert found["worst"] < 1e-6 and found["loss"] == pytest.approx(found["expected"], rel=1e-6)
 
 
+@posix
 def test_two_workers_learn_as_one_does_and_end_together(tmp_path):
     """SIGTERM to the second worker interrupts both. SIGKILL to it later ends the first too."""
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
