@@ -56,13 +56,13 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
     if keep and several:
         said.append("the hole has one color per level, the rest has several")
     changes, size, kept = [0], image.size, _kept_options(image, image_format) if keep else {}
-    image = image if keep else None  # frees it
+    image, alpha = (image, alpha) if keep else (None, None)  # frees them
     for each, path in zip(made, [destination, *completion_paths(destination, count)]):
         mode = "F" if keep and image.mode[0] in pictures.WHITES else "L"
         levels = drawing.in_picture(each, view, size, mode)
         result = _filled(image, alpha, hole, levels, ink) if keep else Image.fromarray(levels)
         encoded = _encoded(source, result, image_format, kept)
-        del result  # large
+        del result, levels  # large
         if keep and image_format == "JPEG":
             changes.append(_change(image, encoded, hole))
         with replacing(path) as unfinished:
