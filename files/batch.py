@@ -10,8 +10,8 @@ from tqdm import tqdm
 from files import folders
 from files.image_files import SUFFIXES as IMAGES
 from files.restore_image import completion_paths
-from files.sound_files import SUFFIXES as SOUNDS
-from files.sound_files import result_name, result_suffixes
+from files.sound_reader import SUFFIXES as SOUNDS
+from files.sound_result import result_name, result_suffixes
 from harness import UserError, cli
 from harness.errors import say
 from harness.result_files import claimed
@@ -38,9 +38,10 @@ def plan(inputs, out, protected, completions=0):
         else:
             path.stat()  # raises FileNotFoundError or another OSError
             pairs.append((path, out if single else out / result_name(path).name))
-    if single and out.suffix.lower() not in result_suffixes(inputs[0]):
-        allowed = " or ".join(result_suffixes(inputs[0]))
-        raise UserError(f"{out}: must have the input's format; give a name that ends in {allowed}")
+    allowed = result_suffixes(inputs[0])[: 1 if inputs[0].suffix.lower() in IMAGES else None]
+    if single and out.suffix.lower() not in allowed:
+        remedy = f"give a name that ends in {' or '.join(allowed)}"
+        raise UserError(f"{out}: must have the input's format; {remedy}")
     _check_collisions(pairs, protected, completions)
     return pairs
 
@@ -69,17 +70,17 @@ def _inode(path):
 def files_below(folder, out):
     """Return the sounds and images in a folder and below it, without results already in `out`."""
     files, skipped = folders.walk(folder)
-    files = [file for file in files if file.suffix.lower() in SOUNDS + IMAGES]
-    broken = [f"{file}: not a file, or a broken link" for file in files if not file.is_file()]
-    folders.print_skipped(skipped + broken)
-    files = [file for file in files if file.is_file()]
     results = out.resolve()
     if not folder.resolve().is_relative_to(results):
         files = [file for file in files if not file.resolve().is_relative_to(results)]
-    if not files:
+    found, others = folders.with_suffixes(files, SOUNDS + IMAGES, folder)
+    broken = [f"{file}: not a file, or a broken link" for file in found if not file.is_file()]
+    folders.print_skipped(skipped + broken + others)
+    found = [file for file in found if file.is_file()]
+    if not found:
         expected = " ".join(SOUNDS + IMAGES)
         raise UserError(f"{folder}: no sounds or images in this folder; expected {expected}")
-    return files
+    return found
 
 
 def restore_each(pairs, restore, overwrite):

@@ -534,7 +534,7 @@ def test_an_m4a_comes_back_as_m4a(tmp_path, codec, ratio_db):
     files = tmp_path / "a.m4a", tmp_path / "b.m4a"
     line = restore_sound(stand_in(sinusoids), *files, read_labels(tmp_path / "gaps"), keep=True)
     (before, given), (after, sound) = map(read, files)
-    assert before.size == after.size == tone.size and sound.decoder.codec == codec
+    assert before.size == after.size == tone.size and sound.codec == codec
     assert (sound.rate, sound.channels, sound.format) == (44100, 2, given.format)
     kept = np.r_[:44100, 45000 : tone.size]
     measured = audio_utils.snr_db(before[kept], after[kept])
