@@ -90,7 +90,7 @@ def _job(model, source, destination, gap_file):
         if (fraction := np.ptp(listed, axis=1).sum() / max(sounding, 1)) > MOST_MISSING:
             problem = f"too much of the sound is missing ({fraction:.0%})"
             remedy = "list less" if gap_file else "list the real gaps in a file for --gaps"
-            raise UserError(f"{gap_file or source}: {problem}; {remedy}")
+            raise UserError(f"{gap_file.path if gap_file else source}: {problem}; {remedy}")
     return _Job(source, destination, rate, frames, gaps, silences)
 
 
