@@ -14,9 +14,7 @@ LEAST_SEEN = 0.1  # minimum power of an output where observed, relative to all o
 NEIGHBORS = 2 * HOPS_PER_WINDOW + 1  # windows at most one window away, in both directions
 PEAK = 10  # minimum power of a partial, relative to the noise; exp(-10) is its probability in noise
 BAND = 64  # frequencies whose median power gives the noise's power
-LEAST_PARTIALS = (
-    0.2  # minimum energy of the partials in a window that counts, relative to all of it
-)
+LEAST_PARTIALS = 0.2  # minimum energy of a window's partials, relative to all of it
 TINY = 1e-9  # RMS of silence, to avoid division by 0
 
 
@@ -26,24 +24,32 @@ def at_trained_level(reconstruct, rms):
     reconstruct(corrupted, observed) maps float32 windows (B, N) to windows. It was trained at the
     level `rms`. The returned function requires windows in the order of `restore_long_blocks`.
 
-    Each window is fitted by factor * output + offset (least squares over observed samples). A first
-    output gives the tone's level. The input of the second has the tone at its training level.
-    Scaling a sound scales the result. A loud event affects only windows less than 0.2 s away.
+    Each window is fitted by factor * output + offset (least squares over observed samples). First
+    outputs, for both polarities, give the tone's polarity and level. The input of the last has the
+    tone at its training level. Scaling a sound, also by -1, scales the result. A loud event affects
+    only windows less than 0.2 s away.
     """
 
     def restore(corrupted, observed):
         count, total = np.maximum(observed.sum(1), 1), corrupted.sum(1)
         trusted = np.maximum(count - LEAST_OBSERVED * observed.shape[1], TINY)
-        offset = total / count
-        gain = rms / _rms(_without(offset, corrupted, observed), count)
-        most = MOST_RMS * gain
-        for _ in range(2):
+
+        def fitted(gain, offset):
+            """Return energy, offset, factor, noise and outputs for the input at this gain."""
             centered = _without(offset, corrupted, observed)
-            shown = (np.copysign(gain, _sign(centered))[:, None] * centered).astype(np.float32)
+            shown = (gain[:, None] * centered).astype(np.float32)
             outputs = np.asarray(reconstruct(shown, observed), np.float32)
             factor, energy, noise = _fit(centered, observed, outputs, count)
-            gain = np.minimum(TONE_RMS * rms / (np.sqrt(energy / count) + TINY), most)
-            offset = _near((total - factor * _dot(outputs, observed)) / count, trusted / noise)
+            rest = (total - factor * _dot(outputs, observed)) / count
+            return energy, _near(rest, trusted / noise), factor, noise, outputs
+
+        offset = total / count
+        gain = rms / _rms(_without(offset, corrupted, observed), count)
+        (upright, first, *_), (inverted, second, *_) = (fitted(s * gain, offset) for s in (1, -1))
+        level = np.sqrt(np.maximum(upright, inverted) / count)
+        gain = np.minimum(TONE_RMS * rms / (level + TINY), MOST_RMS * gain)
+        gain, offset = np.where(upright >= inverted, (gain, first), (-gain, second))
+        energy, offset, factor, noise, outputs = fitted(gain, offset)
         chance = np.minimum(BY_CHANCE * noise / np.maximum(energy, TINY**2), 1)
         return (factor * (1 - chance**2))[:, None] * outputs + offset[:, None]
 
@@ -61,11 +67,6 @@ def _without(offset, corrupted, observed):
 
 def _rms(windows, count):
     return np.sqrt(_dot(windows, windows) / count) + TINY
-
-
-def _sign(windows):
-    """Return polarities, so that an inverted input gives an inverted output: (B, N) -> (B,)."""
-    return windows @ np.linspace(-1, 1, windows.shape[1], dtype=np.float32)
 
 
 def _near(values, weights):
@@ -110,14 +111,15 @@ def explained(sound, observed, output):
     parts = (part - part.sum(1, keepdims=True) / count for part in (sound, sound - output))
     taper = observed * np.hanning(sound.shape[1])
     powers = [np.abs(np.fft.rfft(part * taper)[:, 1:]) ** 2 for part in parts]
-    band = min(BAND, powers[0].shape[1])
-    powers = [power[:, : power.shape[1] // band * band] for power in powers]
-    before, after = (_partials(power.reshape(len(sound), -1, band)) for power in powers)
+    before, after = map(_partials, powers)
     clear = before > LEAST_PARTIALS * powers[0].sum(1) + TINY**2
     return np.clip(1 - after[clear] / before[clear], 0, 1)
 
 
 def _partials(power):
-    """Return the power of the partials in windows with bands of frequencies: (B, K, F) -> (B,)."""
-    noise = np.median(power, axis=2, keepdims=True) / np.log(2)  # of an exponential distribution
-    return np.where(power > PEAK * noise, power - noise, 0).sum((1, 2))
+    """Return the total power of the partials in spectra: (B, F) -> (B,)."""
+    total = 0
+    for band in np.array_split(power, max(1, power.shape[1] // BAND), axis=1):
+        noise = np.median(band, axis=1, keepdims=True) / np.log(2)  # exponentially distributed
+        total += np.where(band > PEAK * noise, band - noise, 0).sum(1)
+    return total

@@ -28,6 +28,20 @@ def test_noise_alone_gives_silence_and_a_tone_stays():
     np.testing.assert_allclose(restore(tones, observed), tones, atol=1e-5)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_network_that_knows_one_polarity_restores_both(sign):
+    """An inverted sawtooth is another sound, unlike an inverted sinusoid."""
+    sawtooth = np.stack([np.roll(-2 * TIME * 250 % 1 - 0.5, shift) for shift in range(0, 64, 4)])
+
+    def knows_one_polarity(windows, observed):
+        fits = windows @ sawtooth.T
+        return np.maximum(fits.max(1), 0)[:, None] * sawtooth[fits.argmax(1)] / 42
+
+    windows = (sign * sawtooth).astype(np.float32)
+    result = at_trained_level(knows_one_polarity, 0.4)(windows, np.ones_like(windows))
+    np.testing.assert_allclose(result, windows, atol=1e-3)
+
+
 def test_the_mean_of_a_note_does_not_spill_into_a_rest():
     """The windows of the tone have means, which say little about the offset of the rest."""
     tone = 0.5 * np.sin(ANGLES[1] * 1.02)

@@ -226,7 +226,7 @@ def test_the_network_gets_the_level_of_its_training(tmp_path):
         restore_sound(
             stand_in(listen, **metadata), tmp_path / "a.wav", tmp_path / "b.wav", keep=False
         )
-        for values, level in (seen[0], expected), (seen[1], expected * 0.35355 / 0.40620):
+        for values, level in (seen[0], expected), (seen[2], expected * 0.35355 / 0.40620):
             values = values[: len(values) // 2]  # noise
             assert np.sqrt((values[values != 0] ** 2).mean()) == pytest.approx(level, rel=0.01)
         np.testing.assert_allclose(soundfile.read(tmp_path / "b.wav")[0], noise, atol=1e-4)

@@ -23,28 +23,33 @@ function atTrainedLevel({network, constants}, windows) {
   for (const window of windows) {
     const {values, observed} = window, count = Math.max(1, total(observed));
     const offset = total(values) / count, centered = without(offset, values, observed);
-    const gain = rms / (Math.sqrt(dot(centered, centered) / count) + tiny);
-    Object.assign(window, {count, offset, gain, most: mostRms * gain});
+    Object.assign(window, {count, offset});
+    window.gain = rms / (Math.sqrt(dot(centered, centered) / count) + tiny);
   }
-  for (let round = 0; round < 2; round++) {
-    for (const window of windows) {
-      const {values, observed, count, offset, most} = window;
-      const centered = without(offset, values, observed), middle = (values.length - 1) / 2;
-      const sign = centered.reduce((sum, value, i) => sum + value * (i - middle), 0) < 0 ? -1 : 1;
-      const gain = sign * window.gain;
-      const output = reconstruct(network, centered.map(value => gain * value));
-      Object.assign(window, fit(constants, centered, window, output), {output});
-      window.gain = Math.min(toneRms * rms / (Math.sqrt(window.energy / count) + tiny), most);
-      window.rest = (total(values) - window.factor * dot(output, observed)) / count;
-      window.trust = Math.max(count - leastObserved * values.length, tiny) / window.noise;
-    }
-    windows.forEach((window, i) => { // one window is too short to distinguish offset from noise
-      const near = windows.slice(Math.max(0, i - (neighbors >> 1)), i + (neighbors >> 1) + 1);
-      window.offset = dot(near.map(({rest}) => rest), near.map(({trust}) => trust)) /
-        total(near.map(({trust}) => trust));
+  const fitted = sign => {
+    const fits = windows.map(window => {
+      const {values, observed, count, offset, gain} = window;
+      const centered = without(offset, values, observed);
+      const output = reconstruct(network, centered.map(value => sign * gain * value));
+      const found = fit(constants, centered, window, output);
+      const rest = (total(values) - found.factor * dot(output, observed)) / count;
+      const trust = Math.max(count - leastObserved * values.length, tiny) / found.noise;
+      return {...found, output, rest, trust};
     });
-  }
-  return windows.map(({factor, energy, noise, offset, output}) => {
+    return fits.map((found, i) => { // one window is too short to distinguish offset from noise
+      const near = fits.slice(Math.max(0, i - (neighbors >> 1)), i + (neighbors >> 1) + 1);
+      const trust = near.map(each => each.trust);
+      return {...found, offset: dot(near.map(({rest}) => rest), trust) / total(trust)};
+    });
+  };
+  const upright = fitted(1), inverted = fitted(-1);
+  windows.forEach((window, i) => {
+    const sign = upright[i].energy >= inverted[i].energy ? 1 : -1;
+    const {energy, offset} = sign > 0 ? upright[i] : inverted[i];
+    const gain = toneRms * rms / (Math.sqrt(energy / window.count) + tiny);
+    Object.assign(window, {offset, gain: sign * Math.min(gain, mostRms * window.gain)});
+  });
+  return fitted(1).map(({factor, energy, noise, offset, output}) => {
     const chance = Math.min(1, byChance * noise / Math.max(energy, tiny ** 2));
     return output.map(value => factor * (1 - chance ** 2) * value + offset);
   });
