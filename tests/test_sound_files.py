@@ -4,6 +4,7 @@ import os
 import re
 import struct
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -106,6 +107,31 @@ def test_compressed_sound_is_read_whole(tmp_path, name, codec, rate, layout, ext
     assert abs(whole.size / RATE - len(samples) / rate) < 1e-3
 
 
+@pytest.mark.parametrize("size", [100, 1000, 30_011])
+def test_vorbis_is_read_as_by_libsndfile(tmp_path, size):
+    soundfile.write(tmp_path / "a.ogg", noise(2)[:size], RATE)
+    with open_sound(tmp_path / "a.ogg") as sound:
+        samples = np.concatenate(list(sound.blocks()))[:, 0]
+    np.testing.assert_allclose(samples, soundfile.read(tmp_path / "a.ogg")[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_a_sound_that_begins_after_the_picture_stays_in_place(tmp_path, name):
+    with av.open(tmp_path / name, "w") as container:
+        picture, sound = container.add_stream("mpeg4", 10), container.add_stream("aac", RATE)
+        picture.width = picture.height = 64
+        for number in range(30):
+            frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), "rgb24")
+            frame.pts = number
+            container.mux(picture.encode(frame))
+        frame = av.AudioFrame.from_ndarray(np.float32(noise(2))[None], "fltp", "mono")
+        frame.rate, frame.pts, frame.time_base = RATE, RATE // 2, Fraction(1, RATE)
+        container.mux(picture.encode(None) + sound.encode(frame) + sound.encode(None))
+    samples = decoded(tmp_path / name)
+    begins = np.argmax(np.abs(samples) > 0.05) / RATE
+    assert begins == pytest.approx(0.5, abs=0.07)  # AAC has frames of 64 ms
+
+
 @pytest.mark.parametrize("name, codec", [("a.ogg", "libopus"), ("a.mp3", "libmp3lame")])
 def test_joined_streams_are_read_to_the_end(tmp_path, name, codec):
     for frequency, part in ((440, "b"), (880, "c")):
@@ -131,6 +157,25 @@ def test_a_playlist_opens_no_other_file(tmp_path):
     (tmp_path / "a.mp3").write_text("\n".join([*lines, "#EXT-X-ENDLIST", ""]))
     with pytest.raises(UserError, match="not a sound file"):
         load(tmp_path / "a.mp3")
+
+
+def test_an_m4a_of_an_interrupted_recorder_is_named(tmp_path):
+    write(tmp_path / "a.m4a", sine(440, 1, 44100)[:, 0], 44100, "aac")
+    content = (tmp_path / "a.m4a").read_bytes()
+    (tmp_path / "a.m4a").write_bytes(content[: content.index(b"moov") - 4])
+    with pytest.raises(UserError, match=r"a.m4a: .*moov atom not found"):
+        load(tmp_path / "a.m4a")
+
+
+def test_a_folder_whose_files_cannot_be_mapped_is_named(tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "a.wav", noise(2), RATE)
+
+    def refuse(*_, **__):
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(sound_files.np, "memmap", refuse)
+    with pytest.raises(OSError, match="files in this folder cannot be mapped"):
+        load(tmp_path / "a.wav", tmp_path)
 
 
 def test_a_video_without_sound_is_refused(tmp_path):
@@ -230,6 +275,15 @@ def test_training_and_held_out_share_no_sample(tmp_path, files):
     assert WINDOW <= sounds.long_sound.size <= RATE
 
 
+def test_a_long_file_among_short_ones_is_not_held_out_whole(tmp_path):
+    for number in range(5):  # whichever of the five would be held out
+        for other in range(5):
+            sound = noise(20 if other == number else 0.2, other)
+            soundfile.write(tmp_path / f"{other}.wav", sound, RATE)
+        found = load(tmp_path).provenance
+        assert 0.05 < found["held_out_seconds"] / 20.8 < 0.2
+
+
 @pytest.mark.parametrize("files", [2, 9])
 def test_copies_are_either_learned_from_or_held_out(tmp_path, files):
     """No stretch of sound is in both parts, whichever file it is from."""
@@ -282,7 +336,8 @@ def test_links_names_and_folders(tmp_path):
     (music / "one" / "back").symlink_to(music)
     (tmp_path / "link").symlink_to(music)
     sounds = load(tmp_path / "link")
-    assert sounds.samples.size == 4 * RATE and not sounds.skipped  # each once
+    assert sounds.samples.size == 4 * RATE  # each once
+    assert sounds.skipped == [f"{tmp_path / 'link'}: 1 files of other kinds (.jpg)"]
     assert load(music / "again.wav").samples.size == 2 * RATE
 
 

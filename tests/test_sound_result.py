@@ -9,6 +9,7 @@ import soundfile
 
 from files.sound_reader import open_sound
 from files.sound_result import Result
+from harness import UserError
 
 RATE = 16000
 
@@ -94,3 +95,61 @@ def test_what_is_not_copied_is_named(tmp_path, name, codec):
         assert lost == ["pictures, tag composer"]
         with av.open(path) as container:
             assert container.metadata["title"] == "T"
+
+
+@pytest.mark.parametrize("codec, bits", [("alac", 24), ("alac", 16), ("flac", 24)])
+def test_lossless_samples_become_a_wav_without_loss(tmp_path, codec, bits):
+    levels = np.random.default_rng(0).integers(-(2 ** (bits - 1)), 2 ** (bits - 1), RATE)
+    kind = {16: ("s16", np.int16), 24: ("s32", np.int32)}[bits]
+    frame = av.AudioFrame.from_ndarray(
+        (levels << (8 if bits == 24 else 0)).astype(kind[1])[None], kind[0], "mono"
+    )
+    frame.rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
+    path = tmp_path / ("a.m4a" if codec == "alac" else "a.mka")
+    with av.open(path, "w", format="ipod" if codec == "alac" else "matroska") as container:
+        stream = container.add_stream(codec, RATE, layout="mono")
+        stream.format = kind[0] + ("p" if codec == "alac" else "")
+        container.mux(stream.encode(frame) + stream.encode(None))
+    result, _ = rewritten(path, "b.wav")
+    np.testing.assert_array_equal(soundfile.read(result)[0] * 2.0 ** (bits - 1), levels)
+    if codec == "alac":
+        assert soundfile.info(result).subtype == f"PCM_{bits}"
+
+
+@pytest.mark.parametrize("name", ["b.ogg", "b.wav"])
+@pytest.mark.parametrize("channels", [2, 6])
+def test_channels_of_vorbis_keep_their_speakers(tmp_path, name, channels):
+    """FFmpeg plays both in the same order."""
+    time = np.arange(RATE) / RATE
+    signal = 0.1 * np.sin(2 * np.pi * time[:, None] * (200 + 200 * np.arange(channels)))
+    # Vorbis: front left, center, front right, back left, back right, bass. Section 4.3.9 of its
+    # specification. FFmpeg: front left, front right, center, bass, back left, back right.
+    vorbis = {2: [0, 1], 6: [0, 2, 1, 4, 5, 3]}[channels]
+    soundfile.write(tmp_path / "a.ogg", signal[:, vorbis], RATE)
+    result, _ = rewritten(tmp_path / "a.ogg", name)
+    with av.open(result) as container:
+        convert = av.AudioResampler("fltp")
+        frames = [each for frame in container.decode(audio=0) for each in convert.resample(frame)]
+        heard = np.concatenate([frame.to_ndarray() for frame in frames], 1)[:, : RATE // 2]
+    peaks = np.argmax(np.abs(np.fft.rfft(heard)), 1) * 2
+    np.testing.assert_array_equal(peaks, 200 + 200 * np.arange(channels))
+
+
+def test_the_content_decides_not_the_suffix(tmp_path):
+    soundfile.write(tmp_path / "x.mp3", np.zeros(RATE), RATE)
+    for name in ("a.wav", "a.flac"):
+        (tmp_path / name).write_bytes((tmp_path / "x.mp3").read_bytes())
+    result, _ = rewritten(tmp_path / "a.wav", "b.wav")
+    assert result.read_bytes()[:4] == b"RIFF"
+    with pytest.raises(UserError, match=r"a.flac: MP3 .*not written as .flac.*\.wav"):
+        rewritten(tmp_path / "a.flac", "b.flac")
+
+
+def test_other_sound_tracks_are_named(tmp_path):
+    with av.open(tmp_path / "a.mp4", "w") as container:
+        streams = [container.add_stream("aac", RATE, layout="mono") for _ in range(2)]
+        for stream in streams:
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, RATE), np.float32), "fltp", "mono")
+            frame.rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
+            container.mux(stream.encode(frame) + stream.encode(None))
+    assert rewritten(tmp_path / "a.mp4", "b.wav")[1] == ["other sound tracks"]
