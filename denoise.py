@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # `python -P` leaves it out
-__import__("harness")  # first, to report missing packages
 
 from files.batch import is_there, plan, restore_each
 from files.folders import walk

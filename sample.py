@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # `python -P` leaves it out
-__import__("harness")  # first, to report missing packages
 
 import numpy as np
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))  # `python -P` leaves it out
-__import__("harness")  # first, to report missing packages
 
 import numpy as np
 
