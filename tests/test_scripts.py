@@ -181,14 +181,6 @@ def test_numpy_has_one_thread_in_every_script():
     assert len(pools) >= 2 and {each["num_threads"] for each in pools} == {1}
 
 
-@pytest.mark.parametrize("script", [*SCRIPTS, "denoise.py", "sample.py"])
-def test_missing_packages_are_reported_in_one_line(script):
-    """As in a shell without the activated environment: -S leaves out all packages."""
-    command = [sys.executable, "-S", ROOT / script, "--help"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    refused(done, sys.executable, "tensorflow", "requirements.txt")
-
-
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_and_errors_do_not_load_tensorflow(tmp_path, script):
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was loaded')")
