@@ -68,13 +68,13 @@ def _ambiguous(pairs, completions):
     for source, path in _results(pairs, completions):
         target = os.path.normcase(os.path.realpath(path))  # Windows ignores case
         results[target].append((source, path))
-    return {
-        source: f"{path}: {' and '.join(str(each) for each, _ in same)} would both be saved here; "
-        "restore each with its own --out"
-        for same in results.values()
-        for source, path in same
-        if len(same) > 1
-    }
+    messages = {}
+    for (source, path), *others in results.values():
+        for other, _ in others:
+            problem = f"{path}: {source} and {other} would both be saved here"
+            messages[other] = f"{problem}; restore each with its own --out"
+            messages.setdefault(source, messages[other])
+    return messages
 
 
 def _inode(path):
@@ -88,10 +88,9 @@ def files_below(folder, out):
     files = [file for file in files if file.suffix.lower() in SOUNDS + IMAGES]
     broken = [f"{file}: not a file, or a broken link" for file in files if not file.is_file()]
     folders.print_skipped(skipped + broken)
+    kept = folder.resolve().is_relative_to(results := out.resolve())  # `out` contains the inputs
+    files = [each for each in files if kept or not each.resolve().is_relative_to(results)]
     files = [file for file in files if file.is_file()]
-    results = out.resolve()
-    if not folder.resolve().is_relative_to(results):
-        files = [file for file in files if not file.resolve().is_relative_to(results)]
     if not files:
         expected = " ".join(SOUNDS + IMAGES)
         raise UserError(f"{folder}: no sounds or images in this folder; expected {expected}")
