@@ -23,6 +23,7 @@ from files.restore_image import completion_paths, mask_for, restore_image
 from files.restore_sound import restore_sound
 from files.sound_files import SUFFIXES as SOUNDS
 from harness import UserError, cli
+from harness.errors import say
 
 MAX_COMPLETIONS = 32
 EXISTS = "already exists; --overwrite replaces it, or give another --out"
@@ -99,9 +100,12 @@ def main(settings):
     trained_on = f"{path} was trained on {what}"
     refuse_flags(settings, model.kind.sounds, trained_on)
     named = settings.inputs  # any suffix is accepted if the user named the file
-    pairs = [(a, b) for a, b in pairs if a in named or a.suffix.lower() in suffixes]
-    if not pairs:
+    fitting = [(a, b) for a, b in pairs if a in named or a.suffix.lower() in suffixes]
+    if not fitting:
         raise UserError(f"{named[0]}: no {what} found; {trained_on}")
+    if count := len(pairs) - len(fitting):
+        say(f"skipped {count} other files, since {trained_on}", sys.stderr)
+    pairs = fitting
     settings.gaps = settings.gaps and read_labels(settings.gaps)
     restoring = partial(restore, settings, model, trained_on)
     restore_each(pairs, restoring, settings.overwrite, settings.completions)

@@ -32,8 +32,8 @@ def adam(iterations, learning_rate):
 
     AdamW is from Loshchilov and Hutter 2019 (arXiv 1711.05101). Only kernels have weight decay.
     Adam moves every weight by about the learning rate, so a layer's output moves by the rate times
-    its number of inputs. Above FULL_RATE_INPUTS, the rate of the kernel is divided by that number
-    (Yang et al. 2022, arXiv 2203.03466). Otherwise training on large images diverges.
+    its number of inputs. Above FULL_RATE_INPUTS, the rate of a kernel is inversely proportional to
+    that number (Yang et al. 2022, arXiv 2203.03466). Otherwise training on large images diverges.
     """
 
     class AdamW(tf.keras.optimizers.AdamW):

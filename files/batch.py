@@ -12,8 +12,8 @@ from tqdm import tqdm
 from files import folders
 from files.image_files import SUFFIXES as IMAGES
 from files.restore_image import completion_paths
-from files.sound_files import SUFFIXES as SOUNDS
-from files.sound_files import result_name, result_suffixes
+from files.sound_reader import SUFFIXES as SOUNDS
+from files.sound_result import result_name, result_suffixes
 from harness import UserError, cli
 from harness.errors import say
 from harness.result_files import claimed
@@ -43,9 +43,9 @@ def plan(inputs, out, protected, completions=0):
         else:
             path.stat()  # raises FileNotFoundError or another OSError
             pairs.append((path, out if single else out / result_name(path).name))
-    if single and out.suffix.lower() not in result_suffixes(inputs[0]):
-        allowed = " or ".join(result_suffixes(inputs[0]))
-        remedy = f"give a name that ends in {allowed}, or in / for a folder"
+    allowed = result_suffixes(inputs[0])[: 1 if inputs[0].suffix.lower() in IMAGES else None]
+    if single and out.suffix.lower() not in allowed:
+        remedy = f"give a name that ends in {' or '.join(allowed)}, or in / for a folder"
         raise UserError(f"{out}: must have the input's format; {remedy}")
     originals = {_inode(path): path for path in [*protected, *(source for source, _ in pairs)]}
     for _, path in _results(pairs, completions):
@@ -85,16 +85,17 @@ def _inode(path):
 def files_below(folder, out):
     """Return the sounds and images in a folder and below it, without results already in `out`."""
     files, skipped = folders.walk(folder)
-    files = [file for file in files if file.suffix.lower() in SOUNDS + IMAGES]
-    broken = [f"{file}: not a file, or a broken link" for file in files if not file.is_file()]
-    folders.print_skipped(skipped + broken)
-    kept = folder.resolve().is_relative_to(results := out.resolve())  # `out` contains the inputs
-    files = [each for each in files if kept or not each.resolve().is_relative_to(results)]
-    files = [file for file in files if file.is_file()]
-    if not files:
+    results = out.resolve()
+    if not folder.resolve().is_relative_to(results):
+        files = [file for file in files if not file.resolve().is_relative_to(results)]
+    found, others = folders.with_suffixes(files, SOUNDS + IMAGES, folder)
+    broken = [f"{file}: not a file, or a broken link" for file in found if not file.is_file()]
+    folders.print_skipped(skipped + broken + others)
+    found = [file for file in found if file.is_file()]
+    if not found:
         expected = " ".join(SOUNDS + IMAGES)
         raise UserError(f"{folder}: no sounds or images in this folder; expected {expected}")
-    return files
+    return found
 
 
 def restore_each(pairs, restore, overwrite, completions=0):

@@ -10,6 +10,8 @@ from harness import UserError
 BYTE_ORDERS = {b"RIFF": "little", b"RIFX": "big", b"FORM": "big"}  # of WAV and AIFF
 # Fewer bytes after the last chunk of a WAV are not taken for samples that its header misses.
 UNCOUNTED = 1 << 16
+SAMPLES = {b"data", b"SSND"}  # chunks of a WAV and an AIFF
+UNKNOWN = 2**31 - 2**16  # bytes; a program that writes to a pipe states such a length or more
 # Chunks that describe the old samples, or only make room.
 STALE = {b"PEAK", b"levl", b"MD5 ", b"JUNK", b"junk", b"PAD ", b"FLLR", b"ds64"}
 EXTENSIBLE, MASK = 40, 20  # bytes of a "fmt " chunk with a speaker mask, and where the mask is
@@ -34,26 +36,31 @@ def chunks(file):
         yield name, start, end
 
 
-def has_uncounted_samples(path, file):
-    """Return True if an open file is a WAV with more samples than its header counts.
+def stated_length(path, file):
+    """Return the length of the samples in an open WAV or AIFF by its header, relative to the file.
 
-    A recorder that crashes leaves a header that counts no samples, or those at its last update.
-    Raises UserError for several files joined end to end.
+    It is below 1 for a WAV with more samples than its header counts. A recorder that crashes leaves
+    a header that counts no samples, or those at its last update. It is above 1 for a file that was
+    cut short, and 1 for other files. Raises UserError for several files joined end to end.
     """
     found = list(chunks(file))
     names = [name for name, _, _ in found]
     if BYTE_ORDERS.keys() & names:
         raise UserError(f"{path}: several sounds joined end to end; split them")
-    if b"data" not in names:
-        return False
+    if not SAMPLES & set(names):
+        return 1.0
     name, start, end = found[-1]
+    length, size = end - start, os.fstat(file.fileno()).st_size
+    if size < end:
+        return length / max(size - start, 1) if name in SAMPLES and length < UNKNOWN else 1.0
     file.seek(end)
-    after, rest = file.read(UNCOUNTED), os.fstat(file.fileno()).st_size - end
-    if after.lstrip(b"\0").startswith(b"ID3"):
-        return False
-    if name == b"data" and start == end:  # zeros may be silence
-        return rest > 0
-    return rest >= UNCOUNTED and any(after)  # zeros are padding
+    after = file.read(UNCOUNTED)
+    if b"SSND" in names or after.lstrip(b"\0").startswith(b"ID3"):
+        return 1.0
+    if name == b"data" and not length:  # zeros may be silence
+        return float(size == end)
+    more = size - end >= UNCOUNTED and any(after)  # zeros are padding
+    return length / (size - start) if more else 1.0
 
 
 def copy_chunks(source, destination):

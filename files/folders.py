@@ -29,6 +29,15 @@ def walk(folder):
     return sorted(files), [f"{error.filename}: {error.strerror}" for error in errors]
 
 
+def with_suffixes(files, suffixes, folder):
+    """Return the files with one of these suffixes, and a list of one line if there are others."""
+    found = [file for file in files if file.suffix.lower() in suffixes]
+    kinds = sorted({file.suffix.lower() or file.name for file in files} - set(suffixes))
+    named = " ".join(kinds[:NAMED]) + " ..." * (len(kinds) > NAMED)
+    count = len(files) - len(found)
+    return found, [f"{folder}: {count} files of other kinds ({named})"] * (count > 0)
+
+
 def print_skipped(lines):
     """Print the first few lines about skipped files to stderr, and the number of the others."""
     for line in lines[:NAMED]:

@@ -69,7 +69,8 @@ def _times(line, seconds, where):
         if len(numbers) > 1 and all(re.fullmatch(NUMBER, number) for number in numbers[:2]):
             break
     else:
-        raise UserError(f"{where}: expected a start and an end in seconds, such as {EXAMPLE}")
+        expected = f"a start and an end in seconds, such as {EXAMPLE}"
+        raise UserError(f"{where}: expected {expected}, got {line!r}; correct or remove it")
     start, end, *others = [float(n) for n in numbers if re.fullmatch(NUMBER, n)]
     # "1,5" may be 1.5, or 1 to 5.
     ambiguous = not decimal_commas and re.match(r"\d+,\d+(?![\d.])", line)

@@ -52,24 +52,23 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
     grey = np.asarray(colors.convert("L")) / np.float32(255)
     made, view = drawing.restored(model, grey, missing, count)
     said = _summary(hole, view, frames, keep)
-    if keep:
-        ink, several = _ink(image, np.asarray(colors)[~missing])
-        said += ["the hole has one color per level, the rest has several"] if several else []
+    ink, several = _ink(image, np.asarray(colors)[~missing])
+    if keep and several:
+        said.append("the hole has one color per level, the rest has several")
     changes, size, kept = [0], image.size, _kept_options(image, image_format) if keep else {}
-    image = image if keep else None  # frees it
+    image, alpha = (image, alpha) if keep else (None, None)  # frees them
     for each, path in zip(made, [destination, *completion_paths(destination, count)]):
         mode = "F" if keep and image.mode[0] in pictures.WHITES else "L"
         levels = drawing.in_picture(each, view, size, mode)
         result = _filled(image, alpha, hole, levels, ink) if keep else Image.fromarray(levels)
         encoded = _encoded(source, result, image_format, kept)
-        del result  # large
+        del result, levels  # large
         if keep and image_format == "JPEG":
             changes.append(_change(image, encoded, hole))
         with replacing(path) as unfinished:
             unfinished.write_bytes(encoded.getbuffer())
-    said += (
-        [f"JPEG changed the other pixels by up to {max(changes)} of 255"] if any(changes) else []
-    )
+    if any(changes):
+        said.append(f"JPEG changed the other pixels by up to {max(changes)} of 255")
     return f"{size[0]} x {size[1]} pixels: {', '.join(said)}"
 
 

@@ -36,7 +36,7 @@ TRIALS = 16  # maximum artificial gaps per channel, to compare network and autor
 REACH = sum(CONTEXTS[-1])  # seconds of context on each side of an artificial gap, plus gap lengths
 MOST_MISSING = 2 / 3  # maximum fraction; more is a sound that contains zeros
 LEAST_EXPLAINED = 0.8  # minimum fraction; known notes in noise have 0.98 or more, other music less
-# A compressed file is reported as cut short if more than the sum of these is missing.
+# A file is reported as cut short if more than the sum of these is missing.
 TOLERANCE = 0.1, 0.01  # seconds, and fraction of the length
 
 
@@ -90,7 +90,7 @@ def _job(model, source, destination, gap_file):
         if (fraction := np.ptp(listed, axis=1).sum() / max(sounding, 1)) > MOST_MISSING:
             problem = f"too much of the sound is missing ({fraction:.0%})"
             remedy = "list less" if gap_file else "list the real gaps in a file for --gaps"
-            raise UserError(f"{gap_file or source}: {problem}; {remedy}")
+            raise UserError(f"{gap_file.path if gap_file else source}: {problem}; {remedy}")
     return _Job(source, destination, rate, frames, gaps, silences)
 
 
@@ -382,7 +382,7 @@ def _write(restored, job, keep):
     if keep and not keeps_zeros(result.subtype):
         missing = functools.partial(_in_each, job.gaps)
         remarks.append(how_well_kept(job.source, job.destination, missing))
-    expected = original.decoder and original.decoder.seconds
+    expected = original.seconds
     if expected and expected - job.frames / job.rate > TOLERANCE[0] + TOLERANCE[1] * expected:
         remarks.append(f"cut short or damaged: its length should be {expected:.2f} s")
     return "".join(f", {remark}" for remark in remarks)

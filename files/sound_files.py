@@ -13,14 +13,12 @@ from tqdm import tqdm
 
 import audio_utils
 from files import folders
-from files.sound_reader import open_sound
+from files.sound_reader import SUFFIXES, open_sound
 from harness import UserError
 from harness.errors import printable
 from harness.quiet_tensorflow import tf
 from signals.resampling import resample
 
-READ_ONLY = ".aac", ".mp4", ".webm", ".wma", ".3gp"  # cannot be written, so results are WAVs
-SUFFIXES = ".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".m4a", *READ_ONLY
 MAX_HOURS = 24  # maximum total length of recordings, which takes 5.5 GB of disk at 16 kHz
 SHORTEST = 2048  # minimum samples per recording; the figure of the long sound needs them
 OFFSET = 0.01  # a constant offset above this fraction of a sound's RMS is removed
@@ -29,23 +27,12 @@ CANCELS = 0.1
 LEAST_RMS = 1e-5  # minimum RMS, -100 dB relative to full scale; a quieter sound is only dither
 HELD_OUT_FRACTION = 0.1
 SPLIT_BY_FILE_FROM = 5  # minimum files to hold out whole ones; fewer files are split in time
+WHOLE_FILES = 0.03, 0.4  # fraction of the sound that whole files may hold out, from and to
+MARGIN = 512  # samples left out where a file is split, because beginnings of copies are less exact
 PIECE, BEGINNING = 256, 1 << 14  # samples; copies of files are found by their first sound
 # Cosine of the angle between magnitude spectra. Copies at 48 kbit/s have at least 0.98, noise has
 # pi / 4, and different instruments that play the same melody have at most 0.93.
 ALIKE = 0.95
-
-
-def result_suffixes(path):
-    """Return the suffixes that a result may have: .wav for sounds, and its input's if writable."""
-    given = path.suffix.lower()
-    if given not in SUFFIXES:
-        return (given,)
-    return (".wav",) if given in (".wav", *READ_ONLY) else (given, ".wav")
-
-
-def result_name(path):
-    """Return the path, with the suffix .wav if the format can be read but not written."""
-    return path.with_suffix(".wav") if path.suffix.lower() in READ_ONLY else path
 
 
 def decode(path, sample_rate):
@@ -120,33 +107,37 @@ def load(path, sample_rate, window, rms, seconds, folder):
     """Load `Recordings` from a sound file, or from all sound files in a folder and its subfolders.
 
     Each file is resampled to `sample_rate` Hz and scaled so that its parts that are not silent have
-    RMS `rms`. With SPLIT_BY_FILE_FROM or more files, the same whole files are always held out. With
-    fewer, the end of each is held out. The long sound lasts at most `seconds`. A temporary file in
-    `folder`, without a name, stores the decoded sound. Raises UserError if no sound can be used.
+    RMS `rms`. The same whole files are always held out, or the end of each (see `_splits`). The
+    long sound lasts at most `seconds`. A temporary file in `folder`, without a name, stores the
+    decoded sound. Raises UserError if no sound can be used.
     """
     samples, clips, skipped = _read(path, sample_rate, window, rms, folder)
     least_power = rms**2 * 10 ** (audio_utils.SILENCE_DB / 10)
-    parts, held_out = _split(samples, clips, window, least_power)
-    places = {
-        name: np.concatenate([_places(samples, *clip, window, least_power) for clip in part])
-        for name, part in parts.items()
-    }
-    if not all(map(len, places.values())):
+    places = {file: _places(samples, *clip, window, least_power) for file, clip in clips.items()}
+    splits, held_out = _splits(clips, places, _groups(samples, clips), window)
+    training, kept = {}, {}
+    for file, (_, end) in clips.items():
+        last = splits[file] - window - MARGIN * (splits[file] < end)
+        training[file] = _clipped(places[file], 0, last + 1)
+        kept[file] = _clipped(places[file], splits[file], end)
+    parts = {"training": training, "held out": kept}
+    parts = {name: np.concatenate(list(part.values())) for name, part in parts.items()}
+    if not all(map(len, parts.values())):
         raise UserError(f"{path}: not enough sound to train on and to hold out; add more")
-    starts = places["held out"][:, 0]
-    long_sound = _long_sound(samples, parts["held out"], starts, round(seconds * sample_rate))
-    learned, kept = (float(np.ptp(part, axis=1).sum() / sample_rate) for part in parts.values())
-    summary = f"{learned:.1f} s of sound to learn from, {kept:.1f} s held out ({held_out})"
+    long_sound = _long_sound(samples, clips, splits, kept, round(seconds * sample_rate))
+    total = samples.size / sample_rate
+    held = sum(end - splits[file] for file, (_, end) in clips.items()) / sample_rate
     provenance = {
         "source": printable(path),
         "files": len(clips),
-        "training_seconds": learned,
-        "held_out_seconds": kept,
+        "training_seconds": total - held,
+        "held_out_seconds": held,
         "sha256": folders.sha256(clips),
     }
+    summary = f"{total - held:.1f} s of sound to learn from, {held:.1f} s held out ({held_out})"
     metadata = {"sample_rate": sample_rate, "rms": rms, "sha256": provenance["sha256"]}
     return Recordings(
-        samples, places, long_sound, summary, skipped, window, sample_rate, metadata, provenance
+        samples, parts, long_sound, summary, skipped, window, sample_rate, metadata, provenance
     )
 
 
@@ -164,12 +155,13 @@ def random_windows(samples, places, count, window, seed):
 
 
 def _find(path):
-    """Return the distinct sound files below a folder, sorted, and a line per unreadable folder."""
+    """Return the distinct sound files below a folder, and lists of lines on problems and others."""
     if not os.path.isdir(path):
-        return [path], []
+        return [path], [], []
     files, problems = folders.walk(path)
-    files = [file for file in files if file.name.lower().endswith(SUFFIXES)]
-    return sorted({os.path.realpath(file): file for file in reversed(files)}.values()), problems
+    files, others = folders.with_suffixes(files, SUFFIXES, path)
+    files = {os.path.realpath(file): file for file in reversed(files)}
+    return sorted(files.values()), problems, others
 
 
 def _read(path, sample_rate, window, rms, folder):
@@ -177,12 +169,12 @@ def _read(path, sample_rate, window, rms, folder):
 
     Returns samples (T,), {path: (first, end) in samples}, and one line per skipped file.
     """
-    files, skipped = _find(path)
+    files, skipped, others = _find(path)
     store, first, clips = tempfile.TemporaryFile(dir=folder), 0, {}
     for file in tqdm(files, "reading", unit="file", leave=False, disable=None):
         try:
             end = _append(store, first, file, sample_rate, max(window, SHORTEST))
-            clip = np.memmap(store, np.float32, "r+", 4 * first, (end - first,))
+            clip = _mapped(store, folder, "r+", 4 * first, (end - first,))
             _scale(clip, window // 4, rms, file)
         except UserError as error:
             skipped.append(str(error))
@@ -196,7 +188,16 @@ def _read(path, sample_rate, window, rms, folder):
             raise UserError(f"{path}: {problem}: {skipped[0]}")
         raise UserError(f"{path}: no sound files; looked for {' '.join(SUFFIXES)}")
     store.truncate(4 * first)
-    return np.memmap(store, np.float32, "r"), clips, skipped
+    return _mapped(store, folder, "r"), clips, skipped + others
+
+
+def _mapped(store, folder, *options):
+    """Return the float32 samples in a temporary file in `folder`, mapped into memory."""
+    try:
+        return np.memmap(store, np.float32, *options)
+    except OSError as error:  # some network and virtual folders forbid it
+        problem = f"files in this folder cannot be mapped into memory ({error.strerror})"
+        raise OSError(f"{folder}: {problem}; give an --out on a local disk") from error
 
 
 def _append(store, first, file, sample_rate, least):
@@ -249,28 +250,26 @@ def _energies(samples, size):
     return np.maximum(energy - size * means**2, 0), means
 
 
-def _split(samples, clips, window, least_power):
-    """Return {"training": clips, "held out": clips} and a description of what is held out."""
-    training, held_out, groups = [], [], _groups(samples, clips)
-    if len(groups) < SPLIT_BY_FILE_FROM:
-        for group in groups:
-            longest = max(group, key=lambda file: np.ptp(clips[file]))
-            places = _places(samples, *clips[longest], window, least_power)
-            learned = _middle(places, *clips[longest], window) - group[longest]
-            margin = 2 * PIECE * (len(group) > 1)  # beginnings of lossy copies are less exact
-            for file, start in group.items():
-                first, end = clips[file]
-                middle = min(start + learned, end)
-                training.append((first, middle - margin))
-                held_out.append((middle, end))
-        return {"training": training, "held out": held_out}, "the end of each file"
-    count, names = round(HELD_OUT_FRACTION * len(groups)) or 1, []
+def _splits(clips, places, groups, window):
+    """Return {file: sample} and a description of what is held out: what comes after that sample.
+
+    Whole files are held out if these have a reasonable part of the sound, otherwise their ends.
+    """
+    count, splits, names = round(HELD_OUT_FRACTION * len(groups)) or 1, {}, []
     chosen = folders.fixed_order(len(groups))[:count]
-    for number, group in enumerate(groups):
-        (held_out if number in chosen else training).extend(clips[file] for file in group)
-        names += [printable(file.name) for file in group] if number in chosen else []
-    names[3:] = ["..."] * (len(names) > 3)
-    return {"training": training, "held out": held_out}, ", ".join(names)
+    sizes = [sum(np.ptp(places[file], axis=1).sum() for file in group) for group in groups]
+    least, most = np.multiply(WHOLE_FILES, sum(sizes))
+    if len(groups) >= SPLIT_BY_FILE_FROM and least <= sum(sizes[n] for n in chosen) <= most:
+        for number, group in enumerate(groups):
+            splits |= {file: clips[file][number not in chosen] for file in group}
+            names += [printable(file.name) for file in group] if number in chosen else []
+        names[3:] = ["..."] * (len(names) > 3)
+        return splits, ", ".join(names)
+    for group in groups:
+        longest = max(group, key=lambda file: np.ptp(clips[file]))
+        learned = _middle(places[longest], *clips[longest], window) - group[longest]
+        splits |= {file: min(start + learned, clips[file][1]) for file, start in group.items()}
+    return splits, "the end of each file"
 
 
 def _groups(samples, clips):
@@ -313,8 +312,8 @@ def _places(samples, first, end, window, least_power):
 def _middle(places, first, end, window):
     """Return the sample at which to split a file, with HELD_OUT_FRACTION of window starts after it.
 
-    At least `window` samples come before it, and at least max(window, SHORTEST) after it. Returns
-    the file's end if the file is too short for this.
+    At least window + MARGIN samples come before it, and max(window, SHORTEST) after it. Returns the
+    file's end if the file is too short for this.
     """
     if not len(places):
         return end
@@ -322,17 +321,23 @@ def _middle(places, first, end, window):
     before = round((1 - HELD_OUT_FRACTION) * starts[-1])
     row = np.searchsorted(starts, before)
     middle = min(places[row, 1] - starts[row] + before, end - max(window, SHORTEST))
-    return middle if middle - first >= window else end
+    return middle if middle - first >= window + MARGIN else end
 
 
-def _long_sound(samples, clips, starts, most):
-    """Return up to `most` samples (L,), float64, of the longest clip in which a place begins.
+def _clipped(places, low, high):
+    """Return the parts of ranges (R, 2) that are in [low, high)."""
+    places = places.clip(low, high)
+    return places[places[:, 0] < places[:, 1]]
 
-    starts: first samples of all held-out places. The sound begins at the first of them in the clip,
-    or earlier if the rest of the clip is too short.
+
+def _long_sound(samples, clips, splits, places, most):
+    """Return up to `most` samples (L,), float64, of the file with the longest part held out.
+
+    The sound begins at the first of its held-out places, or earlier if the rest is too short.
     """
-    sounding = [(first, end) for first, end in clips if ((first <= starts) & (starts < end)).any()]
-    first, end = max(sounding, key=lambda clip: clip[1] - clip[0])
-    length = min(most, end - first)
-    first = min(starts[starts >= first][0], end - length)
+    sounding = [file for file in clips if len(places[file])]
+    longest = max(sounding, key=lambda file: clips[file][1] - splits[file])
+    end = clips[longest][1]
+    length = min(most, end - splits[longest])
+    first = min(places[longest][0, 0], end - length)
     return samples[first : first + length].astype(float)

@@ -219,7 +219,7 @@ def one_line_errors():
             stream.reconfigure(errors="backslashreplace")  # the encoding may lack characters
     try:
         try:
-            with _signals_as_ctrl_c(), one_blas_thread():
+            with stopping_signals(_interrupt), one_blas_thread():
                 yield
         finally:
             sys.stdout.flush()  # Python's own flush at exit is too late to report an error
@@ -237,24 +237,28 @@ def one_line_errors():
 
 
 @contextlib.contextmanager
-def _signals_as_ctrl_c():
-    """Make STOPPING signals raise KeyboardInterrupt, unless ignored or already with a handler."""
+def stopping_signals(handle):
+    """Call handle(number, frame) on STOPPING signals. Yields the numbers that are not ignored.
 
-    def interrupt(number, _):
-        for each in changed:  # a closed terminal sends SIGHUP twice
-            signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt(number)
-
-    main = threading.current_thread() is threading.main_thread()  # only it can set handlers
-    numbers = STOPPING if main else ()
-    changed = [each for each in numbers if signal.getsignal(each) == signal.SIG_DFL]
-    for each in changed:
-        signal.signal(each, interrupt)
+    Python allows handlers only in the main thread. In other threads, nothing changes.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    found = {number: signal.getsignal(number) for number in STOPPING if main}
+    previous = {number: old for number, old in found.items() if old != signal.SIG_IGN}
+    for number in previous:
+        signal.signal(number, handle)
     try:
-        yield
+        yield previous.keys()
     finally:
-        for each in changed:
-            signal.signal(each, signal.SIG_DFL)
+        for number, old in previous.items():
+            signal.signal(number, old)
+
+
+def _interrupt(number, _):
+    for each in STOPPING:
+        if each != signal.SIGINT:  # a closed terminal sends SIGHUP twice
+            signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt(number)
 
 
 def _open_closed_streams():

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import threading
 import time
 import types
 from functools import partial
@@ -12,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from harness import checkpoint
-from harness.cli import STOPPING
+from harness.cli import stopping_signals
 from harness.quiet_tensorflow import tf
 from harness.workers import Workers, broadcast_state
 
@@ -140,26 +139,17 @@ class Guard:
 def interruptions_noted():
     """Yield a list that collects STOPPING signals. A second Ctrl-C ends the program at once.
 
-    Ignored signals stay ignored. Python allows handlers only in the main thread, so the list stays
-    empty in other threads.
+    Ignored signals stay ignored. Outside the main thread, the list stays empty.
     """
     noted = []
 
     def note(number, _):
         noted.append(number)
-        for each in previous:  # a closed terminal sends SIGHUP twice
+        for each in numbers:  # a closed terminal sends SIGHUP twice
             hang_up = each == getattr(signal, "SIGHUP", None)
             signal.signal(each, signal.SIG_IGN if hang_up else signal.SIG_DFL)
         with contextlib.suppress(OSError):  # the terminal is closed
             os.write(2, b"\nstopping after this step; press again to stop at once\n")
 
-    main = threading.current_thread() is threading.main_thread()
-    numbers = STOPPING if main else ()
-    previous = {n: old for n in numbers if (old := signal.getsignal(n)) != signal.SIG_IGN}
-    for number in previous:
-        signal.signal(number, note)
-    try:
+    with stopping_signals(note) as numbers:
         yield noted
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

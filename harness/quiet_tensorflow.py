@@ -54,7 +54,7 @@ def load(devices=True):
     os.environ["KERAS_BACKEND"] = "tensorflow"
     for name in ("TF_USE_LEGACY_KERAS", "KERAS_NNX_ENABLED"):
         os.environ.pop(name, None)
-    # Keras always reads the user's settings. Wrong ones raise errors, and `set_*` resets the others.
+    # Keras always reads the user's settings. Wrong ones raise errors; `set_*` resets the others.
     settings = os.path.join(os.environ.get("KERAS_HOME", "~/.keras"), "keras.json")
     remedy = "remove that file, free some memory, or repeat the installation"
     with stderr_held_back():

@@ -45,14 +45,15 @@ def until(condition):
 
 
 def inside(capsys, script, *flags):
-    """Run an experiment in this process, without loading TensorFlow again. Returns as `run`."""
+    """Run a script in this process, without loading TensorFlow again. Returns as `run`."""
     module, status = importlib.import_module(script[:-3]), 0
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [script, *map(str, flags)])
         try:
             with cli.one_line_errors():
-                module.main(cli.parse(module.Settings, ""))
+                trains = hasattr(module, "Settings")
+                module.main(cli.parse(module.Settings, "") if trains else module.read_flags())
         except SystemExit as end:
             status = end.code
     said = capsys.readouterr()

@@ -48,6 +48,7 @@ def test_flags_become_settings_of_their_type():
     kinds = [type(value) for value in (given.iters, given.amount, given.hidden)]
     assert kinds == [int, float, tuple]
     assert parse("--resume").resume and not parse("--resume").overwrite
+    assert parse("--out=~/x").out == Path.home() / "x" == Path(parse("--data=~/x").data)
     assert parse("--data", "x").amount == 2
     assert parse("--data", "x", "--amount", "0.3").amount == 0.3
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -8,9 +8,11 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audio_utils import C_MAJOR, note_fades, note_frequency
-from files.model_file import load_restorer
+from audio_utils import C_MAJOR, Notes, note_fades, note_frequency
+from baselines import best_note
+from files.model_file import Restorer, load_restorer
 from files.restore_sound import restore_sound
+from kind import kind_of
 
 RATE = 16000
 NOTE = 4096  # samples per note
@@ -18,7 +20,7 @@ EVENT = 3200  # 0.2 s: farther away, one loud event changes nothing
 NEAR = 512  # 32 ms: windows that contain more of a rest than of the note beside it reach so far
 SEEDS = st.integers(0, 10**6)
 relation = settings(
-    max_examples=20,
+    max_examples=8,
     derandomize=True,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -75,7 +77,7 @@ def difference_db(expected, result):
 
 
 @relation
-@given(SEEDS, st.floats(-3, 0), st.sampled_from([1, -1]))
+@given(SEEDS, st.floats(-3, 5), st.sampled_from([1, -1]))
 def test_scaling_a_sound_scales_the_result(restore, seed, exponent, sign):
     x, scale = notes(seed), sign * 10**exponent
     assert difference_db(restore(x), restore(scale * x) / scale) < -60
@@ -93,7 +95,7 @@ def test_an_offset_stays_as_it_is(restore, seed, offset):
 def test_silence_stays_silent(restore, seed, kind, offset):
     x = silence(kind, 20_000, seed)
     result = restore(x + offset) - offset
-    assert np.std(result) <= np.std(x) + 1e-7 and abs(np.mean(result)) < 1e-4
+    assert np.std(result) <= 0.1 * np.std(x) + 1e-7 and abs(np.mean(result)) < 1e-4
 
 
 @relation
@@ -102,6 +104,8 @@ def test_inserted_silence_changes_nothing_else(restore, seed, kind, hops, place)
     x, cut = notes(seed), place * NOTE
     rest = silence(kind, 128 * hops, seed)
     result = restore(np.concatenate([x[:cut], rest, x[cut:]]))
+    inside = result[cut + NEAR : cut + rest.size - NEAR]
+    assert np.sqrt(np.mean(inside**2)) <= 0.1 * np.std(rest) + 1e-7
     result = np.delete(result, np.s_[cut : cut + rest.size])
     far = np.abs(np.arange(x.size) - cut) > NEAR
     assert difference_db(restore(x)[far], result[far]) < -30
@@ -135,6 +139,20 @@ def test_a_loud_event_changes_nothing_far_away(restore, seed, length, place, lou
     loud[start : start + length] += event
     far = np.r_[: start - EVENT, start + length + EVENT : x.size]
     assert difference_db(restore(x)[far], restore(loud)[far]) < -100
+
+
+@relation
+@given(SEEDS, st.floats(0.01, 1))
+def test_clean_notes_that_a_model_knows_stay(tmp_path, seed, loudness):
+    """A window with two notes cannot be drawn."""
+
+    def draw(windows, observed):
+        return best_note(windows, 1 - observed, Notes())
+
+    model = Restorer(draw, 1024, kind_of(Notes().metadata, 1024))
+    x = loudness * notes(seed, noise=(0, 0), gaps=False)
+    steady = np.minimum(np.arange(x.size) % NOTE, -np.arange(x.size) % NOTE) > NEAR
+    assert difference_db(x[steady], restored(model, tmp_path, x)[steady]) < -30
 
 
 @relation

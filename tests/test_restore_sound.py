@@ -16,7 +16,7 @@ from files.restore_sound import restore_sound
 from harness import UserError
 from kind import kind_of
 from signals.fill_gaps import fill
-from signals.gaps import find_gaps, inside
+from signals.gaps import clicks, find_gaps, inside
 
 RATE = 16000
 
@@ -371,6 +371,15 @@ def test_clicks_change_nothing_beside_them(tmp_path, labels):
     assert audio_utils.snr_db(0.1 * tone, after) > audio_utils.snr_db(0.1 * tone, before) - 0.3
 
 
+def test_a_click_is_found_to_the_sample_and_noise_has_none():
+    noise = np.random.default_rng(0).standard_normal(2 * RATE)
+    observed = np.arange(noise.size) % 1024 > 200
+    noise *= observed
+    assert not clicks(noise, observed, RATE).any()
+    loud = noise + 12 * np.isin(np.arange(noise.size), [5000, 9000, 9001])
+    assert np.flatnonzero(clicks(loud, observed, RATE)).tolist() == [5000, 9000, 9001]
+
+
 def test_a_sound_of_mostly_gaps_is_refused(tmp_path):
     tone, _, _ = tone_with_gaps(RATE)
     (tmp_path / "whole").write_text("0 1\n")
@@ -380,13 +389,16 @@ def test_a_sound_of_mostly_gaps_is_refused(tmp_path):
             None,
             r"in.wav: .*missing \(75%\).*a file for --gaps",
         ),
-        (tone, tmp_path / "whole", r"whole: .*missing \(100%\)"),
+        (tone, read_labels(tmp_path / "whole"), r"whole: .*missing \(100%\)"),
     ):
         with pytest.raises(UserError, match=words):
             restored(tmp_path, signal, gap_file=gap_file)
     # Silence around it does not count: 3/5 of the tone is missing.
     padded = np.pad(tone * (np.arange(RATE) % 160 < 64), 8 * RATE)
     assert restored(tmp_path, padded).any()
+    # It does count in a list of gaps, which may be in silence: here 2 of 17 seconds.
+    (tmp_path / "silent").write_text("1 3\n")
+    assert restored(tmp_path, padded, gap_file=read_labels(tmp_path / "silent")).any()
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.2, 0.4])
@@ -522,7 +534,7 @@ def test_an_m4a_comes_back_as_m4a(tmp_path, codec, ratio_db):
     files = tmp_path / "a.m4a", tmp_path / "b.m4a"
     line = restore_sound(stand_in(sinusoids), *files, read_labels(tmp_path / "gaps"), keep=True)
     (before, given), (after, sound) = map(read, files)
-    assert before.size == after.size == tone.size and sound.decoder.codec == codec
+    assert before.size == after.size == tone.size and sound.codec == codec
     assert (sound.rate, sound.channels, sound.format) == (44100, 2, given.format)
     kept = np.r_[:44100, 45000 : tone.size]
     measured = audio_utils.snr_db(before[kept], after[kept])

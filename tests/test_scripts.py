@@ -117,15 +117,16 @@ def test_denoise_gives_the_long_sound_of_the_table(sound, tmp_path):
     assert abs(checkpoint["long_snr_db"] - final["long_snr_db"]) > 0.1  # not at trained level
 
 
+SMALL = "--batch-size 8 --hidden 16 --latent 2 --components 2".split()
 # Half a second of sound is shorter than a spectrogram's window.
 SHORT = "--sample-rate 1000 --window 64 --notes C4".split()
 
 
 def test_a_run_with_another_corruption_repeats(tmp_path, capsys):
     """The same for digits is in test_faults.py."""
-    flags = "--iters 3 --batch-size 8 --hidden 16,8 --corruption salt-pepper".split()
+    flags = *SMALL, *SHORT, "--iters", 3, "--corruption", "salt-pepper"
     for name in ("a", "b"):
-        done = inside(capsys, "sound_dvae.py", *flags, *SHORT, "--out", tmp_path / name)
+        done = inside(capsys, "sound_dvae.py", *flags, "--out", tmp_path / name)
         assert done.returncode == 0, done.stderr
     for name in ("scores.csv", "reconstruction_000003.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
@@ -139,7 +140,7 @@ def test_a_run_with_another_corruption_repeats(tmp_path, capsys):
     ],
 )
 def test_nothing_missing_and_short_sounds_work(tmp_path, capsys, script, flags):
-    done = inside(capsys, script, "--iters", 1, "--batch-size", 8, *flags, "--out", tmp_path)
+    done = inside(capsys, script, *SMALL, "--iters", 1, *flags, "--out", tmp_path)
     assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
     events = list(tmp_path.glob("events.out.tfevents.*"))  # one per checkpoint
     assert len(events) == (2 if "--tensorboard" in flags else 0)
@@ -180,10 +181,18 @@ def test_numpy_has_one_thread_in_every_script():
     assert len(pools) >= 2 and {each["num_threads"] for each in pools} == {1}
 
 
+@pytest.mark.parametrize("script", [*SCRIPTS, "denoise.py", "sample.py"])
+def test_missing_packages_are_reported_in_one_line(script):
+    """As in a shell without the activated environment: -S leaves out all packages."""
+    command = [sys.executable, "-S", ROOT / script, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    refused(done, sys.executable, "tensorflow", "requirements.txt")
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_and_errors_do_not_load_tensorflow(tmp_path, script):
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was loaded')")
-    helped = run(script, "--help", PYTHONPATH=str(tmp_path))
+    helped = run(script, "--help", PYTHONPATH=str(tmp_path), MPLBACKEND="no such backend")
     assert helped.returncode == 0 and "--iters" in helped.stdout
     refused(run(script, "--iters", "0", PYTHONPATH=str(tmp_path)), "--iters", "'0'", "from 1")
 
@@ -244,13 +253,13 @@ def test_an_unreadable_data_set_is_refused(tmp_path, monkeypatch, capsys):
 
 def test_own_images_are_used_and_bad_ones_named(tmp_path, capsys):
     def train(*flags):
-        return inside(capsys, "mnist_dvae.py", "--iters", 2, *flags)
+        return inside(capsys, "mnist_dvae.py", *SMALL, "--iters", 2, *flags)
 
     own = tmp_path / "own digits.npz"
     rng = np.random.default_rng(0)
     sets = {"x_train": (50, 8, 6), "x_test": (20, 8, 6), "y_train": (50,), "y_test": (20,)}
     np.savez(own, **{name: rng.integers(0, 255, shape, np.uint8) for name, shape in sets.items()})
-    done = train("--data", own, "--batch-size", 8, "--out", tmp_path / "out")
+    done = train("--data", own, "--out", tmp_path / "out")
     assert done.returncode == 0 and "50 training images, 20 held out" in done.stdout, done.stderr
     assert "classifier_error" in done.stdout
     folder = tmp_path / "-photos"  # without labels
@@ -271,9 +280,8 @@ def test_own_images_are_used_and_bad_ones_named(tmp_path, capsys):
 
 
 def test_own_notes_and_timbre(tmp_path, capsys):
-    flags = "--notes C3,Eb4,F#4 --timbre plucked --iters 2 --batch-size 8 --hidden 16".split()
-    flags += ["--window", "256", "--out"]
-    sound_dvae.main(cli.parse(sound_dvae.Settings, "", [*flags, str(tmp_path)]))
+    flags = "--notes C3,Eb4,F#4 --timbre plucked --iters 2 --window 256 --out".split()
+    sound_dvae.main(cli.parse(sound_dvae.Settings, "", [*SMALL, *flags, str(tmp_path)]))
     assert soundfile.read(tmp_path / "tone.wav")[0].size == 3 * 8000
     metadata = load_model(tmp_path).metadata
     assert metadata["notes"] == ["C3", "Eb4", "F#4"] and metadata["timbre"] == "plucked"
@@ -372,8 +380,8 @@ def test_scores_of_sounds_are_those_of_the_saved_model(sound):
 
 def test_a_script_runs_in_a_thread(tmp_path, capsys):
     """Streamlit and Gradio call main() outside the main thread, where signals cannot be handled."""
-    flags = ["--iters", "2", "--batch-size", "8", "--hidden", "16", *SHORT]
-    settings = cli.parse(sound_dvae.Settings, "", [*flags, "--out", str(tmp_path / "out")])
+    flags = [*SMALL, *SHORT, "--iters", "2", "--out", str(tmp_path / "out")]
+    settings = cli.parse(sound_dvae.Settings, "", flags)
     thread = threading.Thread(target=sound_dvae.main, args=(settings,))
     thread.start()
     thread.join()
