@@ -105,10 +105,9 @@ def main(settings):
         raise UserError(f"{named[0]}: no {what} found; {trained_on}")
     if count := len(pairs) - len(fitting):
         say(f"skipped {count} other files, since {trained_on}", sys.stderr)
-    pairs = fitting
     settings.gaps = settings.gaps and read_labels(settings.gaps)
     restoring = partial(restore, settings, model, trained_on)
-    restore_each(pairs, restoring, settings.overwrite, settings.completions)
+    restore_each(fitting, restoring, settings.overwrite, settings.completions)
 
 
 if __name__ == "__main__":
