@@ -35,8 +35,8 @@ def read_flags():
     add("model", type=cli.path, metavar="MODEL", help=text)
     text = "a sound or an image, or a folder of them"
     add("inputs", type=cli.path, nargs="+", metavar="INPUT", help=text)
-    text = "output file for a single input file, otherwise a folder"
-    add("-o", "--out", type=cli.path, required=True, help=text)
+    text = "output file for a single input file, otherwise a folder (always if it ends in /)"
+    add("-o", "--out", type=cli.text, required=True, help=text)
     text = "change only gaps and holes; in lossless formats the rest stays bit-identical"
     add("--keep", action="store_true", help=text)
     text = "images: also write N random completions of the hole: NAME-1, NAME-2, ..."
@@ -79,7 +79,7 @@ def restore(settings, model, trained_on, source, destination):
     for path in completion_paths(destination, count):
         if is_there(path) and not settings.overwrite:
             raise UserError(f"{path}: {EXISTS}")
-    out = settings.out
+    out = Path(settings.out)
     below = destination.relative_to(out) if destination != out else Path(source.name)
     mask = mask_for(settings.mask, source, below)
     return restore_image(model, source, destination, mask, settings.keep, count)
@@ -104,9 +104,9 @@ def main(settings):
         raise UserError(f"{named[0]}: no {what} found; {trained_on}")
     if count := len(pairs) - len(fitting):
         say(f"skipped {count} other files, since {trained_on}", sys.stderr)
-    pairs = fitting
     settings.gaps = settings.gaps and read_labels(settings.gaps)
-    restore_each(pairs, partial(restore, settings, model, trained_on), settings.overwrite)
+    restoring = partial(restore, settings, model, trained_on)
+    restore_each(fitting, restoring, settings.overwrite, settings.completions)
 
 
 if __name__ == "__main__":

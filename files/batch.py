@@ -1,9 +1,11 @@
 """Restore many files, one after the other; a file that fails does not stop the others."""
 
+import collections
 import errno
 import os
 import sys
 import traceback
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -22,17 +24,20 @@ DISK_FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 def plan(inputs, out, protected, completions=0):
     """Return a list of (source, destination), one per input file and per file in an input folder.
 
-    protected: other files that must not be overwritten. completions: number per image. Raises
-    UserError if a result or completion would replace an input, a protected file or another result.
+    out: a path as text; with a slash at its end, it is a folder. Among several inputs, each folder
+    gets a folder of its name. protected: other files that must not be overwritten. completions:
+    number per image. Raises UserError if a result would replace an input or a protected file.
     """
-    single = len(inputs) == 1 and not inputs[0].is_dir() and not out.is_dir()
+    folder, out = out.endswith(("/", os.sep)), Path(out)
+    single = len(inputs) == 1 and not (folder or inputs[0].is_dir() or out.is_dir())
     if not single and out.exists() and not out.is_dir():
-        raise UserError(f"{out}: a file, but several results need a folder; give another --out")
+        raise UserError(f"{out}: a file, but a folder is needed; give another --out")
     pairs = []
     for path in inputs:
         if path.is_dir():
+            below = out / os.path.basename(os.path.abspath(path)) if len(inputs) > 1 else out
             files = files_below(path, out)
-            pairs += [(file, out / result_name(file.relative_to(path))) for file in files]
+            pairs += [(file, below / result_name(file.relative_to(path))) for file in files]
         elif path.exists() and not path.is_file():
             raise UserError(f"{path}: neither a file nor a folder; give a sound or an image")
         else:
@@ -40,26 +45,36 @@ def plan(inputs, out, protected, completions=0):
             pairs.append((path, out if single else out / result_name(path).name))
     allowed = result_suffixes(inputs[0])[: 1 if inputs[0].suffix.lower() in IMAGES else None]
     if single and out.suffix.lower() not in allowed:
-        remedy = f"give a name that ends in {' or '.join(allowed)}"
+        remedy = f"give a name that ends in {' or '.join(allowed)}, or in / for a folder"
         raise UserError(f"{out}: must have the input's format; {remedy}")
-    _check_collisions(pairs, protected, completions)
+    originals = {_inode(path): path for path in [*protected, *(source for source, _ in pairs)]}
+    for _, path in _results(pairs, completions):
+        if path.exists() and (original := originals.get(_inode(path))):
+            raise UserError(f"{path}: is the input {original}; give another --out")
     return pairs
 
 
-def _check_collisions(pairs, protected, completions):
-    """Raise UserError if a result is an input, a protected file or another result."""
-    sources, originals = {}, {_inode(path): path for path in protected}
-    originals |= {_inode(source): source for source, _ in pairs}
+def _results(pairs, completions):
+    """Yield (source, path) of all results, including the completions of images."""
     for source, destination in pairs:
         count = 0 if source.suffix.lower() in SOUNDS else completions
         for path in (destination, *completion_paths(destination, count)):
-            if path.exists() and (original := originals.get(_inode(path))):
-                raise UserError(f"{path}: is the input {original}; give another --out")
-            target = os.path.normcase(os.path.realpath(path))  # Windows ignores case
-            if target in sources:
-                problem = f"{sources[target]} and {source} would both be saved here"
-                raise UserError(f"{path}: {problem}; restore one at a time")
-            sources[target] = source
+            yield source, path
+
+
+def _ambiguous(pairs, completions):
+    """Return {source: message} for all sources with a result that would replace another one."""
+    results = collections.defaultdict(list)
+    for source, path in _results(pairs, completions):
+        target = os.path.normcase(os.path.realpath(path))  # Windows ignores case
+        results[target].append((source, path))
+    messages = {}
+    for (source, path), *others in results.values():
+        for other, _ in others:
+            problem = f"{path}: {source} and {other} would both be saved here"
+            messages[other] = f"{problem}; restore each with its own --out"
+            messages.setdefault(source, messages[other])
+    return messages
 
 
 def _inode(path):
@@ -83,16 +98,19 @@ def files_below(folder, out):
     return found
 
 
-def restore_each(pairs, restore, overwrite):
+def restore_each(pairs, restore, overwrite, completions=0):
     """Restore each (source, destination). Print a line per file, then a count if there are several.
 
-    restore(source, destination) returns a one-line summary. Raises SystemExit with status 2 if some
-    files cannot be restored. If an error is a bug, prints its traceback and uses status 1.
+    restore(source, destination) returns a one-line summary. Files that would be saved in the same
+    place are not restored. Raises SystemExit with status 2 if some files cannot be restored. If an
+    error is a bug, prints its traceback and uses status 1.
     """
-    existing, failed, tracebacks = 0, 0, {}
+    existing, failed, tracebacks, ambiguous = 0, 0, {}, _ambiguous(pairs, completions)
     disable = len(pairs) == 1 or None  # None: show progress only on a terminal
     for source, destination in tqdm(pairs, unit=" files", leave=False, disable=disable):
         try:
+            if source in ambiguous:
+                raise UserError(ambiguous[source])
             said = _restore(source, destination, restore, overwrite)
         except Exception as error:
             failed += 1

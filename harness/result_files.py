@@ -12,7 +12,8 @@ import filelock
 from harness import UserError
 
 LONGEST_NAME = 255  # in bytes; the limit of most file systems
-NO_LOCKS = errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP  # errors of file systems without locks
+# Errors of file systems without locks. A defective disk gives EIO when the result is written too.
+NO_LOCKS = errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO
 
 
 @contextlib.contextmanager
@@ -20,7 +21,8 @@ def replacing(path):
     """Yield a temporary path to write to. If the block succeeds, rename it to `path`.
 
     The data are on the disk before the rename, so `path` is never half written. A replaced file
-    keeps its mode. If `path` is a link, its target is replaced. An OSError names `path`.
+    keeps its mode and owner, if the file system and the user's rights allow it. If `path` is a
+    link, its target is replaced. An OSError names `path`.
     """
     target = Path(os.path.realpath(path))
     unfinished = _hidden("unfinished", target)
@@ -28,8 +30,8 @@ def replacing(path):
         with _errors_name(path):
             # Set the mode before data are written. Some libraries also create executable files.
             unfinished.touch()
-            mode = stat.S_IMODE((target if target.exists() else unfinished).stat().st_mode)
-            unfinished.chmod(mode | stat.S_IWUSR)
+            kept = (target if target.exists() else unfinished).stat()
+            _set_access(unfinished, kept, stat.S_IMODE(kept.st_mode) | stat.S_IWUSR)
             try:
                 yield unfinished
             except Exception as error:
@@ -40,7 +42,7 @@ def replacing(path):
                 raise
             with open(unfinished, "rb+") as file:
                 os.fsync(file.fileno())
-            unfinished.chmod(mode)
+            _set_access(unfinished, kept, stat.S_IMODE(kept.st_mode))
             os.replace(unfinished, target)
     finally:
         with contextlib.suppress(OSError):
@@ -78,6 +80,15 @@ def claimed(path, busy=None):
             lock.release()
 
 
+def _set_access(path, kept, mode):
+    """Set a file's owner and mode if it is allowed. USB sticks and network shares may refuse."""
+    if hasattr(os, "chown"):
+        with contextlib.suppress(OSError):
+            os.chown(path, kept.st_uid, kept.st_gid, follow_symlinks=False)
+    with contextlib.suppress(OSError):
+        path.chmod(mode)
+
+
 def _hidden(kind, path):
     """Return the path of a hidden file next to `path`. A name that is too long becomes a hash."""
     name = f".{kind}-{path.name}"
@@ -94,7 +105,10 @@ def _errors_name(path):
     except OSError as error:
         if not error.errno:
             raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        named = OSError(error.errno, error.strerror, str(path))
+        if error.errno == errno.EBUSY:
+            named.add_note("if it is mounted by itself, mount its folder, or choose another --out")
+        raise named from error
 
 
 @contextlib.contextmanager

@@ -114,8 +114,7 @@ class Run:
         for name, save in files.items():
             with replacing(self.folder / name) as path:
                 save(path)
-                if not self._is_ours(name):
-                    raise _foreign(self.folder, [name])
+                self._refuse_foreign([name])
                 # List both, because the run may be killed before `path` is renamed.
                 hashes = _digest(self.folder / name), _digest(path)
                 self.listed[name] = [each for each in hashes if each]
@@ -157,9 +156,7 @@ class Run:
         stack.enter_context(claimed(out / CONFIG, busy))
         self.previous = _previous(out)
         self.listed = self.previous["files"] if self.previous else {}
-        written = [name for name in os.listdir(out) if self._is_written(name)]
-        if foreign := [name for name in written if not self._is_ours(name)]:
-            raise _foreign(out, foreign)
+        self._refuse_foreign(name for name in os.listdir(out) if self._is_written(name))
         if settings.resume and self.previous is None:
             say(f"{out}: no run to resume; starting one")
         elif settings.resume:
@@ -179,6 +176,14 @@ class Run:
         """Return True if there is no file of this name, or one that a run wrote here."""
         hashes, path = self.listed.get(name, ()), self.folder / name
         return hashes is None or not os.path.lexists(path) or _digest(path) in hashes
+
+    def _refuse_foreign(self, names):
+        """Raise UserError if some of these files were not written by a run."""
+        if foreign := sorted(name for name in names if not self._is_ours(name)):
+            shown = ", ".join(foreign[:MOST_NAMED]) + (", ..." if foreign[MOST_NAMED:] else "")
+            problem = f"contains {shown}, which its config.json does not list with this content"
+            remedy = "move it elsewhere or choose another --out"
+            raise UserError(f"--out {self.folder}: {problem}; {remedy}")
 
     def _start(self):
         """Write this run's settings and waiting files, after deleting those of an earlier run."""
@@ -218,20 +223,10 @@ def _digest(path):
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _foreign(out, names):
-    """Return a UserError about files that no run wrote."""
-    names = sorted(names)
-    shown = ", ".join(names[:MOST_NAMED]) + (", ..." if names[MOST_NAMED:] else "")
-    problem = f"contains {shown}, which its config.json does not list with this content"
-    return UserError(f"--out {out}: {problem}; move it elsewhere or choose another --out")
-
-
 def _check_apart(out, data):
     """Raise UserError if `out` or `data` contains the other. Results and data must not mix."""
-    if data is None:
-        return
-    ours, theirs = out.resolve(), Path(data).resolve()
-    if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
+    ours, theirs = out.resolve(), data and Path(data).resolve()
+    if data and (ours.is_relative_to(theirs) or theirs.is_relative_to(ours)):
         problem = f"must be apart from --data ({data})"
         raise UserError(f"--out {out}: {problem}; choose a folder outside the data")
 
@@ -285,7 +280,7 @@ def _check_settings(out, previous, settings):
     different = [
         name
         for name in sorted((before.keys() | ours.keys()) - ignored)
-        if _comparable(name, before.get(name)) != _comparable(name, ours.get(name))
+        if before.get(name) != ours.get(name)
     ]
     different += ["iters"] if ours["iters"] < before["iters"] else []
     if different:
@@ -308,11 +303,6 @@ def _check_settings(out, previous, settings):
         remedy = "use a larger --iters to continue it, or --overwrite to repeat it"
         say(f"{out}: this run is finished; {remedy}")
         raise SystemExit(0)
-
-
-def _comparable(name, value):
-    """Return a setting to compare. The path of the data is made absolute, so x and x/ are equal."""
-    return os.path.abspath(value) if name == "data" and isinstance(value, str) else value
 
 
 def _check_provenance(out, previous, ours):

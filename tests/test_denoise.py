@@ -1,5 +1,6 @@
 """The command line of denoise.py: destinations, errors, and files that must not be lost."""
 
+import contextlib
 import errno
 import json
 import os
@@ -27,7 +28,7 @@ RATE = 16000
 
 
 def pairs(*inputs, out):
-    planned = plan([Path(path) for path in inputs], Path(out), [])
+    planned = plan([Path(path) for path in inputs], out, [])
     return [(str(source), str(destination)) for source, destination in planned]
 
 
@@ -63,18 +64,26 @@ def test_destinations_are_never_an_input(tmp_path, monkeypatch):
     assert pairs("in", out="new/x") == tree
     assert pairs("-c.wav", out="d.wav") == [("-c.wav", "d.wav")]
     assert pairs("-c.wav", out="other") == [("-c.wav", "other/-c.wav")]
+    assert pairs("-c.wav", out="new.d/") == [("-c.wav", "new.d/-c.wav")]
     both = [("-c.wav", "new/-c.wav"), ("in/ä.wav", "new/ä.wav")]
     assert pairs("-c.wav", "in/ä.wav", out="new") == both
+    for name in ("other", "in/../other/", str(Path("other").absolute())):
+        both = [("-c.wav", "new/-c.wav"), (f"{Path(name)}/ä.wav", "new/other/ä.wav")]
+        assert pairs("-c.wav", name, out="new") == both
+    with contextlib.chdir("in/deep er"):  # ".." has a name
+        assert pairs("../ä.wav", "..", out="new")[1:] == [
+            (f"../{name}", f"new/in/{name}") for name in ("deep er/b.FLAC", "link.wav", "ä.wav")
+        ]
     Path("in/restored").mkdir()
     Path("in/restored/ä.wav").write_bytes(b"an earlier result")
     assert len(pairs("in", out="in/restored")) == 3
     for inputs, out, words in (
-        (["in/ä.wav", "other/ä.wav"], "new", ["in/ä.wav", "other/ä.wav"]),  # the same name twice
         (["-c.wav"], "-c.wav", ["is the input"]),
         (["-c.wav"], "hard.wav", ["hard.wav", "is the input"]),
         (["in/link.wav"], "in/ä.wav", ["is the input"]),
         (["in"], "in", ["is the input"]),
-        (["in"], "other/ä.wav", ["other/ä.wav", "a file", "need a folder"]),
+        (["in"], "other/ä.wav", ["other/ä.wav", "a file", "a folder is needed"]),
+        (["-c.wav"], "other/ä.wav/", ["other/ä.wav", "a file", "a folder is needed"]),
         (["-c.wav"], "c.mp3", ["c.mp3", ".wav"]),
         (["missing.wav"], "new", ["missing.wav"]),
         (["other/empty"], "new", ["no sounds or images"]),
@@ -88,26 +97,49 @@ def test_destinations_are_never_an_input(tmp_path, monkeypatch):
 
 
 @posix
-def test_completions_never_replace_an_input_or_a_result(tmp_path, monkeypatch):
+def test_completions_never_replace_an_input(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a.png", "a-1.png", "mask.png", "b.wav", "b-1.wav"):
         Path(name).touch()
     Path("out").mkdir()
     os.link("mask.png", "out/a-2.png")
     os.link("a.png", "out/c-1.png")
-    os.symlink("../new.png", "out/d.png")
-    os.symlink("../new.png", "out/d-1.png")
     for inputs, out, count, words in (
         (["a.png"], "out/a.png", 2, r"out/a-2\.png: is the input mask\.png; give another"),
         (["a.png"], "out/c.png", 1, r"out/c-1\.png: is the input a\.png; give another"),
-        (["a.png"], "out/d.png", 1, r"out/d-1\.png: a\.png and a\.png would both be saved"),
-        (["a.png", "a-1.png"], "out", 1, r"out/a-1\.png: a\.png and a-1\.png would both be saved"),
     ):
-        inputs, out = [Path(path) for path in inputs], Path(out)
+        inputs = [Path(path) for path in inputs]
         with pytest.raises(UserError, match=words):
             plan(inputs, out, [Path("mask.png")], count)
-        assert plan(inputs, Path("new") / out, [Path("mask.png")], 0)
-    assert len(plan([Path("b.wav"), Path("b-1.wav")], Path("out"), [], 1)) == 2  # sounds have none
+        assert plan(inputs, f"new/{out}", [Path("mask.png")], 0)
+
+
+def test_files_with_the_same_result_are_named_the_rest_done(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("out").mkdir()
+    links = []
+    if os.name == "posix":
+        links = [(Path(f"{name}.wav"), Path(f"out/{name}.wav")) for name in ("link", "target")]
+        os.symlink("target.wav", "out/link.wav")
+    names = {"v.wav": "v.wav", "v.aac": "v.wav", "a.png": "a.png", "a-1.png": "a-1.png"}
+    clashing = [*((Path(a), Path("out", b)) for a, b in names.items()), *links]
+    alone = [(Path(name), Path("out", name)) for name in ("b.wav", "b-1.wav", "c.png")]
+    restored = []
+    with pytest.raises(SystemExit) as end:
+        restore_each(clashing + alone, lambda *pair: restored.append(pair) or "", False, 1)
+    said = capsys.readouterr()
+    assert restored == alone and end.value.code == 2  # sounds have no completions
+    assert f"3 of {len(clashing) + 3} files restored, {len(clashing)} failed" in said.out
+    lines = said.err.splitlines()
+    assert (
+        lines[0]
+        == lines[1]
+        == (
+            "denoise.py: out/v.wav: v.wav and v.aac would both be saved here; "
+            "restore each with its own --out"
+        )
+    )
+    assert len(lines) == len(clashing) and "out/a-1.png: a.png and a-1.png would" in lines[3]
 
 
 def test_existing_completions_need_overwrite(tmp_path, monkeypatch, capsys):

@@ -153,25 +153,27 @@ def restorer(sounds, fault):
 
 SOUNDS = "a.wav", "b.wav", "link.wav", "hard.wav", "bad.wav", "sub", "out"
 IMAGES = "a.png", "a-1.png", "sub", "out"
-FOLDERS = "new", "out", "sub", ".", "model"
+FOLDERS = "new", "new.d/", "out", "sub", ".", "model"
 SOUND_OUTS = "new.wav", "new/x.wav", "dangling.wav", "gaps.txt", *SOUNDS, *FOLDERS
 IMAGE_OUTS = "new.png", "new/x.png", "mask.png", "out/a.png", "model/generated.png", *FOLDERS
 IMAGE_FLAGS = ["--mask", "mask.png"], ["--completions", "2"]
 
 
-def sources_of(given, out):
+def sources_of(given, out, several):
     """Return (path, name of the result) of an input, without earlier results in `out`."""
     given, out = Path(given), Path(out).resolve()
     if given.is_file():
         return [(given, given.name)]
-    found = [(path, path.relative_to(given)) for path in given.rglob("*.*") if path.is_file()]
+    below = given.parent if several else given
+    found = [(path, path.relative_to(below)) for path in given.rglob("*.*") if path.is_file()]
     inside = given.resolve().is_relative_to(out)
     return [each for each in found if inside or not each[0].resolve().is_relative_to(out)]
 
 
 def results_of(sources, inputs, out, completions):
     """Return the paths that denoise.py may write, by its documentation."""
-    single = len(inputs) == 1 and Path(inputs[0]).is_file() and not Path(out).is_dir()
+    single = len(inputs) == 1 and Path(inputs[0]).is_file()
+    single = single and not (out.endswith("/") or Path(out).is_dir())
     results = [Path(out) if single else Path(out, name) for _, name in sources]
     numbers = range(1, completions + 1)
     more = [path.with_stem(f"{path.stem}-{n}") for path in results for n in numbers]
@@ -190,7 +192,8 @@ def test_denoise_changes_only_its_results(tree, sounds, capsys):
         fault = rng.choice((None, (rng.randrange(4), rng.choice(FAULTS))))
         with copied(tree) as folder, pytest.MonkeyPatch.context() as patch:
             patch.setattr(denoise, "load_restorer", lambda path, each=fault: restorer(sounds, each))
-            sources = [each for given in inputs for each in sources_of(given, out)]
+            several = len(inputs) > 1
+            sources = [each for given in inputs for each in sources_of(given, out, several)]
             results = results_of(sources, inputs, out, 2 * ("--completions" in flags))
             if "--overwrite" not in flags:
                 results = [path for path in results if not os.path.lexists(path)]

@@ -78,6 +78,12 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in files}
 
 
+def states(folder):
+    """Return {name: state} of the files in a folder. Reading a file does not change its state."""
+    found = {path.name: path.lstat() for path in folder.iterdir()}
+    return {name: (state[:7], state.st_mtime_ns) for name, state in found.items()}
+
+
 def test_a_file_is_replaced_only_by_a_complete_one_on_the_disk(tmp_path, monkeypatch):
     done = []
     for name in ("fsync", "replace"):
@@ -115,6 +121,18 @@ def test_a_replaced_file_keeps_its_mode(tmp_path, mode):
     finally:
         os.umask(before)
     assert [path.stat().st_mode & 0o777 for path in (new, private)] == [0o640, mode]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid(), reason="only root gives files away")
+def test_a_replaced_file_keeps_its_owner(tmp_path):
+    path = tmp_path / "r.wav"
+    path.touch()
+    os.chown(path, 1000, 1001)
+    path.chmod(0o4640)
+    with result_files.replacing(path) as beside:
+        beside.write_text("new")
+    after = path.stat()
+    assert (after.st_uid, after.st_gid, after.st_mode & 0o7777) == (1000, 1001, 0o4640)
 
 
 @posix
@@ -240,14 +258,14 @@ def test_files_that_no_run_wrote_are_never_replaced(tmp_path, flags, earlier):
     for name in files:
         (tmp_path / name).write_text("a user's")
     (tmp_path / "tone.wav").symlink_to("missing.wav")
-    before = {path.name: path.lstat() for path in tmp_path.iterdir()}
+    before = states(tmp_path)
     with pytest.raises(UserError) as refused:
         begin(tmp_path, **flags)
     names = ", ".join(sorted([*files, "tone.wav"]))
     problem = f"contains {names}, which its config.json does not list with this content"
     remedy = "move it elsewhere or choose another --out"
     assert str(refused.value) == f"--out {tmp_path}: {problem}; {remedy}"
-    assert {path.name: path.lstat() for path in tmp_path.iterdir()} == before
+    assert states(tmp_path) == before
 
 
 def test_a_file_made_during_a_run_is_not_replaced(tmp_path):
@@ -458,7 +476,6 @@ def test_resuming_needs_the_same_data_at_any_path(tmp_path, capsys):
     with pytest.raises(UserError, match=r"--data: expected there\.npz, got None"):
         begin(tmp_path, resume=True)
     begin(tmp_path, resume=True, data="there.npz")
-    begin(tmp_path, resume=True, data="./there.npz/")
 
 
 def test_resuming_changes_nothing_before_the_first_log(tmp_path):
@@ -574,15 +591,36 @@ def test_removing_the_lock_file_lets_one_process_in_at_a_time(tmp_path):
     assert contents(tmp_path) == {}
 
 
-@posix
-def test_a_file_system_without_locks_is_usable(tmp_path, monkeypatch):
-    def flock(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
+def refuse(number, *_, **__):
+    raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("fcntl.flock", flock)
+
+@posix
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EIO])
+def test_a_file_system_without_locks_is_usable(tmp_path, monkeypatch, number):
+    monkeypatch.setattr("fcntl.flock", partial(refuse, number))
     with result_files.claimed(tmp_path / "restored.wav"), running(tmp_path / "out"):
         pass
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["config.json", "out"]
+
+
+@posix
+def test_a_file_system_without_modes_and_owners_is_usable(tmp_path, monkeypatch):
+    for name in ("chmod", "fchmod", "chown"):
+        monkeypatch.setattr(os, name, partial(refuse, errno.EPERM))
+    finish(tmp_path)
+    finish(tmp_path, overwrite=True)
+    assert (tmp_path / "model.keras").read_text() == "a model"
+
+
+def test_a_result_mounted_by_itself_has_a_remedy(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "r.wav"
+    path.write_text("old")
+    monkeypatch.setattr(os, "replace", partial(refuse, errno.EBUSY))
+    with pytest.raises(SystemExit), cli.one_line_errors(), result_files.replacing(path) as beside:
+        beside.write_text("new")
+    assert f"{path}: {os.strerror(errno.EBUSY)}; if it is mounted by" in capsys.readouterr().err
+    assert contents(tmp_path) == {"r.wav": b"old"}
 
 
 def test_a_full_disk_is_named_even_if_the_library_does_not(tmp_path, full_disk):
