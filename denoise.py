@@ -103,7 +103,7 @@ def main(settings):
     if not fitting:
         raise UserError(f"{named[0]}: no {what} found; {trained_on}")
     if count := len(pairs) - len(fitting):
-        say(f"skipped {count} other files, since {trained_on}", sys.stderr)
+        say(f"skipped files of other kinds: {count}; {trained_on}", sys.stderr)
     settings.gaps = settings.gaps and read_labels(settings.gaps)
     restoring = partial(restore, settings, model, trained_on)
     restore_each(fitting, restoring, settings.overwrite, settings.completions)

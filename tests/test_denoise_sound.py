@@ -126,7 +126,7 @@ def test_each_part_has_the_level_of_its_place(tmp_path, monkeypatch):
     steady = np.sin(2 * np.pi * np.outer(KNOWN, time)).sum(0)
     sound = (np.where(time < 3, 0.05, 0.2) * steady)[:, None]
     result, gaps, _ = restored(
-        tmp_path, sound, RATE, gap=0.028, every=0.04, reconstruct=at_trained_level
+        tmp_path, sound, RATE, gap=0.024, every=0.04, reconstruct=at_trained_level
     )
     for half in (gaps & (abs(time - 1.5) < 1.3), gaps & (abs(time - 4.5) < 1.3)):
         assert snr_db(sound[half], result[half]) > 10
