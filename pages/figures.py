@@ -17,7 +17,8 @@ from PIL import Image
 COLOR = "tab:blue"
 GREY = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
 MOST_KINDS = 32  # maximum number of labels that can be distinguished by color
-default_style = matplotlib.rc_context(matplotlib.rcParamsDefault)  # decorator of what draws
+# Decorator of what draws. File names in labels may contain "$", which is no formula.
+default_style = matplotlib.rc_context(matplotlib.rcParamsDefault | {"text.parse_math": False})
 
 
 class Backdrop:

@@ -143,3 +143,7 @@ def test_the_users_style_changes_nothing():
         assert dict(matplotlib.rcParams) == before
     for one, other in zip(plain, styled, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_dollar_signs_in_labels_are_not_formulas():
+    figures.digit_rows("costs $_$", {"cost_$5_or_$_6": np.zeros((1, 4, 4))})
