@@ -24,11 +24,14 @@ test: .venv/$(VERSION)/test
 	$(BIN)/python -m pytest
 
 site: .venv/$(VERSION)/demo
-	$(BIN)/python mnist_dvae.py --out site/mnist --overwrite
-	$(BIN)/python sound_dvae.py --out site/sound --overwrite
-	rm site/*/checkpoint.npz  # for --resume only
+	@test ! -e site || grep -qs "Denoising VAE: digits and sounds" site/index.html || \
+	  { echo "site: make site did not write this folder; move it elsewhere" >&2; exit 2; }
+	mkdir -p site
 	cp pages/site.html site/index.html
 	cp pages/style.css site/style.css
+	$(BIN)/python mnist_dvae.py --out site/mnist --overwrite
+	$(BIN)/python sound_dvae.py --out site/sound --overwrite
+	rm site/mnist/checkpoint.npz site/sound/checkpoint.npz  # for --resume only
 	@echo "Look at it: python3 -m http.server --directory site"
 
 cluster: .venv/$(VERSION)/demo
