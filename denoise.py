@@ -16,11 +16,11 @@ sys.path.insert(0, str(Path(__file__).parent))  # `python -P` leaves it out
 from files.batch import is_there, plan, restore_each
 from files.folders import walk
 from files.gap_labels import read_labels
-from files.image_files import SUFFIXES as IMAGES
 from files.model_file import load_restorer
+from files.pictures import SUFFIXES as IMAGES
 from files.restore_image import completion_paths, mask_for, restore_image
 from files.restore_sound import restore_sound
-from files.sound_files import SUFFIXES as SOUNDS
+from files.sound_reader import SUFFIXES as SOUNDS
 from harness import UserError, cli
 from harness.errors import say
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from files import folders
-from files.image_files import SUFFIXES as IMAGES
+from files.pictures import SUFFIXES as IMAGES
 from files.restore_image import completion_paths
 from files.sound_reader import SUFFIXES as SOUNDS
 from files.sound_result import result_name, result_suffixes
