@@ -1,4 +1,4 @@
-"""Compare training speed with Keras and PyTorch: time per iteration, and time to reach a score.
+"""Compare training speed with Keras, PyTorch and JAX: time per iteration, time to reach a score.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/peers.py step --rounds 5
@@ -6,8 +6,8 @@
 
 All contenders train the same network on the same kind of batches. "ours" is `training.train`. Keras
 uses `fit` on a tf.data pipeline, with and without XLA. PyTorch runs eagerly, or compiled by
-`torch.compile`, which needs a C++ compiler. Keras and PyTorch use Adam at 1e-3, as in their own VAE
-examples.
+`torch.compile`, which needs a C++ compiler. JAX runs one jitted step with Optax, including the
+batch. All peers use Adam at 1e-3, as in the VAE examples of Keras, PyTorch and Flax.
 
 `step` interleaves rounds of all contenders. It also times two lower bounds: the matrix products of
 an iteration, and large matrix products with the same number of operations.
@@ -36,20 +36,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # TensorFlow's default; the scripts disable it
+
 try:
-    import torch
-    import torch.nn.functional as F
+    import peers_jax
+    import peers_torch
 except ModuleNotFoundError as error:
     raise SystemExit(f"{error}; pip install -r benchmarks/requirements.txt") from None
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu":
-    sys.modules["triton"] = None  # not needed on a CPU, and its LLVM crashes beside TensorFlow's
-else:
-    torch.set_default_device(DEVICE)
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # TensorFlow's default; the scripts disable it
-
-import audio_utils
 import mnist_dvae
 import sound_dvae
 import training
@@ -57,9 +51,8 @@ from files import image_files
 from harness.quiet_tensorflow import tf
 from models import DVAE, keras
 
-torch.set_num_threads(2)
 EVERY = 100  # iterations between scores; Keras would lose time by starting `fit` more often
-EXAMPLE_RATE = 1e-3  # Adam's learning rate in the VAE examples of Keras and PyTorch
+EXAMPLE_RATE = 1e-3  # Adam's learning rate in the VAE examples of the peers
 LARGE = 512  # rows and columns of a large matrix product
 
 
@@ -71,7 +64,8 @@ class Task(NamedTuple):
     size: int  # values per example
     likelihood: str
     make_batch: Callable  # argument of `training.train`
-    torch_batch: Callable  # () -> corrupted, clean: PyTorch tensors (batch size, size)
+    torch_batch: Callable  # () -> corrupted, clean (batch size, size)
+    jax_batch: Callable  # key -> corrupted, clean (batch size, size)
     score: Callable  # reconstruct(corrupted, observed) function -> score; higher is better
     marks: dict  # {name: score to reach}
 
@@ -86,21 +80,9 @@ def sound():
         return sound_dvae.snrs(held, np.asarray(reconstruct(held.corrupted, held.observed)))[0]
 
     make_batch = functools.partial(sound_dvae.make_batch, settings, notes)
-    batches = make_batch, functools.partial(torch_notes, settings)
+    batches = make_batch, peers_torch.notes(settings), peers_jax.notes(settings)
     marks = {"20 dB": 20, "25 dB": 25}
     return Task("sound", settings, settings.window, "gaussian", *batches, score, marks)
-
-
-def torch_notes(settings):
-    count, window = settings.batch_size, settings.window
-    frequencies = torch.tensor([audio_utils.note_frequency(note) for note in settings.notes])
-    index = torch.randint(len(frequencies), (count, 1))
-    angle = 2 * torch.pi * frequencies[index] * torch.arange(window) / settings.sample_rate
-    tone = audio_utils.TONE_AMPLITUDE * torch.sin(angle + 2 * torch.pi * torch.rand(count, 1))
-    clean = tone + audio_utils.NOISE_STD * torch.randn(count, window)
-    gap = round(settings.amount * window)
-    since_gap = torch.arange(window) - torch.randint(window - gap + 1, (count, 1))
-    return clean * ((since_gap < 0) | (since_gap >= gap)), clean
 
 
 def digits():
@@ -114,31 +96,10 @@ def digits():
         return -mnist_dvae.score(held, estimate)["hole_mse_over_mean_fill"]
 
     make_batch = functools.partial(mnist_dvae.make_batch, settings, tf.constant(images.train))
-    train_images = torch.tensor(images.train, device=DEVICE)
-    torch_batch = functools.partial(torch_digits, settings, train_images)
+    peers = (peer.digits(settings, images.train) for peer in (peers_torch, peers_jax))
     marks = {"0.6 of the mean fill": -0.6, "0.5 of the mean fill": -0.5}
-    size, batches = held.clean.shape[1], (make_batch, torch_batch)
+    size, batches = held.clean.shape[1], (make_batch, *peers)
     return Task("digits", settings, size, "bernoulli", *batches, score, marks)
-
-
-def torch_digits(settings, images):
-    """Sample rotated and sheared digits. Returns them with a rectangle removed, and whole."""
-    count, side = settings.batch_size, images.shape[1]
-    clean = images[torch.randint(len(images), (count,)), None] / 255
-    slopes = settings.deform * torch.randn(count, 2, 3) * torch.tensor([[0, 1, 0], [1, 0, 0]])
-    grid = F.affine_grid(torch.eye(2, 3) + slopes, list(clean.shape), align_corners=False)
-    clean = F.grid_sample(clean, grid, padding_mode="reflection", align_corners=False)[:, 0]
-    area, aspect = settings.amount * side**2, 2 ** (2 * torch.rand(count, 1) - 1)
-    rows = torch.round(torch.sqrt(area * aspect))
-    columns = torch.round(area / rows)
-
-    def interval(lengths):
-        first = torch.floor(torch.rand(count, 1) * (side - lengths + 1))
-        since_first = torch.arange(side) - first
-        return ((since_first >= 0) & (since_first < lengths)).float()
-
-    hole = interval(rows)[:, :, None] * interval(columns)[:, None, :]
-    return (clean * (1 - hole)).reshape(count, -1), clean.reshape(count, -1)
 
 
 # A contender is a generator that yields its current reconstruct(corrupted, observed) function.
@@ -173,72 +134,16 @@ def keras_fit(task, jit):
         model.fit(batches, steps_per_epoch=EVERY, epochs=1, verbose=0, shuffle=False)
 
 
-def torch_layers(sizes):
-    layers = []
-    for inputs, outputs in itertools.pairwise(sizes):
-        layers += [torch.nn.Linear(inputs, outputs), torch.nn.ReLU()]
-    return torch.nn.Sequential(*layers[:-1])
-
-
-def torch_log_prior(z, logits, means, log_vars):
-    """Return the log density (B,) of the mixture prior at z, up to a constant, as in `models`."""
-    precisions = torch.exp(-log_vars)
-    constants = (means**2 * precisions + log_vars).sum(-1)
-    squares = z**2 @ precisions.T - 2 * z @ (means * precisions).T + constants
-    return torch.logsumexp(torch.log_softmax(logits, -1) - 0.5 * squares, -1)
-
-
-def torch_nll(task, clean, decoded, log_std):
-    if task.likelihood == "bernoulli":
-        return F.binary_cross_entropy_with_logits(decoded, clean, reduction="none").sum(-1)
-    half_log_2_pi = 0.919
-    squares = ((clean - decoded) * torch.exp(-log_std)) ** 2
-    return (0.5 * squares + log_std + half_log_2_pi).sum(-1)
-
-
-def pytorch(task, jit):
-    encoder, decoder = (torch_layers(sizes) for sizes in layer_sizes(task))
-    log_std = torch.nn.Parameter(torch.tensor(-0.7))  # standard deviation 0.5, as in `models`
-    size = task.settings.components, task.settings.latent
-    prior = torch.zeros(size[0]), torch.randn(size), torch.full(size, -1.4)  # as in `models`
-    prior = [torch.nn.Parameter(part) for part in prior]
-    parameters = [*encoder.parameters(), *decoder.parameters(), log_std, *prior]
-    optimizer = torch.optim.Adam(parameters, EXAMPLE_RATE, fused=True)
-
-    def loss_of(corrupted, clean):
-        mean, log_var = encoder(corrupted).chunk(2, -1)
-        noise = torch.randn_like(mean)
-        z = mean + torch.exp(0.5 * log_var) * noise
-        log_posterior = -0.5 * (noise**2 + log_var).sum(-1)
-        kl = log_posterior - torch_log_prior(z, *prior)
-        return (torch_nll(task, clean, decoder(z), log_std) + kl).mean()
-
-    if jit:
-        loss_of = torch.compile(loss_of)
-
-    @torch.no_grad()
-    def reconstruct(corrupted, observed):
-        mean, _ = encoder(torch.tensor(corrupted, device=DEVICE)).chunk(2, -1)
-        decoded = decoder(mean)
-        return (torch.sigmoid(decoded) if task.likelihood == "bernoulli" else decoded).cpu()
-
-    while True:
-        yield reconstruct
-        for _ in range(EVERY):
-            optimizer.zero_grad()
-            loss = loss_of(*task.torch_batch())
-            loss.backward()
-            optimizer.step()
-        loss.item()  # waits for the GPU
-
-
 def contenders(task, iterations):
+    prior = task.settings.components, task.settings.latent
+    network = task.likelihood, *layer_sizes(task), prior, EXAMPLE_RATE, EVERY
     return {
         "ours": ours(task, iterations),
         "Keras fit": keras_fit(task, jit=False),
         "Keras fit, XLA": keras_fit(task, jit=True),
-        "PyTorch eager": pytorch(task, jit=False),
-        "PyTorch compiled": pytorch(task, jit=True),
+        "PyTorch eager": peers_torch.contender(task.torch_batch, *network, jit=False),
+        "PyTorch compiled": peers_torch.contender(task.torch_batch, *network, jit=True),
+        "JAX": peers_jax.contender(task.jax_batch, *network),
     }
 
 
