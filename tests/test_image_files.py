@@ -378,8 +378,25 @@ def test_images_are_upright_center_cropped_and_on_black(tmp_path):
         read = pictures.read_image(tmp_path / name, (20, 20))
         assert read[:, :10].min() > 250 and read[:, 10:].max() < 5, name
     for depth in (np.uint8, np.uint16):
-        Image.fromarray(wide.astype(depth)).save(tmp_path / "keyed.png", transparency=200)
+        keyed = np.where(wide, wide, 255).astype(depth)
+        Image.fromarray(keyed).save(tmp_path / "keyed.png", transparency=200)
         assert pictures.read_image(tmp_path / "keyed.png", (20, 20)).max() == 0
+
+
+def test_black_ink_on_nothing_is_shown_on_white(tmp_path):
+    ink = Image.new("RGBA", (20, 20))
+    ink.paste((0, 0, 0, 255), (5, 0, 8, 20))
+    ink.save(tmp_path / "ink.png")
+    expected = np.full((20, 20), 255)
+    expected[:, 5:8] = 0
+    np.testing.assert_array_equal(pictures.read_image(tmp_path / "ink.png", (20, 20)), expected)
+
+
+def test_stack_of_pages_is_refused(tmp_path):
+    pages = {"save_all": True, "append_images": [gradient("L")]}
+    gradient("L").save(tmp_path / "scan.tif", **pages)
+    with pytest.raises(UserError, match=r"scan\.tif: must be a single image \(2 frames\)"):
+        pictures.read_image(tmp_path / "scan.tif", (20, 20))
 
 
 @posix
