@@ -39,7 +39,7 @@ def restored(model, grey, missing, count):
         return _framed(_stretched(grey, missing, view), missing, view.frame, shape)
 
     def error(view, made):
-        made = in_picture(made, view, grey.shape[::-1]) / 255
+        made = np.asarray(in_picture(made, view, grey.shape[::-1])) / 255
         weight = WHOLE if view.frame == View().frame else 1
         return weight * np.mean(np.square(made - grey), where=~missing)
 
@@ -60,13 +60,13 @@ def restored(model, grey, missing, count):
 def in_picture(made, view, size):
     """Put a network's output (h, w) into its frame in a picture of `size` (width, height).
 
-    Returns levels (height, width) from 0 to 255, float32.
+    Returns an image of mode F, with levels from 0 to 255 that resampling may exceed a little.
     """
     left, top, right, bottom = _pixels(view.frame, size)
-    levels = Image.fromarray(255 * (view.level + view.contrast * np.float32(made)))
+    drawn = Image.fromarray(255 * (view.level + view.contrast * np.float32(made)))
     picture = Image.new("F", size, 255 * view.level)
-    picture.paste(levels.resize((right - left, bottom - top)), (left, top))
-    return np.clip(picture, 0, 255)
+    picture.paste(drawn.resize((right - left, bottom - top)), (left, top))
+    return picture
 
 
 def _pixels(frame, size):

@@ -57,7 +57,7 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
         levels = drawing.in_picture(each, view, image.size)
         if keep and hole.any():
             _fill(image, hole, levels, ink)
-        result = image if keep else Image.fromarray(np.round(levels).astype(np.uint8))
+        result = image if keep else Image.fromarray(np.clip(levels, 0, 255).round().astype("u1"))
         encoded = io.BytesIO()  # in memory first: a full disk is not the fault of `source`
         with one_error(source, "save it as PNG"):
             result.save(encoded, image.format, **options)
@@ -133,11 +133,11 @@ def _read_mask(path, source, size):
 
     The hole is white or has one other color. The rest is black or transparent.
     """
-    mask, colors, _ = _read(path)
-    if mask.size != size:
-        found = f"{mask.width} x {mask.height} pixels, but {source} has {size[0]} x {size[1]}"
+    colors = np.asarray(_read(path)[1])  # (H, W, 3)
+    height, width, _ = colors.shape
+    if (width, height) != size:
+        found = f"{width} x {height} pixels, but {source} has {size[0]} x {size[1]}"
         raise UserError(f"{path}: must have the image's size ({found}); rescale the mask")
-    colors = np.asarray(colors)
     bright = colors.max(2)  # the hole may be dark blue, and white may be 1 instead of 255
     hole = bright > bright.max() / 2
     if problem := _ambiguity(colors, bright, hole):
@@ -185,15 +185,15 @@ def _ink(image, colors):
 
 
 def _fill(image, hole, levels, ink):
-    """Fill the image's hole with opaque colors, from levels (H, W) of 255."""
+    """Fill the image's hole with opaque colors, from levels of 255, an image of mode F."""
     box = Image.fromarray(hole).getbbox()  # only this part, because pictures may be large
-    part = slice(box[1], box[3]), slice(box[0], box[2])
-    hole, pixels = hole[part], np.array(image.crop(box))
+    hole = hole[box[1] : box[3], box[0] : box[2]]
+    levels, pixels = np.asarray(levels.crop(box)), np.array(image.crop(box))
     channels = pixels.reshape(*hole.shape, -1)
     if image.mode in ("LA", "RGBA"):
         channels[hole, -1] = 255
     for channel, (slope, offset) in enumerate(ink):
-        values = np.float32(offset) + np.float32(slope / 255) * levels[part][hole]
+        values = np.float32(offset) + np.float32(slope / 255) * levels[hole]
         channels[hole, channel] = np.round(np.clip(values, 0, pictures.white(image)))
     key = image.info.get("transparency")
     if key is not None:  # the filled pixels must not have the transparent level
