@@ -13,7 +13,7 @@ from harness.result_files import replacing
 SAVE_OPTIONS = {
     "AVIF": {"quality": 95},
     "HEIF": {"quality": 95},
-    "JPEG": {"quality": 95, "subsampling": 0},  # changes the pixels to keep by little
+    "JPEG": {"quality": 95, "subsampling": 0},  # colors at full resolution, for --keep
     "WEBP": {"lossless": True, "exact": True},
 }
 KEPT_FORMATS = "JPEG", "MPO", "PNG", "TIFF", "WEBP"  # for --keep; MPO is some phones' JPEG
@@ -40,11 +40,11 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
         raise UserError(f"{source}: {found}; {remedy}")
     if mask_file:
         hole = _read_mask(mask_file, source, image.size)
-    if hole.mean() > MOST_MISSING:
+    colors, missing = _reduced(colors, hole, (REDUCED * width, REDUCED * height))
+    if hole.mean() > MOST_MISSING or missing.all():
         remedy = "invert the mask" if mask_file else "make only the hole transparent"
         problem = f"too much of the image is missing ({hole.mean():.0%})"
         raise UserError(f"{mask_file or source}: {problem}; {remedy}")
-    colors, missing = _reduced(colors, hole, (REDUCED * width, REDUCED * height))
     grey = np.asarray(colors.convert("L")) / np.float32(255)
     made, view = drawing.restored(model, grey, missing, count if hole.any() else 0)
     said = _summary(image, hole, view, keep)

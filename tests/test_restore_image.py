@@ -144,6 +144,12 @@ def test_one_color_masks_are_read_and_ambiguous_masks_refused(tmp_path):
     painted("white", DRAWN > 200).save(tmp_path / "drawn on nothing.png")
     with pytest.raises(UserError, match=r"drawn on nothing.*; make only the hole transparent"):
         restore_image(GREY, tmp_path / "drawn on nothing.png", tmp_path / "c.png")
+    dotted = np.zeros((16 * SIDE, 16 * SIDE), bool)
+    dotted[::2, ::2] = True  # leaves no whole pixel of the reduced picture
+    for name, image in (("dotted.png", dotted), ("large.png", np.uint8(99) * ~dotted)):
+        Image.fromarray(image).save(tmp_path / name)
+    with pytest.raises(UserError, match=r"dotted.*too much .* missing \(25%\)"):
+        restore_image(GREY, tmp_path / "large.png", tmp_path / "c.png", tmp_path / "dotted.png")
     assert not (tmp_path / "c.png").exists()
 
 
