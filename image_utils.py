@@ -18,21 +18,13 @@ def grey(images):
     return tf.cast(images, tf.float32) / 255.0
 
 
-def to_draw_from(images):
-    """Convert uint8 images to a tensor for `random_images`, but keep a memory map."""
-    return images if isinstance(images, np.memmap) else tf.constant(images)
-
-
 def random_images(images, count, seed):
     """Sample `count` images with replacement: (M, H, W) uint8 -> (count, H, W) in [0, 1].
 
-    `seed` is a pair of integers. From a memory map, only the sampled images are read.
+    `seed` is a pair of integers.
     """
     chosen = tf.random.stateless_uniform((count,), seed, 0, len(images), tf.int32)
-    if not isinstance(images, np.memmap):
-        return grey(tf.gather(images, chosen))
-    drawn = tf.numpy_function(lambda chosen: images[chosen], [chosen], tf.uint8)
-    return grey(tf.ensure_shape(drawn, (count, *images.shape[1:])))
+    return grey(tf.gather(images, chosen))
 
 
 def deformed(images, amount, seed):

@@ -232,7 +232,7 @@ def main(settings):
         size, strategy = held.clean.shape[1], run.workers.strategy
         model = training.build_model(settings, size, "bernoulli", metadata, strategy)
         refine = inference.refiner(model)
-        batches = partial(make_batch, settings, image_utils.to_draw_from(images.train))
+        batches = partial(make_batch, settings, tf.constant(images.train))
         for iteration, train_loss in training.train(model, batches, settings, run):
             scores, estimates = evaluate(settings, model, held)
             rows = posterior_rows(settings, model, refine, held)

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 NOISE_MARGIN = 2  # standard deviations; levels this close to the background count as background
-LEAST_CONTRAST = 4  # standard deviations; a fainter drawing counts as noise
+LEAST_CONTRAST = 3  # margins; a fainter drawing counts as noise
 FULL_CONTRAST = 0.9  # fraction of the range; a drawing with this contrast on black is not stretched
 FRAMES = 1.4, 1.5  # side of a frame / side of the drawing; 28 / 20 in MNIST
 SHIFTS = range(-4, 5)  # offsets of a frame's center from the drawing's, in the network's pixels
@@ -18,9 +18,8 @@ class View(NamedTuple):
     """How a network sees a picture: background, contrast and frame. Levels are in [0, 1]."""
 
     level: float = 0.0  # of the background
-    noise: float = 0.0  # standard deviation
-    sign: int = 1  # -1 if the drawing is darker than the background
-    contrast: float = 1.0  # of the drawing
+    contrast: float = 1.0  # of the drawing; negative if it is darker than the background
+    margin: float = 0.0  # fraction of the contrast that counts as background
     frame: tuple = (0, 0, 1, 1)  # left, top, right, bottom; fractions of the picture's sides
 
 
@@ -34,41 +33,40 @@ def restored(model, grey, missing, count):
     they are shown to it like those. The view with the best reconstruction of the observed pixels is
     used, because a model of other images may need the whole picture at its own levels.
     """
+    shape = model.kind.shape
 
     def network_input(view):
-        return _framed(_stretched(grey, missing, view), missing, view.frame, model.kind.shape)
+        return _framed(_stretched(grey, missing, view), missing, view.frame, shape)
 
-    def error(view):
-        made = np.reshape(model.reconstruct(*network_input(view)), model.kind.shape)
-        made = in_picture(made, view, grey.shape[::-1])
-        return np.mean(np.square(made / 255 - grey), where=~missing)
+    def error(view, made):
+        made = np.asarray(in_picture(made, view, grey.shape[::-1])) / 255
+        weight = WHOLE if view.frame == View().frame else 1
+        return weight * np.mean(np.square(made - grey), where=~missing)
 
-    view = _background(grey[~missing])
-    frame = _best_frame(model, _stretched(grey, missing, view), missing)
-    view = min(View(frame=frame), view._replace(frame=frame), key=error)
-    corrupted, observed = network_input(view)
-    reconstruct = model.refined if missing.any() and model.refined else model.reconstruct
-    made = [reconstruct(corrupted, observed)]
+    paper = _background(grey[~missing])
+    frames = [View().frame, *_frames(_stretched(grey, missing, paper), shape)]
+    views = [View(), *(paper._replace(frame=frame) for frame in frames)]
+    corrupted, observed = map(np.concatenate, zip(*map(network_input, views)))
+    made = np.reshape(model.reconstruct(corrupted, observed), (-1, *shape))
+    best = np.argmin([*map(error, views, made)])
+    corrupted, observed = corrupted[[best]], observed[[best]]
+    made = [made[best]]
+    if missing.any() and model.refined:
+        made = [model.refined(corrupted, observed)]
     made += list(model.complete(corrupted, observed, count)) if count else []
-    return [np.reshape(each, model.kind.shape) for each in made], view
+    return [np.reshape(each, shape) for each in made], views[best]
 
 
-def in_picture(made, view, size, mode="F"):
+def in_picture(made, view, size):
     """Put a network's output (h, w) into its frame in a picture of `size` (width, height).
 
-    Returns levels (height, width) from 0 to 255: float32, or with mode L uint8, which takes a
-    quarter of the memory.
+    Returns an image of mode F, with levels from 0 to 255 that resampling may exceed a little.
     """
     left, top, right, bottom = _pixels(view.frame, size)
-    levels = 255 * np.clip(view.level + view.sign * view.contrast * np.float32(made), 0, 1)
-    drawn = Image.fromarray(np.round(levels).astype(np.uint8) if mode == "L" else levels)
-    drawn = drawn.resize((right - left, bottom - top))
-    if view.frame != View().frame:
-        background = 255 * view.level
-        picture = Image.new(mode, size, round(background) if mode == "L" else background)
-        picture.paste(drawn, (left, top))
-        drawn = picture
-    return np.asarray(drawn)
+    drawn = Image.fromarray(255 * (view.level + view.contrast * np.float32(made)))
+    picture = Image.new("F", size, 255 * view.level)
+    picture.paste(drawn.resize((right - left, bottom - top)), (left, top))
+    return picture
 
 
 def _pixels(frame, size):
@@ -77,9 +75,8 @@ def _pixels(frame, size):
 
 def _stretched(grey, missing, view):
     """Return the drawing in a picture (H, W), white on black. Levels may exceed 1."""
-    margin = NOISE_MARGIN * view.noise
-    drawn = np.clip(view.sign * (grey - view.level) - margin, 0, None) / (view.contrast - margin)
-    return drawn * ~missing
+    drawn = (grey - view.level) / view.contrast
+    return np.clip((drawn - view.margin) / (1 - view.margin), 0, None) * ~missing
 
 
 def _framed(drawn, missing, frame, shape):
@@ -103,33 +100,13 @@ def _background(observed):
     """
     level = np.median(observed)
     deviations = observed - level
-    noise = 1.4826 * np.median(np.abs(deviations))  # a robust standard deviation
-    beyond = {sign: np.clip(sign * deviations - NOISE_MARGIN * noise, 0, None) for sign in (1, -1)}
-    sign = max(beyond, key=lambda sign: beyond[sign].sum())
-    drawn = beyond[sign][beyond[sign] > 0]
-    contrast = np.quantile(drawn, 0.9) if drawn.size else 0.0
-    if contrast <= LEAST_CONTRAST * noise or (level == 0 and contrast >= FULL_CONTRAST):
+    margin = NOISE_MARGIN * 1.4826 * np.median(np.abs(deviations))  # a robust standard deviation
+    sign = 1 if deviations.sum() >= 0 else -1
+    drawn = sign * deviations
+    contrast = np.quantile(drawn[drawn > margin], 0.9) if drawn.max() > margin else 0.0
+    if contrast <= LEAST_CONTRAST * margin or (level == 0 and contrast >= FULL_CONTRAST):
         return View()
-    return View(float(level), float(noise), sign, float(contrast + NOISE_MARGIN * noise))
-
-
-def _best_frame(model, drawn, missing):
-    """Return the frame in which the network reconstructs a drawing (H, W) best.
-
-    That is the whole picture, unless a frame around the drawing is clearly better.
-    """
-    frames = [View().frame, *_frames(drawn, model.kind.shape)]
-    if len(frames) == 1:
-        return frames[0]
-    inputs = [_framed(drawn, missing, frame, model.kind.shape) for frame in frames]
-    corrupted, observed = (np.concatenate(parts) for parts in zip(*inputs))
-    error = np.square(corrupted - model.reconstruct(corrupted, observed)) * observed
-    edges = np.array(frames)
-    area = drawn.size / error.shape[1] * np.prod(edges[:, 2:] - edges[:, :2], axis=1)
-    cut_off = np.square(np.clip(drawn, 0, 1)).sum() - np.square(corrupted).sum(1) * area
-    errors = error.sum(1) * area + np.clip(cut_off, 0, None)
-    errors[0] *= WHOLE
-    return frames[np.argmin(errors)]
+    return View(float(level), float(sign * contrast), float(margin / contrast))
 
 
 def _frames(drawn, shape):

@@ -4,7 +4,7 @@ import contextlib
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from harness.errors import one_error
 
@@ -13,7 +13,7 @@ SUFFIXES = (
     *(".heic", ".heif", ".hif", ".avif"),
 )
 # Levels of white of modes above 8 bits, by first letter. Cameras store 10, 12 or 14 bits in 16.
-WHITES = {"I": (255, 1023, 4095, 16383, 65535), "F": (1 / 256, 1 / 64, 1 / 16, 1 / 4, 1)}
+WHITES = {"I": (255, 1023, 4095, 16383, 65535), "F": (1,)}
 LUMA = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue in ITU-R BT.601
 UNUSED_ALPHA = "BMP", "DIB", "TGA"  # formats whose alpha channel is often all 0 and means nothing
 
@@ -21,13 +21,16 @@ UNUSED_ALPHA = "BMP", "DIB", "TGA"  # formats whose alpha channel is often all 0
 def read_image(path, shape):
     """Return an image file's grey levels, uint8, center-cropped and rescaled to `shape` (H, W).
 
-    Transparent parts are shown on black, and only the first frame is read. Raises UserError as
-    `opened` does.
+    Transparent parts are shown on black, or on white if the rest is darker than mid-grey. Raises
+    UserError as `opened` does.
     """
     with opened(path) as image:
         # A large JPEG is decoded at a fraction of its size, which is faster.
         image.draft(None, (4 * max(shape), 4 * max(shape)))
-        grey = on_black(decoded(image))[0].convert("L")
+        colors, alpha = on_black(decoded(image))
+        grey = colors.convert("L")
+        if np.mean(grey) < np.mean(alpha) / 2:  # otherwise black ink would disappear
+            grey = ImageChops.add(grey, ImageChops.invert(alpha))
         return np.asarray(ImageOps.fit(grey, shape[::-1]))
 
 
@@ -50,43 +53,28 @@ def opened(path):
             except UnidentifiedImageError as error:  # its message would show a Python object
                 raise ValueError("not an image that Pillow can read") from error
             with image:
-                _fix_transparent_level(image)
+                keyed = isinstance(image.info.get("transparency"), int | tuple)
+                if keyed and image.tile[0].args in ("L;2", "L;4", "RGB;16B"):  # misread by Pillow
+                    raise ValueError("has a transparent level, so it must have 8 bits per channel")
                 yield image
-
-
-def is_deep(image):
-    """Return True if a PNG or TIFF image, not yet decoded, has more than 8 bits per channel."""
-    if image.format == "TIFF":
-        return max(image.tag_v2.get(258, (8,))) > 8  # BitsPerSample
-    return image.format == "PNG" and any(";16" in tile.args for tile in image.tile)
-
-
-def _fix_transparent_level(image):
-    """Scale the transparent level of a 2-bit or 4-bit PNG to 8 bits, as Pillow scales its pixels.
-
-    Raises ValueError if a 16-bit color is transparent, because Pillow keeps the upper 8 bits of
-    the pixels but the lower 8 bits of the transparent color.
-    """
-    key = image.info.get("transparency")
-    if image.format != "PNG" or not isinstance(key, int | tuple):
-        return
-    if isinstance(key, tuple) and is_deep(image):
-        raise ValueError("has a transparent color, so colors must have 8 bits (16 found)")
-    image.info["transparency"] = key * {"L;2": 85, "L;4": 17}.get(image.tile[0].args, 1)
 
 
 def decoded(image):
     """Decode an image from `opened`: upright, with white as the highest level, in its file's mode.
 
-    An alpha channel that is 0 everywhere is removed if the format often has such channels.
+    An alpha channel that is 0 everywhere is made opaque if the format often has such channels.
+    Raises ValueError if the file has several frames.
     """
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # MPO: a JPEG with extras such as depth maps
+        raise ValueError(f"must be a single image ({frames} frames)")
     ImageOps.exif_transpose(image, in_place=True)
     image.load()
     if image.format == "TIFF" and image.tag_v2.get(262) == 0 and image.mode[0] in WHITES:
         levels = np.asarray(image)  # WhiteIsZero; Pillow inverts only 8 bits and less
         image.im = Image.fromarray((white(image) - levels).astype(levels.dtype)).im
     if image.format in UNUSED_ALPHA and image.mode == "RGBA" and not image.getextrema()[3][1]:
-        return image.convert("RGB")
+        image.putalpha(255)
     return image
 
 
@@ -107,25 +95,13 @@ def white(image):
 
 def on_black(image):
     """Return an image as shown on black, mode RGB, and its opacity, mode L, both of 8 bits."""
-    image = _in_8_bits(image)
+    if image.mode[0] in WHITES:  # Pillow would clip levels at 255 and ignore a transparent level
+        levels = np.asarray(image)
+        opaque = levels != image.info.get("transparency")
+        grey = np.round(levels * np.float32(255 / white(image))).astype(np.uint8) * opaque
+        return Image.fromarray(grey).convert("RGB"), Image.fromarray(np.uint8(255) * opaque)
     if not image.has_transparency_data:
         colors = image if image.mode == "RGB" else image.convert("RGB")  # `convert` copies
         return colors, Image.new("L", image.size, 255)
     *colors, alpha = image.convert("RGBA").convert("RGBa").split()
     return Image.merge("RGB", colors), alpha
-
-
-def _in_8_bits(image):
-    """Convert an image of 16 bits or of floats to mode L. Returns any other unchanged.
-
-    Pillow's own conversion clips levels at 255 and ignores a transparent level. Here an image with
-    a transparent level becomes mode LA.
-    """
-    if image.mode[0] not in WHITES:
-        return image
-    levels, key = np.asarray(image), image.info.get("transparency")
-    grey = levels * np.float32(255 / white(image))
-    grey = Image.fromarray(np.round(grey, out=grey).astype(np.uint8))
-    if key is None:
-        return grey
-    return Image.merge("LA", (grey, Image.fromarray(np.uint8(255) * (levels != key))))
