@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass
 
 import numpy as np
+import soxr
 from tqdm import tqdm
 
 import audio_utils
@@ -17,7 +18,6 @@ from files.sound_reader import SUFFIXES, open_sound
 from harness import UserError
 from harness.errors import printable
 from harness.quiet_tensorflow import tf
-from signals.resampling import resample
 
 MAX_HOURS = 24  # maximum total length of recordings, which takes 5.5 GB of disk at 16 kHz
 SHORTEST = 2048  # minimum samples per recording; the figure of the long sound needs them
@@ -38,36 +38,25 @@ ALIKE = 0.95
 def decode(path, sample_rate):
     """Decode a sound file to mono at `sample_rate` Hz. Yields blocks (n,), float32.
 
-    Mono is the mean of the channels, or the loudest channel if they cancel. Raises UserError if
-    the file cannot be read or contains NaN or Inf.
+    Mono is the mean of the channels. Raises UserError if the file cannot be read, if it contains
+    NaN or Inf, or, at its end, if its channels cancel.
     """
     if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would block
         raise UserError(f"{path}: not a file; give a sound file or a folder of them")
+    power = mixed = 0
     try:
-        weights = _mono_weights(path)
         with open_sound(path) as sound:
-            mono = ((block @ weights)[:, None] for block in sound.blocks("float32"))
-            for block in resample(mono, 1, sound.rate, sample_rate):
-                yield block[:, 0]
+            stream = soxr.ResampleStream(sound.rate, sample_rate, 1)
+            for block in sound.blocks():
+                mono = block.mean(1)
+                # Use variances, because a constant offset is not sound.
+                power, mixed = power + len(block) * block.var(0), mixed + len(block) * mono.var()
+                yield stream.resample_chunk(np.float32(mono))
+            yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
-
-
-def _mono_weights(path):
-    """Return the weights (channels,), float32, of a file's channels in its mono mix."""
-    with open_sound(path) as sound:
-        channels, samples = sound.channels, 0
-        total, squares = np.zeros(channels + 1), np.zeros(channels + 1)
-        for block in sound.blocks() if channels > 1 else ():
-            block = np.column_stack([block, block.mean(1)])
-            samples += len(block)
-            total += block.sum(0)
-            squares += (block**2).sum(0)
-    # Use variances, because a constant offset is not sound.
-    *power, mixed = squares / max(samples, 1) - (total / max(samples, 1)) ** 2
-    if mixed < CANCELS * max(power) / channels**2:
-        return np.eye(channels, dtype=np.float32)[np.argmax(power)]
-    return np.full(channels, 1 / channels, np.float32)
+    if mixed < CANCELS * np.max(power) / sound.channels**2:
+        raise UserError(f"{path}: its channels cancel; save the loudest as a mono file")
 
 
 @dataclass(frozen=True, eq=False)

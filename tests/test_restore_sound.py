@@ -2,7 +2,6 @@
 
 import re
 
-import av
 import numpy as np
 import pytest
 import soundfile
@@ -261,8 +260,7 @@ def test_a_file_cut_short_is_restored_up_to_its_end(tmp_path):
         read_labels(tmp_path / "gaps"),
     )
     restored = soundfile.read(tmp_path / "b.mp3")[0]
-    with sound_reader.open_sound(tmp_path / "cut.mp3") as sound:
-        readable = sound.read(tone.size)
+    readable, _ = read(tmp_path / "cut.mp3")
     assert 0.5 < readable.size / 44100 < 1.5 and restored.size == readable.size
     gap = slice(2205, 2646)
     assert audio_utils.snr_db(tone[gap], restored[gap]) > 20
@@ -525,26 +523,9 @@ def read(path):
         return np.concatenate(list(sound.blocks()))[:, 0], sound
 
 
-@pytest.mark.parametrize("codec, ratio_db", [("aac", 24), ("alac", 120)])
-def test_an_m4a_comes_back_as_m4a(tmp_path, codec, ratio_db):
-    tone, _, _ = tone_with_gaps(44100, seconds=3.001)
-    tone += 0.02 * np.random.default_rng(0).standard_normal(tone.size)
-    write(tmp_path / "a.m4a", tone, 44100, codec, "stereo", {"title": "Lücken", "track": "3"})
-    (tmp_path / "gaps").write_text("1.0 1.02\n")
-    files = tmp_path / "a.m4a", tmp_path / "b.m4a"
-    line = restore_sound(stand_in(sinusoids), *files, read_labels(tmp_path / "gaps"), keep=True)
-    (before, given), (after, sound) = map(read, files)
-    assert before.size == after.size == tone.size and sound.codec == codec
-    assert (sound.rate, sound.channels, sound.format) == (44100, 2, given.format)
-    kept = np.r_[:44100, 45000 : tone.size]
-    measured = audio_utils.snr_db(before[kept], after[kept])
-    assert measured > ratio_db
-    assert codec == "alac" or f"SNR outside the gaps {measured:.0f} dB" in line
-    with av.open(tmp_path / "b.m4a") as container:
-        assert container.metadata["title"] == "Lücken"
-
-
-@pytest.mark.parametrize("name, codec", [("a.wma", "wmav2"), ("a.webm", "libopus")])
+@pytest.mark.parametrize(
+    "name, codec", [("a.wma", "wmav2"), ("a.webm", "libopus"), ("a.m4a", "aac")]
+)
 def test_a_format_that_can_only_be_read_becomes_a_wav(tmp_path, name, codec):
     write(tmp_path / name, tone_with_gaps(48000)[0], 48000, codec, tags={"title": "Ton"})
     with pytest.raises(UserError, match=r"can be read, but not written.*\.wav"):
@@ -587,19 +568,13 @@ def test_a_wav_or_aiff_that_was_cut_short_gets_a_remark(tmp_path, name):
         assert ("its length should be 3.00 s" in line) == words
 
 
-def test_big_endian_and_crashed_wavs_are_restored(tmp_path):
+def test_big_endian_wavs_are_restored(tmp_path):
     tone, chopped, gaps = tone_with_gaps(RATE)
-    soundfile.write(tmp_path / "rifx.wav", chopped, RATE, subtype="PCM_16", endian="BIG")
-    soundfile.write(tmp_path / "whole.wav", chopped, RATE, subtype="PCM_16")
-    whole = bytearray((tmp_path / "whole.wav").read_bytes())
-    at = whole.index(b"data") + 4
-    whole[4:8] = whole[at : at + 4] = bytes(4)
-    (tmp_path / "crashed.wav").write_bytes(whole)
-    for name in ("rifx.wav", "crashed.wav"):
-        restore_sound(stand_in(sinusoids), tmp_path / name, tmp_path / f"b-{name}")
-        result = soundfile.read(tmp_path / f"b-{name}")[0]
-        assert result.size == tone.size and audio_utils.snr_db(tone[gaps], result[gaps]) > 30
-        assert (tmp_path / f"b-{name}").read_bytes()[:4] == (tmp_path / name).read_bytes()[:4]
+    soundfile.write(tmp_path / "a.wav", chopped, RATE, subtype="PCM_16", endian="BIG")
+    restore_sound(stand_in(sinusoids), tmp_path / "a.wav", tmp_path / "b.wav")
+    result = soundfile.read(tmp_path / "b.wav")[0]
+    assert result.size == tone.size and audio_utils.snr_db(tone[gaps], result[gaps]) > 30
+    assert (tmp_path / "b.wav").read_bytes()[:4] == b"RIFX"
 
 
 def test_tags_are_kept(tmp_path):
@@ -615,7 +590,7 @@ def test_tags_are_kept(tmp_path):
 
 
 # The first is too small for the decoded sound, the second only for the result.
-@pytest.mark.parametrize("size", [100_000, 200_000])
+@pytest.mark.parametrize("size", [100_000, 384_020])
 def test_a_full_disk_is_named_and_the_old_result_stays(tmp_path, size, full_disk):
     soundfile.write(tmp_path / "a.wav", np.tile(tone_with_gaps(RATE)[1], 3), RATE, subtype="DOUBLE")
     (tmp_path / "b.wav").write_text("earlier")
@@ -704,7 +679,7 @@ def test_the_network_fills_gaps_in_noisy_sound(tmp_path):
     soundfile.write(tmp_path / "in.wav", np.stack([noisy, chord * ~gaps], 1), RATE, subtype="FLOAT")
     line = restore_sound(stand_in(as_trained), tmp_path / "in.wav", tmp_path / "out.wav", keep=True)
     kept, _ = soundfile.read(tmp_path / "out.wav")
-    assert "20 filled by autoregression and 20 by the network" in line
+    assert "filled by the network in channel 1, filled by autoregression in channel 2" in line
     np.testing.assert_array_equal(kept[gaps, 0], drawn[gaps])
     assert audio_utils.snr_db(chord[gaps], kept[gaps, 1]) > 60
 
