@@ -68,38 +68,30 @@ def _decoded(model, source, destination, gap_file, opened):
     are detected or read from `gap_file`.
     """
     with open_sound(source) as sound:
+        folder, samples = destination.parent, 0
         files = [
-            opened.enter_context(tempfile.TemporaryFile(dir=destination.parent))
-            for _ in range(sound.channels)
+            opened.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(sound.channels)
         ]
-
-        def stored():
-            for block in sound.blocks():
-                for file, values in zip(files, block.T):
-                    with writing(destination):
-                        file.write(values.tobytes())
-                        file.flush()
-                yield block
-
-        longest = model.input_size / model.kind.sample_rate * sound.rate
-        zero = SMALLEST.get(sound.subtype, 0.0)
-        found = find_gaps(stored(), sound.channels, sound.rate, longest, zero)
-    gaps, silences, samples = found
+        for block in sound.blocks():
+            samples += len(block)
+            for file, values in zip(files, block.T):
+                with writing(destination):
+                    file.write(values.tobytes())
+                    file.flush()
     if not samples:
         raise UserError(f"{source}: contains no samples; leave it out")
-    if gap_file:
-        gaps = [read_gaps(gap_file, sound.rate, samples, source)] * sound.channels
-    channels = []
-    for file, listed, silent in zip(files, gaps, silences):
-        sounding = samples if gap_file else samples - np.ptp(silent, axis=1).sum()
-        if (fraction := np.ptp(listed, axis=1).sum() / max(sounding, 1)) > MOST_MISSING:
+    channels = [_Channel(model, file, sound.rate, samples) for file in files]
+    listed = read_gaps(gap_file, sound.rate, samples, source) if gap_file else None
+    for channel in channels:
+        channel.find_gaps(SMALLEST.get(sound.subtype, 0.0), listed)
+        sounding = samples if gap_file else samples - np.ptp(channel.silences, axis=1).sum()
+        fraction = np.ptp(channel.gaps, axis=1).sum() / max(sounding, 1)
+        if fraction > MOST_MISSING:
             problem = f"too much of the sound is missing ({fraction:.0%})"
             remedy = "list less" if gap_file else "list the real gaps in a file for --gaps"
             raise UserError(f"{gap_file.path if gap_file else source}: {problem}; {remedy}")
-        channel = _Channel(model, file, sound.rate, samples, listed, silent)
         for first, end in channel.pieces():
             channel.fill(first, np.zeros(end - first))
-        channels.append(channel)
     return sound, channels
 
 
@@ -131,8 +123,8 @@ class _Channel:
     file: BinaryIO
     rate: int  # Hz
     samples: int
-    gaps: np.ndarray  # stretches (n, 2) to restore
-    silences: np.ndarray  # stretches (n, 2) that stay silent
+    gaps: np.ndarray | None = None  # stretches (n, 2) to restore
+    silences: np.ndarray | None = None  # stretches (n, 2) that stay silent
     done: str = ""  # description of what was done
     explained: np.ndarray = field(default_factory=lambda: np.zeros(2))  # sum of fractions, windows
 
@@ -141,6 +133,12 @@ class _Channel:
         self.file.seek(8 * first)
         values = np.frombuffer(self.file.read(8 * (end - first)))
         return np.pad(values, (0, end - first - values.size))
+
+    def find_gaps(self, zero, listed=None):
+        """Find the silences, and the gaps if these are not listed. zero: see `find_gaps`."""
+        longest = self.model.input_size / self.model.kind.sample_rate * self.rate
+        found, self.silences = find_gaps(self.read, self.samples, self.rate, longest, zero)
+        self.gaps = found if listed is None else listed
 
     def fill(self, first, values):
         """Write those of the values (n,) that are in gaps."""
@@ -160,7 +158,7 @@ class _Channel:
 
     def pieces(self):
         """Yield the first sample and the end of consecutive pieces."""
-        size = PIECE_SECONDS * self.rate
+        size = round(PIECE_SECONDS * self.rate)
         for first in range(0, self.samples, size):
             yield first, min(first + size, self.samples)
 

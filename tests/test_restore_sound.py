@@ -111,22 +111,23 @@ def test_a_line_that_gives_no_gap_is_refused(tmp_path, line):
         read_gaps(read_labels(tmp_path / "gaps.csv"), RATE, RATE)
 
 
-def find(tmp_path, signal, rate=RATE, subtype="PCM_16"):
-    soundfile.write(tmp_path / "find.wav", signal, rate, subtype=subtype)
-    with sound_reader.open_sound(tmp_path / "find.wav") as sound:
-        return find_gaps(sound.blocks(), sound.channels, rate, 0.064 * rate)
+def find(signal, rate=RATE, bits=16):
+    """Return the gaps and silences in a signal (T,), rounded to this number of bits."""
+    levels = 2.0 ** (bits - 1)
+    values = np.round(signal * levels) / levels
+    return find_gaps(lambda first, end: values[first:end], signal.size, rate, 0.064 * rate)
 
 
-def test_gaps_are_found_to_the_sample_wherever_blocks_end(tmp_path, monkeypatch):
+def test_gaps_are_found_to_the_sample_wherever_pieces_end(monkeypatch):
     signal = np.random.default_rng(0).uniform(-0.5, 0.5, 20_000)
     expected = [[3, 100], [4000, 5000], [5001, 5100], [19_900, 19_999]]
     for start, end in expected:
         signal[start:end] = 0
     signal[7000:7010] = 0  # too short
     for block in (64, 1000, 5000, 1 << 16):
-        monkeypatch.setattr(sound_reader, "FRAMES_PER_BLOCK", block)
-        (gaps,), (silences,), frames = find(tmp_path, signal, subtype="FLOAT")
-        assert gaps.tolist() == expected and not len(silences) and frames == signal.size
+        monkeypatch.setattr("signals.gaps.PIECE", block)
+        found, silences = find(signal, bits=32)
+        assert found.tolist() == expected and not len(silences)
 
 
 def test_blocks_of_any_size_have_the_same_gaps(tmp_path):
@@ -145,45 +146,45 @@ def test_blocks_of_any_size_have_the_same_gaps(tmp_path):
     assert not inside(np.zeros((0, 2), int), 5, 9).any()
 
 
-def test_silence_and_quiet_passages_are_no_gaps(tmp_path):
+def test_silence_and_quiet_passages_are_no_gaps():
     time = np.arange(2 * RATE) / RATE
     quiet = 0.0002 * np.cos(2 * np.pi * 20 * time)  # 6 levels of 16 bits: at 0 for milliseconds
     signal = np.where(time < 1, 0.5 * np.sin(2 * np.pi * 400 * time + 0.3), quiet)
     signal[:300] = signal[4000:6000] = signal[-300:] = 0
-    (gaps,), (silences,), _ = find(tmp_path, signal)
+    gaps, silences = find(signal)
     assert not len(gaps)
     assert [silence.tolist() for silence in silences if np.ptp(silence) > 299][1] == [4000, 6000]
     assert silences[0][0] == 0 and silences[-1][1] == signal.size
     low = 0.9 * np.sin(2 * np.pi * 50 * time)  # zero crossings of 8 bits
-    assert not len(find(tmp_path, low, subtype="PCM_U8")[0][0])
+    assert not len(find(low, bits=8)[0])
 
 
-def test_gaps_are_found_beside_loud_events(tmp_path):
+def test_gaps_are_found_beside_loud_events():
     """The sound is 54 dB below the events, which last 20 ms or one sample."""
     signal = 0.002 * np.random.default_rng(0).standard_normal(2 * RATE)
     signal.reshape(-1, 1600)[:, 800:960] = 0
-    expected = find(tmp_path, signal, subtype="FLOAT")[0][0]
+    expected = find(signal, bits=24)[0]
     assert expected.tolist() == [[first + 800, first + 960] for first in range(0, 2 * RATE, 1600)]
     signal[1600:1920] += np.hanning(320)
     signal[::700] = np.where(signal[::700], 1, 0)
-    assert find(tmp_path, signal, subtype="FLOAT")[0][0].tolist() == expected.tolist()
+    assert find(signal, bits=24)[0].tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("level", [1 / 32768, 0.1, 0.6])
-def test_pulses_are_sound_and_contain_no_gaps(tmp_path, level):
+def test_pulses_are_sound_and_contain_no_gaps(level):
     pulses = level * (np.arange(RATE) % 60 < 15)
-    assert not len(find(tmp_path, pulses)[0][0])
+    assert not len(find(pulses)[0])
     dither = np.round(np.random.default_rng(0).normal(0, 0.4, RATE)) * level
-    assert not len(find(tmp_path, dither)[0][0])
+    assert not len(find(dither)[0])
 
 
-def test_short_rests_with_fades_are_no_gaps(tmp_path):
+def test_short_rests_with_fades_are_no_gaps():
     signal = 0.5 * np.sin(2 * np.pi * 400 * np.arange(2 * RATE) / RATE + 0.3)
     rests = signal.reshape(-1, 1600)
     rests[:, 800:1120] = 0
     rests[:, 640:800] *= np.hanning(320)[160:]
     rests[:, 1120:1280] *= np.hanning(320)[:160]
-    assert not len(find(tmp_path, signal)[0][0])
+    assert not len(find(signal)[0])
 
 
 def test_silence_and_a_silent_channel_stay_silent(tmp_path):
@@ -655,16 +656,14 @@ def test_autoregression_fills_gaps_in_clean_sound(tmp_path):
     np.testing.assert_array_equal(restored[~gaps], chopped[~gaps])
 
 
-@pytest.mark.parametrize("block", [100, 4410, 1 << 16])
-def test_gaps_are_filled_alike_wherever_blocks_end(tmp_path, monkeypatch, block):
+@pytest.mark.parametrize("seconds", [0.16, 8])
+def test_gaps_are_filled_alike_wherever_pieces_end(tmp_path, monkeypatch, seconds):
     _, chopped, gaps = tone_with_gaps(22050, gap=0.03)
     chopped += ~gaps * 0.01 * np.random.default_rng(0).standard_normal(chopped.size)
-    monkeypatch.setattr(sound_reader, "FRAMES_PER_BLOCK", block)
+    monkeypatch.setattr("files.restore_sound.PIECE_SECONDS", seconds)
     soundfile.write(tmp_path / "a.wav", chopped, 22050, subtype="DOUBLE")
     restore_sound(stand_in(nothing), tmp_path / "a.wav", tmp_path / "b.wav", keep=True)
-    expected = fill(
-        chopped.astype(np.float32), np.flatnonzero(np.diff(gaps)).reshape(-1, 2) + 1, 22050
-    )
+    expected = fill(chopped, np.flatnonzero(np.diff(gaps)).reshape(-1, 2) + 1, 22050)
     np.testing.assert_allclose(
         soundfile.read(tmp_path / "b.wav")[0][gaps], expected[gaps], atol=1e-6
     )
