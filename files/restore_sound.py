@@ -17,7 +17,7 @@ from tqdm import tqdm
 from audio_utils import runs
 from files.gap_labels import read_gaps
 from files.sound_reader import SMALLEST, keeps_zeros, open_sound
-from files.sound_result import Result, how_well_kept, lost, writing
+from files.sound_result import create, how_well_kept, lost, rounded
 from harness import UserError
 from harness.errors import printable
 from harness.result_files import replacing
@@ -75,15 +75,16 @@ def _decoded(model, source, destination, gap_file, opened):
         for block in sound.blocks():
             samples += len(block)
             for file, values in zip(files, block.T):
-                with writing(destination):
-                    file.write(values.tobytes())
-                    file.flush()
+                file.write(values.tobytes())
     if not samples:
         raise UserError(f"{source}: contains no samples; leave it out")
     channels = [_Channel(model, file, sound.rate, samples) for file in files]
+    longest = model.input_size / model.kind.sample_rate * sound.rate
+    limits = sound.rate, longest, SMALLEST.get(sound.subtype, 0.0)
     listed = read_gaps(gap_file, sound.rate, samples, source) if gap_file else None
     for channel in channels:
-        channel.find_gaps(SMALLEST.get(sound.subtype, 0.0), listed)
+        found, channel.silences = find_gaps(channel.read, samples, *limits)
+        channel.gaps = found if listed is None else listed
         sounding = samples if gap_file else samples - np.ptp(channel.silences, axis=1).sum()
         fraction = np.ptp(channel.gaps, axis=1).sum() / max(sounding, 1)
         if fraction > MOST_MISSING:
@@ -133,12 +134,6 @@ class _Channel:
         self.file.seek(8 * first)
         values = np.frombuffer(self.file.read(8 * (end - first)))
         return np.pad(values, (0, end - first - values.size))
-
-    def find_gaps(self, zero, listed=None):
-        """Find the silences, and the gaps if these are not listed. zero: see `find_gaps`."""
-        longest = self.model.input_size / self.model.kind.sample_rate * self.rate
-        found, self.silences = find_gaps(self.read, self.samples, self.rate, longest, zero)
-        self.gaps = found if listed is None else listed
 
     def fill(self, first, values):
         """Write those of the values (n,) that are in gaps."""
@@ -293,19 +288,21 @@ def _noise_removed(denoiser):
 
 def _write(sound, channels, change, destination):
     """Write the channels, restored by the method `change`. Returns a list of remarks."""
-    name, total = printable(os.path.basename(sound.path)), channels[0].samples
+    name, total, clipped = printable(os.path.basename(sound.path)), channels[0].samples, 0
     with (
         replacing(destination) as path,
-        contextlib.closing(Result(path, sound, destination)) as result,
+        create(path, sound, destination) as file,
         tqdm(desc=name, total=total, unit_scale=True, leave=False, disable=None) as bar,
     ):
         for pieces in zip(*map(change, channels), strict=True):
-            result.write(np.stack(pieces, 1))
-            bar.update(pieces[0].size)
+            values, beyond = rounded(np.stack(pieces, 1), file.subtype)
+            file.write(values)
+            clipped += beyond
+            bar.update(len(values))
     gone = ", ".join(lost(sound.path, destination))
     remarks = [f"without its {gone}"] if gone else []
-    remarks += [f"{result.clipped} samples clipped"] if result.clipped else []
-    if change == _Channel.filled and not keeps_zeros(result.subtype):
+    remarks += [f"{clipped} samples clipped"] if clipped else []
+    if change == _Channel.filled and not keeps_zeros(file.subtype):
         remarks.append(how_well_kept(channels, destination, sound.encoding))
     if sound.seconds and sound.seconds - total / sound.rate > CUT_SECONDS:
         remarks.append(f"cut short or damaged: its length should be {sound.seconds:.2f} s")

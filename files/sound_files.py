@@ -100,7 +100,11 @@ def load(path, sample_rate, window, rms, seconds, folder):
     long sound lasts at most `seconds`. A temporary file in `folder`, without a name, stores the
     decoded sound. Raises UserError if no sound can be used.
     """
-    samples, clips, skipped = _read(path, sample_rate, window, rms, folder)
+    try:
+        samples, clips, skipped = _read(path, sample_rate, window, rms, folder)
+    except OSError as error:  # also because some network folders cannot be mapped into memory
+        problem = f"cannot store the decoded sound here ({error.strerror})"
+        raise OSError(f"{folder}: {problem}; give an --out on a local disk with room") from error
     least_power = rms**2 * 10 ** (audio_utils.SILENCE_DB / 10)
     places = {file: _places(samples, *clip, window, least_power) for file, clip in clips.items()}
     splits, held_out = _splits(clips, places, _groups(samples, clips), window)
@@ -163,7 +167,7 @@ def _read(path, sample_rate, window, rms, folder):
     for file in tqdm(files, "reading", unit="file", leave=False, disable=None):
         try:
             end = _append(store, first, file, sample_rate, max(window, SHORTEST))
-            clip = _mapped(store, folder, "r+", 4 * first, (end - first,))
+            clip = np.memmap(store, np.float32, "r+", 4 * first, (end - first,))
             _scale(clip, window // 4, rms, file)
         except UserError as error:
             skipped.append(str(error))
@@ -177,16 +181,7 @@ def _read(path, sample_rate, window, rms, folder):
             raise UserError(f"{path}: {problem}: {skipped[0]}")
         raise UserError(f"{path}: no sound files; looked for {' '.join(SUFFIXES)}")
     store.truncate(4 * first)
-    return _mapped(store, folder, "r"), clips, skipped + others
-
-
-def _mapped(store, folder, *options):
-    """Return the float32 samples in a temporary file in `folder`, mapped into memory."""
-    try:
-        return np.memmap(store, np.float32, *options)
-    except OSError as error:  # some network and virtual folders forbid it
-        problem = f"files in this folder cannot be mapped into memory ({error.strerror})"
-        raise OSError(f"{folder}: {problem}; give an --out on a local disk") from error
+    return np.memmap(store, np.float32, "r"), clips, skipped + others
 
 
 def _append(store, first, file, sample_rate, least):
@@ -200,11 +195,7 @@ def _append(store, first, file, sample_rate, least):
         end += block.size
         if end > MAX_HOURS * 3600 * sample_rate:
             raise UserError(f"{file}: more than {MAX_HOURS} hours of sound in all; give less")
-        try:
-            store.write(block)
-        except OSError as error:  # not a UserError, which would only skip this file
-            problem = f"cannot store the decoded sound ({error.strerror})"
-            raise OSError(f"{file}: {problem}; make room on the disk or give less sound") from error
+        store.write(block)
     if end - first < least:
         length = f"{(end - first) / sample_rate:.3g} s" if end > first else "no samples"
         raise UserError(f"{file}: too short ({length}); give at least {least / sample_rate:.3g} s")

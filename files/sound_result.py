@@ -9,10 +9,10 @@ import av
 import numpy as np
 import soundfile
 
-from files.sound_reader import FORMATS, READ_ONLY, keeps_zeros, open_sound, reason
+from files.sound_reader import FORMATS, READ_ONLY, keeps_zeros, open_sound
 from harness import UserError
 
-# {encoding: bits}. libsndfile rounds down, so `Result` rounds samples of these encodings first.
+# {encoding: bits}. libsndfile rounds down, so samples of these encodings are rounded first.
 BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24}
 BEST = {  # highest bit rate, because encoding twice loses quality
     "MPEG_LAYER_III": {"compression_level": 0, "bitrate_mode": "CONSTANT"},
@@ -33,49 +33,28 @@ NAMED = 5  # maximum number of lost items to list
 WELL_KEPT_DB = 24.0  # minimum SNR outside the gaps; below it, the message recommends a WAV
 
 
-@contextlib.contextmanager
-def writing(destination):
-    """Convert errors in writing `destination` to a UserError that names this file."""
-    try:
-        yield
-    except (soundfile.SoundFileError, AssertionError, OSError) as error:
-        # soundfile raises AssertionError if it could not write everything.
-        problem = reason(error) or "the disk may be full"
-        remedy = f"make room on the disk of {destination.parent} or give another --out"
-        raise UserError(f"{destination}: cannot write the file ({problem}); {remedy}") from error
+def create(path, sound, destination):
+    """Create a sound file in the format of a `Sound`, with its tags. Returns a soundfile.SoundFile.
 
-
-class Result:
-    """A sound file, written in blocks (n, channels), in the format of a `Sound`.
-
-    The format is WAV if the destination ends in .wav. Tags are copied. clipped: number of clipped
-    samples. Raises UserError if writing fails.
+    The format is WAV if `destination` ends in .wav. Raises UserError if it cannot be written.
     """
+    kind, subtype, endian = _kind(sound, destination)
+    options = {"format": kind, "endian": endian, **BEST.get(subtype, {})}
+    name = os.fsencode(path)  # soundfile rejects names that are not valid Unicode
+    file = soundfile.SoundFile(name, "w", sound.rate, sound.channels, subtype, **options)
+    with contextlib.suppress(soundfile.SoundFileError):  # this format has no tags
+        for tag, text in sound.tags.items():
+            setattr(file, tag, text)
+    return file
 
-    def __init__(self, path, sound, destination):
-        self.destination, self.clipped = destination, 0
-        kind, self.subtype, endian = _kind(sound, destination)
-        options = {"format": kind, "endian": endian, **BEST.get(self.subtype, {})}
-        name = os.fsencode(path)  # soundfile rejects names that are not valid Unicode
-        shape = sound.rate, sound.channels, self.subtype
-        with writing(destination):
-            self.file = soundfile.SoundFile(name, "w", *shape, **options)
-        with contextlib.suppress(soundfile.SoundFileError):  # this format has no tags
-            for tag, text in sound.tags.items():
-                setattr(self.file, tag, text)
 
-    def write(self, values):
-        """Write samples (n, channels), rounded and clipped if the encoding needs it."""
-        if self.subtype not in FLOATS:
-            self.clipped += np.count_nonzero(np.abs(values) > 1)
-            full_scale = 2.0 ** (BITS.get(self.subtype, 32) - 1)
-            values = np.round(values * full_scale).clip(-full_scale, full_scale - 1) / full_scale
-        with writing(self.destination):
-            self.file.write(values)
-
-    def close(self):
-        with writing(self.destination):
-            self.file.close()
+def rounded(values, subtype):
+    """Round and clip samples if an encoding needs it. Returns them and how many were clipped."""
+    if subtype in FLOATS:
+        return values, 0
+    full_scale = 2.0 ** (BITS.get(subtype, 32) - 1)
+    levels = np.round(values * full_scale).clip(-full_scale, full_scale - 1)
+    return levels / full_scale, np.count_nonzero(np.abs(values) > 1)
 
 
 def _kind(sound, destination):

@@ -156,7 +156,7 @@ def test_a_folder_whose_files_cannot_be_mapped_is_named(tmp_path, monkeypatch):
         raise OSError(22, "Invalid argument")
 
     monkeypatch.setattr(sound_files.np, "memmap", refuse)
-    with pytest.raises(OSError, match="files in this folder cannot be mapped"):
+    with pytest.raises(OSError, match="cannot store the decoded sound here"):
         load(tmp_path / "a.wav", tmp_path)
 
 

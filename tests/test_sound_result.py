@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from files.sound_reader import open_sound
-from files.sound_result import Result, lost
+from files.sound_result import create, lost, rounded
 from harness import UserError
 
 RATE = 16000
@@ -18,10 +18,9 @@ def rewritten(source, name):
     """Write a sound to another file in its folder. Returns its path and what is lost."""
     path = source.with_name(name)
     with open_sound(source) as sound:
-        result = Result(path, sound, path)
-        for block in sound.blocks():
-            result.write(block)
-        result.close()
+        with create(path, sound, path) as file:
+            for block in sound.blocks():
+                file.write(rounded(block, file.subtype)[0])
     return path, lost(source, path)
 
 
