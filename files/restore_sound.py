@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import numpy as np
+import soxr
 from tqdm import tqdm
 
 from audio_utils import runs
@@ -27,7 +28,6 @@ from signals.fill_gaps import CONTEXTS, fill, fill_each
 from signals.gaps import clicks, find_gaps, inside
 from signals.levels import at_trained_level, explained
 from signals.noise import NO_NOISE_DB
-from signals.resampling import resample
 
 PIECE_SECONDS = 8  # duration restored at once
 MARGIN_SECONDS = 0.5  # shown to the network on both sides of a piece
@@ -208,7 +208,8 @@ class _Channel:
         gaps, in silences and beyond the end of the sound.
         """
         values, hidden = self._at_model_rate(sound, mask, first)
-        output = resample(self._network(values, hidden), self.model.kind.sample_rate, self.rate)
+        drawn = self._network(values, hidden)
+        output = soxr.resample(drawn, self.model.kind.sample_rate, self.rate)
         return np.pad(output, (0, max(0, sound.size - output.size)))[: sound.size]
 
     def _at_model_rate(self, sound, mask, first):
@@ -216,7 +217,7 @@ class _Channel:
         rate, unseen = self.model.kind.sample_rate, mask == 1
         unseen |= self.missing(first, first + sound.size) | self.silent(first, first + sound.size)
         unseen[max(self.samples - first, 0) :] = True
-        values = resample(np.where(unseen, 0, sound), self.rate, rate)
+        values = soxr.resample(np.float32(np.where(unseen, 0, sound)), self.rate, rate)
         # Add one sample, so that none is lost when the output is resampled to the sound's rate.
         size = max(values.size + 1, self.model.input_size)
         values, hidden = np.pad(values, (0, size - values.size)), np.arange(size) >= values.size
