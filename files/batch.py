@@ -46,7 +46,7 @@ def plan(inputs, out, protected, completions=0):
     allowed = result_suffixes(inputs[0])[: 1 if inputs[0].suffix.lower() in IMAGES else None]
     if single and out.suffix.lower() not in allowed:
         remedy = f"give a name that ends in {' or '.join(allowed)}, or in / for a folder"
-        raise UserError(f"{out}: must have the input's format; {remedy}")
+        raise UserError(f"{out}: has a suffix that does not fit this input; {remedy}")
     originals = {_inode(path): path for path in [*protected, *(source for source, _ in pairs)]}
     for _, path in _results(pairs, completions):
         if path.exists() and (original := originals.get(_inode(path))):

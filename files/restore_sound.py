@@ -35,7 +35,7 @@ TRIALS = 16  # maximum artificial gaps per channel, to compare network and autor
 REACH = sum(CONTEXTS[-1])  # seconds of context on each side of an artificial gap, plus gap lengths
 MOST_MISSING = 2 / 3  # maximum fraction; more is a sound that contains zeros
 LEAST_EXPLAINED = 0.8  # minimum fraction; known notes in noise have 0.98 or more, other music less
-CUT_SECONDS = 0.1  # minimum missing duration of a file that is reported as cut short
+WHOLE = 0.99  # a file with less of its stated length, by more than 0.1 s, is reported as cut short
 
 
 def restore_sound(model, source, destination, gap_file=None, keep=False):
@@ -175,7 +175,7 @@ class _Channel:
 
     def filled(self):
         """Fill the gaps by autoregression or the network, and yield the channel in pieces (n,)."""
-        left, count = self.gaps, len(self.gaps)
+        left, autoregression, count = self.gaps, 0, len(self.gaps)
         if not self._network_predicts_better():
             filling, left = fill_each(self.read, self.gaps, self.samples, self.rate), []
             for first, end, values in tqdm(filling, "gaps", count, leave=False, disable=None):
@@ -183,16 +183,16 @@ class _Channel:
                     left.append((first, end))
                 else:
                     self.fill(first, values)
+                    autoregression += 1
             left = np.reshape(left, (-1, 2)).astype(int)
         for first, end in self.pieces():
             if (mask := inside(left, first, end)).any():
                 self.fill(first, np.where(mask, self._drawn(first, end), self.read(first, end)))
             yield self.read(first, end)
-        network, autoregression = len(left), count - len(left)
-        if network and autoregression:
-            self.done = f"{autoregression} filled by autoregression and {network} by the network"
+        if len(left) and autoregression:
+            self.done = f"{autoregression} filled by autoregression and {len(left)} by the network"
         elif count:
-            self.done = f"filled by {'the network' if network else 'autoregression'}"
+            self.done = f"filled by {'the network' if len(left) else 'autoregression'}"
 
     def _drawn(self, first, end):
         """Return the network's output for the samples [first, end)."""
@@ -305,6 +305,6 @@ def _write(sound, channels, change, destination):
     remarks += [f"{clipped} samples clipped"] if clipped else []
     if change == _Channel.filled and not keeps_zeros(file.subtype):
         remarks.append(how_well_kept(channels, destination, sound.encoding))
-    if sound.seconds and sound.seconds - total / sound.rate > CUT_SECONDS:
+    if sound.seconds and total / sound.rate < WHOLE * sound.seconds - 0.1:
         remarks.append(f"cut short or damaged: its length should be {sound.seconds:.2f} s")
     return remarks

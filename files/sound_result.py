@@ -117,7 +117,7 @@ def _extras(path):
             if file.format in ("AIFF", "RF64", "WAV", "WAVEX"):
                 # libsndfile's notes have a line for each chunk, such as "smpl : 60".
                 chunks = re.findall(r"(?m)^(?:\*\*\*)? ?(\S.{3}) : \d+", file.extra_info)
-                found |= {f"chunk {name}" for name in set(chunks) - ORDINARY}
+                found |= {f"chunk {name.strip()}" for name in set(chunks) - ORDINARY}
     return found
 
 

@@ -41,7 +41,7 @@ def test_results_have_the_format_of_the_input_or_wav(tmp_path, monkeypatch):
     assert pairs("a.wma", out="b.wav") == [("a.wma", "b.wav")]
     assert pairs("m/b.m4a", out="b.wav") == [("m/b.m4a", "b.wav")]
     for path, out in (("a.wma", "b.wma"), ("c.wav", "b.flac")):
-        with pytest.raises(UserError, match="must have the input's format"):
+        with pytest.raises(UserError, match="does not fit this input"):
             pairs(path, out=out)
 
 
