@@ -1,6 +1,5 @@
 """Read text files of labels that list the gaps of a sound."""
 
-import codecs
 import re
 import sys
 from pathlib import Path
@@ -12,7 +11,6 @@ from harness import UserError
 from harness.errors import say
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-UTF_16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
 # Each layout is the separator of start and end, and True if commas in numbers are decimal commas.
 # The first layout that fits a line is used.
 LAYOUTS = (r"\s*[\t;]\s*", True), (r"\s+", True), (r"\s*[,;\t]\s*", False)
@@ -28,9 +26,7 @@ class Labels(NamedTuple):
 
 def read_labels(path):
     """Return the `Labels` in a text file."""
-    content = path.read_bytes()
-    encoding = "utf-16" if content[:2] in UTF_16 else "utf-8-sig"
-    return Labels(path, content.decode(encoding, "replace").splitlines())
+    return Labels(path, path.read_text("utf-8-sig", "replace").splitlines())
 
 
 def read_gaps(labels, rate, frames, sound="the sound"):

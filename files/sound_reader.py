@@ -175,8 +175,8 @@ def _with_ffmpeg(path, file, opened):
     stream, name = container.streams.best("audio"), container.format.name
     if not stream:
         raise UserError(f"{path}: contains no sound; leave it out")
-    codec = stream.codec_context
-    kind = LIBSNDFILE.get((name, codec.name), (name, _encoding(codec)))
+    codec = stream.codec_context.name
+    kind = LIBSNDFILE.get((name, codec), (name, codec.upper()))
     tags = {tag.lower(): text for tag, text in (stream.metadata | container.metadata).items()}
     names = {tag: tag for tag in TAGS} | {"track": "tracknumber"}
     tags = {names[tag]: text for tag, text in tags.items() if tag in names}
@@ -192,17 +192,6 @@ def _with_ffmpeg(path, file, opened):
     decoded = _blocks([] if first is stream else itertools.chain([first], frames), stated)
     channels = len(first.layout.channels)
     return Sound(path, first.rate, channels, *kind, "FILE", tags, seconds, decoded)
-
-
-def _encoding(codec):
-    """Return the name of an encoding. That of lossless samples ends with their number of bits."""
-    name = codec.name.upper()
-    if not keeps_zeros(name):
-        return name
-    if codec.format.name.startswith(("flt", "dbl")):
-        return "FLOAT" if codec.format.bits == 32 else "DOUBLE"
-    # FFmpeg stores 24 bits in 32. An M4A states the exact number.
-    return f"{name}_{codec.extradata[17] if name == 'ALAC' else codec.format.bits}"
 
 
 def _frames(container, stream):

@@ -59,26 +59,19 @@ def rounded(values, subtype):
 
 def _kind(sound, destination):
     """Return format, subtype and endianness of a result for soundfile."""
-    suffix = Path(destination).suffix.lower()
+    suffix, subtype = Path(destination).suffix.lower(), sound.subtype
     same = sound.format in FORMAT_OF.get(suffix, (suffix[1:].upper(),))
     # Vorbis and Opus order more than two channels differently than a WAV does.
     same = same and (sound.format != "OGG" or sound.channels <= 2)
     for endian in (sound.endian, "FILE"):
-        if same and soundfile.check_format(sound.format, sound.subtype, endian):
-            return sound.format, sound.subtype, endian
+        if same and soundfile.check_format(sound.format, subtype, endian):
+            return sound.format, subtype, endian
     if suffix == ".wav":
-        return "WAV", _exact(sound.subtype), "FILE"
+        exact = subtype if soundfile.check_format("WAV", subtype) else "FLOAT"  # holds 24 bits
+        return "WAV", exact if keeps_zeros(subtype) else "PCM_16", "FILE"
     found = f"{sound.format} with {sound.encoding} and {sound.channels} channels"
     problem = f"{found} can be read, but not written as {suffix}"
     raise UserError(f"{sound.path}: {problem}; give --out a name that ends in .wav")
-
-
-def _exact(subtype):
-    """Return the encoding of a WAV for samples of another: without loss if that has none."""
-    if keeps_zeros(subtype) and not soundfile.check_format("WAV", subtype):
-        bits = int(re.search(r"\d*$", subtype)[0] or 16)  # such as "ALAC_24"
-        return next(f"PCM_{size}" for size in (16, 24, 32) if bits <= size)
-    return subtype if keeps_zeros(subtype) else "PCM_16"
 
 
 def result_suffixes(path):
