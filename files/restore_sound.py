@@ -18,7 +18,7 @@ from tqdm import tqdm
 from audio_utils import runs
 from files.gap_labels import read_gaps
 from files.sound_reader import SMALLEST, keeps_zeros, open_sound
-from files.sound_result import create, how_well_kept, lost, rounded
+from files.sound_result import create, lost, rounded
 from harness import UserError
 from harness.errors import printable
 from harness.result_files import replacing
@@ -304,7 +304,9 @@ def _write(sound, channels, change, destination):
     remarks = [f"without its {gone}"] if gone else []
     remarks += [f"{clipped} samples clipped"] if clipped else []
     if change == _Channel.filled and not keeps_zeros(file.subtype):
-        remarks.append(how_well_kept(channels, destination, sound.encoding))
+        remedy = "; to keep the rest exactly, give --out a name that ends in .wav"
+        remedy *= destination.suffix.lower() != ".wav"
+        remarks.append(f"encoded again as {sound.encoding}{remedy}")
     if sound.seconds and total / sound.rate < WHOLE * sound.seconds - 0.1:
         remarks.append(f"cut short or damaged: its length should be {sound.seconds:.2f} s")
     return remarks

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import soundfile
 
-from files.sound_reader import FORMATS, READ_ONLY, keeps_zeros, open_sound
+from files.sound_reader import FORMATS, READ_ONLY, keeps_zeros
 from harness import UserError
 
 # {encoding: bits}. libsndfile rounds down, so samples of these encodings are rounded first.
@@ -30,7 +30,6 @@ ORDINARY |= {"LIST", "ID3 ", "id3 ", "NAME", "AUTH", "ANNO", "(c) ", "JUNK", "ju
 # Formats of files with suffixes that do not name them.
 FORMAT_OF = {".wav": ("WAV", "WAVEX", "RF64"), ".aif": ("AIFF",), ".opus": ("OGG",)}
 NAMED = 5  # maximum number of lost items to list
-WELL_KEPT_DB = 24.0  # minimum SNR outside the gaps; below it, the message recommends a WAV
 
 
 def create(path, sound, destination):
@@ -112,25 +111,3 @@ def _extras(path):
                 chunks = re.findall(r"(?m)^(?:\*\*\*)? ?(\S.{3}) : \d+", file.extra_info)
                 found |= {f"chunk {name.strip()}" for name in set(chunks) - ORDINARY}
     return found
-
-
-def how_well_kept(channels, result, encoding):
-    """Return a message with the SNR of the samples outside the gaps after lossy encoding.
-
-    channels: those of `files.restore_sound`. result: path of the encoded sound.
-    """
-    energy = error = first = 0
-    with open_sound(result) as sound:
-        for block in sound.blocks():
-            end = first + len(block)
-            for channel, values in zip(channels, block.T):
-                outside, given = ~channel.missing(first, end), channel.read(first, end)
-                energy += (given[outside] ** 2).sum()
-                error += ((given - values)[outside] ** 2).sum()
-            first = end
-    if not error:
-        return "all samples outside the gaps kept"
-    ratio_db = 10 * np.log10(max(energy, 1e-20) / error)
-    message = f"SNR outside the gaps {ratio_db:.0f} dB, since {encoding} is encoded again"
-    advice = "; to keep these samples exactly, give --out a name that ends in .wav"
-    return message + (advice if ratio_db < WELL_KEPT_DB else "")

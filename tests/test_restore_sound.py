@@ -428,13 +428,6 @@ def test_no_fraction_of_silence_is_explained(tmp_path, signal):
     np.testing.assert_array_equal(soundfile.read(tmp_path / "b.wav")[0], signal)
 
 
-def test_a_silent_mp3_is_kept_without_an_infinite_ratio(tmp_path):
-    soundfile.write(tmp_path / "a.mp3", np.zeros(RATE), RATE)
-    (tmp_path / "gaps").write_text("0.5 0.6\n")
-    paths = tmp_path / "a.mp3", tmp_path / "b.mp3", read_labels(tmp_path / "gaps")
-    assert "inf" not in restore_sound(stand_in(sinusoids), *paths, keep=True)
-
-
 @pytest.mark.parametrize(
     "lines, expected",
     [
@@ -510,7 +503,7 @@ def test_a_lossy_file_is_encoded_at_the_highest_rate(tmp_path, name):
     before, after = (soundfile.read(tmp_path / file)[0] for file in (name, f"b-{name}"))
     kept = np.r_[:44100, 45000 : tone.size]
     measured = audio_utils.snr_db(before[kept], after[kept])
-    assert measured > 24 and f"SNR outside the gaps {measured:.0f} dB" in line
+    assert measured > 24 and "encoded again" in line and ".wav" in line
     assert (tmp_path / f"b-{name}").stat().st_size > 0.98 * (tmp_path / name).stat().st_size
     with soundfile.SoundFile(tmp_path / f"b-{name}") as file:
         assert file.title == "Lücken"
