@@ -111,7 +111,9 @@ def restore_each(pairs, restore, overwrite, completions=0):
         try:
             if source in ambiguous:
                 raise UserError(ambiguous[source])
-            said = _restore(source, destination, restore, overwrite)
+            with claimed(destination):
+                kept = is_there(destination) and not overwrite
+                said = None if kept else restore(source, destination)
         except Exception as error:
             failed += 1
             if isinstance(error, OSError) and not error.filename:
@@ -132,14 +134,6 @@ def restore_each(pairs, restore, overwrite, completions=0):
     if failed:
         sys.stderr.write("".join(tracebacks))
         raise SystemExit(1 if tracebacks else 2)
-
-
-def _restore(source, destination, restore, overwrite):
-    """Restore one file. Returns its summary, or None if the destination exists and must be kept."""
-    with claimed(destination):
-        if is_there(destination) and not overwrite:
-            return None
-        return restore(source, destination)
 
 
 def is_there(path):

@@ -147,22 +147,17 @@ def random_windows(samples, places, count, window, seed):
     return tf.ensure_shape(drawn, (count, window))
 
 
-def _find(path):
-    """Return the distinct sound files below a folder, and lists of lines on problems and others."""
-    if not os.path.isdir(path):
-        return [path], [], []
-    files, problems = folders.walk(path)
-    files, others = folders.with_suffixes(files, SUFFIXES, path)
-    files = {os.path.realpath(file): file for file in reversed(files)}
-    return sorted(files.values()), problems, others
-
-
 def _read(path, sample_rate, window, rms, folder):
     """Decode all usable sound files into one file in `folder`, each scaled to `rms`.
 
     Returns samples (T,), {path: (first, end) in samples}, and one line per skipped file.
     """
-    files, skipped, others = _find(path)
+    files, skipped, others = [path], [], []
+    if os.path.isdir(path):
+        files, skipped = folders.walk(path)
+        files, others = folders.with_suffixes(files, SUFFIXES, path)
+        # Several links to the same file count once.
+        files = sorted({os.path.realpath(file): file for file in reversed(files)}.values())
     store, first, clips = tempfile.TemporaryFile(dir=folder), 0, {}
     for file in tqdm(files, "reading", unit="file", leave=False, disable=None):
         try:
@@ -176,10 +171,8 @@ def _read(path, sample_rate, window, rms, folder):
     if not clips:
         if len(files) == len(skipped) == 1:
             raise UserError(skipped[0])
-        if skipped:
-            problem = f"no usable sound; the first of {len(skipped)} problems"
-            raise UserError(f"{path}: {problem}: {skipped[0]}")
-        raise UserError(f"{path}: no sound files; looked for {' '.join(SUFFIXES)}")
+        problem = f"the first of {len(skipped)} problems: {skipped[0]}" if skipped else "no files"
+        raise UserError(f"{path}: no usable sound; {problem}; looked for {' '.join(SUFFIXES)}")
     store.truncate(4 * first)
     return np.memmap(store, np.float32, "r"), clips, skipped + others
 

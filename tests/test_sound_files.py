@@ -411,7 +411,7 @@ def test_missing_or_insufficient_sound_is_refused(tmp_path):
     for path in ("missing", ""):
         with pytest.raises(UserError, match="No such file"):
             load(path)
-    with pytest.raises(UserError, match="no sound files"):
+    with pytest.raises(UserError, match="no usable sound; no files"):
         load(tmp_path)
     os.mkfifo(tmp_path / "pipe.wav")
     with pytest.raises(UserError, match="not a file"):
