@@ -117,16 +117,11 @@ def _open(path, file, opened):
 
 
 def _unreadable(path, error):
-    problem = f"not a sound file, or damaged ({reason(error)})"
-    return UserError(f"{path}: {problem}; convert it to WAV or FLAC")
-
-
-def reason(error):
-    """Return the message of an error from libsndfile, FFmpeg or the system, without a file name."""
-    if log := getattr(error, "log", None):  # FFmpeg's own message is more exact
-        return log[-1].strip()
+    """Return a UserError with the message of an error from libsndfile or FFmpeg."""
     text = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
-    return text.rstrip(".")
+    log = getattr(error, "log", None)  # FFmpeg's own message is more exact
+    text = (log[-1] if log else text).strip().rstrip(".")
+    return UserError(f"{path}: not a sound file, or damaged ({text}); convert it to WAV or FLAC")
 
 
 def _with_libsndfile(path, file, opened):

@@ -34,12 +34,12 @@ def pairs(*inputs, out):
 
 def test_results_have_the_format_of_the_input_or_wav(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for path in ("a.wma", "c.wav", "m/a.wma", "m/b.m4a"):
+    for path in ("a.wma", "c.wav", "m/a.wma", "m/b.flac"):
         Path(path).parent.mkdir(exist_ok=True)
         Path(path).write_bytes(b"")
-    assert pairs("m", out="new") == [("m/a.wma", "new/a.wav"), ("m/b.m4a", "new/b.m4a")]
+    assert pairs("m", out="new") == [("m/a.wma", "new/a.wav"), ("m/b.flac", "new/b.flac")]
     assert pairs("a.wma", out="b.wav") == [("a.wma", "b.wav")]
-    assert pairs("m/b.m4a", out="b.wav") == [("m/b.m4a", "b.wav")]
+    assert pairs("m/b.flac", out="b.wav") == [("m/b.flac", "b.wav")]
     for path, out in (("a.wma", "b.wma"), ("c.wav", "b.flac")):
         with pytest.raises(UserError, match="does not fit this input"):
             pairs(path, out=out)
