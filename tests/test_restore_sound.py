@@ -123,7 +123,7 @@ def test_gaps_are_found_to_the_sample_wherever_pieces_end(monkeypatch):
     expected = [[3, 100], [4000, 5000], [5001, 5100], [19_900, 19_999]]
     for start, end in expected:
         signal[start:end] = 0
-    signal[7000:7010] = 0  # too short
+    signal[6995:7005] = 0  # too short, and in two pieces
     for block in (64, 1000, 5000, 1 << 16):
         monkeypatch.setattr("signals.gaps.PIECE", block)
         found, silences = find(signal, bits=32)
