@@ -46,7 +46,7 @@ def plan(inputs, out, protected, completions=0):
     allowed = result_suffixes(inputs[0])[: 1 if inputs[0].suffix.lower() in IMAGES else None]
     if single and out.suffix.lower() not in allowed:
         remedy = f"give a name that ends in {' or '.join(allowed)}, or in / for a folder"
-        raise UserError(f"{out}: must have the input's format; {remedy}")
+        raise UserError(f"{out}: has a suffix that does not fit this input; {remedy}")
     originals = {_inode(path): path for path in [*protected, *(source for source, _ in pairs)]}
     for _, path in _results(pairs, completions):
         if path.exists() and (original := originals.get(_inode(path))):
@@ -111,7 +111,9 @@ def restore_each(pairs, restore, overwrite, completions=0):
         try:
             if source in ambiguous:
                 raise UserError(ambiguous[source])
-            said = _restore(source, destination, restore, overwrite)
+            with claimed(destination):
+                kept = is_there(destination) and not overwrite
+                said = None if kept else restore(source, destination)
         except Exception as error:
             failed += 1
             if isinstance(error, OSError) and not error.filename:
@@ -132,17 +134,6 @@ def restore_each(pairs, restore, overwrite, completions=0):
     if failed:
         sys.stderr.write("".join(tracebacks))
         raise SystemExit(1 if tracebacks else 2)
-
-
-def _restore(source, destination, restore, overwrite):
-    """Restore one file. Returns its summary, or None if the destination exists and must be kept."""
-    if is_there(destination) and not overwrite:
-        return None
-    with claimed(destination):
-        if is_there(destination) and not overwrite:
-            remedy = "--overwrite replaces it"
-            raise UserError(f"{destination}: another process has just written it; {remedy}")
-        return restore(source, destination)
 
 
 def is_there(path):

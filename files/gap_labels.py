@@ -1,6 +1,5 @@
 """Read text files of labels that list the gaps of a sound."""
 
-import codecs
 import re
 import sys
 from pathlib import Path
@@ -12,7 +11,6 @@ from harness import UserError
 from harness.errors import say
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-UTF_16 = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
 # Each layout is the separator of start and end, and True if commas in numbers are decimal commas.
 # The first layout that fits a line is used.
 LAYOUTS = (r"\s*[\t;]\s*", True), (r"\s+", True), (r"\s*[,;\t]\s*", False)
@@ -28,9 +26,7 @@ class Labels(NamedTuple):
 
 def read_labels(path):
     """Return the `Labels` in a text file."""
-    content = path.read_bytes()
-    encoding = "utf-16" if content[:2] in UTF_16 else "utf-8-sig"
-    return Labels(path, content.decode(encoding, "replace").splitlines())
+    return Labels(path, path.read_text("utf-8-sig", "replace").splitlines())
 
 
 def read_gaps(labels, rate, frames, sound="the sound"):
@@ -48,17 +44,19 @@ def read_gaps(labels, rate, frames, sound="the sound"):
             continue
         where = f"{labels.path}: line {number}"
         start, end = _times(line.strip(), seconds, where)
-        if start > end:
-            problem = f"the start ({start:g} s) must come before the end ({end:g} s)"
-            raise UserError(f"{where}: {problem}; correct or remove it")
-        if start < 0 or end > seconds + 0.001:
-            problem = f"{start:g} to {end:g} s lies outside {sound}, which has {seconds:.3f} s"
-            raise UserError(f"{where}: {problem}; correct or remove it")
+        if not 0 <= start <= end <= seconds + 0.001:
+            problem = f"{start:g} to {end:g} s must be in order and within the {seconds:.3f} s"
+            raise UserError(f"{where}: {problem} of {sound}; correct or remove it")
         if start == end:
             say(f"skipped {where}: a point at {start:g} s, not a gap", sys.stderr)
         else:
             gaps.append((round(start * rate), min(round(end * rate), frames)))
-    return _merged(sorted(gaps))
+    merged = []
+    for start, end in sorted(gaps):
+        if merged and start < merged[-1][1]:  # they overlap
+            start, end = merged[-1][0], max(end, merged.pop()[1])
+        merged.append((start, end))
+    return np.array(merged, int).reshape(-1, 2)
 
 
 def _times(line, seconds, where):
@@ -83,14 +81,3 @@ def _times(line, seconds, where):
         remedy = f"write only start and end, with decimal points, such as {EXAMPLE}"
         raise UserError(f"{where}: ambiguous; {remedy}")
     return start, end
-
-
-def _merged(gaps):
-    """Merge sorted gaps that overlap. Returns (n, 2)."""
-    merged = []
-    for start, end in gaps:
-        if merged and start < merged[-1][1]:
-            merged[-1] = merged[-1][0], max(end, merged[-1][1])
-        else:
-            merged.append((start, end))
-    return np.array(merged, int).reshape(-1, 2)

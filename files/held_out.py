@@ -33,24 +33,28 @@ def images(kind, path, data=None):
     return found.test, found.test_labels
 
 
-def windows(kind, size, path, data, count):
-    """Return held-out windows (M, size), the indices (M,) of their notes, and all names of notes.
+def examples(kind, size, path, data, count):
+    """Return up to `count` held-out examples (M, size), labels, label names and a description.
 
-    For recordings, indices and names are None. Raises UserError if the recordings are not found or
-    the model was trained with others.
+    Labels are digits or indices of notes, or None if unknown. Only notes have label names. Raises
+    UserError if the data are not found or the model was trained with others.
     """
+    if not kind.sounds:
+        found, labels = images(kind, path, data)
+        labels = None if labels is None else labels[:count]
+        return found[:count].reshape(-1, size) / np.float32(255), labels, None, "held-out images"
     if kind.notes:
         if data:
             raise UserError(f"--data: {path} was trained on the built-in notes; leave it out")
-        _, clean, index = kind.notes.windows("held out", count, (0, 0))
-        return clean, index, kind.notes.notes
+        _, found, index = kind.notes.windows("held out", count, (0, 0))
+        return found, index, kind.notes.notes, "noisy notes"
     if not data:
         raise UserError(f"{path}: trained on recordings; give their folder with --data")
     with tempfile.TemporaryDirectory() as folder:
         sounds = sound_files.load(data, kind.sample_rate, size, kind.rms, LONG_SECONDS, folder)
         folders.print_skipped(sounds.skipped)
         _check(kind, path, data, sounds.provenance)
-        return sounds.windows("held out", count, (0, 0))[0], None, None
+        return sounds.windows("held out", count, (0, 0))[0], None, None, "held-out windows"
 
 
 def _check(kind, path, data, provenance):
@@ -58,19 +62,6 @@ def _check(kind, path, data, provenance):
     if kind.sha256 and provenance.get("sha256") != kind.sha256:
         problem = f"not trained with {data} as it is now"
         raise UserError(f"{path}: {problem}; give the training data with --data")
-
-
-def examples(kind, size, path, data, count):
-    """Return up to `count` examples (M, size), their labels (M,), label names and a description.
-
-    Labels are digits or indices of notes, or None if unknown. Only notes have label names.
-    """
-    if kind.sounds:
-        found, index, names = windows(kind, size, path, data, count)
-        return found, index, names, "noisy notes" if names else "held-out windows"
-    found, labels = images(kind, path, data)
-    labels = None if labels is None else labels[:count]
-    return found[:count].reshape(-1, size) / np.float32(255), labels, None, "held-out images"
 
 
 def sound(name, samples, kind):

@@ -5,51 +5,37 @@ them, whichever predicts the channel better. Without `keep`, a model of notes re
 sound, and a model of recordings fills the gaps and removes the noise (`signals.denoise_sound`).
 """
 
-import collections
 import contextlib
-import functools
 import os
 import tempfile
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import numpy as np
+import soxr
 from tqdm import tqdm
 
-import audio_utils
+from audio_utils import runs
 from files.gap_labels import read_gaps
 from files.sound_reader import SMALLEST, keeps_zeros, open_sound
-from files.sound_result import Result, how_well_kept, writing
+from files.sound_result import create, lost, rounded
 from harness import UserError
 from harness.errors import printable
 from harness.result_files import replacing
-from inference import HOPS_PER_WINDOW, restore_long_blocks
+from inference import HOPS_PER_WINDOW, restore_long
 from signals.denoise_sound import Denoiser
 from signals.fill_gaps import CONTEXTS, fill, fill_each
 from signals.gaps import clicks, find_gaps, inside
 from signals.levels import at_trained_level, explained
 from signals.noise import NO_NOISE_DB
-from signals.resampling import resample
 
+PIECE_SECONDS = 8  # duration restored at once
+MARGIN_SECONDS = 0.5  # shown to the network on both sides of a piece
 TRIALS = 16  # maximum artificial gaps per channel, to compare network and autoregression
 REACH = sum(CONTEXTS[-1])  # seconds of context on each side of an artificial gap, plus gap lengths
 MOST_MISSING = 2 / 3  # maximum fraction; more is a sound that contains zeros
 LEAST_EXPLAINED = 0.8  # minimum fraction; known notes in noise have 0.98 or more, other music less
-# A file is reported as cut short if more than the sum of these is missing.
-TOLERANCE = 0.1, 0.01  # seconds, and fraction of the length
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A sound file to restore, with its gaps."""
-
-    source: Path
-    destination: Path
-    rate: int  # Hz
-    frames: int
-    gaps: list  # per channel: stretches (n, 2) of samples to restore
-    silences: list  # per channel: stretches (n, 2) of samples that stay silent
+WHOLE = 0.99  # a file with less of its stated length, by more than 0.1 s, is reported as cut short
 
 
 def restore_sound(model, source, destination, gap_file=None, keep=False):
@@ -60,107 +46,228 @@ def restore_sound(model, source, destination, gap_file=None, keep=False):
     Raises UserError if the sound cannot be restored.
     """
     with contextlib.ExitStack() as opened:
-        sound = opened.enter_context(open_sound(source))
-        job = _job(model, source, destination, gap_file)
+        sound, channels = _decoded(model, source, destination, gap_file, opened)
         # The output of a model of notes has no noise anyway.
-        denoise = not keep and model.kind.recordings
-        channels = _channels(model, job, sound, keep or denoise, opened)
-        method = _denoise if denoise else _fill if keep else _reconstruct
-        restored, describe = method(job, channels)
-        remarks = _write(restored, job, keep)
-        count = f"{sound.channels} channel{'s' * (sound.channels > 1)}"
-        found = _found(job, sound, listed=gap_file) + describe()
-        found += "" if keep else _explained(channels)
-    return f"{job.frames / job.rate:.2f} s, {job.rate} Hz, {count}: {found}{remarks}"
+        change = _Channel.denoised if model.kind.recordings else _Channel.reconstructed
+        change = _Channel.filled if keep else change
+        remarks = _write(sound, channels, change, destination)
+    done = [channel.done for channel in channels]
+    if len(set(done)) > 1:
+        done = [f"{text} in channel {number}" for number, text in enumerate(done, 1) if text]
+    texts = [_found(sound, channels, gap_file), *filter(None, dict.fromkeys(done))]
+    texts += [] if keep else _explained(channels)
+    count = f"{sound.channels} channel{'s' * (sound.channels > 1)}"
+    length = f"{channels[0].samples / sound.rate:.2f} s, {sound.rate} Hz, {count}"
+    return f"{length}: {', '.join(texts + remarks)}"
 
 
-def _job(model, source, destination, gap_file):
-    """Return a `_Job` with the gaps of a sound file, detected or read from `gap_file`."""
+def _decoded(model, source, destination, gap_file, opened):
+    """Decode a sound into nameless temporary files beside the destination, with zeros in its gaps.
+
+    opened: an ExitStack that closes the files. Returns the `Sound` and a list of `_Channel`. Gaps
+    are detected or read from `gap_file`.
+    """
     with open_sound(source) as sound:
-        rate, channels = sound.rate, sound.channels
-        longest = model.input_size / model.kind.sample_rate * rate
-        zero = SMALLEST.get(sound.subtype, 0.0)
-        gaps, silences, frames = find_gaps(sound.blocks(), channels, rate, longest, zero)
-    if not frames:
+        folder, samples = destination.parent, 0
+        files = [
+            opened.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(sound.channels)
+        ]
+        for block in sound.blocks():
+            samples += len(block)
+            for file, values in zip(files, block.T):
+                file.write(values.tobytes())
+    if not samples:
         raise UserError(f"{source}: contains no samples; leave it out")
-    if gap_file:
-        gaps = [read_gaps(gap_file, rate, frames, source)] * channels
-    for listed, silent in zip(gaps, silences):
-        sounding = frames if gap_file else frames - np.ptp(silent, axis=1).sum()
-        if (fraction := np.ptp(listed, axis=1).sum() / max(sounding, 1)) > MOST_MISSING:
+    channels = [_Channel(model, file, sound.rate, samples) for file in files]
+    longest = model.input_size / model.kind.sample_rate * sound.rate
+    limits = sound.rate, longest, SMALLEST.get(sound.subtype, 0.0)
+    listed = read_gaps(gap_file, sound.rate, samples, source) if gap_file else None
+    for channel in channels:
+        found, channel.silences = find_gaps(channel.read, samples, *limits)
+        channel.gaps = found if listed is None else listed
+        sounding = samples if gap_file else samples - np.ptp(channel.silences, axis=1).sum()
+        fraction = np.ptp(channel.gaps, axis=1).sum() / max(sounding, 1)
+        if fraction > MOST_MISSING:
             problem = f"too much of the sound is missing ({fraction:.0%})"
             remedy = "list less" if gap_file else "list the real gaps in a file for --gaps"
             raise UserError(f"{gap_file.path if gap_file else source}: {problem}; {remedy}")
-    return _Job(source, destination, rate, frames, gaps, silences)
+        for first, end in channel.pieces():
+            channel.fill(first, np.zeros(end - first))
+    return sound, channels
 
 
-def _found(job, sound, listed):
+def _found(sound, channels, listed):
     """Return a text on how many gaps there are, and whether some may have been overlooked."""
-    count = sum(map(len, job.gaps))
+    count = sum(len(channel.gaps) for channel in channels)
     if not listed and not keeps_zeros(sound.subtype):
         found = f"{count or 'no'} gaps found, but {sound.encoding} does not preserve exact zeros"
         return f"{found}; if any gaps were overlooked, list them in a file for --gaps"
-    missing = sum(np.ptp(stretches, axis=1).sum() for stretches in job.gaps)
-    fraction = missing / job.frames / len(job.gaps)
+    missing = sum(np.ptp(channel.gaps, axis=1).sum() for channel in channels)
+    fraction = missing / channels[0].samples / len(channels)
     return f"{count} gaps, {fraction:.1%} missing" if count else "nothing missing"
 
 
 def _explained(channels):
-    """Return a text on how much of a sound the network explains."""
+    """Return texts on how much of a sound the network explains."""
     total, count = np.sum([channel.explained for channel in channels], axis=0)
     if not count:
-        return ""
+        return []
     unknown = ": not the kind of sound it was trained on" if total < LEAST_EXPLAINED * count else ""
-    return f", the model explains {total / count:.0%} of this sound{unknown}"
+    return [f"the model explains {total / count:.0%} of this sound{unknown}"]
 
 
-def _reconstruct(job, channels):
-    """Reconstruct the whole sound with the network.
+@dataclass
+class _Channel:
+    """A channel of a sound, stored in a temporary file of float64 samples."""
 
-    Like the other methods, this returns an iterator of restored blocks (n, channels) at the sound's
-    rate, and a function that describes the result once all blocks have been read.
-    """
-    pieces = _side_by_side(channel.reconstruct() for channel in channels)
-    restored = resample(pieces, len(channels), channels[0].rate, job.rate)
-    return restored, lambda: ", reconstructed by the network"
+    model: object  # a `files.model_file.Restorer`
+    file: BinaryIO
+    rate: int  # Hz
+    samples: int
+    gaps: np.ndarray | None = None  # stretches (n, 2) to restore
+    silences: np.ndarray | None = None  # stretches (n, 2) that stay silent
+    done: str = ""  # description of what was done
+    explained: np.ndarray = field(default_factory=lambda: np.zeros(2))  # sum of fractions, windows
 
+    def read(self, first, end):
+        """Return the samples [first, end), with zeros beyond the end of the sound."""
+        self.file.seek(8 * first)
+        values = np.frombuffer(self.file.read(8 * (end - first)))
+        return np.pad(values, (0, end - first - values.size))
 
-def _fill(job, channels):
-    """Fill the gaps of each channel by autoregression, or by the network if it predicts better."""
-    restored, _ = _reconstruct(job, channels)
-    methods = collections.Counter()
-    for number, (channel, gaps) in enumerate(zip(channels, job.gaps)):
-        ratio = channel.rate / job.rate
-        if len(gaps) and channel.network_predicts_better(_at_rate([gaps], ratio)):
-            filling = ((*gap, None) for gap in gaps)
-        else:
-            filling = fill_each(channel.read_own, gaps, job.frames, job.rate)
-        restored = _with_filling(restored, number, filling, methods)
+    def fill(self, first, values):
+        """Write those of the values (n,) that are in gaps."""
+        end = first + len(values)
+        if (missing := self.missing(first, end)).any():
+            filled = np.where(missing, values, self.read(first, end))
+            self.file.seek(8 * first)
+            self.file.write(filled.tobytes())
 
-    def describe():
-        if len(methods) > 1:
-            network, autoregression = methods["the network"], methods["autoregression"]
-            return f", {autoregression} filled by autoregression and {network} by the network"
-        return "".join(f", filled by {method}" for method in methods)
+    def missing(self, first, end):
+        """Return a mask (end - first,), True in the gaps."""
+        return inside(self.gaps, first, end)
 
-    return restored, describe
+    def silent(self, first, end):
+        """Return a mask (end - first,), True in silences."""
+        return inside(self.silences, first, end) & ~self.missing(first, end)
 
+    def pieces(self):
+        """Yield the first sample and the end of consecutive pieces."""
+        size = round(PIECE_SECONDS * self.rate)
+        for first in range(0, self.samples, size):
+            yield first, min(first + size, self.samples)
 
-def _denoise(job, channels):
-    """Fill the gaps of each channel and remove its noise."""
-    rates = job.rate, channels[0].rate
-    denoisers = [
-        Denoiser(channel.read_own, gaps, silences, job.frames, rates, channel.reconstruct_part)
-        for channel, gaps, silences in zip(channels, job.gaps, job.silences)
-    ]
+    def reconstructed(self):
+        """Yield the network's reconstruction of the channel in pieces (n,)."""
+        for first, end in self.pieces():
+            yield np.where(self.silent(first, end), 0, self._drawn(first, end))
+        self.done = "reconstructed by the network"
 
-    def describe():
-        found = [_noise_removed(denoiser) for denoiser in denoisers]
-        if len(set(found)) > 1:
-            found = [f"{text} in channel {number}" for number, text in enumerate(found, 1)]
-        return "".join(f", {text}" for text in dict.fromkeys(found))
+    def denoised(self):
+        """Yield the channel in pieces (n,), its gaps filled and its noise removed."""
+        denoiser = Denoiser(self.read, self.gaps, self.samples, self.rate, self.draw)
+        first = 0
+        for piece in denoiser.pieces():
+            end = first + piece.size
+            yield np.where(self.silent(first, end), 0, piece)
+            first = end
+        self.done = _noise_removed(denoiser)
 
-    return _side_by_side(denoiser.pieces() for denoiser in denoisers), describe
+    def filled(self):
+        """Fill the gaps by autoregression or the network, and yield the channel in pieces (n,)."""
+        left, autoregression, count = self.gaps, 0, len(self.gaps)
+        if not self._network_predicts_better():
+            filling, left = fill_each(self.read, self.gaps, self.samples, self.rate), []
+            for first, end, values in tqdm(filling, "gaps", count, leave=False, disable=None):
+                if values is None:
+                    left.append((first, end))
+                else:
+                    self.fill(first, values)
+                    autoregression += 1
+            left = np.reshape(left, (-1, 2)).astype(int)
+        for first, end in self.pieces():
+            if (mask := inside(left, first, end)).any():
+                self.fill(first, np.where(mask, self._drawn(first, end), self.read(first, end)))
+            yield self.read(first, end)
+        if len(left) and autoregression:
+            self.done = f"{autoregression} filled by autoregression and {len(left)} by the network"
+        elif count:
+            self.done = f"filled by {'the network' if len(left) else 'autoregression'}"
+
+    def _drawn(self, first, end):
+        """Return the network's output for the samples [first, end)."""
+        margin = round(MARGIN_SECONDS * self.rate)
+        start, stop = max(first - margin, 0), min(end + margin, self.samples)
+        drawn = self.draw(self.read(start, stop), np.zeros(stop - start), start)
+        return drawn[first - start : end - start]
+
+    def draw(self, sound, mask, first):
+        """Return the network's output for a part of the sound: (T,), (T,) -> (T,).
+
+        The part begins at the sample `first`. The network does not see it where the mask is 1, in
+        gaps, in silences and beyond the end of the sound.
+        """
+        values, hidden = self._at_model_rate(sound, mask, first)
+        drawn = self._network(values, hidden)
+        output = soxr.resample(drawn, self.model.kind.sample_rate, self.rate)
+        return np.pad(output, (0, max(0, sound.size - output.size)))[: sound.size]
+
+    def _at_model_rate(self, sound, mask, first):
+        """Resample a part for `_network`. Returns the samples, 0 where hidden, and a mask."""
+        rate, unseen = self.model.kind.sample_rate, mask == 1
+        unseen |= self.missing(first, first + sound.size) | self.silent(first, first + sound.size)
+        unseen[max(self.samples - first, 0) :] = True
+        values = soxr.resample(np.float32(np.where(unseen, 0, sound)), self.rate, rate)
+        # Add one sample, so that none is lost when the output is resampled to the sound's rate.
+        size = max(values.size + 1, self.model.input_size)
+        values, hidden = np.pad(values, (0, size - values.size)), np.arange(size) >= values.size
+        for start, end in runs(unseen) * (rate / self.rate):
+            hidden[int(start) : int(np.ceil(end))] = True
+        return values * ~hidden, hidden
+
+    def _network(self, values, hidden):
+        """Return the network's output at its own rate: (T,), (T,) -> (T,)."""
+        model, window = self.model, self.model.input_size
+        hidden = hidden | clicks(values, ~hidden, model.kind.sample_rate)
+        values = values * ~hidden
+        reconstruct = at_trained_level(model.reconstruct, model.kind.rms)
+        output = restore_long(values, hidden, reconstruct, window, window // HOPS_PER_WINDOW)
+        whole = values.size // window * window
+        parts = (part[:whole].reshape(-1, window) for part in (values, ~hidden, output))
+        fractions = explained(*parts)
+        self.explained += fractions.sum(), fractions.size
+        return output
+
+    def _network_predicts_better(self):
+        """Return True if the network fills artificial gaps better than autoregression does.
+
+        Each artificial gap is as long as one of the gaps, and one gap length away from it.
+        """
+        errors, count = [], min(TRIALS, len(self.gaps))
+        for first, end in self.gaps[np.linspace(0, len(self.gaps) - 1, count).astype(int)]:
+            size = end - first
+            for start in (end + size, first - 2 * size):
+                around = start, start + size
+                free = not (self.missing(*around) | self.silent(*around)).any()
+                if free and 0 <= start <= self.samples - size:
+                    errors.append(np.log(self._errors(*around)))
+                    break
+        network, autoregression = np.mean(errors or [[0, 0]], axis=0)
+        return network < autoregression
+
+    def _errors(self, first, end):
+        """Return the mean squared errors of network and autoregression in an artificial gap."""
+        rate = self.model.kind.sample_rate
+        reach = round(max(2 * self.model.input_size / rate, REACH) * self.rate) + 2 * (end - first)
+        start, stop = max(first - reach, 0), min(end + reach, self.samples)
+        values, hidden = self._at_model_rate(self.read(start, stop), np.zeros(stop - start), start)
+        low, high = np.array([first - start, end - start]) * rate / self.rate
+        gap = slice(int(low), int(np.ceil(high)))
+        truth = values[gap].copy()
+        values[gap], hidden[gap] = 0, True
+        estimates = self._network(values, hidden), fill(values, runs(hidden), rate)
+        floor = 1e-12 * np.mean(truth**2)
+        return [np.mean((estimate[gap] - truth) ** 2) + floor for estimate in estimates]
 
 
 def _noise_removed(denoiser):
@@ -180,209 +287,26 @@ def _noise_removed(denoiser):
     return f"{hum}removed noise {abs(level_db):.0f} dB {side} the sound{where} (Wiener filter)"
 
 
-@dataclass
-class _Channel:
-    """A channel of a sound, stored in temporary files of float32 samples."""
-
-    model: object  # a `files.model_file.Restorer`
-    file: BinaryIO  # samples at the model's rate
-    own_file: BinaryIO  # samples at the sound's rate, if needed
-    hidden: np.ndarray  # sorted stretches (n, 2) to hide from the network, at the model's rate
-    samples: int  # number of samples at the model's rate
-    explained: np.ndarray  # (2,): sum of the fractions explained, number of windows
-
-    @property
-    def rate(self):
-        return self.model.kind.sample_rate
-
-    def read(self, first, end):
-        """Return samples at the model's rate, 0 where hidden, and a mask, True where hidden."""
-        mask = inside(self.hidden, first, end)
-        return _read(self.file, first, end) * ~mask, mask
-
-    def read_own(self, first, end):
-        """Return samples at the sound's rate, 0 in gaps."""
-        return _read(self.own_file, first, end)
-
-    def reconstruct(self):
-        """Yield the network's reconstruction of the channel in pieces (n,), at the model's rate."""
-        return self._drawn(self.read, self.samples)
-
-    def reconstruct_part(self, values, mask):
-        """Reconstruct given samples at the model's rate, hidden at `mask`: (T,), (T,) -> (T,)."""
-        padding = 0, max(0, self.model.input_size - values.size)
-        padded, hidden = np.pad(values, padding), np.pad(mask, padding, constant_values=True)
-        pieces = self._drawn(lambda first, end: (padded[first:end], hidden[first:end]), padded.size)
-        return np.concatenate(list(pieces))[: values.size]
-
-    def _drawn(self, read, samples):
-        def read_without_clicks(first, end):
-            values, mask = read(first, end)
-            hidden = mask | clicks(values, ~mask, self.rate)
-            return values * ~hidden, hidden
-
-        window, first = self.model.input_size, 0
-        reconstruct = at_trained_level(self.model.reconstruct, self.model.kind.rms)
-        sizes = samples, reconstruct, window, window // HOPS_PER_WINDOW
-        for piece in restore_long_blocks(read_without_clicks, *sizes):
-            end = first + piece.size // window * window
-            values, mask = read_without_clicks(first, end)
-            parts = (part.reshape(-1, window) for part in (values, ~mask, piece[: end - first]))
-            fractions = explained(*parts)
-            self.explained += fractions.sum(), fractions.size
-            yield piece
-            first += piece.size
-
-    def network_predicts_better(self, gaps):
-        """Return True if the network fills artificial gaps better than autoregression does.
-
-        Each artificial gap is as long as one of the gaps (n, 2), and one gap length away from it.
-        """
-        errors = []
-        for first, end in gaps[np.unique(np.linspace(0, len(gaps) - 1, TRIALS).astype(int))]:
-            size = end - first
-            for start in (end + size, first - 2 * size):
-                if start >= 0 and not self.read(start, start + size)[1].any():
-                    errors.append(np.log(self._errors(start, start + size)))
-                    break
-        network, autoregression = np.mean(errors or [[0, 0]], axis=0)
-        return network < autoregression
-
-    def _errors(self, first, end):
-        """Return the mean squared errors of network and autoregression in an artificial gap."""
-        reach = max(2 * self.model.input_size, round(REACH * self.rate) + 2 * (end - first))
-        start, stop = max(first - reach, 0), min(end + reach, self.samples)
-        gap = slice(first - start, end - start)
-        values, mask = self.read(start, stop)
-        truth = values[gap].copy()
-        values[gap], mask[gap] = 0, True
-        estimates = (
-            self.reconstruct_part(values, mask),
-            fill(values, audio_utils.runs(mask), self.rate),
-        )
-        floor = 1e-12 * np.mean(truth**2)
-        return [np.mean((estimate[gap] - truth) ** 2) + floor for estimate in estimates]
-
-
-def _channels(model, job, sound, own, opened):
-    """Decode an open sound into nameless temporary files beside the destination.
-
-    own: True to store it at its own rate too. opened: an ExitStack that closes the files. Returns
-    a list of `_Channel`.
-    """
-    blocks, model_rate, files = _without_gaps(sound, job.gaps), model.kind.sample_rate, {}
-    for rate in dict.fromkeys([job.rate, model_rate] if own else [model_rate]):
-        files[rate] = [
-            opened.enter_context(tempfile.TemporaryFile(dir=job.destination.parent))
-            for _ in range(sound.channels)
-        ]
-        blocks = resample(blocks, sound.channels, job.rate, rate)
-        blocks = _stored(blocks, files[rate], job.destination)
-    collections.deque(blocks, maxlen=0)  # decodes and stores all blocks
-    ratio = model_rate / job.rate
-    # Add one sample, so that none is lost when the result is resampled to the sound's rate.
-    samples = max(model.input_size, int(np.ceil(job.frames * ratio)) + 1)
-    beyond = [[job.frames, 2 * samples / ratio]]
-    own_files = files.get(job.rate, files[model_rate])
-    return [
-        _Channel(
-            model, file, own_file, _at_rate([gaps, silences, beyond], ratio), samples, np.zeros(2)
-        )
-        for file, own_file, gaps, silences in zip(
-            files[model_rate], own_files, job.gaps, job.silences
-        )
-    ]
-
-
-def _without_gaps(sound, gaps):
-    """Yield the blocks (n, channels), float32, of an open sound with zeros in its gaps."""
-    first = 0
-    for block in sound.blocks("float32"):
-        yield np.where(_in_each(gaps, first, first + len(block)), np.float32(0), block)
-        first += len(block)
-
-
-def _stored(blocks, files, destination):
-    """Yield blocks (n, channels) after writing each of their channels to its own file."""
-    for block in blocks:
-        for file, values in zip(files, block.T):
-            with writing(destination):
-                file.write(values.tobytes())
-                file.flush()
-        yield block
-
-
-def _read(file, first, end):
-    """Return the samples [first, end) of a float32 file, with zeros beyond its end."""
-    file.seek(4 * first)
-    values = np.frombuffer(file.read(4 * (end - first)), np.float32)
-    return np.pad(values, (0, end - first - values.size))
-
-
-def _at_rate(stretches, ratio):
-    """Join a list of stretches (n, 2), sort them and scale them by `ratio`, rounded outwards."""
-    starts, ends = np.concatenate(stretches).T * ratio
-    return np.sort(np.stack([np.floor(starts), np.ceil(ends)], 1).astype(int), axis=0)
-
-
-def _in_each(channels, first, end):
-    """Return a boolean mask (end - first, channels) of the samples in each channel's stretches."""
-    return np.stack([inside(stretches, first, end) for stretches in channels], 1)
-
-
-def _side_by_side(channels):
-    """Join pieces (n,) of each channel into blocks (n, channels)."""
-    return (np.stack(pieces, 1) for pieces in zip(*channels))
-
-
-def _with_filling(blocks, number, filling, methods):
-    """Yield restored blocks (n, channels) with the gaps of one channel filled.
-
-    number: index of the channel. filling: yields (first, end, values) per gap, with None as
-    values to keep the network's. methods: a Counter of filled gaps per method, updated here.
-    """
-    first, gap = 0, next(filling, None)
-    for block in blocks:
-        while gap and gap[0] < first + len(block):
-            begin, end, values = gap
-            if values is not None:
-                low, high = max(begin, first), min(end, first + len(block))
-                block[low - first : high - first, number] = values[low - begin : high - begin]
-            if end > first + len(block):
-                break
-            methods["the network" if values is None else "autoregression"] += 1
-            gap = next(filling, None)
-        yield block
-        first += len(block)
-
-
-def _write(restored, job, keep):
-    """Write restored blocks to the destination, with zeros in silences.
-
-    keep: True to write the source's samples outside the gaps. Returns remarks on the result, each
-    preceded by a comma.
-    """
-    name, first = printable(os.path.basename(job.source)), 0
+def _write(sound, channels, change, destination):
+    """Write the channels, restored by the method `change`. Returns a list of remarks."""
+    name, total, clipped = printable(os.path.basename(sound.path)), channels[0].samples, 0
     with (
-        open_sound(job.source) as original,
-        replacing(job.destination) as path,
-        contextlib.closing(Result(path, original, job.destination)) as result,
-        tqdm(desc=name, total=job.frames, unit_scale=True, leave=False, disable=None) as bar,
+        replacing(destination) as path,
+        create(path, sound, destination) as file,
+        tqdm(desc=name, total=total, unit_scale=True, leave=False, disable=None) as bar,
     ):
-        for block in restored:
-            given = original.read(len(block))
-            end = first + len(given)
-            missing, silent = _in_each(job.gaps, first, end), _in_each(job.silences, first, end)
-            block = np.where(silent & ~missing, 0.0, block[: len(given)])
-            result.write(given, block, missing | (not keep))
-            first = end
-            bar.update(len(given))
-    remarks = [f"without its {lost}" for lost in result.lost]
-    remarks += [f"{result.clipped} samples clipped"] if result.clipped else []
-    if keep and not keeps_zeros(result.subtype):
-        missing = functools.partial(_in_each, job.gaps)
-        remarks.append(how_well_kept(job.source, job.destination, missing))
-    expected = original.seconds
-    if expected and expected - job.frames / job.rate > TOLERANCE[0] + TOLERANCE[1] * expected:
-        remarks.append(f"cut short or damaged: its length should be {expected:.2f} s")
-    return "".join(f", {remark}" for remark in remarks)
+        for pieces in zip(*map(change, channels), strict=True):
+            values, beyond = rounded(np.stack(pieces, 1), file.subtype)
+            file.write(values)
+            clipped += beyond
+            bar.update(len(values))
+    gone = ", ".join(lost(sound.path, destination))
+    remarks = [f"without its {gone}"] if gone else []
+    remarks += [f"{clipped} samples clipped"] if clipped else []
+    if change == _Channel.filled and not keeps_zeros(file.subtype):
+        remedy = "; to keep the rest exactly, give --out a name that ends in .wav"
+        remedy *= destination.suffix.lower() != ".wav"
+        remarks.append(f"encoded again as {sound.encoding}{remedy}")
+    if sound.seconds and total / sound.rate < WHOLE * sound.seconds - 0.1:
+        remarks.append(f"cut short or damaged: its length should be {sound.seconds:.2f} s")
+    return remarks

@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass
 
 import numpy as np
+import soxr
 from tqdm import tqdm
 
 import audio_utils
@@ -17,7 +18,6 @@ from files.sound_reader import SUFFIXES, open_sound
 from harness import UserError
 from harness.errors import printable
 from harness.quiet_tensorflow import tf
-from signals.resampling import resample
 
 MAX_HOURS = 24  # maximum total length of recordings, which takes 5.5 GB of disk at 16 kHz
 SHORTEST = 2048  # minimum samples per recording; the figure of the long sound needs them
@@ -38,36 +38,25 @@ ALIKE = 0.95
 def decode(path, sample_rate):
     """Decode a sound file to mono at `sample_rate` Hz. Yields blocks (n,), float32.
 
-    Mono is the mean of the channels, or the loudest channel if they cancel. Raises UserError if
-    the file cannot be read or contains NaN or Inf.
+    Mono is the mean of the channels. Raises UserError if the file cannot be read, if it contains
+    NaN or Inf, or, at its end, if its channels cancel.
     """
     if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would block
         raise UserError(f"{path}: not a file; give a sound file or a folder of them")
+    power = mixed = 0
     try:
-        weights = _mono_weights(path)
         with open_sound(path) as sound:
-            mono = ((block @ weights)[:, None] for block in sound.blocks("float32"))
-            for block in resample(mono, 1, sound.rate, sample_rate):
-                yield block[:, 0]
+            stream = soxr.ResampleStream(sound.rate, sample_rate, 1)
+            for block in sound.blocks():
+                mono = block.mean(1)
+                # Use variances, because a constant offset is not sound.
+                power, mixed = power + len(block) * block.var(0), mixed + len(block) * mono.var()
+                yield stream.resample_chunk(np.float32(mono))
+            yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
-
-
-def _mono_weights(path):
-    """Return the weights (channels,), float32, of a file's channels in its mono mix."""
-    with open_sound(path) as sound:
-        channels, samples = sound.channels, 0
-        total, squares = np.zeros(channels + 1), np.zeros(channels + 1)
-        for block in sound.blocks() if channels > 1 else ():
-            block = np.column_stack([block, block.mean(1)])
-            samples += len(block)
-            total += block.sum(0)
-            squares += (block**2).sum(0)
-    # Use variances, because a constant offset is not sound.
-    *power, mixed = squares / max(samples, 1) - (total / max(samples, 1)) ** 2
-    if mixed < CANCELS * max(power) / channels**2:
-        return np.eye(channels, dtype=np.float32)[np.argmax(power)]
-    return np.full(channels, 1 / channels, np.float32)
+    if mixed < CANCELS * np.max(power) / sound.channels**2:
+        raise UserError(f"{path}: its channels cancel; save the loudest as a mono file")
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +100,11 @@ def load(path, sample_rate, window, rms, seconds, folder):
     long sound lasts at most `seconds`. A temporary file in `folder`, without a name, stores the
     decoded sound. Raises UserError if no sound can be used.
     """
-    samples, clips, skipped = _read(path, sample_rate, window, rms, folder)
+    try:
+        samples, clips, skipped = _read(path, sample_rate, window, rms, folder)
+    except OSError as error:  # also because some network folders cannot be mapped into memory
+        problem = f"cannot store the decoded sound here ({error.strerror})"
+        raise OSError(f"{folder}: {problem}; give an --out on a local disk with room") from error
     least_power = rms**2 * 10 ** (audio_utils.SILENCE_DB / 10)
     places = {file: _places(samples, *clip, window, least_power) for file, clip in clips.items()}
     splits, held_out = _splits(clips, places, _groups(samples, clips), window)
@@ -154,27 +147,22 @@ def random_windows(samples, places, count, window, seed):
     return tf.ensure_shape(drawn, (count, window))
 
 
-def _find(path):
-    """Return the distinct sound files below a folder, and lists of lines on problems and others."""
-    if not os.path.isdir(path):
-        return [path], [], []
-    files, problems = folders.walk(path)
-    files, others = folders.with_suffixes(files, SUFFIXES, path)
-    files = {os.path.realpath(file): file for file in reversed(files)}
-    return sorted(files.values()), problems, others
-
-
 def _read(path, sample_rate, window, rms, folder):
     """Decode all usable sound files into one file in `folder`, each scaled to `rms`.
 
     Returns samples (T,), {path: (first, end) in samples}, and one line per skipped file.
     """
-    files, skipped, others = _find(path)
+    files, skipped, others = [path], [], []
+    if os.path.isdir(path):
+        files, skipped = folders.walk(path)
+        files, others = folders.with_suffixes(files, SUFFIXES, path)
+        # Several links to the same file count once.
+        files = sorted({os.path.realpath(file): file for file in reversed(files)}.values())
     store, first, clips = tempfile.TemporaryFile(dir=folder), 0, {}
     for file in tqdm(files, "reading", unit="file", leave=False, disable=None):
         try:
             end = _append(store, first, file, sample_rate, max(window, SHORTEST))
-            clip = _mapped(store, folder, "r+", 4 * first, (end - first,))
+            clip = np.memmap(store, np.float32, "r+", 4 * first, (end - first,))
             _scale(clip, window // 4, rms, file)
         except UserError as error:
             skipped.append(str(error))
@@ -183,21 +171,10 @@ def _read(path, sample_rate, window, rms, folder):
     if not clips:
         if len(files) == len(skipped) == 1:
             raise UserError(skipped[0])
-        if skipped:
-            problem = f"no usable sound; the first of {len(skipped)} problems"
-            raise UserError(f"{path}: {problem}: {skipped[0]}")
-        raise UserError(f"{path}: no sound files; looked for {' '.join(SUFFIXES)}")
+        problem = f"the first of {len(skipped)} problems: {skipped[0]}" if skipped else "no files"
+        raise UserError(f"{path}: no usable sound; {problem}; looked for {' '.join(SUFFIXES)}")
     store.truncate(4 * first)
-    return _mapped(store, folder, "r"), clips, skipped + others
-
-
-def _mapped(store, folder, *options):
-    """Return the float32 samples in a temporary file in `folder`, mapped into memory."""
-    try:
-        return np.memmap(store, np.float32, *options)
-    except OSError as error:  # some network and virtual folders forbid it
-        problem = f"files in this folder cannot be mapped into memory ({error.strerror})"
-        raise OSError(f"{folder}: {problem}; give an --out on a local disk") from error
+    return np.memmap(store, np.float32, "r"), clips, skipped + others
 
 
 def _append(store, first, file, sample_rate, least):
@@ -211,11 +188,7 @@ def _append(store, first, file, sample_rate, least):
         end += block.size
         if end > MAX_HOURS * 3600 * sample_rate:
             raise UserError(f"{file}: more than {MAX_HOURS} hours of sound in all; give less")
-        try:
-            store.write(block)
-        except OSError as error:  # not a UserError, which would only skip this file
-            problem = f"cannot store the decoded sound ({error.strerror})"
-            raise OSError(f"{file}: {problem}; make room on the disk or give less sound") from error
+        store.write(block)
     if end - first < least:
         length = f"{(end - first) / sample_rate:.3g} s" if end > first else "no samples"
         raise UserError(f"{file}: too short ({length}); give at least {least / sample_rate:.3g} s")

@@ -2,10 +2,8 @@
 
 import numpy as np
 
-from audio_utils import runs
 from signals import hum, noise
 from signals.gaps import inside
-from signals.resampling import resample
 
 EXCERPTS, EXCERPT_SECONDS = 10, 2  # parts from which noise and mixture weights are estimated
 SILENT = 0.1  # maximum RMS of a silent part, relative to the mean RMS
@@ -17,15 +15,14 @@ class Denoiser:
     """Fills the gaps of a channel and removes its mains hum and its steady noise.
 
     read(first, end) returns samples of the channel, 0 in gaps and beyond its end. gaps: stretches
-    (n, 2) to fill. hidden: other stretches to hide from the network. rates: the channel's and the
-    model's, in Hz. reconstruct(sound, mask) returns the network's output at the model's rate:
-    (T,), (T,) -> (T,). The mask is True, and the sound 0, where the network must not see it.
+    (n, 2) to fill. rate: in Hz. reconstruct(sound, mask, first) returns the network's output for a
+    part that begins at the sample `first`: (T,), (T,) -> (T,). The mask is 1, and the sound 0,
+    where the network must not see it.
     """
 
-    def __init__(self, read, gaps, hidden, samples, rates, reconstruct):
-        self.read, self.gaps, self.hidden, self.samples = read, gaps, hidden, samples
-        (self.rate, self.model_rate), self.reconstruct = rates, reconstruct
-        self.hop = noise.transform(self.rate).hop
+    def __init__(self, read, gaps, samples, rate, reconstruct):
+        self.read, self.gaps, self.samples = read, gaps, samples
+        self.rate, self.reconstruct, self.hop = rate, reconstruct, noise.transform(rate).hop
         self.removed = np.zeros(3)  # energy of noise, energy of the sound beside it, samples
         excerpts, self.hum = self._excerpts(), ()
         self.hum = hum.find_hum([self._part(*excerpt)[0] for excerpt in excerpts], self.rate)
@@ -35,7 +32,7 @@ class Denoiser:
 
         def restore(sound, mask):
             parts = zip(np.split(sound, ends), np.split(mask, ends), excerpts[:, 0])
-            return np.concatenate([self._reconstruct(*part) for part in parts])
+            return np.concatenate([self.reconstruct(*part) for part in parts])
 
         size = noise.typical_size(gaps)
         self.calibrated = noise.calibrate(observed, mask, self.rate, restore, size)
@@ -60,7 +57,7 @@ class Denoiser:
         for first in range(0, self.samples, piece):
             start, end = max(first - margin, 0), min(first + piece, self.samples)
             observed, mask = self._part(start, min(end + margin, self.samples))
-            drawn = self._reconstruct(observed, mask, start)
+            drawn = self.reconstruct(observed, mask, start)
             restored, noisy = noise.denoise(observed, mask, drawn, self.rate, *self.calibrated)
             own = slice(first - start, end - start)
             noisy = (noisy & (mask == 0))[own]
@@ -75,19 +72,3 @@ class Denoiser:
         start, mask = max(first - margin, 0), inside(self.gaps, first, end)
         sound = hum.without_hum(self.read(start, end + margin).astype(float), self.hum, self.rate)
         return np.where(mask, 0, sound[first - start :][: mask.size]), mask.astype(int)
-
-    def _reconstruct(self, sound, mask, first):
-        """Return the network's output, resampled to the channel's rate: (T,), (T,) -> (T,)."""
-        ratio = self.model_rate / self.rate
-        low = _resampled(np.where(mask == 1, 0, sound), self.rate, self.model_rate)
-        unseen = np.zeros(low.size, bool)
-        for start, end in runs(mask | inside(self.hidden, first, first + sound.size)) * ratio:
-            unseen[int(start) : int(np.ceil(end))] = True
-        output = self.reconstruct(low * ~unseen, unseen)
-        output = _resampled(output, self.model_rate, self.rate)
-        return np.pad(output, (0, max(0, sound.size - output.size)))[: sound.size]
-
-
-def _resampled(sound, old_rate, new_rate):
-    blocks = resample([np.float32(sound)[:, None]], 1, old_rate, new_rate)
-    return np.concatenate(list(blocks))[:, 0]

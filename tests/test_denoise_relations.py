@@ -35,10 +35,9 @@ def restored(sound):
     denoiser = Denoiser(
         lambda first, end: np.pad(sound[first:end], (0, max(0, end - sound.size))),
         nothing,
-        nothing,
         sound.size,
-        (RATE, RATE),
-        lambda part, mask: np.convolve(part, KERNEL, "same"),
+        RATE,
+        lambda part, mask, first: np.convolve(part, KERNEL, "same"),
     )
     return np.concatenate(list(denoiser.pieces()))
 

@@ -1,5 +1,6 @@
 """Denoised recordings, with a stand-in for the network that fits the tones it knows."""
 
+import io
 import re
 
 import numpy as np
@@ -9,7 +10,7 @@ import soundfile
 
 from audio_utils import snr_db
 from files.model_file import Restorer
-from files.restore_sound import restore_sound
+from files.restore_sound import _Channel, restore_sound
 from kind import kind_of
 from signals import denoise_sound
 
@@ -82,24 +83,24 @@ def test_a_file_shorter_than_a_frame_is_restored(tmp_path, seconds):
 
 
 def test_the_network_sees_each_part_at_its_place():
-    """Each call shows a part of the sound, except gaps and hidden stretches."""
+    """Each call shows a part of the sound, except gaps and silences."""
     time = np.arange(45 * 8000) / 8000
     sound = np.sin(2 * np.pi * (100 * time + 15 * time**2))  # a chirp: no two places are alike
-    gaps, hidden = np.array([[160_000, 160_641]]), np.array([[164_000, 166_000]])
+    gaps, silences = np.array([[160_000, 160_641]]), np.array([[164_000, 166_000]])
     sound[160_000:160_641] = 0
     missing = np.zeros(sound.size // 2, bool)
     missing[80_000:80_321] = missing[82_000:83_000] = True
     calls, seen = [], np.zeros(missing.size, bool)
+    model = Restorer(None, 256, kind_of({"sample_rate": 4000, "rms": 0.4}, 256))
+    channel = _Channel(model, io.BytesIO(sound.tobytes()), 8000, sound.size, gaps, silences)
 
-    def reconstruct(part, mask):
+    def network(part, mask):
         match = scipy.signal.correlate(np.pad(sound[::2], part.size), part, method="fft")
-        calls.append((part, mask, np.argmax(match) - 2 * part.size + 1))
+        calls.append((part[:-1], mask[:-1], np.argmax(match) - 2 * part.size + 1))
         return part
 
-    denoiser = denoise_sound.Denoiser(
-        lambda first, end: sound[first:end], gaps, hidden, sound.size, (8000, 4000), reconstruct
-    )
-    assert sum(map(len, denoiser.pieces())) == sound.size
+    channel._network = network
+    assert sum(map(len, channel.denoised())) == sound.size
     excerpts, artificial = denoise_sound.EXCERPTS, 0
     for number, (part, mask, first) in enumerate(calls):
         place = slice(first, first + part.size)

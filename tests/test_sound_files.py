@@ -4,7 +4,6 @@ import os
 import re
 import struct
 import sys
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -115,23 +114,6 @@ def test_vorbis_is_read_as_by_libsndfile(tmp_path, size):
     np.testing.assert_allclose(samples, soundfile.read(tmp_path / "a.ogg")[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-def test_a_sound_that_begins_after_the_picture_stays_in_place(tmp_path, name):
-    with av.open(tmp_path / name, "w") as container:
-        picture, sound = container.add_stream("mpeg4", 10), container.add_stream("aac", RATE)
-        picture.width = picture.height = 64
-        for number in range(30):
-            frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), "rgb24")
-            frame.pts = number
-            container.mux(picture.encode(frame))
-        frame = av.AudioFrame.from_ndarray(np.float32(noise(2))[None], "fltp", "mono")
-        frame.rate, frame.pts, frame.time_base = RATE, RATE // 2, Fraction(1, RATE)
-        container.mux(picture.encode(None) + sound.encode(frame) + sound.encode(None))
-    samples = decoded(tmp_path / name)
-    begins = np.argmax(np.abs(samples) > 0.05) / RATE
-    assert begins == pytest.approx(0.5, abs=0.07)  # AAC has frames of 64 ms
-
-
 @pytest.mark.parametrize("name, codec", [("a.ogg", "libopus"), ("a.mp3", "libmp3lame")])
 def test_joined_streams_are_read_to_the_end(tmp_path, name, codec):
     for frequency, part in ((440, "b"), (880, "c")):
@@ -174,7 +156,7 @@ def test_a_folder_whose_files_cannot_be_mapped_is_named(tmp_path, monkeypatch):
         raise OSError(22, "Invalid argument")
 
     monkeypatch.setattr(sound_files.np, "memmap", refuse)
-    with pytest.raises(OSError, match="files in this folder cannot be mapped"):
+    with pytest.raises(OSError, match="cannot store the decoded sound here"):
         load(tmp_path / "a.wav", tmp_path)
 
 
@@ -194,7 +176,7 @@ def test_long_compressed_sound_needs_little_memory(tmp_path):
     write(tmp_path / "a.mp3", np.tile(sine(440, 60, RATE)[:, 0], 6), RATE, "libmp3lame")
     used = []
     with open_sound(tmp_path / "a.mp3") as sound:
-        for _ in sound.blocks("float32"):
+        for _ in sound.blocks():
             used.append(int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * 4096)
     assert len(used) > 80 and max(used[20:]) - used[20] < 5e6  # all blocks have 23 MB
 
@@ -429,7 +411,7 @@ def test_missing_or_insufficient_sound_is_refused(tmp_path):
     for path in ("missing", ""):
         with pytest.raises(UserError, match="No such file"):
             load(path)
-    with pytest.raises(UserError, match="no sound files"):
+    with pytest.raises(UserError, match="no usable sound; no files"):
         load(tmp_path)
     os.mkfifo(tmp_path / "pipe.wav")
     with pytest.raises(UserError, match="not a file"):
@@ -483,7 +465,7 @@ def test_an_mp3_without_its_length_is_read_to_the_end(tmp_path):
 
 @pytest.mark.parametrize("size", [0, 200_000])  # bytes, of 320,000
 @pytest.mark.parametrize("endian", ["little", "big"])
-def test_a_wav_whose_recorder_crashed_is_read_to_its_end(tmp_path, endian, size):
+def test_a_wav_whose_recorder_crashed_is_refused(tmp_path, endian, size):
     signal = noise(10)
     signal[:8000] = 0  # silence is no padding
     soundfile.write(tmp_path / "a.wav", signal, RATE, "PCM_16", endian=endian.upper())
@@ -491,29 +473,28 @@ def test_a_wav_whose_recorder_crashed_is_read_to_its_end(tmp_path, endian, size)
     at = content.index(b"data") + 4
     content[at : at + 4] = size.to_bytes(4, endian)
     (tmp_path / "a.wav").write_bytes(content)
-    if endian == "big":
-        with pytest.raises(UserError, match="counts too few samples"):
-            decoded(tmp_path / "a.wav")
-        return
-    heard = decoded(tmp_path / "a.wav")
-    np.testing.assert_allclose(heard, signal, atol=1 / 32768)
+    with pytest.raises(UserError, match=r"more samples than its header counts.*ffmpeg"):
+        decoded(tmp_path / "a.wav")
 
 
-def test_a_crashed_wav_of_more_than_4_gb_is_read(tmp_path):
+def test_a_wav_may_be_padded_with_zeros(tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise(1), RATE, "PCM_16")
+    with open(tmp_path / "a.wav", "ab") as file:
+        file.write(bytes(100_000))
+    assert decoded(tmp_path / "a.wav").size == RATE
+
+
+def test_a_wav_of_unknown_length_is_read_to_its_end(tmp_path):
+    """Programs that write to a pipe state the greatest length."""
     signal = noise(1)
     soundfile.write(tmp_path / "a.wav", signal, RATE, "PCM_16")
-    with open(tmp_path / "a.wav", "r+b") as file:
-        at = file.read(100).index(b"data") + 4
-        file.truncate(5 << 30)  # a sparse file
-        for size in (200_000, 2**32 - 1):
-            file.seek(at)
-            file.write(size.to_bytes(4, "little"))
-            file.seek(at + 4 + size)
-            file.write(b"\x90" * 100)  # more samples
-            file.flush()
-            with open_sound(tmp_path / "a.wav") as sound:
-                first = sound.read(RATE)
-            np.testing.assert_allclose(first[:, 0], signal, atol=1 / 32768)
+    content = (tmp_path / "a.wav").read_bytes()
+    size = (2 * RATE).to_bytes(4, "little")
+    (tmp_path / "a.wav").write_bytes(content.replace(size, b"\xff" * 4))
+    with open_sound(tmp_path / "a.wav") as sound:
+        samples = np.concatenate(list(sound.blocks()))
+    np.testing.assert_allclose(samples[:, 0], signal, atol=1 / 32768)
+    assert sound.seconds is None
 
 
 @pytest.mark.parametrize("tag", [b"LIST", b"ID3\x04", b"\0id3 "])
@@ -527,13 +508,12 @@ def test_tags_after_the_samples_of_a_wav_are_not_sound(tmp_path, tag):
     assert heard.size == signal.size
 
 
-def test_of_channels_that_cancel_the_loudest_is_used(tmp_path):
+def test_channels_that_cancel_are_refused(tmp_path):
     tone = sine(440, 1, RATE)[:, 0]
     for offset, factors in ((0, (1, -0.99)), (0.1, (-0.99, 1)), (0, (0.2, 1, -1.1))):
         soundfile.write(tmp_path / "a.wav", np.outer(tone, factors) + offset, RATE, "FLOAT")
-        heard = decoded(tmp_path / "a.wav")
-        loudest = max(factors, key=abs)
-        np.testing.assert_allclose(heard, (tone * loudest + offset), atol=1e-6)
+        with pytest.raises(UserError, match=r"a\.wav: its channels cancel"):
+            decoded(tmp_path / "a.wav")
     # If only one channel sounds, nothing cancels.
     soundfile.write(tmp_path / "a.wav", np.outer(tone, (1, 0, 0, 0, 0, 0)), RATE, "FLOAT")
     heard = decoded(tmp_path / "a.wav")
