@@ -21,8 +21,8 @@ from harness import UserError
 from harness.quiet_tensorflow import stderr_held_back
 
 # Suffixes of files to look for. Results have the same format, or are WAVs if it is read only.
-WRITABLE = ".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".caf", ".au", ".w64"
-READ_ONLY = ".aac .amr .avi .m4a .m4b .mka .mkv .mov .mp4 .oga .webm .wma .wv .3gp".split()
+WRITABLE = ".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".m4a", ".caf", ".au", ".w64"
+READ_ONLY = ".aac .amr .avi .m4b .mka .mkv .mov .mp4 .oga .webm .wma .wv .3gp".split()
 SUFFIXES = (*WRITABLE, *READ_ONLY)
 HEADERLESS = ".raw", ".pcm", ".vox", ".gsm"  # FFmpeg may take these for MP3s
 # Formats that FFmpeg may read. Playlists are left out, because they can open other files.
@@ -35,6 +35,8 @@ LIBSNDFILE = {
     ("ogg", "opus"): ("OGG", "OPUS"),
 }
 TIMED = "asf", "ogg", MATROSKA, MP4  # formats that state the full length of a truncated file
+VIDEOS = "avi", MATROSKA, MP4
+LATE = 0.05  # seconds; a sound that begins later after the picture gets silence before it
 # Encodings whose names begin like this keep zeros exactly; others blur the edges of a gap.
 KEEP_ZEROS = "PCM", "FLOAT", "DOUBLE", "ALAW", "ULAW", "ALAC", "DWVW", "DPCM", "FLAC", "WAVPACK"
 SMALLEST = {"ALAW": 8 / 32768}  # smallest magnitude in encodings that cannot represent 0
@@ -185,7 +187,13 @@ def _with_ffmpeg(path, file, opened):
     # The encoder pads the last frame. The stated duration of MP4 and Ogg excludes this padding.
     stated = round((seconds or 0) * first.rate) if name in (MP4, "ogg") else 0
     decoded = _blocks([] if first is stream else itertools.chain([first], frames), stated)
-    channels = len(first.layout.channels)
+    channels, late = len(first.layout.channels), 0.0
+    if name in VIDEOS and stream.start_time is not None:
+        late = float(stream.start_time * stream.time_base) - (container.start_time or 0) / 1e6
+    if late > LATE:
+        silence = np.broadcast_to(0.0, (round(late * first.rate), channels))  # takes no memory
+        decoded = itertools.chain(np.array_split(silence, int(late) + 1), decoded)
+        seconds = seconds and seconds + late
     return Sound(path, first.rate, channels, *kind, "FILE", tags, seconds, decoded)
 
 

@@ -3,13 +3,14 @@
 import contextlib
 import os
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import soundfile
 
-from files.sound_reader import FORMATS, READ_ONLY, keeps_zeros
+from files.sound_reader import FORMATS, MP4, READ_ONLY, keeps_zeros
 from harness import UserError
 
 # {encoding: bits}. libsndfile rounds down, so samples of these encodings are rounded first.
@@ -19,7 +20,8 @@ BEST = {  # highest bit rate, because encoding twice loses quality
     "VORBIS": {"compression_level": 0},
     "OPUS": {"compression_level": 0},
 }
-FLOATS = "FLOAT", "DOUBLE", *BEST  # encodings that do not clip
+BIT_RATE = 192_000  # bits/s per channel of an M4A
+FLOATS = "FLOAT", "DOUBLE", "AAC", *BEST  # encodings that do not clip
 LOSSLESS = "aiff,au,caf,flac,w64,wav"  # FFmpeg's names of formats that libsndfile reads
 # FFmpeg's names of tags that describe the file, not the sound.
 TECHNICAL = {"encoder", "creation_time", "handler_name", "language", "vendor_id", "duration"}
@@ -28,16 +30,19 @@ TECHNICAL |= {"major_brand", "minor_version", "compatible_brands"}
 ORDINARY = {"RIFF", "RIFX", "FORM", "fmt ", "fact", "data", "COMM", "SSND", "FVER", "ds64", "PEAK"}
 ORDINARY |= {"LIST", "ID3 ", "id3 ", "NAME", "AUTH", "ANNO", "(c) ", "JUNK", "junk", "PAD ", "FLLR"}
 # Formats of files with suffixes that do not name them.
-FORMAT_OF = {".wav": ("WAV", "WAVEX", "RF64"), ".aif": ("AIFF",), ".opus": ("OGG",)}
+FORMAT_OF = {".wav": ("WAV", "WAVEX", "RF64"), ".m4a": (MP4,), ".aif": ("AIFF",), ".opus": ("OGG",)}
 NAMED = 5  # maximum number of lost items to list
 
 
 def create(path, sound, destination):
-    """Create a sound file in the format of a `Sound`, with its tags. Returns a soundfile.SoundFile.
+    """Create a sound file in the format of a `Sound`, with its tags. Returns a context manager.
 
-    The format is WAV if `destination` ends in .wav. Raises UserError if it cannot be written.
+    It yields a soundfile.SoundFile or `_M4A`. The format is WAV if `destination` ends in .wav.
+    Raises UserError if it cannot be written.
     """
     kind, subtype, endian = _kind(sound, destination)
+    if kind == MP4:
+        return contextlib.closing(_M4A(path, sound))
     options = {"format": kind, "endian": endian, **BEST.get(subtype, {})}
     name = os.fsencode(path)  # soundfile rejects names that are not valid Unicode
     file = soundfile.SoundFile(name, "w", sound.rate, sound.channels, subtype, **options)
@@ -45,6 +50,33 @@ def create(path, sound, destination):
         for tag, text in sound.tags.items():
             setattr(file, tag, text)
     return file
+
+
+class _M4A:
+    """A new M4A file, written in blocks (n, channels)."""
+
+    def __init__(self, path, sound):
+        self.subtype, self.rate, self.time = sound.subtype, sound.rate, 0
+        self.file = open(path, "wb+")  # FFmpeg cannot open some file names
+        self.container = av.open(self.file, "w", format="ipod")
+        names = {"tracknumber": "track"}
+        self.container.metadata.update({names.get(t, t): text for t, text in sound.tags.items()})
+        layout = ("mono", "stereo")[sound.channels - 1]
+        self.stream = self.container.add_stream(sound.subtype.lower(), sound.rate, layout=layout)
+        self.stream.bit_rate = BIT_RATE * sound.channels
+
+    def write(self, block):
+        values = np.ascontiguousarray(block).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(values, "dbl", self.stream.layout.name)
+        # FFmpeg uses these times to record in the file which samples are the encoder's padding.
+        frame.rate, frame.pts, frame.time_base = self.rate, self.time, Fraction(1, self.rate)
+        self.time += len(block)
+        self.container.mux(self.stream.encode(frame))
+
+    def close(self):
+        self.container.mux(self.stream.encode(None))
+        self.container.close()
+        self.file.close()
 
 
 def rounded(values, subtype):
@@ -60,8 +92,10 @@ def _kind(sound, destination):
     """Return format, subtype and endianness of a result for soundfile."""
     suffix, subtype = Path(destination).suffix.lower(), sound.subtype
     same = sound.format in FORMAT_OF.get(suffix, (suffix[1:].upper(),))
-    # Vorbis and Opus order more than two channels differently than a WAV does.
-    same = same and (sound.format != "OGG" or sound.channels <= 2)
+    # These formats order more than two channels differently than a WAV does.
+    same = same and (sound.format not in ("OGG", MP4) or sound.channels <= 2)
+    if same and sound.format == MP4 and subtype in ("AAC", "ALAC"):
+        return MP4, subtype, "FILE"
     for endian in (sound.endian, "FILE"):
         if same and soundfile.check_format(sound.format, subtype, endian):
             return sound.format, subtype, endian

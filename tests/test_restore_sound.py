@@ -2,6 +2,7 @@
 
 import re
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -514,9 +515,25 @@ def read(path):
         return np.concatenate(list(sound.blocks()))[:, 0], sound
 
 
-@pytest.mark.parametrize(
-    "name, codec", [("a.wma", "wmav2"), ("a.webm", "libopus"), ("a.m4a", "aac")]
-)
+@pytest.mark.parametrize("codec, ratio_db", [("aac", 24), ("alac", 90)])
+def test_an_m4a_comes_back_as_m4a(tmp_path, codec, ratio_db):
+    tone, _, _ = tone_with_gaps(44100, seconds=3.001)
+    tone += 0.02 * np.random.default_rng(0).standard_normal(tone.size)
+    write(tmp_path / "a.m4a", tone, 44100, codec, "stereo", {"title": "Lücken", "track": "3"})
+    (tmp_path / "gaps").write_text("1.0 1.02\n")
+    files = tmp_path / "a.m4a", tmp_path / "b.m4a"
+    line = restore_sound(stand_in(sinusoids), *files, read_labels(tmp_path / "gaps"), keep=True)
+    (before, given), (after, sound) = map(read, files)
+    assert before.size == after.size == tone.size
+    assert (sound.rate, sound.channels, sound.format) == (44100, 2, given.format)
+    assert sound.subtype == codec.upper() and ("encoded again" in line) == (codec == "aac")
+    kept = np.r_[:44100, 45000 : tone.size]
+    assert audio_utils.snr_db(before[kept], after[kept]) > ratio_db
+    with av.open(tmp_path / "b.m4a") as container:
+        assert container.metadata["title"] == "Lücken" and container.metadata["track"] == "3"
+
+
+@pytest.mark.parametrize("name, codec", [("a.wma", "wmav2"), ("a.webm", "libopus")])
 def test_a_format_that_can_only_be_read_becomes_a_wav(tmp_path, name, codec):
     write(tmp_path / name, tone_with_gaps(48000)[0], 48000, codec, tags={"title": "Ton"})
     with pytest.raises(UserError, match=r"can be read, but not written.*\.wav"):

@@ -4,6 +4,7 @@ import os
 import re
 import struct
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -112,6 +113,23 @@ def test_vorbis_is_read_as_by_libsndfile(tmp_path, size):
     with open_sound(tmp_path / "a.ogg") as sound:
         samples = np.concatenate(list(sound.blocks()))[:, 0]
     np.testing.assert_allclose(samples, soundfile.read(tmp_path / "a.ogg")[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_a_sound_that_begins_after_the_picture_stays_in_place(tmp_path, name):
+    with av.open(tmp_path / name, "w") as container:
+        picture, sound = container.add_stream("mpeg4", 10), container.add_stream("aac", RATE)
+        picture.width = picture.height = 64
+        for number in range(30):
+            frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), "rgb24")
+            frame.pts = number
+            container.mux(picture.encode(frame))
+        frame = av.AudioFrame.from_ndarray(np.float32(noise(2))[None], "fltp", "mono")
+        frame.rate, frame.pts, frame.time_base = RATE, RATE // 2, Fraction(1, RATE)
+        container.mux(picture.encode(None) + sound.encode(frame) + sound.encode(None))
+    samples = decoded(tmp_path / name)
+    begins = np.argmax(np.abs(samples) > 0.05) / RATE
+    assert begins == pytest.approx(0.5, abs=0.07)  # AAC has frames of 64 ms
 
 
 @pytest.mark.parametrize("name, codec", [("a.ogg", "libopus"), ("a.mp3", "libmp3lame")])
