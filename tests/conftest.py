@@ -8,6 +8,9 @@ import signal
 import subprocess
 
 import pytest
+# Two test processes with as many threads as cores each would mostly wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from commands import run
 from filelock import FileLock
 

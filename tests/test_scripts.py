@@ -11,7 +11,7 @@ import threading
 import numpy as np
 import pytest
 import soundfile
-from commands import ROOT, inside, posix, refused, run
+from commands import ROOT, eagerly, inside, posix, refused, run, without_xla
 from PIL import Image
 
 import audio_utils
@@ -127,7 +127,7 @@ def test_a_run_with_another_corruption_repeats(tmp_path, capsys):
     """The same for digits is in test_faults.py."""
     flags = *SMALL, *SHORT, "--iters", 3, "--corruption", "salt-pepper"
     for name in ("a", "b"):
-        done = inside(capsys, "sound_dvae.py", *flags, "--out", tmp_path / name)
+        done = inside(capsys, "sound_dvae.py", *flags, "--out", tmp_path / name, mode=eagerly)
         assert done.returncode == 0, done.stderr
     for name in ("scores.csv", "reconstruction_000003.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
@@ -141,7 +141,8 @@ def test_a_run_with_another_corruption_repeats(tmp_path, capsys):
     ],
 )
 def test_nothing_missing_and_short_sounds_work(tmp_path, capsys, script, flags):
-    done = inside(capsys, script, *SMALL, "--iters", 1, *flags, "--out", tmp_path)
+    flags = *SMALL, "--iters", 1, *flags, "--out", tmp_path
+    done = inside(capsys, script, *flags, mode=eagerly)
     assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
     events = list(tmp_path.glob("events.out.tfevents.*"))  # one per checkpoint
     assert len(events) == (2 if "--tensorboard" in flags else 0)
@@ -246,7 +247,7 @@ def test_an_unreadable_data_set_is_refused(tmp_path, monkeypatch, capsys):
 
 def test_own_images_are_used_and_bad_ones_named(tmp_path, capsys):
     def train(*flags):
-        return inside(capsys, "mnist_dvae.py", *SMALL, "--iters", 2, *flags)
+        return inside(capsys, "mnist_dvae.py", *SMALL, "--iters", 2, *flags, mode=eagerly)
 
     own = tmp_path / "own digits.npz"
     rng = np.random.default_rng(0)
@@ -274,7 +275,8 @@ def test_own_images_are_used_and_bad_ones_named(tmp_path, capsys):
 
 def test_own_notes_and_timbre(tmp_path, capsys):
     flags = "--notes C3,Eb4,F#4 --timbre plucked --iters 2 --window 256 --out".split()
-    sound_dvae.main(cli.parse(sound_dvae.Settings, "", [*SMALL, *flags, str(tmp_path)]))
+    with eagerly():
+        sound_dvae.main(cli.parse(sound_dvae.Settings, "", [*SMALL, *flags, str(tmp_path)]))
     assert soundfile.read(tmp_path / "tone.wav")[0].size == 3 * 8000
     metadata = load_model(tmp_path).metadata
     assert metadata["notes"] == ["C3", "Eb4", "F#4"] and metadata["timbre"] == "plucked"
@@ -308,7 +310,7 @@ def test_a_folder_of_recordings_in_many_formats(tmp_path, capsys, monkeypatch):
     (tmp_path / "-x").symlink_to(tmp_path / "my sounds é")
     flags = "--data=-x --iters 100 --batch-size 64 --hidden 64,64 --window 256 --out out"
     monkeypatch.chdir(tmp_path)
-    done = inside(capsys, "sound_dvae.py", *flags.split())
+    done = inside(capsys, "sound_dvae.py", *flags.split(), mode=without_xla)
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert "10.0 s of sound to learn from, 2.0 s held out (-" in done.stdout
     out = tmp_path / "out"
@@ -389,6 +391,7 @@ def test_a_script_runs_in_a_thread(tmp_path, capsys):
     flags = [*SMALL, *SHORT, "--iters", "2", "--out", str(tmp_path / "out")]
     settings = cli.parse(sound_dvae.Settings, "", flags)
     thread = threading.Thread(target=sound_dvae.main, args=(settings,))
-    thread.start()
-    thread.join()
+    with eagerly():
+        thread.start()
+        thread.join()
     assert (tmp_path / "out/model.keras").exists()

@@ -1,6 +1,5 @@
 """Schedules, step and loop on problems with known answers, and exact resuming."""
 
-import contextlib
 import itertools
 import json
 import signal
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.stats
-from commands import posix
+from commands import eagerly, posix, without_xla
 
 import mnist_dvae
 import random_numbers
@@ -145,7 +144,8 @@ def test_a_checkpoints_loss_is_the_mean_since_the_last_one():
     keras.utils.set_random_seed(1)
     model = DVAE(16, "gaussian", hidden=(8,), latent=2)
     options = settings(iters=130, learning_rate=1e-30)  # the weights stay the same
-    losses = dict(training.train(model, correlated, options))
+    with without_xla():
+        losses = dict(training.train(model, correlated, options))
     assert np.isnan(losses[0])
     each = []
     for i in range(130):
@@ -256,19 +256,6 @@ def correlated(seed, count=32):
     return clean * tf.cast(tf.range(16) < 8, tf.float32), clean
 
 
-@contextlib.contextmanager
-def without_xla():
-    """Skip compilation by XLA, which dominates short runs; the tests above cover compiled code."""
-    traced = tf.function
-
-    def without(*function, **options):
-        return traced(*function) if function else traced
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tf, "function", without, raising=False)
-        yield
-
-
 def run(seed, iterations=130, make_batch=correlated, folder=None, stop_at=None):
     """Train until a checkpoint is yielded, logging a row per checkpoint: -> rows, weights."""
     keras.utils.set_random_seed(seed)
@@ -305,7 +292,8 @@ def test_training_is_deterministic_on_a_gpu(monkeypatch, gpus):
     before = _pywrap_determinism.is_enabled()
     _pywrap_determinism.enable(False)
     try:
-        next(training.train(model, correlated, settings(iters=1)))
+        with eagerly():
+            next(training.train(model, correlated, settings(iters=1)))
         assert _pywrap_determinism.is_enabled() == bool(gpus)
     finally:
         _pywrap_determinism.enable(before)
@@ -327,8 +315,9 @@ def test_each_iteration_has_new_examples():
         tf.py_function(lambda batch: seen.append(batch.numpy().tobytes()), [clean], [])
         return clean, clean
 
-    for _ in training.train(model, make_batch, settings(batch_size=2, iters=45)):
-        pass
+    with without_xla():
+        for _ in training.train(model, make_batch, settings(batch_size=2, iters=45)):
+            pass
     assert len(seen) == len(set(seen)) == 45
 
 
