@@ -69,10 +69,22 @@ def eagerly():
         tf.config.run_functions_eagerly(False)
 
 
+@contextlib.contextmanager
+def quickly():
+    """Run a script `eagerly`, with few held-out examples."""
+    fewer = {"HELD_OUT": 200, "HELD_OUT_WINDOWS": 200, "AUTOREGRESSED": 8, "GENERATED": 100}
+    with eagerly(), pytest.MonkeyPatch.context() as patch:
+        for script in ("mnist_dvae", "sound_dvae"):
+            module = importlib.import_module(script)
+            for name in fewer.keys() & vars(module).keys():
+                patch.setattr(module, name, fewer[name])
+        yield
+
+
 def inside(capsys, script, *flags, mode=contextlib.nullcontext):
     """Run a script in this process, without loading TensorFlow again. Returns as `run`.
 
-    mode: `eagerly`, `without_xla` or another function that returns a context manager.
+    mode: `quickly` or another function that returns a context manager.
     """
     module, status = importlib.import_module(script[:-3]), 0
     capsys.readouterr()

@@ -2,13 +2,15 @@
 
 import contextlib
 import io
+import os
 import random
 import signal
+import threading
 
 import numpy as np
 import pytest
 import scipy.io.wavfile
-from commands import inside
+from commands import inside, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +25,12 @@ from benchmarks import faults
 READERS = faults.readers()
 
 
+def interrupt_after(path):
+    """Interrupt this process as soon as a file exists."""
+    until(path.exists)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, capsys, interruptible):
     faults.make_digits(tmp_path / "dïgits.npz", 200)
     for name in ("whole", "a folder", "a földer elsewhere"):
@@ -31,25 +39,24 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, capsys, inter
     sizes = "--iters", 60, "--batch-size", 8, "--hidden", 8, "--latent", 2
     flags = "mnist_dvae.py", *sizes, "--data", "../dïgits.npz", "--out=-run"
 
-    def finish_inside(folder, *more):
+    def run_inside(folder, *more):
         keras.utils.clear_session()  # the names of layers, which are saved, start again
         with contextlib.chdir(tmp_path / folder):
-            done = inside(capsys, *flags, *more)
-        assert done.returncode == 0, done.stderr
+            return inside(capsys, *flags, *more)
 
-    finish_inside("whole")
+    assert run_inside("whole").returncode == 0
 
     folder = tmp_path / "a földer elsewhere"
-    process = faults.start(*flags, cwd=tmp_path / "a folder")
-    faults.wait_for(folder / "scores.csv", process)
-    process.send_signal(signal.SIGINT)
-    status, _, err = faults.finish(process)
-    assert status == 130
-    assert err.splitlines()[-1].endswith("--data '../dïgits.npz' --out=-run --resume")
+    waiting = threading.Thread(target=interrupt_after, args=[folder / "scores.csv"])
+    waiting.start()
+    done = run_inside("a folder")
+    waiting.join()
+    assert done.returncode == 130
+    assert done.stderr.splitlines()[-1].endswith("--data '../dïgits.npz' --out=-run --resume")
 
     process = faults.start(*flags, "--resume", often=True, cwd=tmp_path / "a folder")
     assert faults.killed(process, folder, writing="checkpoint.npz")
-    finish_inside("a folder", "--resume")
+    assert run_inside("a folder", "--resume").returncode == 0
     assert faults.differences(folder, tmp_path / "whole/-run") == []
     assert not list(folder.glob(".*"))
 
