@@ -39,7 +39,7 @@ def test_importance_sampling_reaches_the_closed_form():
     model.encoder.layers[-1].set_weights([kernel, bias])
     many = tf.function(lambda: likelihood.log_likelihood(model, x, x, 20_000, (1, 2)))()
     np.testing.assert_allclose(many, expected, atol=0.05)
-    single = [likelihood.log_likelihood(model, x, x, 1, (3, k)) for k in range(300)]
+    single = [likelihood.log_likelihood(model, x, x, 1, (3, k)) for k in range(100)]
     assert np.all(np.mean(single, axis=0) < expected)  # the mean of one draw is the ELBO
 
 

@@ -183,7 +183,7 @@ def gradients_of_two_replicas():
     settings = Settings(iters=4, out=Path("none"))
     with strategy.scope():
         keras.utils.set_random_seed(1)
-        model = DVAE(16, "gaussian", hidden=(8,), latent=2)
+        model = DVAE(16, "gaussian", hidden=(), latent=2)
         optimizer = keras.optimizers.SGD(1.0)  # a step is then the gradient
         optimizer.build(model.trainable_variables)
     before = [variable.numpy() for variable in model.trainable_variables]
