@@ -70,14 +70,21 @@ def eagerly():
 
 
 @contextlib.contextmanager
-def quickly():
-    """Run a script `eagerly`, with few held-out examples."""
+def fewer_examples():
+    """Score few held-out and new examples."""
     fewer = {"HELD_OUT": 200, "HELD_OUT_WINDOWS": 200, "AUTOREGRESSED": 8, "GENERATED": 100}
-    with eagerly(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         for script in ("mnist_dvae", "sound_dvae"):
             module = importlib.import_module(script)
             for name in fewer.keys() & vars(module).keys():
                 patch.setattr(module, name, fewer[name])
+        yield
+
+
+@contextlib.contextmanager
+def quickly():
+    """Run a script `eagerly` with `fewer_examples`."""
+    with eagerly(), fewer_examples():
         yield
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 import audio_utils
 import inference
+import training
 from files.image_files import load_images
 from files.model_file import load_model
 from harness.quiet_tensorflow import tf
@@ -385,6 +386,8 @@ def test_the_map_decodes_and_chooses(models, digit_page):
     target = browser.find_element("id", "map")
     ActionChains(browser).move_to_element_with_offset(target, *map(round, place)).perform()
     assert "Nearest: no." in browser.find_element("id", "near").text
+    labels = load_images().test_labels[: len(browser.execute_script("return data.map.labels"))]
+    assert browser.execute_script("return data.map.labels") == labels.tolist()
     # At an example's point, the decoded code is almost the example's own.
     between = numbers(browser, "map.between(map.points[11])")
     assert between == pytest.approx(numbers(browser, "map.code(11)"), abs=0.02)
@@ -598,8 +601,14 @@ def test_a_restored_wav_keeps_its_length_and_level(tmp_path, sound_page):
     until(lambda: "not a WAV file" in browser.find_element("id", "own-says").text)
 
 
-def test_a_click_on_the_map_plays_the_nearest_note(sound_page):
+def test_a_click_on_the_map_plays_the_nearest_note(models, sound_page):
     browser = sound_page("#notes=C4,E4")
+    kept = browser.execute_script("return data.map")
+    _, clean, notes = audio_utils.Notes().windows("held out", 2048, training.HELD_OUT_SEED)
+    assert kept["labels"] == notes[:1000].numpy().tolist()
+    assert kept["names"] == list(audio_utils.C_MAJOR)
+    codes = np.frombuffer(base64.b64decode(kept["codes"]), "<f2").reshape(1000, -1)
+    assert codes == pytest.approx(models["sound"].encode(clean[:1000])[0].numpy(), abs=1e-2)
     drag(browser, "map", (0.3, 0.3))
     name = browser.find_element("id", "near").text.removeprefix("Nearest: ")
     assert browser.execute_script("return state.tune") == [name]

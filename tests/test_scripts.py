@@ -12,7 +12,7 @@ import threading
 import numpy as np
 import pytest
 import soundfile
-from commands import ROOT, inside, posix, quickly, refused, run, without_xla
+from commands import ROOT, fewer_examples, inside, posix, quickly, refused, run, without_xla
 from PIL import Image
 
 import audio_utils
@@ -25,6 +25,7 @@ from files.model_file import load_model, load_restorer
 from files.restore_sound import restore_sound
 from harness import UserError, cli
 from harness.quiet_tensorflow import tf
+from pages import digit_figures, sound_figures
 from signals.levels import at_trained_level
 
 SCRIPTS = ["mnist_dvae.py", "sound_dvae.py"]
@@ -320,7 +321,8 @@ def test_a_folder_of_recordings_in_many_formats(tmp_path, capsys, monkeypatch):
     (tmp_path / "-x").symlink_to(tmp_path / "my sounds é")
     flags = "--data=-x --iters 100 --batch-size 64 --hidden 64,64 --window 256 --out out"
     monkeypatch.chdir(tmp_path)
-    done = inside(capsys, "sound_dvae.py", *flags.split(), mode=without_xla)
+    with fewer_examples():
+        done = inside(capsys, "sound_dvae.py", *flags.split(), mode=without_xla)
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert "10.0 s of sound to learn from, 2.0 s held out (-" in done.stdout
     out = tmp_path / "out"
@@ -387,6 +389,13 @@ def recorded_training(monkeypatch):
     return given
 
 
+def recorded(monkeypatch, module, name):
+    """Return a list that gets the arguments of each call of a function, which still works."""
+    given, function = [], getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *args: given.append(args) or function(*args))
+    return given
+
+
 FLAGS = "--iters 3 --batch-size 6 --learning-rate 0.02 --hidden 12,10 --latent 3 --components 4 "
 FLAGS += "--corruption scatter --amount 0.3 --noise 0.5 --seed 5 --tensorboard"
 
@@ -428,10 +437,13 @@ def partials(clean, notes, rate, count):
 
 def test_each_flag_of_the_sound_script_has_its_effect(tmp_path, capsys, monkeypatch):
     given = recorded_training(monkeypatch)
+    figures = recorded(monkeypatch, sound_figures, "checkpoint")
     flags = f"{FLAGS} --sample-rate 4000 --window 256 --notes C4,G4 --timbre harmonic"
     done = inside(capsys, "sound_dvae.py", *flags.split(), "--out", tmp_path, mode=quickly)
     assert done.returncode == 0, done.stderr
     clean = assert_training_follows_the_flags(given, tmp_path, "gaussian", 256)
+    words = "C4 G4, harmonic", "scatter 0.3, noise up to 0.5"
+    assert [shown[1:4] for shown in figures] == [(*words, 0), (*words, 3)]
     assert partials(clean, ("C4", "G4"), 4000, 6) == pytest.approx(0.2, rel=0.05)
     assert partials(clean, ("C4", "G4"), 4000, 1) > 0.25
     (tone, rate), (whole, _), (chopped, _) = (
@@ -447,6 +459,7 @@ def test_each_flag_of_the_sound_script_has_its_effect(tmp_path, capsys, monkeypa
 
 def test_each_flag_of_the_digit_script_has_its_effect(tmp_path, capsys, monkeypatch):
     given, rng = recorded_training(monkeypatch), np.random.default_rng(0)
+    figures = recorded(monkeypatch, digit_figures, "checkpoint")
     (tmp_path / "own").mkdir()
     for number in range(9):
         levels = rng.integers(30, 255, (3, 3), np.uint8)
@@ -455,6 +468,9 @@ def test_each_flag_of_the_digit_script_has_its_effect(tmp_path, capsys, monkeypa
     done = inside(capsys, "mnist_dvae.py", *flags, "--out", tmp_path / "out", mode=quickly)
     assert done.returncode == 0, done.stderr
     clean = assert_training_follows_the_flags(given, tmp_path / "out", "bernoulli", 144)
+    words = "image", "scatter 0.3, noise up to 0.5"
+    assert [shown[:3] for shown in figures] == [(*words, 0), (*words, 3)]
+    assert not figures[-1][-2]  # scattered pixels are not outlined
     assert load_model(tmp_path / "out").metadata["shape"] == [12, 12]
     train = image_files.load_images(tmp_path / "own", 12).train.reshape(-1, 144) / 255
 
