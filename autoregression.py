@@ -9,12 +9,12 @@ import numpy as np
 import scipy  # its submodules load at first use, so --help stays fast
 
 
-def fit(signal, order, taper=1.0, length=None):
+def fit(signal, order, taper=1.0):
     """Return a signal's filter coefficients by the autocorrelation method: (T,) -> (order + 1,).
 
-    taper: window function (T,). length: FFT length, at least T + order (default: a fast one).
+    taper: window function (T,).
     """
-    length = length or scipy.fft.next_fast_len(signal.size + order + 1, real=True)
+    length = scipy.fft.next_fast_len(signal.size + order + 1, real=True)
     power = np.abs(np.fft.rfft(signal * taper, length)) ** 2
     correlation = np.fft.irfft(power, length)[: order + 1]
     if order < 1 or correlation[0] <= 1e-30:

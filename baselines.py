@@ -38,7 +38,7 @@ def autoregress(chopped, mask):
         order = min(3 * missing.size + 2, row.size // 3)
         if missing.size and row.any():
             for _ in range(JANSSEN_ITERATIONS):
-                coefficients = autoregression.fit(row, order, length=2 * row.size)
+                coefficients = autoregression.fit(row, order)
                 row[missing] = autoregression.interpolate_scattered(row, missing, coefficients)
     return filled
 

@@ -1,5 +1,6 @@
 """Helpers of tests that run the scripts as a user does."""
 
+import contextlib
 import importlib
 import os
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness import cli
+from harness.quiet_tensorflow import tf
 
 ROOT = Path(__file__).parent.parent
 posix = pytest.mark.skipif(os.name == "nt", reason="needs links, pipes, signals or modes of POSIX")
@@ -44,11 +46,56 @@ def until(condition):
     assert condition()
 
 
-def inside(capsys, script, *flags):
-    """Run a script in this process, without loading TensorFlow again. Returns as `run`."""
+@contextlib.contextmanager
+def without_xla():
+    """Skip compilation by XLA, which dominates short runs. Runs in processes use compiled code."""
+    traced = tf.function
+
+    def without(*function, jit_compile=None, **options):
+        return traced(*function, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tf, "function", without, raising=False)
+        yield
+
+
+@contextlib.contextmanager
+def eagerly():
+    """Call functions of TensorFlow without tracing them, which dominates runs of few iterations."""
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+@contextlib.contextmanager
+def fewer_examples():
+    """Score few held-out and new examples."""
+    fewer = {"HELD_OUT": 200, "HELD_OUT_WINDOWS": 200, "AUTOREGRESSED": 8, "GENERATED": 100}
+    with pytest.MonkeyPatch.context() as patch:
+        for script in ("mnist_dvae", "sound_dvae"):
+            module = importlib.import_module(script)
+            for name in fewer.keys() & vars(module).keys():
+                patch.setattr(module, name, fewer[name])
+        yield
+
+
+@contextlib.contextmanager
+def quickly():
+    """Run a script `eagerly` with `fewer_examples`."""
+    with eagerly(), fewer_examples():
+        yield
+
+
+def inside(capsys, script, *flags, mode=contextlib.nullcontext):
+    """Run a script in this process, without loading TensorFlow again. Returns as `run`.
+
+    mode: `quickly` or another function that returns a context manager.
+    """
     module, status = importlib.import_module(script[:-3]), 0
     capsys.readouterr()
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, mode():
         patch.setattr(sys, "argv", [script, *map(str, flags)])
         try:
             with cli.one_line_errors():

@@ -8,10 +8,18 @@ import signal
 import subprocess
 
 import pytest
+
+# Two test processes with as many threads as cores each would mostly wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from commands import run
 from filelock import FileLock
+from hypothesis import settings
 
 from harness import cli
+
+settings.register_profile("suite", max_examples=50, deadline=None, derandomize=True, database=None)
+settings.load_profile("suite")
 
 
 def trained(tmp_path_factory, script, *flags):

@@ -19,6 +19,7 @@ import keras  # noqa: F401
 import matplotlib.backends.backend_agg  # noqa: F401
 import numpy as np
 import soundfile
+import tensorflow as tf
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -43,6 +44,7 @@ def hide():
 
 
 def call(script, *flags):
+    tf.config.run_functions_eagerly(True)  # compiled code does not depend on the system
     sys.argv = [script, *map(str, flags)]
     runpy.run_path(str(ROOT / script), run_name="__main__")
 

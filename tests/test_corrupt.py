@@ -110,7 +110,7 @@ def rectangles(batch, amount):
 
 
 def test_rectangles_vary_in_position_and_shape():
-    images = tf.ones((4000, 150, 150))
+    images = tf.ones((1500, 150, 150))
     top, left, height, width = rectangles(images, 0.2)
     ratio = np.log2(height / width)
     assert scipy.stats.kstest(ratio, "uniform", (-1, 2)).statistic < 0.05  # sides are whole pixels
@@ -119,7 +119,7 @@ def test_rectangles_vary_in_position_and_shape():
     for position in positions[:2]:
         assert scipy.stats.kstest(position, "uniform").statistic < 0.05
     correlation = np.corrcoef(positions) - np.eye(3)
-    assert np.abs(correlation).max() < 5 / np.sqrt(4000)
+    assert np.abs(correlation).max() < 5 / np.sqrt(1500)
 
 
 def test_salt_or_pepper_is_independent_of_the_mask():

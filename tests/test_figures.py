@@ -147,3 +147,25 @@ def test_the_users_style_changes_nothing():
 
 def test_dollar_signs_in_labels_are_not_formulas():
     figures.digit_rows("costs $_$", {"cost_$5_or_$_6": np.zeros((1, 4, 4))})
+
+
+def test_figures_of_sounds_show_what_was_scored(monkeypatch):
+    """Spectrogram and waveforms of the restored sound, 16 of the new sounds."""
+    drawn, rng = [], np.random.default_rng(0)
+
+    def draw(*given):
+        drawn.append(given)
+        return np.zeros((2, 2, 4), np.uint8)
+
+    long, generated = rng.random(RATE), rng.random((40, 256))
+    plotter = sound_figures.Plotter(draw, draw("chopped"), 0.5, RATE)
+    monkeypatch.setattr(figures, "windows", draw)
+    files = sound_figures.checkpoint(plotter, "Title", "block 0.2", 100, long, generated)
+    sound_figures.restored(plotter, "Title", "block 0.2", -long)
+    _, (title, new, rate), (other, name, restored), (final, _, last) = drawn
+    assert "block 0.2, after 100 iterations" in title and "Title, restored (block 0.2, a" in other
+    assert name == "reconstruction" and rate == RATE and "Title: gaps filled" in final
+    np.testing.assert_array_equal(new, generated[:16])
+    np.testing.assert_array_equal(restored, long)
+    np.testing.assert_array_equal(last, -long)
+    assert [name.rpartition("_")[2] for name in files] == 2 * ["000100.png"] + 2 * ["000100.wav"]

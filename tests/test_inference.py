@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import scipy.ndimage
-from sklearn.decomposition import PCA
 
 import inference
 from inference import restore_long
@@ -53,6 +52,8 @@ def test_restoring_needs_a_whole_window():
 
 
 def test_principal_axes_match_scikit_learn():
+    from sklearn.decomposition import PCA  # slow to load
+
     points = np.random.default_rng(0).normal(size=(200, 5)) * [5, 3, 1, 1, 0.5] + 7
     mean, axes, fractions = inference.principal_axes(points, 3)
     pca = PCA(3).fit(points)

@@ -120,6 +120,35 @@ def handed_to(figure, monkeypatch, *flags):
     return kept[0]
 
 
+def test_figures_show_the_new_examples(monkeypatch, saved, tmp_path):
+    """Their number is no multiple of a row. The last row is filled with black."""
+    flags = saved / "mnist", "--count", 20, "--seed", 3, "-o", tmp_path
+    title, rows = handed_to("digit_rows", monkeypatch, *flags)
+    new = model_file.load_model(saved / "mnist").generate(20, (3, 0)).numpy()
+    assert list(rows) == ["1", "17"] and "seed 3" in title
+    shown = np.concatenate([*rows.values()]).reshape(-1, 784)
+    np.testing.assert_allclose(shown[:20], new, atol=1e-6)
+    assert len(shown) == 32 and not shown[20:].any()
+    for count, expected in ((3, 3), (None, sample.NEW_SOUNDS)):
+        more = ("--count", count) if count else ()
+        flags = saved / "sound", *more, "--seed", 4, "-o", tmp_path, "--overwrite"
+        title, signals, rate = handed_to("windows", monkeypatch, *flags)
+        new = model_file.load_model(saved / "sound").generate(expected, (4, 0))
+        np.testing.assert_allclose(signals, new, atol=1e-6)
+        assert rate == 16000 and "seed 4" in title
+
+
+def test_an_image_blend_steps_evenly_in_latent_space(monkeypatch, saved, tmp_path):
+    held_out = image_files.load_images(saved / "images.npz")[2].reshape(-1, 784) / np.float32(255)
+    flags = saved / "mnist", "--blend", 3, 8, "--out", tmp_path
+    _, strip, labels = handed_to("strip", monkeypatch, *flags)
+    model, parts = model_file.load_model(saved / "mnist"), np.arange(12)[:, None] / 11
+    first, last = model.encode(held_out[[3, 8]])[0].numpy()
+    expected = model.expectation(np.float32(first + parts * (last - first))).numpy()
+    np.testing.assert_allclose(np.reshape(strip[1:-1], (12, 784)), expected, atol=1e-5)
+    assert labels[1:4] == ["0%", "9%", "18%"] and labels[-2] == "100%"
+
+
 def test_an_image_blend_starts_and_ends_at_reconstructions(monkeypatch, saved, tmp_path):
     held_out = image_files.load_images(saved / "images.npz")[2]
     Image.fromarray(held_out[7]).save(tmp_path / "own.png")

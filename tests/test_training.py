@@ -1,6 +1,5 @@
 """Schedules, step and loop on problems with known answers, and exact resuming."""
 
-import contextlib
 import itertools
 import json
 import signal
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.stats
-from commands import posix
+from commands import eagerly, posix, without_xla
 
 import mnist_dvae
 import random_numbers
@@ -143,9 +142,10 @@ def test_training_reaches_the_optimum_of_a_linear_problem():
 
 def test_a_checkpoints_loss_is_the_mean_since_the_last_one():
     keras.utils.set_random_seed(1)
-    model = DVAE(16, "gaussian", hidden=(8,), latent=2)
+    model = DVAE(16, "gaussian", hidden=(), latent=2)
     options = settings(iters=130, learning_rate=1e-30)  # the weights stay the same
-    losses = dict(training.train(model, correlated, options))
+    with without_xla():
+        losses = dict(training.train(model, correlated, options))
     assert np.isnan(losses[0])
     each = []
     for i in range(130):
@@ -207,7 +207,7 @@ def test_the_kl_weight_rises_linearly_from_0_to_1():
     weights = [float(training.kl_weight(tf.constant(i), 100)) for i in range(401)]
     np.testing.assert_allclose(weights, np.minimum(1, np.arange(401) / 100), atol=1e-6)
     keras.utils.set_random_seed(1)
-    first = DVAE(16, "gaussian", hidden=(8,), latent=2)
+    first = DVAE(16, "gaussian", hidden=(), latent=2)
     for iterations in (1, 2):  # only the KL divergence moves the prior; its first weight is 0
         _, weights = run(1, iterations)
         moved = {old.name: not np.array_equal(new, old) for new, old in zip(weights, first.weights)}
@@ -223,7 +223,7 @@ def test_the_kl_weight_follows_the_scripts_warm_up(script, weight):
         return clean, clean
 
     keras.utils.set_random_seed(1)
-    model = DVAE(16, "gaussian", hidden=(8,), latent=2)
+    model = DVAE(16, "gaussian", hidden=(), latent=2)
     options = script.Settings(iters=100, batch_size=32)
     optimizer = keras.optimizers.SGD(1.0)  # so that a step is the gradient
     optimizer.build(model.trainable_variables)
@@ -232,7 +232,8 @@ def test_the_kl_weight_follows_the_scripts_warm_up(script, weight):
         kl = model.nll_and_kl(clean, model(corrupted, noise=noise))[1]
     # Only the KL divergence moves the prior.
     gradient, before = tape.gradient(kl, model.prior_means.value).numpy(), model.prior_means.numpy()
-    training.build_step(model, optimizer, both, options)(tf.constant(20), tf.zeros(3))
+    with eagerly():
+        training.build_step(model, optimizer, both, options)(tf.constant(20), tf.zeros(3))
     step, tolerance = before - model.prior_means.numpy(), 1e-3 * np.abs(gradient).max()
     np.testing.assert_allclose(step, weight * gradient, atol=tolerance)
 
@@ -256,23 +257,10 @@ def correlated(seed, count=32):
     return clean * tf.cast(tf.range(16) < 8, tf.float32), clean
 
 
-@contextlib.contextmanager
-def without_xla():
-    """Skip compilation by XLA, which dominates short runs; the tests above cover compiled code."""
-    traced = tf.function
-
-    def without(*function, **options):
-        return traced(*function) if function else traced
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tf, "function", without, raising=False)
-        yield
-
-
 def run(seed, iterations=130, make_batch=correlated, folder=None, stop_at=None):
     """Train until a checkpoint is yielded, logging a row per checkpoint: -> rows, weights."""
     keras.utils.set_random_seed(seed)
-    model = DVAE(16, "gaussian", hidden=(8,), latent=2)
+    model = DVAE(16, "gaussian", hidden=(), latent=2)  # tracing takes longest: few layers
     path = folder and folder / "checkpoint.npz"
     stand_in = types.SimpleNamespace(workers=Workers(), checkpoint=path, rows=[])
     stand_in.save_checkpoint = lambda save: save(path)
@@ -305,7 +293,8 @@ def test_training_is_deterministic_on_a_gpu(monkeypatch, gpus):
     before = _pywrap_determinism.is_enabled()
     _pywrap_determinism.enable(False)
     try:
-        next(training.train(model, correlated, settings(iters=1)))
+        with eagerly():
+            next(training.train(model, correlated, settings(iters=1)))
         assert _pywrap_determinism.is_enabled() == bool(gpus)
     finally:
         _pywrap_determinism.enable(before)
@@ -327,8 +316,9 @@ def test_each_iteration_has_new_examples():
         tf.py_function(lambda batch: seen.append(batch.numpy().tobytes()), [clean], [])
         return clean, clean
 
-    for _ in training.train(model, make_batch, settings(batch_size=2, iters=45)):
-        pass
+    with without_xla():
+        for _ in training.train(model, make_batch, settings(batch_size=2, iters=45)):
+            pass
     assert len(seen) == len(set(seen)) == 45
 
 

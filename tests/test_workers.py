@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import posix
+from commands import posix, without_xla
 
 from harness import UserError, cli, workers
 from harness.run_folder import Run
@@ -143,11 +143,11 @@ def losses(folder=None, number=None, made_before=None, resume=False):
         return make_batch(seed, count)
 
     settings = Settings(seed=1, out=Path(folder or "none"), resume=resume)
-    with Run(settings) as run, pytest.MonkeyPatch.context() as patch:
+    with Run(settings) as run, pytest.MonkeyPatch.context() as patch, without_xla():
         run.record({})
         keras.utils.set_random_seed(1)
         with run.workers.strategy.scope():
-            model = DVAE(16, "gaussian", hidden=(8,), latent=2)
+            model = DVAE(16, "gaussian", hidden=(), latent=2)
         patch.setattr(training, "checkpoint_iterations", lambda last: list(range(last + 1)))
         for iteration, _ in training.train(model, counted, settings, run):
             yield iteration, training.held_out_losses(model, *make_batch((5, 5), 1000))["loss"]
@@ -183,7 +183,7 @@ def gradients_of_two_replicas():
     settings = Settings(iters=4, out=Path("none"))
     with strategy.scope():
         keras.utils.set_random_seed(1)
-        model = DVAE(16, "gaussian", hidden=(8,), latent=2)
+        model = DVAE(16, "gaussian", hidden=(), latent=2)
         optimizer = keras.optimizers.SGD(1.0)  # a step is then the gradient
         optimizer.build(model.trainable_variables)
     before = [variable.numpy() for variable in model.trainable_variables]
