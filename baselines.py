@@ -36,7 +36,7 @@ def autoregress(chopped, mask):
     filled = chopped.astype(float)
     for row, missing in zip(filled, map(np.flatnonzero, mask)):
         order = min(3 * missing.size + 2, row.size // 3)
-        if missing.size and row.any():
+        if missing.size:
             for _ in range(JANSSEN_ITERATIONS):
                 coefficients = autoregression.fit(row, order)
                 row[missing] = autoregression.interpolate_scattered(row, missing, coefficients)

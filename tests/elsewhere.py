@@ -46,7 +46,9 @@ def hide():
 def call(script, *flags):
     tf.config.run_functions_eagerly(True)  # compiled code does not depend on the system
     sys.argv = [script, *map(str, flags)]
+    sys.path[:] = [folder for folder in sys.path if folder != str(ROOT)]
     runpy.run_path(str(ROOT / script), run_name="__main__")
+    assert str(ROOT) in sys.path, script  # `python -P` leaves it out
 
 
 def main(folder):

@@ -38,6 +38,7 @@ def test_autoregression_continues_a_sum_of_sinusoids():
     np.testing.assert_array_equal(filled[mask == 0], signal[mask == 0])
     assert snr_db(signal[mask == 1], filled[mask == 1]) > 25
     assert not baselines.autoregress(np.zeros((1, 64)), np.ones((1, 64))).any()
+    np.testing.assert_array_equal(baselines.autoregress(signal, 0 * mask), signal)
 
 
 def test_autoregression_is_close_to_the_best_linear_estimate():

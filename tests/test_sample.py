@@ -306,8 +306,14 @@ def test_held_out_images_are_of_the_models_own_data(tmp_path, monkeypatch, saved
 def test_a_map_needs_two_dimensions_and_three_points(tmp_path, monkeypatch, saved, capsys):
     np.savez(tmp_path / "two.npz", np.arange(2 * 784, dtype=np.uint8).reshape(2, 28, 28))
     metadata = {"experiment": "mnist", "shape": [28, 28], "data": str(tmp_path / "two.npz")}
-    for latent, words in ((1, "--latent was 1"), (2, "needs 3 different points")):
+    many = np.random.default_rng(0).integers(0, 256, (30, 28, 28), np.uint8)
+    np.savez(tmp_path / "many.npz", many)
+    few = "needs 3 different points"
+    for latent, data, words in ((1, "two", "--latent was 1"), (2, "two", few), (2, "many", few)):
+        metadata["data"] = str(tmp_path / f"{data}.npz")
         model = models.DVAE(784, "bernoulli", (8,), latent, 3, metadata=metadata)
+        if data == "many":  # all have the same code
+            model.encoder.layers[-1].set_weights([np.zeros((8, 4)), np.arange(4)])
         monkeypatch.setattr(model_file, "load_model", lambda path, model=model: model)
         with pytest.raises(SystemExit) as end:
             do(monkeypatch, tmp_path, "--map")
