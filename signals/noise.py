@@ -215,17 +215,18 @@ def guidance(frames, sound, mask, reconstruction, noise):
     return np.clip(gain / np.maximum(scale, 1e-20), 0, 1)
 
 
-def candidates(estimates, mask, reconstruction, rate):
-    """Return four estimates (4, M) of the M missing samples.
+def candidates(frames, sound, mask, reconstruction, noise):
+    """Return four estimates (4, M) of the M missing samples of a sound (T,).
 
-    The first two are `estimates` (2, T), from `denoised`: the sound, continued by autoregression.
-    3. The network's reconstruction. 4. The reconstruction plus its residual, where the residual is
+    The gaps of the sound are filled by autoregression. 1, 2. The sound, from `denoised`. 3. The
+    network's reconstruction. 4. The reconstruction plus its residual, where the residual is
     continued by autoregression.
     """
     missing = mask == 1
-    residual = fill(estimates[0] - reconstruction, runs(mask), rate)[missing]
-    drawn = reconstruction[missing]
-    return np.stack([*estimates[:, missing], drawn, drawn + residual])
+    estimates = denoised(frames, sound, reconstruction, noise) if noise.any() else [sound, sound]
+    residual = fill(estimates[0] - reconstruction, runs(mask), round(frames.fs))
+    found = np.stack([*estimates, reconstruction, reconstruction + residual])
+    return found[:, missing]
 
 
 def artificial_gaps(missing, samples, size):
@@ -246,13 +247,6 @@ def artificial_gaps(missing, samples, size):
     return np.stack([first, first + sizes], 1)[sizes > 0]
 
 
-def filled(observed, mask, reconstruction, rate, weights):
-    """Fill the gaps of a noisy sound (T,) by autoregression, or by the network if it is best."""
-    if weights[2] == 1:
-        return np.where(mask == 1, reconstruction, observed)
-    return fill(observed, runs(mask), rate, default=reconstruction)
-
-
 def calibrate(observed, mask, rate, restore, size=0):
     """Estimate the spectrum of a sound's noise, and the weights of the estimates to mix.
 
@@ -267,41 +261,37 @@ def calibrate(observed, mask, rate, restore, size=0):
     artificial, weights = np.zeros(mask.size, bool), np.array([0.0, 0.0, 1.0, 0.0])
     if size:
         artificial = inside(artificial_gaps(runs(mask), mask.size, size), 0, mask.size)
-    if artificial.any():
-        weights[:] = 1 / 4
-        mask = np.maximum(mask, artificial)
-        hidden = np.where(mask == 1, 0, observed)
-        reconstruction = restore(hidden, mask)
-        quiet = quiet_power(frames, hidden, reconstruction, mask)
-    power, sound = (
-        noise_power(quiet, spectrum),
-        filled(observed, mask, reconstruction, rate, weights),
-    )
-    if artificial.any():
-        estimates = denoised(frames, sound, reconstruction, power)
-        found = candidates(estimates, mask, reconstruction, rate)[:, artificial[mask == 1]]
-        errors = np.maximum(((found - observed[artificial]) ** 2).mean(1), 1e-20)
-        weights = mixture_weights(errors, SHARPNESS)
+    if not artificial.any():
+        sound, power = np.where(mask == 1, reconstruction, observed), noise_power(quiet, spectrum)
+        return spectrum, guidance(frames, sound, mask, reconstruction, power), weights
+    mask = np.maximum(mask, artificial)
+    hidden = np.where(mask == 1, 0, observed)
+    reconstruction = restore(hidden, mask)
+    power = noise_power(quiet_power(frames, hidden, reconstruction, mask), spectrum)
+    sound = fill(hidden, runs(mask), rate, default=reconstruction)
+    found = candidates(frames, sound, mask, reconstruction, power)[:, artificial[mask == 1]]
+    errors = np.maximum(((found - observed[artificial]) ** 2).mean(1), 1e-20)
+    weights = mixture_weights(errors, SHARPNESS)
     return spectrum, guidance(frames, sound, mask, reconstruction, power), weights / weights.sum()
 
 
 def denoise(observed, mask, reconstruction, rate, spectrum, guided, weights):
     """Fill the gaps of a sound and remove its noise: observed, mask, reconstruction (T,).
 
-    The last three are from `calibrate`. Returns the sound, and True where it had noise; both are
-    (T,).
+    The last three are from `calibrate`. Gaps get the mixture of `candidates`, then noise is
+    removed. Returns the sound, and True where it had noise; both are (T,).
     """
-    frames, missing = transform(rate), mask == 1
+    frames, sound = transform(rate), np.where(mask == 1, reconstruction, observed)
     noise = noise_power(quiet_power(frames, observed, reconstruction, mask), spectrum)
-    sound = filled(observed, mask, reconstruction, rate, weights)
+    if mask.any() and weights[2] < 1:
+        first = fill(observed, runs(mask), rate, default=reconstruction)
+        sound[mask == 1] = weights @ candidates(frames, first, mask, reconstruction, noise)
     nearest = (np.arange(sound.size) + frames.hop // 2) // frames.hop - frames.p_min
-    noisy, estimates = noise.any(0)[nearest], np.stack([sound, sound])
+    noisy = noise.any(0)[nearest]
     if noisy.any():
         estimates = denoised(frames, sound, reconstruction, noise)
-        rest = guided[:, None] * frames.stft(estimates[0] - estimates[1])
-        sound = estimates[1] + frames.istft(rest, k1=sound.size)
-    if missing.any():
-        sound[missing] = weights @ candidates(estimates, mask, reconstruction, rate)
+        difference = guided[:, None] * frames.stft(estimates[0] - estimates[1])
+        sound = estimates[1] + frames.istft(difference, k1=sound.size)
     return sound, noisy
 
 

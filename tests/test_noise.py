@@ -164,7 +164,7 @@ def test_weights_are_the_inverse_errors_in_artificial_gaps(monkeypatch):
     truth, mask = RNG.standard_normal(TIME.size), chopped()
     deviations = np.array([[0.1], [0.2], [0.4], [0.3]])
 
-    def candidates(estimates, mask, reconstruction, rate):
+    def candidates(frames, sound, mask, reconstruction, power):
         missing = truth[mask == 1]
         return missing + deviations * RNG.standard_normal((4, missing.size))
 
