@@ -43,6 +43,10 @@ def transform(rate):
     return scipy.signal.ShortTimeFFT(taper, hop, rate)
 
 
+def _power(frames, sound):
+    return np.abs(frames.stft(sound)) ** 2
+
+
 def quiet_power(frames, observed, reconstruction, mask):
     """Return an upper bound (F, K) on the noise's power at each frequency in each frame.
 
@@ -54,11 +58,8 @@ def quiet_power(frames, observed, reconstruction, mask):
     square = frames.win**2 / np.sum(frames.win**2)
     energy = scipy.signal.ShortTimeFFT(square, frames.hop, frames.fs)
     fraction = energy.stft(1.0 - mask)[0].real  # at frequency 0: observed fraction of each frame
-    seen = mask == 0
-    sound, drawn, residual = (
-        np.abs(frames.stft(seen * part)) ** 2
-        for part in (observed, reconstruction, observed - reconstruction)
-    )
+    parts = observed, reconstruction, observed - reconstruction
+    sound, drawn, residual = (_power(frames, (mask == 0) * part) for part in parts)
     # The lesser of both everywhere would be less than the noise, by up to 0.5 dB.
     power = np.where(DRAWN * drawn > sound, np.minimum(sound, residual), sound)
     scaled = power / np.maximum(fraction, MIN_FRACTION_OBSERVED)
@@ -162,13 +163,10 @@ def guided_wiener(frames, sound, reconstruction, noise):
     Its power is that of the network's reconstruction (T,), or that of the sound where this exceeds
     the noise by more than EXCESS times the noise.
     """
-    drawn, excess = (
-        np.abs(frames.stft(reconstruction)) ** 2,
-        np.abs(frames.stft(sound)) ** 2 - noise,
-    )
+    drawn, excess = _power(frames, reconstruction), _power(frames, sound) - noise
     clear = np.where(excess > EXCESS * noise, excess, 0)
     first = wiener(frames, sound, np.maximum(drawn, clear), noise)
-    return wiener(frames, sound, np.maximum(drawn, np.abs(frames.stft(first)) ** 2), noise)
+    return wiener(frames, sound, np.maximum(drawn, _power(frames, first)), noise)
 
 
 def classic_wiener(frames, sound, noise, again=0):
@@ -177,11 +175,11 @@ def classic_wiener(frames, sound, noise, again=0):
     The noise has power (F,) or (F, K). The gain is 1 - 2 noise / |spectrum|^2, or 0 if this is
     negative. `again` more passes take the sound's power from the result of the one before.
     """
-    spectrum, noise = frames.stft(sound), noise.reshape(frames.f_pts, -1)
-    ratio = noise / np.maximum(np.abs(spectrum) ** 2, 1e-20)
-    result = frames.istft(spectrum * np.maximum(0, 1 - 2 * ratio), k1=len(sound))
+    noise = noise.reshape(frames.f_pts, -1)
+    ratio = noise / np.maximum(_power(frames, sound), 1e-20)
+    result = frames.istft(frames.stft(sound) * np.maximum(0, 1 - 2 * ratio), k1=len(sound))
     for _ in range(again):
-        result = wiener(frames, sound, np.abs(frames.stft(result)) ** 2, noise)
+        result = wiener(frames, sound, _power(frames, result), noise)
     return result
 
 
@@ -202,31 +200,27 @@ def guidance(frames, sound, mask, reconstruction, noise):
     """
     white = frames.stft(np.random.default_rng(0).standard_normal(sound.size))
     drawn = frames.istft(white * np.sqrt(noise / np.sum(frames.win**2)), k1=sound.size)
-    guided, classic = denoised(frames, sound, reconstruction, noise)
-    changed = denoised(frames, sound + STEP * drawn, reconstruction, noise)
-    change = (changed[0] - guided - changed[1] + classic) / STEP
-    difference, rest, drawn, change = map(
-        frames.stft,
-        ((mask == 0) * (guided - classic), (mask == 0) * (sound - classic), drawn, change),
+    before, after = (
+        denoised(frames, each, reconstruction, noise) for each in (sound, sound + STEP * drawn)
     )
-    agreement = rest * difference.conj() - CAUTION * change * drawn.conj()
-    sums = agreement.real, np.abs(difference) ** 2
-    gain, scale = (scipy.ndimage.uniform_filter1d(part.sum(1), BAND) for part in sums)
+    change, seen = (after - before) / STEP, mask == 0
+    parts = seen * (before[0] - before[1]), seen * (sound - before[1]), drawn, change[0] - change[1]
+    difference, rest, drawn, change = map(frames.stft, parts)
+    agreement = (rest * difference.conj() - CAUTION * change * drawn.conj()).real
+    sums = agreement.sum(1), (np.abs(difference) ** 2).sum(1)
+    gain, scale = (scipy.ndimage.uniform_filter1d(part, BAND) for part in sums)
     return np.clip(gain / np.maximum(scale, 1e-20), 0, 1)
 
 
 def candidates(frames, sound, mask, reconstruction, noise):
     """Return four estimates (4, M) of the M missing samples of a sound (T,).
 
-    The gaps of the sound are filled by autoregression. 1, 2. The sound, from `denoised`. 3. The
-    network's reconstruction. 4. The reconstruction plus its residual, where the residual is
-    continued by autoregression.
+    1, 2. The sound, whose gaps are filled by autoregression, from `denoised`. 3. The network's
+    reconstruction. 4. The reconstruction plus its residual, continued by autoregression.
     """
-    missing = mask == 1
     estimates = denoised(frames, sound, reconstruction, noise) if noise.any() else [sound, sound]
     residual = fill(estimates[0] - reconstruction, runs(mask), round(frames.fs))
-    found = np.stack([*estimates, reconstruction, reconstruction + residual])
-    return found[:, missing]
+    return np.stack([*estimates, reconstruction, reconstruction + residual])[:, mask == 1]
 
 
 def artificial_gaps(missing, samples, size):
