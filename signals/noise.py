@@ -47,19 +47,19 @@ def _power(frames, sound):
     return np.abs(frames.stft(sound)) ** 2
 
 
-def quiet_power(frames, observed, reconstruction, mask):
+def quiet_power(frames, sound, reconstruction, mask):
     """Return an upper bound (F, K) on the noise's power at each frequency in each frame.
 
-    frames: from `transform`. The signals (T,) are the noisy sound, the network's output and a mask,
-    1 where missing. The bound is the power of the sound. At frequencies that the network knows it
-    is the power of the residual, if this is less. Both are scaled up for the missing samples.
-    Frames with too few observed samples get nan.
+    frames: from `transform`. The signals (T,) are the noisy sound with filled gaps (zeros would
+    spread its partials), the network's output and a mask, 1 where missing. The bound is the power
+    of the sound. At frequencies that the network knows it is the power of the residual, if this is
+    less. Both are scaled up for the missing samples. Frames with too few observed samples get nan.
     """
     square = frames.win**2 / np.sum(frames.win**2)
     energy = scipy.signal.ShortTimeFFT(square, frames.hop, frames.fs)
     fraction = energy.stft(1.0 - mask)[0].real  # at frequency 0: observed fraction of each frame
-    parts = observed, reconstruction, observed - reconstruction
-    sound, drawn, residual = (_power(frames, (mask == 0) * part) for part in parts)
+    parts = sound, reconstruction, sound - reconstruction
+    sound, drawn, residual = (_power(frames, part) for part in parts)
     # The lesser of both everywhere would be less than the noise, by up to 0.5 dB.
     power = np.where(DRAWN * drawn > sound, np.minimum(sound, residual), sound)
     scaled = power / np.maximum(fraction, MIN_FRACTION_OBSERVED)
@@ -241,6 +241,13 @@ def artificial_gaps(missing, samples, size):
     return np.stack([first, first + sizes], 1)[sizes > 0]
 
 
+def fill_roughly(observed, mask, reconstruction, rate, network=False):
+    """Fill the gaps of a sound by autoregression, or by the network if that is impossible."""
+    if network:
+        return np.where(mask == 1, reconstruction, observed)
+    return fill(observed, runs(mask), rate, default=reconstruction)
+
+
 def calibrate(observed, mask, rate, restore, size=0):
     """Estimate the spectrum of a sound's noise, and the weights of the estimates to mix.
 
@@ -249,23 +256,20 @@ def calibrate(observed, mask, rate, restore, size=0):
     weight of `guidance` (F,), and the weights (4,) of `candidates`. The latter sum to 1 and come
     from the errors in artificial gaps.
     """
-    frames, reconstruction = transform(rate), restore(observed, mask)
-    quiet = quiet_power(frames, observed, reconstruction, mask)
-    spectrum = least_noise(frames, quiet, loud_power(observed, frames.hop))
-    artificial, weights = np.zeros(mask.size, bool), np.array([0.0, 0.0, 1.0, 0.0])
+    frames, truth, artificial = transform(rate), observed, np.zeros(mask.size, bool)
     if size:
         artificial = inside(artificial_gaps(runs(mask), mask.size, size), 0, mask.size)
-    if not artificial.any():
-        sound, power = np.where(mask == 1, reconstruction, observed), noise_power(quiet, spectrum)
-        return spectrum, guidance(frames, sound, mask, reconstruction, power), weights
-    mask = np.maximum(mask, artificial)
-    hidden = np.where(mask == 1, 0, observed)
-    reconstruction = restore(hidden, mask)
-    power = noise_power(quiet_power(frames, hidden, reconstruction, mask), spectrum)
-    sound = fill(hidden, runs(mask), rate, default=reconstruction)
-    found = candidates(frames, sound, mask, reconstruction, power)[:, artificial[mask == 1]]
-    errors = np.maximum(((found - observed[artificial]) ** 2).mean(1), 1e-20)
-    weights = mixture_weights(errors, SHARPNESS)
+        mask = np.maximum(mask, artificial)
+        observed = np.where(mask == 1, 0, observed)
+    alone, reconstruction = not artificial.any(), restore(observed, mask)
+    sound = fill_roughly(observed, mask, reconstruction, rate, alone)
+    quiet = quiet_power(frames, sound, reconstruction, mask)
+    spectrum = least_noise(frames, quiet, loud_power(observed, frames.hop))
+    power, weights = noise_power(quiet, spectrum), np.array([0.0, 0.0, 1.0, 0.0])
+    if not alone:
+        found = candidates(frames, sound, mask, reconstruction, power)[:, artificial[mask == 1]]
+        errors = np.maximum(((found - truth[artificial]) ** 2).mean(1), 1e-20)
+        weights = mixture_weights(errors, SHARPNESS)
     return spectrum, guidance(frames, sound, mask, reconstruction, power), weights / weights.sum()
 
 
@@ -275,11 +279,11 @@ def denoise(observed, mask, reconstruction, rate, spectrum, guided, weights):
     The last three are from `calibrate`. Gaps get the mixture of `candidates`, then noise is
     removed. Returns the sound, and True where it had noise; both are (T,).
     """
-    frames, sound = transform(rate), np.where(mask == 1, reconstruction, observed)
-    noise = noise_power(quiet_power(frames, observed, reconstruction, mask), spectrum)
-    if mask.any() and weights[2] < 1:
-        first = fill(observed, runs(mask), rate, default=reconstruction)
-        sound[mask == 1] = weights @ candidates(frames, first, mask, reconstruction, noise)
+    frames, alone = transform(rate), weights[2] == 1
+    sound = fill_roughly(observed, mask, reconstruction, rate, alone)
+    noise = noise_power(quiet_power(frames, sound, reconstruction, mask), spectrum)
+    if mask.any() and not alone:
+        sound[mask == 1] = weights @ candidates(frames, sound, mask, reconstruction, noise)
     nearest = (np.arange(sound.size) + frames.hop // 2) // frames.hop - frames.p_min
     noisy = noise.any(0)[nearest]
     if noisy.any():
