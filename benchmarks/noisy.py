@@ -5,10 +5,11 @@
 
 The test sound of a folder is the one that a run with `--data FOLDER` would hold out. White or pink
 noise is added, then 20% of every window is removed. Each cell of the table gives the SNR in dB
-against the recording: over everything / in the gaps. The classic method is autoregression followed
-by a Wiener filter with known noise. Autoregression works in blocks, of the best length for each
-row, or fills one gap at a time. For a run on the built-in notes give no folder. The test sound is
-then their scale, with the run's own noise.
+against the recording: over everything / in the gaps. The classic method fills one gap at a time by
+autoregression, and then applies a Wiener filter with known noise; with the noise that `denoise.py`
+estimates, it shows what that estimate costs. "Guided by the network alone" is `denoise.py` without
+its mixture. For a run on the built-in notes give no folder. The test sound is then their scale,
+with the run's own noise.
 """
 
 import argparse
@@ -25,18 +26,19 @@ import soundfile
 import audio_utils
 import corrupt
 import sound_dvae
-from baselines import autoregress_long, interpolate
+from baselines import interpolate
 from files import sound_files
 from files.gap_labels import read_labels
 from files.model_file import load_restorer
 from files.restore_sound import restore_sound
 from harness.quiet_tensorflow import tf
+from inference import HOPS_PER_WINDOW, restore_long
 from signals import fill_gaps, noise
+from signals.levels import at_trained_level
 
-LEVELS_DB = 20, 15, 10, 5  # SNR of the noisy recordings
+LEVELS_DB = {"white": (30, 20, 10, 5, 0), "pink": (20, 10)}  # SNR of the noisy recordings
 SECONDS = 8.0  # maximum length of each test sound
 PEAK = 0.7  # peak of the file that denoise.py reads, low enough that nothing clips
-BLOCKS = 1024, 2048, 4096  # block lengths of autoregression, samples
 
 
 def colored(kind, samples, rate):
@@ -60,25 +62,33 @@ def by_model(model, chopped, gaps, rate, keep=False):
 
 
 def estimates(model, sound, rate):
-    """Yield each method's name and its estimate (T,), or estimates (K, T) to pick the best from."""
+    """Yield the name and the estimate (T,) of each method."""
     chopped, noisy, mask, clean = sound
-    frames = noise.transform(rate)
-    # The median of exponentially distributed powers is log 2 times their mean.
-    power = np.median(np.abs(frames.stft(noisy - clean)) ** 2, axis=1) / np.log(2)
-    wiener = partial(noise.classic_wiener, frames, noise=power)
     gaps, gain = audio_utils.runs(mask), PEAK / np.abs(chopped).max()
-    in_blocks = [wiener(autoregress_long(chopped, mask, block)) for block in BLOCKS]
-    gap_by_gap = fill_gaps.fill(chopped, gaps, rate)
+    filled = fill_gaps.fill(chopped, gaps, rate)
     yield "chopped", chopped
     yield "linear interpolation", interpolate(chopped[None], mask[None])[0]
     yield "**denoise.py**", by_model(model, gain * chopped, gaps, rate) / gain
-    yield "autoregression in blocks + Wiener, noise known", in_blocks
-    yield "one gap at a time + Wiener, noise known", wiener(gap_by_gap)
+    reconstruct, window = at_trained_level(model.reconstruct, model.kind.rms), model.input_size
+    restore = partial(
+        restore_long, reconstruct=reconstruct, window=window, hop=window // HOPS_PER_WINDOW
+    )
+    size, drawn = noise.typical_size(gaps), restore(chopped, mask)
+    spectrum, guided, _ = noise.calibrate(chopped, mask, rate, restore, size)
+    calibrated = spectrum, np.ones_like(guided), np.array([1, 0, 0, 0])
+    alone = noise.denoise(chopped, mask, drawn, rate, *calibrated)[0]
+    yield "guided by the network alone", alone
+    frames = noise.transform(rate)
+    power = noise.noise_power(noise.quiet_power(frames, chopped, drawn, mask), spectrum)
+    yield "classic, noise estimated", noise.classic_wiener(frames, filled, power)
+    # The median of exponentially distributed powers is log 2 times their mean.
+    known = np.median(np.abs(frames.stft(noisy - clean)) ** 2, axis=1) / np.log(2)
+    yield "classic, noise known", noise.classic_wiener(frames, filled, known)
     try:
         import noisereduce
     except ImportError:
         return
-    yield "noisereduce", noisereduce.reduce_noise(gap_by_gap, rate, stationary=True)
+    yield "noisereduce", noisereduce.reduce_noise(filled, rate, stationary=True)
 
 
 def row(model, clean, noisy, rate):
@@ -86,9 +96,8 @@ def row(model, clean, noisy, rate):
     cut = tf.constant(audio_utils.cut(noisy, model.input_size), tf.float32)
     chopped, mask = (part.numpy().ravel()[: clean.size] for part in corrupt.block(cut, 0.2, (0, 1)))
     sound, scores = sound_dvae.Damaged(chopped, noisy, mask, reference=clean), {}
-    for method, found in estimates(model, sound, rate):
-        snrs = [sound_dvae.snrs(sound, estimate) for estimate in np.atleast_2d(found)]
-        scores[method] = "{:.1f} / {:.1f}".format(*np.max(snrs, axis=0))
+    for method, estimate in estimates(model, sound, rate):
+        scores[method] = "{:.1f} / {:.1f}".format(*sound_dvae.snrs(sound, estimate))
     return scores
 
 
@@ -102,9 +111,9 @@ def sounds(model, folders):
             found = sound_files.load(folder, rate, window, audio_utils.RMS, SECONDS, store)
             clean = np.array(found.long_sound)
         rms = np.sqrt(np.mean(clean**2))
-        for kind in ("white", "pink"):
+        for kind, levels in LEVELS_DB.items():
             added = rms * colored(kind, clean.size, rate)
-            for level in LEVELS_DB:
+            for level in levels:
                 title = f"{Path(folder).name}, {kind} {level} dB"
                 yield title, clean, clean + 10 ** (-level / 20) * added
 

@@ -1,7 +1,8 @@
-"""Estimate steady noise in recordings with gaps, and remove it by the sound's posterior mean.
+"""Fill the gaps of noisy recordings, estimate their steady noise and remove it.
 
 A network's reconstruction shows the frequencies of the sound and fills its gaps. The observed
-samples hold details that the network's bottleneck loses. Both together beat either alone.
+samples hold details that the network's bottleneck loses. An estimate of the risk decides how much
+of the sound is denoised with the network's guidance, and how much without it.
 """
 
 import numpy as np
@@ -13,18 +14,23 @@ from signals.gaps import inside
 
 FRAME_SECONDS = 0.128  # duration of a frame of the spectrogram
 FRAMES_PER_SAMPLE = 4  # number of overlapping frames that contain a sample
-QUIET_QUANTILE = 0.1  # fraction of frames assumed to contain only noise, at each frequency
-FLOOR_QUANTILE = 0.25  # fraction of frequencies assumed to contain only noise, in each frame
+QUIET_QUANTILE = 0.2  # fraction of frames assumed to contain only noise, at each frequency
+FLOOR_QUANTILE = 0.35  # fraction of frequencies assumed to contain only noise, in each frame
 LOUD_QUANTILE = 0.8  # fraction of frames that may be silent or quiet; the rest is no loud event
-LEVEL_FRAMES = 37  # 1.2 s; duration over which the level of noise is steady
-LEVEL_PERCENTILE = 25  # of the frames' levels; the others may hold consonants and attacks
+LEVEL_FRAMES = 75  # 2.4 s; duration over which the level of noise is steady
+LEVEL_PERCENTILE = 10  # of the frames' levels; the others may hold speech and attacks
+LEVEL_BIAS = 0.87  # this percentile in white noise, relative to its true level
+LEVEL_RANGE = 1.25  # maximum level of a frame relative to its own estimate, which is random
 STEADY_DB = 2  # maximum median change of the level of noise from a frame to the next
 WEAK = 1e-4  # frequencies with less noise, relative to the strongest, show no level
 SMOOTHED_BINS = 31  # width of the running median over frequency; wider than a steady partial
 MIN_FRACTION_OBSERVED = 0.3  # noise is estimated only from frames with at least this fraction
-SURE_EXCESS = 12  # minimum excess, relative to the noise; exp(-13) is its probability in pure noise
-LIKELY_EXCESS = 3  # the same before gaps are filled; losing partials is worse than keeping noise
-NO_NOISE_DB = -30.0  # minimum noise to remove, relative to the sound; less may be omitted detail
+DRAWN = 4  # the network knows a frequency if it draws at least 1 / DRAWN of the sound's power
+EXCESS = 8  # minimum excess, relative to the noise; exp(-9) is its probability in pure noise
+STEP = 0.1  # of the finite difference in the risk, relative to the noise
+CAUTION = 1.1  # factor of the trace: too low an estimate of the noise does more harm than too high
+BAND = 129  # frequencies (1 kHz) that share a weight
+NO_NOISE_DB = -40.0  # minimum noise to remove, relative to the sound; less may be omitted detail
 ARTIFICIAL_GAPS = 16  # maximum number; their errors determine the mixture weights
 ARTIFICIAL_SPACING = 16  # distance between artificial gaps, in gap lengths
 SHARPNESS = 2  # a candidate's weight is its inverse error to this power
@@ -37,26 +43,35 @@ def transform(rate):
     return scipy.signal.ShortTimeFFT(taper, hop, rate)
 
 
-def quiet_power(frames, observed, reconstruction, mask):
+def _power(frames, sound):
+    return np.abs(frames.stft(sound)) ** 2
+
+
+def quiet_power(frames, sound, reconstruction, mask):
     """Return an upper bound (F, K) on the noise's power at each frequency in each frame.
 
-    frames: from `transform`. The signals (T,) are the noisy sound, the network's output and a mask,
-    1 where missing. The bound is the power of the sound or of the network's residual, whichever is
-    less, scaled up for the missing samples. Frames with too few observed samples get nan.
+    frames: from `transform`. The signals (T,) are the noisy sound with filled gaps (zeros would
+    spread its partials), the network's output and a mask, 1 where missing. The bound is the power
+    of the sound. At frequencies that the network knows it is the power of the residual, if this is
+    less. Both are scaled up for the missing samples. Frames with too few observed samples get nan.
     """
     square = frames.win**2 / np.sum(frames.win**2)
     energy = scipy.signal.ShortTimeFFT(square, frames.hop, frames.fs)
     fraction = energy.stft(1.0 - mask)[0].real  # at frequency 0: observed fraction of each frame
-    sound = (mask == 0) * observed
-    residual = sound - (mask == 0) * reconstruction
-    power = np.minimum(*(np.abs(frames.stft(part)) ** 2 for part in (sound, residual)))
+    parts = sound, reconstruction, sound - reconstruction
+    sound, drawn, residual = (_power(frames, part) for part in parts)
+    # The lesser of both everywhere would be less than the noise, by up to 0.5 dB.
+    power = np.where(DRAWN * drawn > sound, np.minimum(sound, residual), sound)
     scaled = power / np.maximum(fraction, MIN_FRACTION_OBSERVED)
     return np.where(fraction >= MIN_FRACTION_OBSERVED, scaled, np.nan)
 
 
 def smooth(spectrum):
     """Remove the partials that never stop from a spectrum, by a median over frequency: (F,)."""
-    return scipy.ndimage.median_filter(spectrum, SMOOTHED_BINS, mode="mirror")
+    smoothed = scipy.ndimage.median_filter(spectrum, SMOOTHED_BINS, mode="mirror")
+    for bin in range(SMOOTHED_BINS // 2):  # symmetric here too, because much noise is like 1 / f
+        smoothed[bin] = np.median(spectrum[: 2 * bin + 1])
+    return smoothed
 
 
 def gains(quiet, spectrum):
@@ -83,11 +98,11 @@ def least_noise(frames, quiet, sound_power):
         return np.zeros(len(quiet))
     least = 10 ** (NO_NOISE_DB / 10) * sound_power
     spectrum = smooth(np.quantile(known, LOUD_QUANTILE, axis=1)) + 1e-20
-    spectrum *= least / mean_square(frames, spectrum)
-    gain = gains(known, spectrum)
-    if (gain > 1).any():
-        steady = known[:, gain > 1] / gain[gain > 1]
-        spectrum = smooth(np.quantile(steady, QUIET_QUANTILE, axis=1)) + 1e-20
+    for _ in range(2):  # the first spectrum is that of the sound, if this hardly ever pauses
+        gain = gains(known, spectrum * (least / mean_square(frames, spectrum)))
+        if (gain > 1).any():
+            steady = known[:, gain > 1] / gain[gain > 1]
+            spectrum = smooth(np.quantile(steady, QUIET_QUANTILE, axis=1)) + 1e-20
     return spectrum * (least / mean_square(frames, spectrum))
 
 
@@ -99,17 +114,20 @@ def noise_power(quiet, spectrum):
     of the sound.
     """
     gain = gains(quiet, spectrum) if spectrum.any() else np.zeros(quiet.shape[1])
-    noisy = np.flatnonzero(gain > 1)
-    if noisy.size < min(LEVEL_FRAMES, gain.size) / 2:
+    # Frames at the edge of silence hold noise in part only.
+    known = (gain > 1) | np.isnan(gain)
+    inner = scipy.ndimage.binary_erosion(known, np.ones(2 * FRAMES_PER_SAMPLE - 1), border_value=1)
+    noisy = np.flatnonzero(inner & (gain > 1))
+    if noisy.size < min(LEVEL_FRAMES / 2, gain.size) / 2:
         return np.zeros_like(quiet)
     level_db = 10 * np.log10(gain + 1e-20)
     beyond = np.full(FRAMES_PER_SAMPLE, np.nan)
     step = np.abs(level_db[beyond.size :] - level_db[: -beyond.size])
     change = np.fmin(np.append(step, beyond), np.append(beyond, step))  # to the more similar frame
-    change = scipy.ndimage.median_filter(np.nan_to_num(change[noisy]), 2 * LEVEL_FRAMES)
+    change = scipy.ndimage.median_filter(np.nan_to_num(change[noisy]), LEVEL_FRAMES)
     level = scipy.ndimage.percentile_filter(gain[noisy], LEVEL_PERCENTILE, LEVEL_FRAMES)
-    level = np.where(change < STEADY_DB, level, 0)
-    gain = np.fmin(gain, np.interp(np.arange(gain.size), noisy, level))
+    level = np.where(change < STEADY_DB, level / LEVEL_BIAS, 0)
+    gain = np.fmin(LEVEL_RANGE * gain, np.interp(np.arange(gain.size), noisy, level))
     return spectrum[:, None] * np.where(gain > 1, gain, 0)
 
 
@@ -129,46 +147,80 @@ def mean_square(frames, power):
     return (power[0] + power[-1] + 2 * power[1:-1].sum()) / (frames.m_num * np.sum(frames.win**2))
 
 
-def wiener(frames, sound, reconstruction, noise, sure=SURE_EXCESS):
-    """Return the posterior mean of a sound in noise of power (F, K) or (F, 1): (T,) -> (T,).
+def wiener(frames, sound, power, noise):
+    """Apply Wiener's gain S / (S + N), given the powers S and N of sound and noise: (T,) -> (T,).
 
-    Wiener's gain is S / (S + noise) at each frequency in each frame. S is the power of the
-    network's reconstruction (T,). If the power of the sound exceeds the noise by more than `sure`
-    times the noise, S is at least this excess.
+    Powers are (F, K). A sound's own estimate may give S: two passes beat one (empirical Wiener
+    filter, Ghael, Sayeed and Baraniuk 1997).
     """
-    spectrum = frames.stft(sound)
-    power = np.abs(frames.stft(reconstruction)) ** 2
-    noise = np.maximum(noise, 1e-20)
-    excess = np.abs(spectrum) ** 2 - noise
-    power = np.where(excess > sure * noise, np.maximum(power, excess), power)
-    return frames.istft(spectrum * (power / (power + noise)), k1=len(sound))
+    power = power / (power + np.maximum(noise, 1e-20))
+    return frames.istft(frames.stft(sound) * power, k1=len(sound))
 
 
-def classic_wiener(frames, sound, noise):
+def guided_wiener(frames, sound, reconstruction, noise):
+    """Return the posterior mean of a sound in noise of power (F, K): (T,) -> (T,).
+
+    Its power is that of the network's reconstruction (T,), or that of the sound where this exceeds
+    the noise by more than EXCESS times the noise.
+    """
+    drawn, excess = _power(frames, reconstruction), _power(frames, sound) - noise
+    clear = np.where(excess > EXCESS * noise, excess, 0)
+    first = wiener(frames, sound, np.maximum(drawn, clear), noise)
+    return wiener(frames, sound, np.maximum(drawn, _power(frames, first)), noise)
+
+
+def classic_wiener(frames, sound, noise, again=0):
     """Apply a Wiener filter without a network: (T,) -> (T,).
 
-    The noise has power (F,). The gain is 1 - 2 noise / |spectrum|^2, or 0 if this is negative.
+    The noise has power (F,) or (F, K). The gain is 1 - 2 noise / |spectrum|^2, or 0 if this is
+    negative. `again` more passes take the sound's power from the result of the one before.
     """
-    spectrum = frames.stft(sound)
-    ratio = noise[:, None] / np.maximum(np.abs(spectrum) ** 2, 1e-20)
-    return frames.istft(spectrum * np.maximum(0, 1 - 2 * ratio), k1=len(sound))
+    noise = noise.reshape(frames.f_pts, -1)
+    ratio = noise / np.maximum(_power(frames, sound), 1e-20)
+    result = frames.istft(frames.stft(sound) * np.maximum(0, 1 - 2 * ratio), k1=len(sound))
+    for _ in range(again):
+        result = wiener(frames, sound, _power(frames, result), noise)
+    return result
 
 
-def candidates(frames, observed, mask, reconstruction, noise):
-    """Return three estimates (3, M) of the M missing samples, after a first noise reduction.
+def denoised(frames, sound, reconstruction, noise):
+    """Return a sound (T,) denoised with and without guidance: (2, T)."""
+    guided = guided_wiener(frames, sound, reconstruction, noise)
+    return np.stack([guided, classic_wiener(frames, sound, noise, again=2)])
 
-    1. The sound, continued by autoregression. 2. The network's reconstruction. 3. The
-    reconstruction plus its residual, where the residual is continued by autoregression.
+
+def guidance(frames, sound, mask, reconstruction, noise):
+    """Return the weight (F,) of the first estimate of `denoised` in the mixture of least risk.
+
+    sound (T,): noisy, with its gaps filled. The risk at the observed samples is Stein's estimate
+    |y - f(y)|^2 + 2 tr(C J) - tr C, for noise of covariance C and Jacobian J of f. A finite
+    difference with one draw b of the noise gives the trace (Ramani, Blu and Unser 2008,
+    doi 10.1109/TIP.2008.2001404). It is over the gaps too, because the filling repeats the noise
+    around it: without them the trace, and this weight, would be too low.
     """
-    missing = mask == 1
-    drawn = reconstruction[missing]
-    sound = np.where(missing, reconstruction, observed)
-    if noise.any():
-        sound = wiener(frames, sound, reconstruction, noise, LIKELY_EXCESS)
-    rate, gaps = round(frames.fs), runs(mask)
-    continued = fill(sound, gaps, rate, default=reconstruction)[missing]
-    residual = fill(sound - reconstruction, gaps, rate)[missing]
-    return np.stack([continued, drawn, drawn + residual])
+    white = frames.stft(np.random.default_rng(0).standard_normal(sound.size))
+    drawn = frames.istft(white * np.sqrt(noise / np.sum(frames.win**2)), k1=sound.size)
+    before, after = (
+        denoised(frames, each, reconstruction, noise) for each in (sound, sound + STEP * drawn)
+    )
+    change, seen = (after - before) / STEP, mask == 0
+    parts = seen * (before[0] - before[1]), seen * (sound - before[1]), drawn, change[0] - change[1]
+    difference, rest, drawn, change = map(frames.stft, parts)
+    agreement = (rest * difference.conj() - CAUTION * change * drawn.conj()).real
+    sums = agreement.sum(1), (np.abs(difference) ** 2).sum(1)
+    gain, scale = (scipy.ndimage.uniform_filter1d(part, BAND) for part in sums)
+    return np.clip(gain / np.maximum(scale, 1e-20), 0, 1)
+
+
+def candidates(frames, sound, mask, reconstruction, noise):
+    """Return four estimates (4, M) of the M missing samples of a sound (T,).
+
+    1, 2. The sound, whose gaps are filled by autoregression, from `denoised`. 3. The network's
+    reconstruction. 4. The reconstruction plus its residual, continued by autoregression.
+    """
+    estimates = denoised(frames, sound, reconstruction, noise) if noise.any() else [sound, sound]
+    residual = fill(estimates[0] - reconstruction, runs(mask), round(frames.fs))
+    return np.stack([*estimates, reconstruction, reconstruction + residual])[:, mask == 1]
 
 
 def artificial_gaps(missing, samples, size):
@@ -189,44 +241,56 @@ def artificial_gaps(missing, samples, size):
     return np.stack([first, first + sizes], 1)[sizes > 0]
 
 
+def fill_roughly(observed, mask, reconstruction, rate, network=False):
+    """Fill the gaps of a sound by autoregression, or by the network if that is impossible."""
+    if network:
+        return np.where(mask == 1, reconstruction, observed)
+    return fill(observed, runs(mask), rate, default=reconstruction)
+
+
 def calibrate(observed, mask, rate, restore, size=0):
-    """Estimate the spectrum of a sound's noise, and weights for the mixture of `candidates`.
+    """Estimate the spectrum of a sound's noise, and the weights of the estimates to mix.
 
     restore(observed, mask) returns the network's reconstruction; all are (T,). size: the length of
-    artificial gaps, 0 if the sound has none. Returns the spectrum (F,), see `least_noise`, and the
-    weights (3,). They sum to 1 and come from the errors of the candidates in artificial gaps.
+    artificial gaps, 0 if the sound has none. Returns the spectrum (F,), see `least_noise`, the
+    weight of `guidance` (F,), and the weights (4,) of `candidates`. The latter sum to 1 and come
+    from the errors in artificial gaps.
     """
-    frames, reconstruction = transform(rate), restore(observed, mask)
-    quiet = quiet_power(frames, observed, reconstruction, mask)
-    spectrum = least_noise(frames, quiet, loud_power(observed, frames.hop))
-    artificial = np.zeros(mask.size, bool)
+    frames, truth, artificial = transform(rate), observed, np.zeros(mask.size, bool)
     if size:
         artificial = inside(artificial_gaps(runs(mask), mask.size, size), 0, mask.size)
-    if not artificial.any():
-        return spectrum, np.array([0.0, 1.0, 0.0])
-    both = np.maximum(mask, artificial)
-    hidden = np.where(both == 1, 0, observed)
-    reconstruction = restore(hidden, both)
-    power = noise_power(quiet_power(frames, hidden, reconstruction, both), spectrum)
-    found = candidates(frames, observed, both, reconstruction, power)[:, artificial[both == 1]]
-    errors = np.maximum(((found - observed[artificial]) ** 2).mean(1), 1e-20)
-    weights = mixture_weights(errors, SHARPNESS)
-    return spectrum, weights / weights.sum()
+        mask = np.maximum(mask, artificial)
+        observed = np.where(mask == 1, 0, observed)
+    alone, reconstruction = not artificial.any(), restore(observed, mask)
+    sound = fill_roughly(observed, mask, reconstruction, rate, alone)
+    quiet = quiet_power(frames, sound, reconstruction, mask)
+    spectrum = least_noise(frames, quiet, loud_power(observed, frames.hop))
+    power, weights = noise_power(quiet, spectrum), np.array([0.0, 0.0, 1.0, 0.0])
+    if not alone:
+        found = candidates(frames, sound, mask, reconstruction, power)[:, artificial[mask == 1]]
+        errors = np.maximum(((found - truth[artificial]) ** 2).mean(1), 1e-20)
+        weights = mixture_weights(errors, SHARPNESS)
+    return spectrum, guidance(frames, sound, mask, reconstruction, power), weights / weights.sum()
 
 
-def denoise(observed, mask, reconstruction, rate, spectrum, weights):
+def denoise(observed, mask, reconstruction, rate, spectrum, guided, weights):
     """Fill the gaps of a sound and remove its noise: observed, mask, reconstruction (T,).
 
-    Gaps get the mixture of `candidates` with `weights` (3,), then noise is removed. spectrum: from
-    `least_noise`. Returns the sound, and True where it had noise; both are (T,).
+    The last three are from `calibrate`. Gaps get the mixture of `candidates`, then noise is
+    removed. Returns the sound, and True where it had noise; both are (T,).
     """
-    frames, filled = transform(rate), np.where(mask == 1, reconstruction, observed)
-    noise = noise_power(quiet_power(frames, observed, reconstruction, mask), spectrum)
-    if mask.any() and weights[1] < 1:
-        filled[mask == 1] = weights @ candidates(frames, observed, mask, reconstruction, noise)
-    nearest = (np.arange(filled.size) + frames.hop // 2) // frames.hop - frames.p_min
+    frames, alone = transform(rate), weights[2] == 1
+    sound = fill_roughly(observed, mask, reconstruction, rate, alone)
+    noise = noise_power(quiet_power(frames, sound, reconstruction, mask), spectrum)
+    if mask.any() and not alone:
+        sound[mask == 1] = weights @ candidates(frames, sound, mask, reconstruction, noise)
+    nearest = (np.arange(sound.size) + frames.hop // 2) // frames.hop - frames.p_min
     noisy = noise.any(0)[nearest]
-    return (wiener(frames, filled, reconstruction, noise) if noisy.any() else filled), noisy
+    if noisy.any():
+        estimates = denoised(frames, sound, reconstruction, noise)
+        difference = guided[:, None] * frames.stft(estimates[0] - estimates[1])
+        sound = estimates[1] + frames.istft(difference, k1=sound.size)
+    return sound, noisy
 
 
 def denoise_long(observed, mask, reconstruction, rate, restore=None):

@@ -64,7 +64,7 @@ def test_a_clean_sound_changes_only_in_its_gaps(tmp_path):
     result, gaps, message = restored(tmp_path, clean, 44100)
     np.testing.assert_allclose(result[~gaps], clean[~gaps], atol=1e-6)
     assert snr_db(clean[gaps] - 0.05, result[gaps] - 0.05) > 25
-    assert "no steady noise within 30 dB of the sound, so none was removed" in message
+    assert "no steady noise within 40 dB of the sound, so none was removed" in message
 
 
 def test_pieces_join_without_a_seam(tmp_path, monkeypatch):
@@ -106,7 +106,7 @@ def test_the_network_sees_each_part_at_its_place():
         place = slice(first, first + part.size)
         assert not part[mask].any()
         assert snr_db(sound[::2][place][~mask], part[~mask]) > 20
-        if excerpts <= number < 2 * excerpts:
+        if number < excerpts:
             assert mask[missing[place]].all()
             artificial += mask.sum() - missing[place].sum()
         else:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy
 
 from audio_utils import runs, snr_db
 from signals import noise
@@ -86,7 +87,7 @@ def test_wieners_gain_is_that_of_each_frequencys_powers():
     size = FRAMES.m_num
     tone = np.cos(2 * np.pi * 64 / size * np.arange(8 * size))
     power = np.full((FRAMES.f_pts, 1), 3e4)
-    passed = noise.wiener(FRAMES, 2 * tone, tone, power, sure=np.inf)
+    passed = noise.wiener(FRAMES, 2 * tone, np.abs(FRAMES.stft(tone)) ** 2, power)
     middle = slice(4 * size, 5 * size)
     before, drawn, after = (
         np.fft.rfft(part[middle] * FRAMES.win) for part in (2 * tone, tone, passed)
@@ -96,22 +97,79 @@ def test_wieners_gain_is_that_of_each_frequencys_powers():
     # A Hann frame spreads a tone over three frequencies; the outer two have a quarter of its power.
     side = abs(drawn[63]) ** 2 / (abs(drawn[63]) ** 2 + 3e4)
     assert abs(after[64] / before[64]) == pytest.approx((2 * gain + side) / 3, abs=0.05)
-    # Not in the reconstruction, but too strong for noise.
-    sure = noise.wiener(FRAMES, 2 * tone, 0 * tone, power, sure=1)
-    assert snr_db(2 * tone[middle], sure[middle]) > 3
-    assert not np.any(noise.wiener(FRAMES, tone, 0 * tone, power, 1e9))
+
+
+@pytest.mark.parametrize("excess, passes", [(0.5, True), (2, False)])
+def test_only_what_noise_cannot_be_passes_without_guidance(excess, passes):
+    size = FRAMES.m_num
+    tone = np.cos(2 * np.pi * 64 / size * np.arange(8 * size))
+    peak = np.abs(FRAMES.stft(tone)[64, 16]) ** 2
+    power = np.full((FRAMES.f_pts, 1), excess * peak / noise.EXCESS)
+    found = noise.guided_wiener(FRAMES, tone, 0 * tone, power)
+    assert np.any(found) == passes
+
+
+RATIO = 0.3  # of the power of the noise to that of the sound, or less
+
+
+def gaussian_in_noise():
+    """A clean signal, and noise of known power, both white and Gaussian: the best gain is known."""
+    clean, power = np.random.default_rng(5).standard_normal(TIME.size), RATIO * FRAMES.f_pts**0
+    return clean, np.sqrt(power) * WHITE, np.full((FRAMES.f_pts, 1), power * np.sum(FRAMES.win**2))
+
+
+def mixed(monkeypatch, first, second, clean, hiss, power, mask=None):
+    """Return the weight (F,) that mixes two functions of the noisy sound."""
+    monkeypatch.setattr(
+        noise, "denoised", lambda frames, sound, *rest: np.stack([first(sound), second(sound)])
+    )
+    mask = np.zeros(TIME.size, int) if mask is None else mask
+    return noise.guidance(FRAMES, clean + hiss, mask, 0 * clean, power)
+
+
+def test_the_weight_of_guidance_is_wieners_gain(monkeypatch):
+    """Mixing the noisy sound with nothing, the weight of least risk is S / (S + N)."""
+    weight = mixed(monkeypatch, lambda y: y, lambda y: 0 * y, *gaussian_in_noise()) / (
+        1 - (noise.CAUTION - 1) * RATIO
+    )
+    np.testing.assert_allclose(weight[64:-64], 1 / (1 + RATIO), atol=0.04)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_perfect_estimate_has_all_the_weight(monkeypatch, first):
+    clean, hiss, power = gaussian_in_noise()
+    both = [lambda y: clean, lambda y: y][:: 1 if first else -1]
+    weight = mixed(monkeypatch, *both, clean, hiss, power)
+    np.testing.assert_allclose(weight, float(first), atol=0.06)
+
+
+@pytest.mark.parametrize("gap", [0, 200])
+def test_the_weight_of_guidance_has_almost_the_least_true_risk(monkeypatch, gap):
+    """Two filters, of which one keeps low frequencies. Gaps are filled with noisy sound."""
+    low = scipy.signal.firwin(65, 600, fs=RATE)
+    filters = [lambda y: scipy.signal.fftconvolve(y, low, "same"), lambda y: 0.8 * y]
+    mask, hiss = chopped(gap=gap), 0.2 * WHITE
+    power = np.full((FRAMES.f_pts, 1), 0.2**2 * np.sum(FRAMES.win**2))
+    weight = mixed(monkeypatch, *filters, TONES, hiss, power, mask)
+    first, second = (FRAMES.stft((mask == 0) * (part(TONES + hiss) - TONES)) for part in filters)
+
+    def risk(weight):
+        return np.sum(np.abs(weight * first + (1 - weight) * second) ** 2)
+
+    least = min(map(risk, np.linspace(0, 1, 101)))
+    assert risk(weight[:, None]) < 1.02 * least < 0.9 * min(risk(0), risk(1))
 
 
 def test_weights_are_the_inverse_errors_in_artificial_gaps(monkeypatch):
     truth, mask = RNG.standard_normal(TIME.size), chopped()
-    deviations = np.array([[0.1], [0.2], [0.4]])
+    deviations = np.array([[0.1], [0.2], [0.4], [0.3]])
 
-    def candidates(frames, observed, mask, reconstruction, power):
+    def candidates(frames, sound, mask, reconstruction, power):
         missing = truth[mask == 1]
-        return missing + deviations * RNG.standard_normal((3, missing.size))
+        return missing + deviations * RNG.standard_normal((4, missing.size))
 
     monkeypatch.setattr(noise, "candidates", candidates)
-    _, weights = noise.calibrate(truth * (1 - mask), mask, RATE, lambda sound, missing: sound, 160)
+    *_, weights = noise.calibrate(truth * (1 - mask), mask, RATE, lambda sound, missing: sound, 160)
     expected = deviations.ravel() ** -4.0  # squared errors to the power -2
     np.testing.assert_allclose(weights, expected / expected.sum(), rtol=0.15)
 
@@ -128,8 +186,8 @@ def test_artificial_gaps_are_spread_between_the_gaps(every):
 
 def test_without_gaps_the_network_gets_all_the_weight():
     mask = np.zeros(TIME.size, int)
-    _, weights = noise.calibrate(TONES, mask, RATE, lambda sound, missing: sound)
-    assert weights.tolist() == [0, 1, 0]
+    *_, weights = noise.calibrate(TONES, mask, RATE, lambda sound, missing: sound)
+    assert weights.tolist() == [0, 0, 1, 0]
 
 
 @pytest.mark.parametrize("level_db", [-25, -15, -5])
@@ -153,6 +211,14 @@ def test_a_clean_sound_keeps_its_observed_samples():
     assert snr_db(TONES[mask == 1], restored[mask == 1]) > 25
 
 
+@pytest.mark.parametrize("level_db", [-35, -30])
+def test_gaps_do_not_raise_the_level_of_weak_noise(level_db):
+    level, mask = 0.4 * 10 ** (level_db / 20), chopped(every=512)
+    observed = (TONES + level * WHITE) * (1 - mask)
+    restored = denoised(observed, mask, 0.1 * TONES)  # a network that knows little of the sound
+    assert snr_db(TONES[mask == 0], restored[mask == 0]) > 2 - level_db
+
+
 def test_noise_alone_is_removed():
     mask = chopped()
     restored = denoised(0.1 * WHITE * (1 - mask), mask, np.zeros_like(WHITE))
@@ -170,7 +236,8 @@ def test_a_loud_reconstruction_lets_the_sound_pass():
     size = FRAMES.m_num
     tone = np.cos(2 * np.pi * 64 / size * np.arange(8 * size))
     peak = np.abs(FRAMES.stft(tone)[64, 16]) ** 2
-    passed = noise.wiener(FRAMES, tone, 10 * tone, np.full((FRAMES.f_pts, 1), peak / 1.5), sure=0)
+    power = np.full((FRAMES.f_pts, 1), peak / 1.5)
+    passed = noise.guided_wiener(FRAMES, tone, 10 * tone, power)
     middle = slice(4 * size, 5 * size)
     assert snr_db(tone[middle], passed[middle]) > 25
 
@@ -179,17 +246,15 @@ def test_long_gaps_hold_the_reconstruction():
     mask = np.zeros(TIME.size, int)
     mask[8000:10400] = 1
     drawn = 0.9 * TONES
-    silence = np.zeros((FRAMES.f_pts, 1))
-    for found in noise.candidates(FRAMES, TONES * (1 - mask), mask, drawn, silence):
-        np.testing.assert_allclose(found, drawn[mask == 1])
+    found = denoised(TONES * (1 - mask), mask, drawn)
+    np.testing.assert_allclose(found[mask == 1], drawn[mask == 1])
 
 
-def test_gaps_hold_the_reconstruction_while_noise_is_removed():
+def test_gaps_are_filled_before_noise_is_removed():
     mask = chopped()
     observed = (TONES + 0.1 * WHITE) * (1 - mask)
-    power = np.full((FRAMES.f_pts, 1), 0.1**2 * np.sum(FRAMES.win**2))
-    continued, *_ = noise.candidates(FRAMES, observed, mask, TONES, power)
-    assert snr_db(TONES[mask == 1], continued) > 12  # 28; 6 with zeros in the gaps
+    for found in (denoised(observed, mask, TONES), denoised(observed, mask, 0 * TONES)):
+        assert snr_db(TONES[mask == 1], found[mask == 1]) > 12
 
 
 def test_artificial_gaps_touch_no_other_gap():
@@ -205,8 +270,8 @@ def test_artificial_gaps_touch_no_other_gap():
 )
 def test_a_network_that_copies_its_input_has_no_weight(restore):
     mask = chopped()
-    _, weights = noise.calibrate(TONES * (1 - mask), mask, RATE, restore, 160)
-    assert weights[0] > 0.9
+    *_, weights = noise.calibrate(TONES * (1 - mask), mask, RATE, restore, 160)
+    assert weights[:2].sum() > 0.9
 
 
 def test_the_noise_level_does_not_depend_on_the_mask():
@@ -217,13 +282,12 @@ def test_the_noise_level_does_not_depend_on_the_mask():
     assert levels[1] == pytest.approx(levels[0], rel=0.3)
 
 
-def test_noise_is_removed_best_at_its_true_power():
-    observed, power = (
-        TONES + 0.1 * WHITE,
-        np.full((FRAMES.f_pts, 1), 0.1**2 * np.sum(FRAMES.win**2)),
-    )
+@pytest.mark.parametrize("guide", [TONES, 0 * TONES])
+def test_noise_is_removed_best_at_its_true_power(guide):
+    observed = TONES + 0.1 * WHITE
+    power = np.full((FRAMES.f_pts, 1), 0.1**2 * np.sum(FRAMES.win**2))
     found = [
-        snr_db(TONES, noise.wiener(FRAMES, observed, TONES, scale * power))
-        for scale in (0.4, 1, 2.5)
+        [snr_db(TONES, part) for part in noise.denoised(FRAMES, observed, guide, scale * power)]
+        for scale in (0.2, 1, 5)
     ]
-    assert found[1] == max(found)
+    np.testing.assert_array_equal(np.argmax(found, axis=0), 1)
