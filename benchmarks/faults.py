@@ -366,7 +366,7 @@ def image_readers():
 
     def make_idx(path):
         header = bytes([0, 0, 8, 3, 0, 0, 0, 9, 0, 0, 0, 10, 0, 0, 0, 12])
-        path.write_bytes(header + bytes(range(90)) * 12)
+        path.write_bytes(header + bytes(range(100, 190)) * 12)
 
     def make_picture(path):
         Image.fromarray(pixels).save(path)

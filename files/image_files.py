@@ -180,7 +180,7 @@ def _npz_arrays(path):
                 raise ValueError(f"contains {len(found)} arrays, but not x_train and x_test")
             names = zip(ARRAYS, found) if len(found) == 1 else [(name, name) for name in ARRAYS]
             arrays = {key: np.asarray(archive[name]) for key, name in names if name in found}
-        return _checked(arrays)
+    return _checked(arrays, path)
 
 
 def _folder_arrays(folder, size):
@@ -194,7 +194,7 @@ def _folder_arrays(folder, size):
         arrays = {name: _idx_array(paths[name]) for name in paths}
         if paths["x_train"].name.startswith("emnist"):  # EMNIST stores images transposed
             arrays |= {name: arrays[name].swapaxes(1, 2) for name in arrays if name[0] == "x"}
-        return _checked(arrays)
+    return _checked(arrays, paths["x_train"].parent)
 
 
 def _idx_set(folder, files):
@@ -234,13 +234,14 @@ def _idx_array(path):
         return values[:, 0] if dimensions == 2 else values  # QMNIST: 8 numbers, the class first
 
 
-def _checked(arrays):
-    """Convert arrays {name in ARRAYS: values} to grey levels and labels. Raises ValueError."""
-    return {
-        name: _labels(values, len(arrays["x" + name[1:]])) if name[0] == "y" else _grey(values)
-        for name, values in arrays.items()
-        if "x" + name[1:] in arrays  # labels without images are left out
-    }
+def _checked(arrays, path):
+    """Convert arrays {name in ARRAYS: values} to grey levels and labels. Raises UserError."""
+    with one_error(path, "convert the arrays"):
+        return {
+            name: _labels(values, len(arrays["x" + name[1:]])) if name[0] == "y" else _grey(values)
+            for name, values in arrays.items()
+            if "x" + name[1:] in arrays  # labels without images are left out
+        }
 
 
 def _labels(values, count):
@@ -270,7 +271,7 @@ def _grey(images):
     low, high = float(images.min()), float(images.max())
     if not (low >= 0 and white / 2 <= high <= white):  # also for NaN
         found = f"{dtype} from {low:g} to {high:g}"
-        raise ValueError(f"levels must be from 0 to {white} ({found}); rescale them")
+        raise ValueError(f"levels must be from 0 to {white} ({found})")
 
     def converted(block):
         levels = block * np.float64(255 / white)

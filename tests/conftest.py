@@ -60,7 +60,8 @@ def chromium(tmp_path_factory):
     flags = (
         "headless=new no-sandbox no-first-run disable-background-networking "
         "disable-component-update disable-sync disable-quic disable-gpu "
-        "use-fake-device-for-media-stream use-fake-ui-for-media-stream"
+        "use-fake-device-for-media-stream use-fake-ui-for-media-stream "
+        "autoplay-policy=no-user-gesture-required"
     )
     for flag in (*flags.split(), f"user-data-dir={tmp_path_factory.mktemp('chromium')}"):
         options.add_argument(f"--{flag}")

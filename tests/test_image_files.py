@@ -199,7 +199,9 @@ def test_levels_of_another_scale_are_refused(tmp_path):
         ({"x_train": full, "x_test": full / 1024}, "0 to 0.24"),
     ):
         np.savez(path, **sets)
-        with pytest.raises(UserError, match=rf"a\.npz: levels must be .* {found}.*; rescale them"):
+        with pytest.raises(
+            UserError, match=rf"a\.npz: levels must be .* {found}.*; convert the arrays"
+        ):
             image_files.load_images(path)
     np.savez(path, np.full((28, 28, 9), 255))
     with pytest.raises(UserError, match=r"\(H, W, count\)"):

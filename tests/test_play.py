@@ -350,7 +350,7 @@ def test_the_hole_by_mouse_then_undo_and_the_address(models, digit_page):
     assert browser.execute_script("return state.hole") == pytest.approx([10, 10, 7, 14], abs=1)
     drag(browser, "picture", (0.1, 0.1), (0.9, 0.1))
     seen, drawn = seen_and_drawn(browser, model)
-    until(lambda: "hole=" in browser.current_url and "strokes=" in browser.current_url)
+    until(lambda: browser.execute_script("return states.address === location.hash"))
     state = browser.current_url.partition("#")[2]
     browser = digit_page("#" + state, reload=True)
     again = seen_and_drawn(browser, model)
@@ -360,7 +360,7 @@ def test_the_hole_by_mouse_then_undo_and_the_address(models, digit_page):
     click(browser, "hole")
     until(lambda: "hole=" in browser.current_url)
     drag(browser, "picture", (0.1, 0.1), (0.9, 0.1))
-    until(lambda: "hole=" in browser.current_url and "strokes=" in browser.current_url)
+    until(lambda: browser.execute_script("return states.address === location.hash"))
     for part in ("strokes=", "hole="):
         click(browser, "undo")
         until(lambda part=part: part not in browser.current_url)
