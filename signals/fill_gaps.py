@@ -81,12 +81,16 @@ def _merged(gaps):
 
 
 def _contexts(rate, size=0):
-    """Convert CONTEXTS to samples, for a gap of `size` samples. Returns [(context, order)]."""
+    """Convert CONTEXTS to samples, for a gap of `size` samples. Returns [(context, order)].
+
+    A context shorter than the gap cannot predict its middle, so it is left out.
+    """
     highest = max(MAX_ORDER, size)
-    return [
+    contexts = [
         (round(context * rate), max(1, min(round(order * rate), highest)))
         for context, order in CONTEXTS
     ]
+    return [each for each in contexts if each[0] >= size] or contexts[-1:]
 
 
 @dataclass

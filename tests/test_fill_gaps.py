@@ -131,6 +131,15 @@ def test_contexts_are_weighted_to_suit_the_sound(monkeypatch):
         assert mixture > max(single) - 1.5
 
 
+def test_a_long_gap_in_tones_is_filled_like_a_short_one():
+    """Contexts shorter than the gap would cost 15 dB at 150 ms, so they are left out."""
+    signal = tones(2 * RATE) + 0.1 * np.random.default_rng(0).standard_normal(2 * RATE)
+    for size in (800, 1600, 2400):
+        gap = slice(RATE, RATE + size)
+        result, _ = filled(signal, [(gap.start, gap.stop)])
+        assert snr_db(signal[gap], result[gap]) > 19
+
+
 def test_only_the_sound_nearby_matters():
     rng = np.random.default_rng(3)
     signal = tones(60_000) + 0.1 * rng.standard_normal(60_000)
