@@ -54,10 +54,12 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
     options = _kept_options(image) if keep else SAVE_OPTIONS.get(image.format, {})
     change = 0
     for each, path in zip(made, [destination, *completion_paths(destination, count)]):
-        levels = drawing.in_picture(each, view, image.size)
-        if keep and hole.any():
-            _fill(image, hole, levels, ink)
-        result = image if keep else Image.fromarray(np.clip(levels, 0, 255).round().astype("u1"))
+        if keep:
+            _fill(image, hole, each, view, ink)
+            result = image
+        else:
+            levels = np.clip(drawing.in_picture(each, view, image.size), 0, 255)
+            result = Image.fromarray(levels.round().astype("u1"))
         encoded = io.BytesIO()  # in memory first: a full disk is not the fault of `source`
         with one_error(source, "save it as PNG"):
             result.save(encoded, image.format, **options)
@@ -184,11 +186,13 @@ def _ink(image, colors):
     return lines.T, (colors - terms @ lines).std() > SEVERAL_INKS
 
 
-def _fill(image, hole, levels, ink):
-    """Fill the image's hole with opaque colors, from levels of 255, an image of mode F."""
-    box = Image.fromarray(hole).getbbox()  # only this part, because pictures may be large
-    hole = hole[box[1] : box[3], box[0] : box[2]]
-    levels, pixels = np.asarray(levels.crop(box)), np.array(image.crop(box))
+def _fill(image, hole, made, view, ink):
+    """Fill the image's hole with opaque colors, from the network's output as `in_picture`."""
+    if not (box := Image.fromarray(hole).getbbox()):
+        return
+    hole = hole[box[1] : box[3], box[0] : box[2]]  # only this part, because pictures may be large
+    levels = np.asarray(drawing.in_picture(made, view, image.size).crop(box))
+    pixels = np.array(image.crop(box))
     channels = pixels.reshape(*hole.shape, -1)
     if image.mode in ("LA", "RGBA"):
         channels[hole, -1] = 255
