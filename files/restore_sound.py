@@ -29,7 +29,7 @@ from signals.gaps import clicks, find_gaps, inside
 from signals.levels import at_trained_level, explained
 from signals.noise import NO_NOISE_DB
 
-PIECE_SECONDS = 8  # duration restored at once
+PIECE_SECONDS = 30  # duration restored at once
 MARGIN_SECONDS = 0.5  # shown to the network on both sides of a piece
 TRIALS = 16  # maximum artificial gaps per channel, to compare network and autoregression
 REACH = sum(CONTEXTS[-1])  # seconds of context on each side of an artificial gap, plus gap lengths
