@@ -8,6 +8,7 @@ sound, and a model of recordings fills the gaps and removes the noise (`signals.
 import contextlib
 import os
 import tempfile
+import threading
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -22,6 +23,7 @@ from files.sound_result import create, lost, rounded
 from harness import UserError
 from harness.errors import printable
 from harness.result_files import replacing
+from harness.threads import in_threads
 from inference import HOPS_PER_WINDOW, restore_long
 from signals.denoise_sound import Denoiser
 from signals.fill_gaps import CONTEXTS, fill, fill_each
@@ -29,7 +31,7 @@ from signals.gaps import clicks, find_gaps, inside
 from signals.levels import at_trained_level, explained
 from signals.noise import NO_NOISE_DB
 
-PIECE_SECONDS = 30  # duration restored at once
+PIECE_SECONDS = 16  # duration that a thread restores at once
 MARGIN_SECONDS = 0.5  # shown to the network on both sides of a piece
 TRIALS = 16  # maximum artificial gaps per channel, to compare network and autoregression
 REACH = sum(CONTEXTS[-1])  # seconds of context on each side of an artificial gap, plus gap lengths
@@ -128,11 +130,13 @@ class _Channel:
     silences: np.ndarray | None = None  # stretches (n, 2) that stay silent
     done: str = ""  # description of what was done
     explained: np.ndarray = field(default_factory=lambda: np.zeros(2))  # sum of fractions, windows
+    lock: object = field(default_factory=threading.Lock)  # threads share the file and `explained`
 
     def read(self, first, end):
         """Return the samples [first, end), with zeros beyond the end of the sound."""
-        self.file.seek(8 * first)
-        values = np.frombuffer(self.file.read(8 * (end - first)))
+        with self.lock:
+            self.file.seek(8 * first)
+            values = np.frombuffer(self.file.read(8 * (end - first)))
         return np.pad(values, (0, end - first - values.size))
 
     def fill(self, first, values):
@@ -159,8 +163,11 @@ class _Channel:
 
     def reconstructed(self):
         """Yield the network's reconstruction of the channel in pieces (n,)."""
-        for first, end in self.pieces():
-            yield np.where(self.silent(first, end), 0, self._drawn(first, end))
+
+        def restored(first, end):
+            return np.where(self.silent(first, end), 0, self._drawn(first, end))
+
+        yield from in_threads(restored, self.pieces())
         self.done = "reconstructed by the network"
 
     def denoised(self):
@@ -235,7 +242,8 @@ class _Channel:
         whole = values.size // window * window
         parts = (part[:whole].reshape(-1, window) for part in (values, ~hidden, output))
         fractions = explained(*parts)
-        self.explained += fractions.sum(), fractions.size
+        with self.lock:
+            self.explained += fractions.sum(), fractions.size
         return output
 
     def _network_predicts_better(self):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from harness.threads import in_threads
 from signals import hum, noise
 from signals.gaps import inside
 
@@ -54,16 +55,21 @@ class Denoiser:
             round(seconds * self.rate / self.hop) * self.hop
             for seconds in (PIECE_SECONDS, MARGIN_SECONDS)
         )
-        for first in range(0, self.samples, piece):
-            start, end = max(first - margin, 0), min(first + piece, self.samples)
+
+        def restored(first, end):
+            start, end = max(first - margin, 0), min(end, self.samples)
             observed, mask = self._part(start, min(end + margin, self.samples))
             drawn = self.reconstruct(observed, mask, start)
-            restored, noisy = noise.denoise(observed, mask, drawn, self.rate, *self.calibrated)
+            result, noisy = noise.denoise(observed, mask, drawn, self.rate, *self.calibrated)
             own = slice(first - start, end - start)
             noisy = (noisy & (mask == 0))[own]
-            removed, kept = (observed - restored)[own][noisy], restored[own][noisy]
-            self.removed += removed @ removed, kept @ kept, noisy.sum()
-            yield restored[own]
+            removed, kept = (observed - result)[own][noisy], result[own][noisy]
+            return result[own], (removed @ removed, kept @ kept, noisy.sum())
+
+        firsts = range(0, self.samples, piece)
+        for result, removed in in_threads(restored, ((first, first + piece) for first in firsts)):
+            self.removed += removed
+            yield result
 
     def _part(self, first, end):
         """Return samples without hum, and mask, of [first, end), extended to at least a frame."""
