@@ -28,7 +28,7 @@ def projected(windows, observed):
     windows, observed = np.asarray(windows, float), np.asarray(observed, float)
     angle = 2 * np.pi * np.outer(KNOWN, np.arange(windows.shape[1])) / RATE
     basis = np.concatenate([np.sin(angle), np.cos(angle)])
-    normal = np.einsum("bn,in,jn->bij", observed, basis, basis) + 1e-6 * np.eye(len(basis))
+    normal = (observed[:, None] * basis) @ basis.T + 1e-6 * np.eye(len(basis))
     weights = np.linalg.solve(normal, ((observed * windows) @ basis.T)[..., None])[..., 0]
     return weights @ basis
 
