@@ -30,7 +30,7 @@ def sinusoids(windows, observed):
     windows, known = np.asarray(windows, float), np.asarray(observed) == 1
     spectra, size = np.abs(np.fft.rfft(windows, 2**12)), windows.shape[1]
     highest = np.clip(spectra.argmax(1), 1, 2**11 - 1)
-    left, peak, right = spectra[np.arange(len(windows)), highest + [[-1], [0], [1]]]
+    left, peak, right = spectra[np.arange(len(windows)), np.add(highest, [[-1], [0], [1]])]
     bend = np.maximum(2 * peak - left - right, 1e-12)
     frequency = (highest + np.clip((right - left) / (2 * bend), -1, 1)) / 2**12
     angle = 2 * np.pi * frequency[:, None] * np.arange(size)
