@@ -14,7 +14,7 @@ PITCHES = 330.0, 550.0, 770.0, 1320.0  # Hz
 WHITE = np.random.default_rng(0).standard_normal(4 * TIME.size)
 KERNEL = np.hanning(257) * sum(np.cos(2 * np.pi * f * np.arange(-128, 129) / RATE) for f in PITCHES)
 KERNEL /= np.abs(np.fft.rfft(KERNEL, RATE)).max()
-FEW = settings(max_examples=10, derandomize=True, deadline=None)
+FEW = settings(max_examples=5, derandomize=True, deadline=None)
 SEEDS, SNRS = st.integers(0, 99), st.floats(5, 20)
 
 

@@ -15,7 +15,7 @@ from files.restore_image import restore_image
 from kind import Kind
 
 SIDE = 28
-EXAMPLES = settings(max_examples=20, database=None, deadline=None, derandomize=True)
+EXAMPLES = settings(max_examples=12, database=None, deadline=None, derandomize=True)
 
 
 @functools.cache

@@ -300,8 +300,8 @@ def test_training_is_deterministic_on_a_gpu(monkeypatch, gpus):
         _pywrap_determinism.enable(before)
 
 
-def test_the_seed_determines_the_weights():
-    first, again, other = run(1), run(1), run(2)
+def test_the_seed_determines_the_weights(whole):
+    first, again, other = whole, run(1), run(2)
     assert [row["iteration"] for row in first[0]] == [0, 100, 130]
     assert first[0][2]["loss"] < first[0][1]["loss"]
     assert same(first, again) and not same(first, other)
