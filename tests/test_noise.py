@@ -53,6 +53,17 @@ def test_noise_is_measured_under_chopped_tones(color, level):
     assert level_db == pytest.approx(0, abs=1)
 
 
+@pytest.mark.parametrize("rate, samples", [(16000, 20_001), (16000, 3000), (11025, 7000)])
+def test_spectra_are_scipys_and_invert(rate, samples):
+    frames, sound = noise.transform(rate), np.random.default_rng(0).standard_normal(samples)
+    spectra = noise.stft(frames, sound)
+    np.testing.assert_allclose(np.abs(spectra), np.abs(frames.stft(sound)), atol=1e-9)
+    np.testing.assert_allclose(noise.istft(frames, spectra, samples), sound, atol=1e-12)
+    kept = np.random.default_rng(1).random(spectra.shape)
+    expected = frames.istft(frames.stft(sound) * kept, k1=samples)
+    np.testing.assert_allclose(noise.istft(frames, spectra * kept, samples), expected, atol=1e-9)
+
+
 def test_a_steady_tone_does_not_count_as_noise():
     steady = np.sin(2 * np.pi * 1000 * TIME)
     power = found(steady + 0.1 * WHITE, np.zeros_like(steady), 0 * chopped())  # an unknown tone
