@@ -53,6 +53,14 @@ def test_noise_is_measured_under_chopped_tones(color, level):
     assert level_db == pytest.approx(0, abs=1)
 
 
+def test_short_loud_events_do_not_change_the_level_of_a_sound():
+    sound = np.random.default_rng(0).standard_normal(160_000)
+    level = noise.loud_power(sound, FRAMES.hop)
+    assert level == pytest.approx(1, rel=0.1)  # a high quantile over frames of 512 samples
+    sound[50_000:60_000] *= 1000
+    assert noise.loud_power(sound, FRAMES.hop) == pytest.approx(level, rel=0.05)
+
+
 @pytest.mark.parametrize("rate, samples", [(16000, 20_001), (16000, 3000), (11025, 7000)])
 def test_spectra_are_scipys_and_invert(rate, samples):
     frames, sound = noise.transform(rate), np.random.default_rng(0).standard_normal(samples)
