@@ -144,8 +144,9 @@ class _Channel:
         end = first + len(values)
         if (missing := self.missing(first, end)).any():
             filled = np.where(missing, values, self.read(first, end))
-            self.file.seek(8 * first)
-            self.file.write(filled.tobytes())
+            with self.lock:
+                self.file.seek(8 * first)
+                self.file.write(filled.tobytes())
 
     def missing(self, first, end):
         """Return a mask (end - first,), True in the gaps."""

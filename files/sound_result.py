@@ -66,7 +66,7 @@ class _M4A:
         self.stream.bit_rate = BIT_RATE * sound.channels
 
     def write(self, block):
-        values = np.ascontiguousarray(block).reshape(1, -1)
+        values = np.ascontiguousarray(block, np.float64).reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(values, "dbl", self.stream.layout.name)
         # FFmpeg uses these times to record in the file which samples are the encoder's padding.
         frame.rate, frame.pts, frame.time_base = self.rate, self.time, Fraction(1, self.rate)

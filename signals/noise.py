@@ -203,8 +203,9 @@ def classic_wiener(frames, sound, noise, again=0):
     negative. `again` more passes take the sound's power from the result of the one before.
     """
     noise = noise.reshape(frames.f_pts, -1)
-    ratio = noise / np.maximum(_power(frames, sound), 1e-20)
-    result = istft(frames, stft(frames, sound) * np.maximum(0, 1 - 2 * ratio), len(sound))
+    spectra = stft(frames, sound)
+    ratio = noise / np.maximum(np.abs(spectra) ** 2, 1e-20)
+    result = istft(frames, spectra * np.maximum(0, 1 - 2 * ratio), len(sound))
     for _ in range(again):
         result = wiener(frames, sound, _power(frames, result), noise)
     return result

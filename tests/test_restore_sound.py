@@ -536,6 +536,15 @@ def test_an_m4a_comes_back_as_m4a(tmp_path, codec, ratio_db):
         assert container.metadata["title"] == "Lücken" and container.metadata["track"] == "3"
 
 
+@pytest.mark.parametrize("codec", ["aac", "alac"])
+def test_an_m4a_may_be_reconstructed_as_a_whole(tmp_path, codec):
+    """The network's output has single precision, which the encoder does not take."""
+    write(tmp_path / "a.m4a", tone_with_gaps(RATE)[0], RATE, codec)
+    restore_sound(stand_in(sinusoids), tmp_path / "a.m4a", tmp_path / "b.m4a")
+    given, result = (read(tmp_path / name)[0] for name in ("a.m4a", "b.m4a"))
+    assert given.size == result.size and audio_utils.snr_db(given, result) > 20
+
+
 @pytest.mark.parametrize("name, codec", [("a.wma", "wmav2"), ("a.webm", "libopus")])
 def test_a_format_that_can_only_be_read_becomes_a_wav(tmp_path, name, codec):
     write(tmp_path / name, tone_with_gaps(48000)[0], 48000, codec, tags={"title": "Ton"})
