@@ -35,7 +35,7 @@ def replacing(path):
             try:
                 yield unfinished
             except Exception as error:
-                if not getattr(error, "errno", None) and unfinished.exists():
+                if not isinstance(error, OSError) and unfinished.exists():
                     # Some libraries hide the system's error. If the disk is full, this raises it.
                     with open(unfinished, "ab") as file:
                         file.write(bytes(2**16))

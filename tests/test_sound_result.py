@@ -6,10 +6,12 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from compressed import write
 
 from files.sound_reader import open_sound
 from files.sound_result import create, lost, rounded
 from harness import UserError
+from harness.result_files import replacing
 
 RATE = 16000
 
@@ -124,3 +126,15 @@ def test_other_sound_tracks_are_named(tmp_path):
             frame.rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
             container.mux(stream.encode(frame) + stream.encode(None))
     assert rewritten(tmp_path / "a.mp4", "b.wav")[1] == ["other sound tracks"]
+
+
+def test_a_full_disk_is_named_for_an_m4a(tmp_path, full_disk):
+    """FFmpeg hides the system's error behind one with a number of its own."""
+    noise = 0.1 * np.random.default_rng(0).standard_normal((64_000, 1))
+    write(tmp_path / "a.m4a", noise[:, 0], 16000, "alac")
+    with open_sound(tmp_path / "a.m4a") as sound, full_disk(20_000):
+        with pytest.raises(OSError, match=r"File too large.*b\.m4a"):
+            with replacing(tmp_path / "b.m4a") as path:
+                with create(path, sound, tmp_path / "b.m4a") as file:
+                    file.write(noise)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.m4a"]
