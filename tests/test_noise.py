@@ -53,6 +53,22 @@ def test_noise_is_measured_under_chopped_tones(color, level):
     assert level_db == pytest.approx(0, abs=1)
 
 
+@pytest.mark.parametrize("weight", [0, 1])
+def test_the_weight_chooses_the_filter(weight):
+    """With weight 1 the result is that of the guided filter, with 0 that of the classic one."""
+    sound = TONES + 0.1 * np.random.default_rng(0).standard_normal(TONES.size)
+    mask, drawn = np.zeros(sound.size, int), 0.5 * TONES  # a poor reconstruction
+    quiet = noise.quiet_power(FRAMES, sound, drawn, mask)
+    spectrum = noise.least_noise(FRAMES, quiet, noise.loud_power(sound, FRAMES.hop))
+    calibrated = spectrum, np.full(FRAMES.f_pts, weight), np.array([0.0, 0.0, 1.0, 0.0])
+    result, noisy = noise.denoise(sound, mask, drawn, RATE, *calibrated)
+    power = noise.noise_power(quiet, spectrum)
+    guided = noise.guided_wiener(FRAMES, sound, drawn, power)
+    classic = noise.classic_wiener(FRAMES, sound, power, again=2)
+    assert noisy.all() and np.std(guided - classic) > 1e-3
+    np.testing.assert_allclose(result, guided if weight else classic, atol=1e-9)
+
+
 def test_short_loud_events_do_not_change_the_level_of_a_sound():
     sound = np.random.default_rng(0).standard_normal(160_000)
     level = noise.loud_power(sound, FRAMES.hop)
