@@ -14,6 +14,7 @@ from signals.fill_gaps import fill, mixture_weights
 from signals.gaps import inside
 
 FRAME_SECONDS = 0.128  # duration of a frame of the spectrogram
+LONGER = 2  # factor of the duration of longer frames, which resolve steady partials better
 FRAMES_PER_SAMPLE = 4  # number of overlapping frames that contain a sample
 QUIET_QUANTILE = 0.2  # fraction of frames assumed to contain only noise, at each frequency
 FLOOR_QUANTILE = 0.35  # fraction of frequencies assumed to contain only noise, in each frame
@@ -37,9 +38,9 @@ ARTIFICIAL_SPACING = 16  # distance between artificial gaps, in gap lengths
 SHARPNESS = 2  # a candidate's weight is its inverse error to this power
 
 
-def transform(rate):
+def transform(rate, longer=1):
     """Return a scipy.signal.ShortTimeFFT with Hann frames for sounds at `rate` Hz."""
-    hop = max(1, round(FRAME_SECONDS * rate / FRAMES_PER_SAMPLE))
+    hop = longer * max(1, round(FRAME_SECONDS * rate / FRAMES_PER_SAMPLE))
     taper = scipy.signal.windows.hann(hop * FRAMES_PER_SAMPLE, sym=False)
     return scipy.signal.ShortTimeFFT(taper, hop, rate)
 
@@ -85,8 +86,8 @@ def quiet_power(frames, sound, reconstruction, mask):
     """
     square = frames.win**2 / np.sum(frames.win**2)
     fraction = windows(frames, 1.0 - mask) @ square  # observed in each frame
-    parts = sound, reconstruction, sound - reconstruction
-    sound, drawn, residual = (_power(frames, part) for part in parts)
+    sound, drawn = stft(frames, sound), stft(frames, reconstruction)
+    sound, drawn, residual = (np.abs(part) ** 2 for part in (sound, drawn, sound - drawn))
     # The lesser of both everywhere would be less than the noise, by up to 0.5 dB.
     power = np.where(DRAWN * drawn > sound, np.minimum(sound, residual), sound)
     scaled = power / np.maximum(fraction, MIN_FRACTION_OBSERVED)
@@ -174,14 +175,13 @@ def mean_square(frames, power):
     return (power[0] + power[-1] + 2 * power[1:-1].sum()) / (frames.m_num * np.sum(frames.win**2))
 
 
-def wiener(frames, sound, power, noise):
-    """Apply Wiener's gain S / (S + N), given the powers S and N of sound and noise: (T,) -> (T,).
+def wiener(spectra, power, noise):
+    """Apply Wiener's gain S / (S + N), given the powers S and N of sound and noise: all (F, K).
 
-    Powers are (F, K). A sound's own estimate may give S: two passes beat one (empirical Wiener
-    filter, Ghael, Sayeed and Baraniuk 1997).
+    A sound's own estimate may give S: two passes beat one (empirical Wiener filter, Ghael, Sayeed
+    and Baraniuk 1997).
     """
-    power = power / (power + np.maximum(noise, 1e-20))
-    return istft(frames, stft(frames, sound) * power, len(sound))
+    return spectra * (power / (power + np.maximum(noise, 1e-20)))
 
 
 def guided_wiener(frames, sound, reconstruction, noise):
@@ -190,10 +190,10 @@ def guided_wiener(frames, sound, reconstruction, noise):
     Its power is that of the network's reconstruction (T,), or that of the sound where this exceeds
     the noise by more than EXCESS times the noise.
     """
-    drawn, excess = _power(frames, reconstruction), _power(frames, sound) - noise
-    clear = np.where(excess > EXCESS * noise, excess, 0)
-    first = wiener(frames, sound, np.maximum(drawn, clear), noise)
-    return wiener(frames, sound, np.maximum(drawn, _power(frames, first)), noise)
+    spectra, drawn = stft(frames, sound), _power(frames, reconstruction)
+    excess = np.abs(spectra) ** 2 - noise
+    power = np.maximum(drawn, np.where(excess > EXCESS * noise, excess, 0))
+    return istft(frames, wiener(spectra, power, noise), sound.size)
 
 
 def classic_wiener(frames, sound, noise, again=0):
@@ -202,53 +202,76 @@ def classic_wiener(frames, sound, noise, again=0):
     The noise has power (F,) or (F, K). The gain is 1 - 2 noise / |spectrum|^2, or 0 if this is
     negative. `again` more passes take the sound's power from the result of the one before.
     """
-    noise = noise.reshape(frames.f_pts, -1)
-    spectra = stft(frames, sound)
+    noise, spectra = noise.reshape(frames.f_pts, -1), stft(frames, sound)
     ratio = noise / np.maximum(np.abs(spectra) ** 2, 1e-20)
-    result = istft(frames, spectra * np.maximum(0, 1 - 2 * ratio), len(sound))
+    result = istft(frames, spectra * np.maximum(0, 1 - 2 * ratio), sound.size)
     for _ in range(again):
-        result = wiener(frames, sound, _power(frames, result), noise)
+        passed = wiener(spectra, _power(frames, result), noise)
+        result = istft(frames, passed, sound.size)
     return result
 
 
 def denoised(frames, sound, reconstruction, noise):
-    """Return a sound (T,) denoised with and without guidance: (2, T)."""
-    guided = guided_wiener(frames, sound, reconstruction, noise)
-    return np.stack([guided, classic_wiener(frames, sound, noise, again=2)])
+    """Return four estimates (4, T) of a sound (T,) in noise of power (F, K).
+
+    They are without and with the network's guidance, first in `frames`, then in longer frames.
+    """
+    longer = transform(round(frames.fs), LONGER)
+    centers = LONGER * np.arange(longer.p_min, longer.p_max(sound.size)) - frames.p_min
+    power = LONGER * noise[:, np.clip(centers, 0, noise.shape[1] - 1)]
+    power = scipy.interpolate.interp1d(frames.f, power, axis=0)(longer.f)
+    estimates = []
+    for each, own in ((frames, noise), (longer, power)):
+        estimates.append(classic_wiener(each, sound, own, again=1))
+        estimates.append(guided_wiener(each, sound, reconstruction, own))
+    return np.stack(estimates)
 
 
-def guidance(frames, sound, mask, reconstruction, noise):
-    """Return the weight (F,) of the first estimate of `denoised` in the mixture of least risk.
+def least_risk(frames, sound, mask, reconstruction, noise):
+    """Return the weights (4, F) of the estimates of `denoised` in the mixture of least risk.
 
     sound (T,): noisy, with its gaps filled. The risk at the observed samples is Stein's estimate
     |y - f(y)|^2 + 2 tr(C J) - tr C, for noise of covariance C and Jacobian J of f. A finite
     difference with one draw b of the noise gives the trace (Ramani, Blu and Unser 2008,
     doi 10.1109/TIP.2008.2001404). It is over the gaps too, because the filling repeats the noise
-    around it: without them the trace, and this weight, would be too low.
+    around it: without them the trace would be too low.
+
+    The mixture starts as the first estimate. One after the other, the others join it, each with the
+    weight of least risk.
     """
     white = stft(frames, np.random.default_rng(0).standard_normal(sound.size))
     drawn = istft(frames, white * np.sqrt(noise / np.sum(frames.win**2)), sound.size)
     before, after = (
         denoised(frames, each, reconstruction, noise) for each in (sound, sound + STEP * drawn)
     )
-    change, seen = (after - before) / STEP, mask == 0
-    parts = seen * (before[0] - before[1]), seen * (sound - before[1]), drawn, change[0] - change[1]
-    difference, rest, drawn, change = (stft(frames, part) for part in parts)
-    agreement = (rest * difference.conj() - CAUTION * change * drawn.conj()).real
-    sums = agreement.sum(1), (np.abs(difference) ** 2).sum(1)
-    gain, scale = (scipy.ndimage.uniform_filter1d(part, BAND) for part in sums)
-    return np.clip(gain / np.maximum(scale, 1e-20), 0, 1)
+    estimates = zip((mask == 0) * before, (after - before) / STEP)
+    estimates = ([stft(frames, part) for part in each] for each in estimates)
+    sound, drawn = stft(frames, (mask == 0) * sound), stft(frames, drawn)
+    (mixed, change), weights = next(estimates), np.eye(len(before), 1) * np.ones(frames.f_pts)
+    for number, (estimate, own_change) in enumerate(estimates, 1):
+        difference, further = estimate - mixed, own_change - change
+        gain = (sound - mixed) * difference.conj() - CAUTION * further * drawn.conj()
+        sums = gain.real.sum(1), (np.abs(difference) ** 2).sum(1)
+        gain, scale = (scipy.ndimage.uniform_filter1d(part, BAND) for part in sums)
+        weight = np.clip(gain / np.maximum(scale, 1e-20), 0, 1)
+        mixed += weight[:, None] * difference
+        change += weight[:, None] * further
+        weights *= 1 - weight
+        weights[number] = weight
+    return weights
 
 
 def candidates(frames, sound, mask, reconstruction, noise):
-    """Return four estimates (4, M) of the M missing samples of a sound (T,).
+    """Return six estimates (6, M) of the M missing samples of a sound (T,).
 
-    1, 2. The sound, whose gaps are filled by autoregression, from `denoised`. 3. The network's
-    reconstruction. 4. The reconstruction plus its residual, continued by autoregression.
+    First come those of `denoised` for the sound, whose gaps are filled by autoregression. Then come
+    the reconstruction plus its residual, continued by autoregression, and the reconstruction.
     """
-    estimates = denoised(frames, sound, reconstruction, noise) if noise.any() else [sound, sound]
-    residual = fill(estimates[0] - reconstruction, runs(mask), round(frames.fs))
-    return np.stack([*estimates, reconstruction, reconstruction + residual])[:, mask == 1]
+    estimates = [sound] * 4
+    if noise.any():
+        estimates = denoised(frames, sound, reconstruction, noise)
+    residual = fill(estimates[1] - reconstruction, runs(mask), round(frames.fs))
+    return np.stack([*estimates, reconstruction + residual, reconstruction])[:, mask == 1]
 
 
 def artificial_gaps(missing, samples, size):
@@ -281,8 +304,8 @@ def calibrate(observed, mask, rate, restore, size=0):
 
     restore(observed, mask) returns the network's reconstruction; all are (T,). size: the length of
     artificial gaps, 0 if the sound has none. Returns the spectrum (F,), see `least_noise`, the
-    weight of `guidance` (F,), and the weights (4,) of `candidates`. The latter sum to 1 and come
-    from the errors in artificial gaps.
+    weights (4, F) from `least_risk`, and the weights (6,) of `candidates`. The latter sum to 1 and
+    come from the errors in artificial gaps.
     """
     frames, truth, artificial = transform(rate), observed, np.zeros(mask.size, bool)
     if size:
@@ -293,21 +316,22 @@ def calibrate(observed, mask, rate, restore, size=0):
     sound = fill_roughly(observed, mask, reconstruction, rate, alone)
     quiet = quiet_power(frames, sound, reconstruction, mask)
     spectrum = least_noise(frames, quiet, loud_power(observed, frames.hop))
-    power, weights = noise_power(quiet, spectrum), np.array([0.0, 0.0, 1.0, 0.0])
+    power, weights = noise_power(quiet, spectrum), np.eye(6)[-1]
     if not alone:
         found = candidates(frames, sound, mask, reconstruction, power)[:, artificial[mask == 1]]
         errors = np.maximum(((found - truth[artificial]) ** 2).mean(1), 1e-20)
         weights = mixture_weights(errors, SHARPNESS)
-    return spectrum, guidance(frames, sound, mask, reconstruction, power), weights / weights.sum()
+    denoisers = least_risk(frames, sound, mask, reconstruction, power)
+    return spectrum, denoisers, weights / weights.sum()
 
 
-def denoise(observed, mask, reconstruction, rate, spectrum, guided, weights):
+def denoise(observed, mask, reconstruction, rate, spectrum, denoisers, weights):
     """Fill the gaps of a sound and remove its noise: observed, mask, reconstruction (T,).
 
     The last three are from `calibrate`. Gaps get the mixture of `candidates`, then noise is
     removed. Returns the sound, and True where it had noise; both are (T,).
     """
-    frames, alone = transform(rate), weights[2] == 1
+    frames, alone = transform(rate), weights[-1] == 1
     sound = fill_roughly(observed, mask, reconstruction, rate, alone)
     noise = noise_power(quiet_power(frames, sound, reconstruction, mask), spectrum)
     if mask.any() and not alone:
@@ -316,8 +340,9 @@ def denoise(observed, mask, reconstruction, rate, spectrum, guided, weights):
     noisy = noise.any(0)[nearest]
     if noisy.any():
         estimates = denoised(frames, sound, reconstruction, noise)
-        difference = guided[:, None] * stft(frames, estimates[0] - estimates[1])
-        sound = estimates[1] + istft(frames, difference, sound.size)
+        parts = zip(denoisers[..., None], estimates)
+        mixed = sum(weight * stft(frames, estimate) for weight, estimate in parts)
+        sound = istft(frames, mixed, sound.size)
     return sound, noisy
 
 

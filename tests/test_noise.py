@@ -16,7 +16,7 @@ TONES = sum(
     for f, d in ((220, 0.5), (440, 0.5), (1318, 0.7))
 )
 TONES *= 0.4 / np.sqrt(np.mean(TONES**2))
-FRAMES = noise.transform(RATE)
+FRAMES, LONGER = noise.transform(RATE), noise.transform(RATE, noise.LONGER)
 
 
 def chopped(gap=160, every=1600):
@@ -53,20 +53,50 @@ def test_noise_is_measured_under_chopped_tones(color, level):
     assert level_db == pytest.approx(0, abs=1)
 
 
-@pytest.mark.parametrize("weight", [0, 1])
-def test_the_weight_chooses_the_filter(weight):
-    """With weight 1 the result is that of the guided filter, with 0 that of the classic one."""
+@pytest.mark.parametrize("number", range(4))
+def test_the_weights_choose_the_estimate(number):
     sound = TONES + 0.1 * np.random.default_rng(0).standard_normal(TONES.size)
     mask, drawn = np.zeros(sound.size, int), 0.5 * TONES  # a poor reconstruction
     quiet = noise.quiet_power(FRAMES, sound, drawn, mask)
     spectrum = noise.least_noise(FRAMES, quiet, noise.loud_power(sound, FRAMES.hop))
-    calibrated = spectrum, np.full(FRAMES.f_pts, weight), np.array([0.0, 0.0, 1.0, 0.0])
-    result, noisy = noise.denoise(sound, mask, drawn, RATE, *calibrated)
+    weights = np.eye(4)[number, :, None] * np.ones(FRAMES.f_pts)
+    result, noisy = noise.denoise(sound, mask, drawn, RATE, spectrum, weights, np.eye(6)[-1])
     power = noise.noise_power(quiet, spectrum)
-    guided = noise.guided_wiener(FRAMES, sound, drawn, power)
-    classic = noise.classic_wiener(FRAMES, sound, power, again=2)
-    assert noisy.all() and np.std(guided - classic) > 1e-3
-    np.testing.assert_allclose(result, guided if weight else classic, atol=1e-9)
+    estimates = noise.denoised(FRAMES, sound, drawn, power)
+    assert noisy.all() and np.std(estimates, axis=0).mean() > 1e-3
+    np.testing.assert_allclose(result, estimates[number], atol=1e-9)
+
+
+def test_the_estimates_are_without_and_with_guidance_in_both_frames():
+    """The longer frames are twice as long, so they hold twice the power of white noise."""
+    sound, drawn = TONES + 0.1 * WHITE, 0.5 * TONES
+    power = np.full((FRAMES.f_pts, FRAMES.p_num(sound.size)), 0.01 * np.sum(FRAMES.win**2))
+    expected = []
+    assert LONGER.m_num == 2 * FRAMES.m_num
+    for frames, factor in ((FRAMES, 1), (LONGER, 2)):
+        own = np.full((frames.f_pts, 1), factor * power[0, 0])
+        expected.append(noise.classic_wiener(frames, sound, own, again=1))
+        expected.append(noise.guided_wiener(frames, sound, drawn, own))
+    found = noise.denoised(FRAMES, sound, drawn, power)
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+def test_noise_keeps_its_place_in_longer_frames(monkeypatch):
+    """Its power grows linearly over time and frequency, at the times and frequencies of frames."""
+    powers = []
+    monkeypatch.setattr(
+        noise, "guided_wiener", lambda frames, sound, _, power: powers.append(power) or sound
+    )
+    monkeypatch.setattr(noise, "classic_wiener", lambda frames, sound, power, again: sound)
+    times = [np.arange(f.p_min, f.p_max(TIME.size)) * f.hop for f in (FRAMES, LONGER)]
+    power, expected = (
+        factor * (1 + frames.f[:, None]) * (1e5 + time)
+        for factor, frames, time in zip((1, 2), (FRAMES, LONGER), times)
+    )
+    noise.denoised(FRAMES, TONES, TONES, power)
+    inside = (times[1] >= times[0][0]) & (times[1] <= times[0][-1])
+    np.testing.assert_allclose(powers[1][:, inside], expected[:, inside], rtol=1e-9)
+    assert powers[1].shape == (LONGER.f_pts, LONGER.p_num(TIME.size))
 
 
 def test_short_loud_events_do_not_change_the_level_of_a_sound():
@@ -122,7 +152,9 @@ def test_wieners_gain_is_that_of_each_frequencys_powers():
     size = FRAMES.m_num
     tone = np.cos(2 * np.pi * 64 / size * np.arange(8 * size))
     power = np.full((FRAMES.f_pts, 1), 3e4)
-    passed = noise.wiener(FRAMES, 2 * tone, np.abs(FRAMES.stft(tone)) ** 2, power)
+    spectra = (noise.stft(FRAMES, part) for part in (2 * tone, tone))
+    passed = noise.wiener(next(spectra), np.abs(next(spectra)) ** 2, power)
+    passed = noise.istft(FRAMES, passed, tone.size)
     middle = slice(4 * size, 5 * size)
     before, drawn, after = (
         np.fft.rfft(part[middle] * FRAMES.win) for part in (2 * tone, tone, passed)
@@ -156,13 +188,15 @@ def gaussian_in_noise():
 def mixed(monkeypatch, first, second, clean, hiss, power, mask=None):
     """Return the weight (F,) that mixes two functions of the noisy sound."""
     monkeypatch.setattr(
-        noise, "denoised", lambda frames, sound, *rest: np.stack([first(sound), second(sound)])
+        noise, "denoised", lambda frames, sound, *rest: np.stack([second(sound), first(sound)])
     )
     mask = np.zeros(TIME.size, int) if mask is None else mask
-    return noise.guidance(FRAMES, clean + hiss, mask, 0 * clean, power)
+    weights = noise.least_risk(FRAMES, clean + hiss, mask, 0 * clean, power)
+    np.testing.assert_allclose(weights.sum(0), 1)
+    return weights[1]
 
 
-def test_the_weight_of_guidance_is_wieners_gain(monkeypatch):
+def test_the_weight_of_least_risk_is_wieners_gain(monkeypatch):
     """Mixing the noisy sound with nothing, the weight of least risk is S / (S + N)."""
     weight = mixed(monkeypatch, lambda y: y, lambda y: 0 * y, *gaussian_in_noise()) / (
         1 - (noise.CAUTION - 1) * RATIO
@@ -179,7 +213,7 @@ def test_a_perfect_estimate_has_all_the_weight(monkeypatch, first):
 
 
 @pytest.mark.parametrize("gap", [0, 200])
-def test_the_weight_of_guidance_has_almost_the_least_true_risk(monkeypatch, gap):
+def test_the_weight_has_almost_the_least_true_risk(monkeypatch, gap):
     """Two filters, of which one keeps low frequencies. Gaps are filled with noisy sound."""
     low = scipy.signal.firwin(65, 600, fs=RATE)
     filters = [lambda y: scipy.signal.fftconvolve(y, low, "same"), lambda y: 0.8 * y]
@@ -197,11 +231,11 @@ def test_the_weight_of_guidance_has_almost_the_least_true_risk(monkeypatch, gap)
 
 def test_weights_are_the_inverse_errors_in_artificial_gaps(monkeypatch):
     truth, mask = RNG.standard_normal(TIME.size), chopped()
-    deviations = np.array([[0.1], [0.2], [0.4], [0.3]])
+    deviations = np.array([[0.1], [0.2], [0.4], [0.3], [0.25], [0.15]])
 
     def candidates(frames, sound, mask, reconstruction, power):
         missing = truth[mask == 1]
-        return missing + deviations * RNG.standard_normal((4, missing.size))
+        return missing + deviations * RNG.standard_normal((6, missing.size))
 
     monkeypatch.setattr(noise, "candidates", candidates)
     *_, weights = noise.calibrate(truth * (1 - mask), mask, RATE, lambda sound, missing: sound, 160)
@@ -222,7 +256,7 @@ def test_artificial_gaps_are_spread_between_the_gaps(every):
 def test_without_gaps_the_network_gets_all_the_weight():
     mask = np.zeros(TIME.size, int)
     *_, weights = noise.calibrate(TONES, mask, RATE, lambda sound, missing: sound)
-    assert weights.tolist() == [0, 0, 1, 0]
+    assert weights.tolist() == [0, 0, 0, 0, 0, 1]
 
 
 @pytest.mark.parametrize("level_db", [-25, -15, -5])
@@ -306,7 +340,7 @@ def test_artificial_gaps_touch_no_other_gap():
 def test_a_network_that_copies_its_input_has_no_weight(restore):
     mask = chopped()
     *_, weights = noise.calibrate(TONES * (1 - mask), mask, RATE, restore, 160)
-    assert weights[:2].sum() > 0.9
+    assert weights[:4].sum() > 0.9
 
 
 def test_the_noise_level_does_not_depend_on_the_mask():
