@@ -18,7 +18,8 @@ from harness.run_folder import MODEL_FORMAT as FORMAT
 load()  # must precede `import keras`, which would print TensorFlow's start-up messages
 import keras
 
-NETWORK = "input_size", "likelihood", "hidden", "latent", "components"  # arguments of DVAE
+NETWORK = "input_size", "likelihood", "hidden", "latent", "components", "activation"  # of DVAE
+ACTIVATIONS = "relu", "silu"  # also in files/dense_network.py and pages/play/network.js
 LOG_2_PI = math.log(2 * math.pi)
 
 INITIAL_BIAS_STD = 0.5  # decoder's output bias: untrained networks should output noise, not silence
@@ -73,12 +74,12 @@ def reparameterize(mean, log_var, noise):
     return mean + tf.exp(0.5 * log_var) * noise
 
 
-def dense_layers(name, sizes, scales):
-    """Return dense layers with ReLU between them. `sizes` are the widths, including the input's.
+def dense_layers(name, sizes, scales, activation):
+    """Return dense layers, the last one linear. `sizes` are the widths, including the input's.
 
     `scales` has one factor per layer: the scale of its initial kernel, relative to Glorot's.
     """
-    layers = [keras.layers.Dense(size, "relu") for size in sizes[1:-1]]
+    layers = [keras.layers.Dense(size, activation) for size in sizes[1:-1]]
     layers.append(keras.layers.Dense(sizes[-1]))
     for layer, scale in zip(layers, scales):
         if scale != 1:
@@ -98,6 +99,7 @@ class DVAE(keras.Model):
     latent: number of dimensions of z, L.
     components: number of Gaussians in the learned prior, the MoG prior of Tomczak and Welling 2018
         (arXiv 1705.07120). With one component, the prior is a Gaussian.
+    activation: of the hidden layers, "relu" or "silu" (x times sigmoid(x), arXiv 1606.08415).
     metadata: JSON values saved in the model's file, such as {"sample_rate": 16000}.
     """
 
@@ -110,6 +112,7 @@ class DVAE(keras.Model):
         hidden=(512, 512),
         latent=32,
         components=200,
+        activation="relu",
         *,
         metadata=None,
         **kwargs,
@@ -117,16 +120,19 @@ class DVAE(keras.Model):
         super().__init__(**kwargs)
         if likelihood not in ("bernoulli", "gaussian"):
             raise ValueError(f"likelihood must be 'bernoulli' or 'gaussian', got {likelihood!r}")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be 'relu' or 'silu', got {activation!r}")
         self.input_size, self.likelihood = input_size, likelihood
         self.hidden, self.latent, self.components = tuple(hidden), latent, components
+        self.activation = activation
         self.metadata = {"format": FORMAT, **(metadata or {})}
         gaussian = likelihood == "gaussian"
         first, inner, last = (SMALL_SCALE, 1, SMALL_SCALE) if gaussian else (HE_SCALE, HE_SCALE, 1)
         inner = len(self.hidden) * [inner]
         sizes = input_size, *self.hidden, 2 * latent
-        self.encoder = self.build_layers("encoder", sizes, (first, *inner))
+        self.encoder = self.build_layers("encoder", sizes, (first, *inner), activation)
         sizes = latent, *reversed(self.hidden), input_size
-        self.decoder = self.build_layers("decoder", sizes, (*inner, last))
+        self.decoder = self.build_layers("decoder", sizes, (*inner, last), activation)
         bias = keras.random.normal((input_size,), stddev=INITIAL_BIAS_STD)
         self.decoder.layers[-1].bias.assign(bias)
         constant, size = keras.initializers.Constant, (components, latent)

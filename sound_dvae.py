@@ -43,6 +43,7 @@ class Settings(cli.Settings):
     """Hyperparameters for sounds. Each field is also a command-line flag."""
 
     experiment = "sound"
+    activation = "relu"  # of the hidden layers
     kl_warm_up = 0.25  # fraction of the iterations in which the KL weight rises to 1
     iters: int = flag(800, "optimizer steps", with_data=1600)
     batch_size: int = flag(256, "windows per step")

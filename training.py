@@ -66,7 +66,7 @@ def build_model(settings, input_size, likelihood, metadata, strategy):
     from models import DVAE  # loads TensorFlow, so flags, folder and data are checked first
 
     tf.keras.utils.set_random_seed(settings.seed)
-    network = settings.hidden, settings.latent, settings.components
+    network = settings.hidden, settings.latent, settings.components, settings.activation
     with strategy.scope():
         return DVAE(input_size, likelihood, *network, metadata=metadata)
 

@@ -86,10 +86,11 @@ def log_likelihood(model, inputs, clean, samples, seed):
     return total - tf.math.log(tf.cast(samples, tf.float32))
 
 
-def gated_layers(name, sizes, scales):
+def gated_layers(name, sizes, scales, activation):
     """Return dense layers with gated linear units (Dauphin et al. 2017, arXiv 1612.08083).
 
-    Has the signature of `models.dense_layers`, but ignores `scales`: kernels use Glorot's scale.
+    Has the signature of `models.dense_layers`, but ignores `scales` (kernels use Glorot's scale)
+    and `activation`.
     """
     values = inputs = keras.Input(sizes[:1])
     for size in sizes[1:-1]:

@@ -107,7 +107,8 @@ def digits():
 
 
 def build_dvae(task):
-    network = task.settings.hidden, task.settings.latent, task.settings.components
+    settings = task.settings
+    network = settings.hidden, settings.latent, settings.components, settings.activation
     return DVAE(task.size, task.likelihood, *network)
 
 
@@ -136,7 +137,8 @@ def keras_fit(task, jit):
 
 def contenders(task, iterations):
     prior = task.settings.components, task.settings.latent
-    network = task.likelihood, *layer_sizes(task), prior, EXAMPLE_RATE, EVERY
+    rates = task.settings.activation, EXAMPLE_RATE, EVERY
+    network = task.likelihood, *layer_sizes(task), prior, *rates
     return {
         "ours": ours(task, iterations),
         "Keras fit": keras_fit(task, jit=False),

@@ -34,7 +34,10 @@ def notes(settings):
 
 
 def digits(settings, images):
-    """Return batch(key), which samples deformed digits: with a rectangle removed, and whole."""
+    """Return batch(key), which samples deformed digits: with a rectangle removed, and whole.
+
+    Half of the inputs stay whole, as in `mnist_dvae.make_batch`.
+    """
     images, count, side = jnp.array(images), settings.batch_size, images.shape[1]
     area, centers = settings.amount * side**2, jnp.arange(side) - (side - 1) / 2
 
@@ -53,10 +56,12 @@ def digits(settings, images):
         clean = images[jax.random.randint(keys[0], (count,), 0, len(images))] / 255
         slopes = settings.deform * jax.random.normal(keys[1], (count, 2))
         clean = jax.vmap(deformed)(clean, slopes)
-        aspect = 2 ** jax.random.uniform(keys[2], (count, 1), minval=-1, maxval=1)
+        others = clean[count // 2 :]
+        aspect = 2 ** jax.random.uniform(keys[2], (len(others), 1), minval=-1, maxval=1)
         rows = jnp.round(jnp.sqrt(area * aspect))
         vertical, horizontal = interval(keys[3], rows), interval(keys[4], jnp.round(area / rows))
-        corrupted = clean * ~(vertical[:, :, None] & horizontal[:, None, :])
+        corrupted = others * ~(vertical[:, :, None] & horizontal[:, None, :])
+        corrupted = jnp.concatenate([clean[: count // 2], corrupted])
         return corrupted.reshape(count, -1), clean.reshape(count, -1)
 
     return batch
@@ -81,9 +86,9 @@ def initial(key, encoder, decoder, prior):
     }
 
 
-def apply(layers, values):
+def apply(layers, values, activation):
     for kernel, bias in layers[:-1]:
-        values = jax.nn.relu(values @ kernel + bias)
+        values = getattr(jax.nn, activation)(values @ kernel + bias)
     return values @ layers[-1][0] + layers[-1][1]
 
 
@@ -96,7 +101,7 @@ def log_prior(parameters, z):
     return jax.nn.logsumexp(weights - 0.5 * squares, axis=-1)
 
 
-def contender(batch, likelihood, encoder, decoder, prior, rate, every):
+def contender(batch, likelihood, encoder, decoder, prior, activation, rate, every):
     """Train with Adam. Yields a function reconstruct(corrupted, observed) every `every` steps."""
     optimizer = optax.adam(rate)
     parameters = initial(jax.random.key(0), encoder, decoder, prior)
@@ -104,10 +109,10 @@ def contender(batch, likelihood, encoder, decoder, prior, rate, every):
     def loss_of(parameters, key):
         batch_key, noise_key = jax.random.split(key)
         corrupted, clean = batch(batch_key)
-        mean, log_var = jnp.split(apply(parameters["encoder"], corrupted), 2, -1)
+        mean, log_var = jnp.split(apply(parameters["encoder"], corrupted, activation), 2, -1)
         noise = jax.random.normal(noise_key, mean.shape)
         z = mean + jnp.exp(0.5 * log_var) * noise
-        decoded, log_std = apply(parameters["decoder"], z), parameters["log_std"]
+        decoded, log_std = apply(parameters["decoder"], z, activation), parameters["log_std"]
         if likelihood == "bernoulli":
             nll = optax.sigmoid_binary_cross_entropy(decoded, clean)
         else:
@@ -125,8 +130,8 @@ def contender(batch, likelihood, encoder, decoder, prior, rate, every):
 
     @jax.jit
     def decoded_mean(parameters, corrupted):
-        mean, _ = jnp.split(apply(parameters["encoder"], corrupted), 2, -1)
-        decoded = apply(parameters["decoder"], mean)
+        mean, _ = jnp.split(apply(parameters["encoder"], corrupted, activation), 2, -1)
+        decoded = apply(parameters["decoder"], mean, activation)
         return jax.nn.sigmoid(decoded) if likelihood == "bernoulli" else decoded
 
     def reconstruct(corrupted, observed):

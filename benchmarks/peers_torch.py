@@ -34,12 +34,15 @@ def notes(settings):
 
 
 def digits(settings, images):
-    """Return batch(), which samples deformed digits: with a rectangle removed, and whole."""
+    """Return batch(), which samples deformed digits: with a rectangle removed, and whole.
+
+    Half of the inputs stay whole, as in `mnist_dvae.make_batch`.
+    """
     images, count, side = torch.tensor(images, device=DEVICE), settings.batch_size, images.shape[1]
     area = settings.amount * side**2
 
     def interval(lengths):
-        first = torch.floor(torch.rand(count, 1) * (side - lengths + 1))
+        first = torch.floor(torch.rand(lengths.shape) * (side - lengths + 1))
         since_first = torch.arange(side) - first
         return ((since_first >= 0) & (since_first < lengths)).float()
 
@@ -48,17 +51,20 @@ def digits(settings, images):
         slopes = settings.deform * torch.randn(count, 2, 3) * torch.tensor([[0, 1, 0], [1, 0, 0]])
         grid = F.affine_grid(torch.eye(2, 3) + slopes, list(clean.shape), align_corners=False)
         clean = F.grid_sample(clean, grid, padding_mode="reflection", align_corners=False)[:, 0]
-        rows = torch.round(torch.sqrt(area * 2 ** (2 * torch.rand(count, 1) - 1)))
+        others = clean[count // 2 :]
+        rows = torch.round(torch.sqrt(area * 2 ** (2 * torch.rand(len(others), 1) - 1)))
         hole = interval(rows)[:, :, None] * interval(torch.round(area / rows))[:, None, :]
-        return (clean * (1 - hole)).reshape(count, -1), clean.reshape(count, -1)
+        corrupted = torch.cat([clean[: count // 2], others * (1 - hole)])
+        return corrupted.reshape(count, -1), clean.reshape(count, -1)
 
     return batch
 
 
-def dense_layers(sizes):
+def dense_layers(sizes, activation):
+    activate = {"relu": torch.nn.ReLU, "silu": torch.nn.SiLU}[activation]
     layers = []
     for inputs, outputs in itertools.pairwise(sizes):
-        layers += [torch.nn.Linear(inputs, outputs), torch.nn.ReLU()]
+        layers += [torch.nn.Linear(inputs, outputs), activate()]
     return torch.nn.Sequential(*layers[:-1])
 
 
@@ -78,12 +84,12 @@ def nll_of(likelihood, clean, decoded, log_std):
     return (0.5 * squares + log_std + half_log_2_pi).sum(-1)
 
 
-def contender(batch, likelihood, encoder, decoder, prior, rate, every, jit):
+def contender(batch, likelihood, encoder, decoder, prior, activation, rate, every, jit):
     """Train with Adam. Yields a function reconstruct(corrupted, observed) every `every` steps.
 
     `encoder` and `decoder` are widths, `prior` is the shape of the prior's means.
     """
-    encoder, decoder = dense_layers(encoder), dense_layers(decoder)
+    encoder, decoder = (dense_layers(sizes, activation) for sizes in (encoder, decoder))
     log_std = torch.nn.Parameter(torch.tensor(-0.7))  # standard deviation 0.5, as in `models`
     prior = torch.zeros(prior[0]), torch.randn(prior), torch.full(prior, -1.4)  # as in `models`
     prior = [torch.nn.Parameter(part) for part in prior]

@@ -100,6 +100,7 @@ def _checked(path):
             problem = f"written by {age} version of these scripts (format {written})"
             raise UserError(f"{path}: {problem}; {remedy}")
         config["metadata"] = {"format": FORMAT, **metadata}
+        config.setdefault("activation", "relu")  # the only one in earlier versions
         return config, _arrays(weights, weight_shapes(config))
 
 

@@ -114,6 +114,7 @@ def _network(model, kind):
             "decoder": [model.latent, *reversed(model.hidden), model.input_size],
         },
         "components": model.components,
+        "activation": model.activation,
         "likelihood": model.likelihood,
         "rate": kind.sample_rate,
     }

@@ -109,7 +109,7 @@ def test_the_encoders_mean_gradient_is_that_of_the_loss(draws):
 
 
 def test_gated_layers_multiply_with_a_sigmoid():
-    model = likelihood.gated_layers("name", (3, 4, 2), None)
+    model = likelihood.gated_layers("name", (3, 4, 2), None, None)
     inner, outer = (layer for layer in model.layers if layer.weights)
     shapes = (3, 8), (4, 2), (5, 3)
     kernel, last, x = (np.random.default_rng(k).standard_normal(s) for k, s in enumerate(shapes))

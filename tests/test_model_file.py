@@ -33,10 +33,11 @@ def write_members(path, members):
 
 
 def test_a_file_of_earlier_scripts_loads(tmp_path, sound):
-    """Their name for "metadata" was "about"."""
+    """Their name for "metadata" was "about", and their only activation was ReLU."""
     path, members = tmp_path / "model.keras", read_members(sound[0] / "model.keras")
     config = json.loads(members["config.json"])
     config["config"]["about"] = config["config"].pop("metadata")
+    assert config["config"].pop("activation") == "relu"
     write_members(path, {**members, "config.json": json.dumps(config)})
     now, before = load_model(sound[0]), load_model(tmp_path)
     assert before.metadata == now.metadata and before.metadata["sample_rate"] == 16000
@@ -108,6 +109,7 @@ def randomized(path, likelihood="gaussian", **shape):
         {"hidden": ()},
         {"hidden": (24,), "latent": 24, "components": 1},  # all kernels are square
         {"hidden": (9, 9, 5), "latent": 3},
+        {"hidden": (9, 5), "activation": "silu"},
         {"hidden": [7] * 12, "latent": 1},  # 13 layers: "dense_10" is not sorted after "dense_9"
         {"likelihood": "bernoulli", "hidden": (7, 5), "latent": 3},  # restored by Keras
     ],
@@ -180,6 +182,7 @@ KERNEL, BIAS = "encoder/layers/dense_1/vars/0", "decoder/layers/dense/vars/1"
         ({"latent": 10**400}, None, "expected shape"),
         ({"components": 10**9}, None, "expected shape"),
         ({"likelihood": "poisson"}, None, "likelihood"),
+        ({"activation": "tanh"}, None, "unknown activation 'tanh'"),
         ({"likelihood": "bernoulli"}, None, "expected shape"),  # has one weight less
         ({"metadata": {**SOUNDS, "format": 3}}, None, "newer version"),
         ({"metadata": {**SOUNDS, "format": 1}}, None, "older version"),
@@ -247,11 +250,11 @@ def normal(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
-def test_a_loaded_model_equals_the_saved_one(tmp_path, likelihood):
+@pytest.mark.parametrize("likelihood, activation", [("bernoulli", "silu"), ("gaussian", "relu")])
+def test_a_loaded_model_equals_the_saved_one(tmp_path, likelihood, activation):
     keras.utils.set_random_seed(3)
     metadata = {"experiment": "test", "shape": [3, 4]}
-    model = DVAE(12, likelihood, hidden=(7, 5), latent=3, components=9, metadata=metadata)
+    model = DVAE(12, likelihood, (7, 5), 3, 9, activation, metadata=metadata)
     model.prior_logits.assign(normal(9))
     if likelihood == "gaussian":
         model.log_std.assign(-1.5)

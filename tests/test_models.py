@@ -178,6 +178,19 @@ def test_keras_fit_trains_the_model():
     assert model.evaluate(corrupted, clean, verbose=0) == pytest.approx(losses[-1], abs=1)
 
 
-def test_an_unknown_likelihood_is_refused():
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+@pytest.mark.parametrize("activation", ["relu", "silu"])
+def test_hidden_layers_have_the_activation(activation, part):
+    network = getattr(DVAE(6, "bernoulli", (5,), 3, activation=activation), part)
+    inputs = normal(40, network.input_shape[1])
+    (kernel, bias), (last, offset) = (layer.get_weights() for layer in network.layers)
+    sums = (inputs @ kernel + bias).astype(float)
+    hidden = np.maximum(sums, 0) if activation == "relu" else sums * scipy.special.expit(sums)
+    np.testing.assert_allclose(network(inputs), hidden @ last + offset, rtol=1e-4, atol=1e-5)
+
+
+def test_an_unknown_likelihood_or_activation_is_refused():
     with pytest.raises(ValueError, match="poisson"):
         DVAE(4, "poisson")
+    with pytest.raises(ValueError, match="tanh"):
+        DVAE(4, "gaussian", activation="tanh")

@@ -4,10 +4,10 @@
 /** Add to a model what gradients need: transposed layers, and constants of the prior. */
 function differentiable({network, constants}) {
   const {decoder, prior: {logits, means, logVars}, latent} = network;
-  const transposed = decoder.map(({kernel, bias}) => {
+  const transposed = decoder.map(({kernel, bias, activation}) => {
     const width = bias.length, size = kernel.length / width;
     const columns = kernel.map((_, i) => kernel[i % size * width + Math.floor(i / size)]);
-    return {kernel: columns, bias: new Float32Array(size)};
+    return {kernel: columns, bias: new Float32Array(size), activation};
   });
   const precisions = logVars.map(value => Math.exp(-value));
   const total = logits.reduce((sum, logit) => sum + Math.exp(logit), 0);
@@ -17,11 +17,11 @@ function differentiable({network, constants}) {
   return {network, constants, transposed, means, precisions, offsets, greyVariance};
 }
 
-/** Return the gradient of the decoder's inputs, from that of its outputs. */
-function backward(transposed, inputs, gradient) {
+/** Return the gradient of the decoder's inputs, from that of its outputs (see layerOutputs). */
+function backward(transposed, outputs, gradient) {
   return transposed.reduceRight((outer, layer, number) => {
-    const inner = applied(layer, outer);
-    return number ? inner.map((value, i) => inputs[number][i] ? value : 0) : inner;
+    const inner = applied(layer, outer), [, derivative] = ACTIVATIONS[layer.activation];
+    return number ? inner.map((value, i) => value * derivative(outputs[number - 1][i])) : inner;
   }, gradient);
 }
 
@@ -49,14 +49,14 @@ function elboAndGradient(model, {corrupted, observed}, posterior) {
   const std = posterior.subarray(latent).map(value => Math.exp(value / 2));
   const z = Float32Array.from(
     elboNoise, (noise, i) => posterior[i % latent] + std[i % latent] * noise);
-  const inputs = activations(decoder, z), logits = inputs.at(-1);
+  const outputs = layerOutputs(decoder, z), logits = outputs.at(-1);
   let elbo = 0;
   const slopes = logits.map((logit, i) => {
     const x = corrupted[i % size], seen = observed[i % size];
     elbo += seen * (x * logit - Math.max(logit, 0) - Math.log1p(Math.exp(-Math.abs(logit))));
     return seen * (x - sigmoid(logit));
   });
-  const zGradient = backward(transposed, inputs, slopes), gradient = new Float64Array(2 * latent);
+  const zGradient = backward(transposed, outputs, slopes), gradient = new Float64Array(2 * latent);
   for (let start = 0; start < z.length; start += latent) {
     const ends = [start, start + latent];
     elbo += logPrior(model, z.subarray(...ends), zGradient.subarray(...ends));
