@@ -40,6 +40,7 @@ class Settings(cli.Settings):
     """Hyperparameters for digits. Each field is also a command-line flag."""
 
     experiment = "mnist"
+    training_version = 2  # 1 had ReLU, and no whole inputs
     activation = "silu"  # of the hidden layers
     kl_warm_up = 0.5  # fraction of the iterations in which the KL weight rises to 1
     iters: int = flag(3200, "optimizer steps")

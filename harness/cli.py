@@ -39,10 +39,12 @@ class Settings:
     """Settings of a run, from Python or from flags. Raises UserError if a value is invalid.
 
     A subclass sets `experiment` and adds fields, including `data`. The default of `out` is
-    plots/EXPERIMENT.
+    plots/EXPERIMENT. It increases `training_version` whenever it trains in another way, because
+    runs that began in the old way cannot resume.
     """
 
     experiment: ClassVar[str]
+    training_version: ClassVar[int] = 1
     seed: int = flag(0, "random seed of the whole run", low=0)
     out: Path = flag(None, "output folder")  # noqa: RUF009  `flag` returns a field
     tensorboard: bool = flag(False, "also write event files for TensorBoard")

@@ -245,7 +245,8 @@ def versions():
 
 def _stored(settings):
     """Return the settings as a dict for config.json."""
-    values = {"experiment": settings.experiment, **dataclasses.asdict(settings)}
+    fixed = {name: getattr(settings, name) for name in ("experiment", "training_version")}
+    values = {**fixed, **dataclasses.asdict(settings)}
     del values["resume"], values["overwrite"]
     return json.loads(json.dumps(values, default=str))
 
@@ -275,7 +276,11 @@ def _check_settings(out, previous, settings):
     """Raise UserError if a run cannot resume with these settings, SystemExit if it is finished."""
     ours = _stored(settings)
     # Settings added since the run was written take their defaults.
-    before = {**_stored(type(settings)()), **previous}
+    before = {**_stored(type(settings)()), "training_version": 1, **previous}
+    same = [before[name] == ours[name] for name in ("experiment", "training_version")]
+    if same == [True, False]:
+        problem = "contains a run of another version of these scripts, which trained differently"
+        raise UserError(f"--out {out}: {problem}; choose another --out, or use --overwrite")
     ignored = NOT_COMPARED | ({"data"} if "sha256" in previous.get("provenance", {}) else set())
     different = [
         name

@@ -48,6 +48,11 @@ class Digits(Settings):
     experiment = "mnist"
 
 
+@dataclasses.dataclass(frozen=True)
+class Later(Settings):
+    training_version = 2
+
+
 @contextlib.contextmanager
 def running(out, kind=Settings, sha256="of the data", **changed):
     """Start a run whose data are valid."""
@@ -456,6 +461,22 @@ def test_resuming_needs_the_same_settings(tmp_path):
         begin(out, Digits, resume=True)
     with pytest.raises(UserError, match="--iters: expected 100, got 99"):
         begin(out, resume=True, iters=99)
+
+
+def test_a_run_that_was_trained_differently_does_not_resume(tmp_path):
+    """Runs that do not name a version have version 1."""
+    begin(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config.pop("training_version") == 1
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    begin(tmp_path, resume=True)
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=r"another version of these scripts.*--overwrite"):
+        begin(tmp_path, Later, resume=True)
+    assert contents(tmp_path) == before
+    begin(tmp_path, Later, overwrite=True)
+    with pytest.raises(UserError, match="another version of these scripts"):
+        begin(tmp_path, resume=True)
 
 
 def test_resuming_needs_the_same_data_at_any_path(tmp_path, capsys):
