@@ -309,7 +309,6 @@ def test_the_users_settings_change_nothing(tmp_path, digits, capsys):
     settings = {"KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "1", "MPLBACKEND": "qtagg"}
     settings |= {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "2"}
     settings |= {"KERAS_HOME": str(tmp_path / "own"), "HOME": str(tmp_path / "none")}
-    settings |= {"PYTHONOPTIMIZE": "2"}  # no docstrings
     arguments = "denoise.py", digits[0], tmp_path / "a.png", "-o"
     usual = inside(capsys, *arguments, tmp_path / "b.png")
     done = run(*arguments, tmp_path / "c.png", **settings)
