@@ -219,6 +219,42 @@ def test_table_and_charts_show_the_scores(made, chromium):
     assert len(charts["Loss"]) == 5  # there is no training loss before the first iteration
 
 
+def test_lines_and_labels_of_a_chart_are_at_their_values(made, chromium):
+    """The heights of dots, of the labels of the y axis and of the baselines have one scale."""
+    chromium.get((made[0] / "index.html").as_uri())
+    svg = chromium.find_elements("css selector", ".charts figure > svg")[
+        2
+    ]  # the signal-to-noise ratio
+    dots = [float(dot.get_attribute("cy")) for dot in svg.find_elements("tag name", "circle")]
+    slope, start = np.polyfit(dots, [row["snr_db"] for row in ROWS], 1)
+    texts = [(text.text, text.get_attribute("y")) for text in svg.find_elements("tag name", "text")]
+    heights = {name: float(y) for name, y in texts}
+    labels = [name for name in heights if re.fullmatch("\N{MINUS SIGN}?[0-9.]+", name)]
+    labels = [name for name in labels if name not in {str(row["iteration"]) for row in ROWS}]
+    values = {name: float(name.replace("\N{MINUS SIGN}", "-")) for name in labels}
+    values |= {row["method"]: row["snr_db"] for row in (BASELINES[0], BASELINES[-1])}
+    assert len(values) > 5
+    for name, value in values.items():
+        assert slope * heights[name] + start == pytest.approx(value, abs=0.05), name
+    lines = svg.find_elements("css selector", ".across")
+    heights = [float(re.match("M54 (.*)H", line.get_attribute("d"))[1]) for line in lines]
+    assert slope * np.array(heights) + start == pytest.approx([3, 30], abs=0.05)
+
+
+def test_the_command_is_copied_and_one_sound_plays_at_a_time(made, chromium):
+    chromium.get((made[0] / "index.html").as_uri())
+    button, command = (chromium.find_element("id", name) for name in ("copy", "command"))
+    button.click()
+    until(lambda: button.text != "Copy")  # without the right to copy, the text is only selected
+    assert chromium.execute_script("return getSelection().toString()") == command.text
+    stopped = chromium.execute_script("""
+        const players = [...document.querySelectorAll("audio")], stopped = [];
+        players.forEach((player, i) => { player.pause = () => stopped.push(i); });
+        players[1].dispatchEvent(new Event("play"));
+        return [stopped, players.length]""")
+    assert stopped == [[i for i in range(stopped[1]) if i != 1], stopped[1]]
+
+
 def test_charts_label_at_most_eight_checkpoints(tmp_path):
     rows = [{**ROWS[0], "iteration": iteration} for iteration in range(10)]
     make_run(tmp_path / "run", rows)
