@@ -222,16 +222,19 @@ def test_table_and_charts_show_the_scores(made, chromium):
 def test_lines_and_labels_of_a_chart_are_at_their_values(made, chromium):
     """The heights of dots, of the labels of the y axis and of the baselines have one scale."""
     chromium.get((made[0] / "index.html").as_uri())
-    svg = chromium.find_elements("css selector", ".charts figure > svg")[
-        2
-    ]  # the signal-to-noise ratio
+    *_, svg = chromium.find_elements("css selector", ".charts figure > svg")  # of the SNR
     dots = [float(dot.get_attribute("cy")) for dot in svg.find_elements("tag name", "circle")]
+    titles = [
+        title.get_attribute("textContent") for title in svg.find_elements("tag name", "title")
+    ]
+    minus = "\N{MINUS SIGN}"
+    assert titles == [f"SNR of windows: {each}" for each in (f"{minus}4.5", "9", "21")]
     slope, start = np.polyfit(dots, [row["snr_db"] for row in ROWS], 1)
     texts = [(text.text, text.get_attribute("y")) for text in svg.find_elements("tag name", "text")]
     heights = {name: float(y) for name, y in texts}
-    labels = [name for name in heights if re.fullmatch("\N{MINUS SIGN}?[0-9.]+", name)]
+    labels = [name for name in heights if re.fullmatch(f"{minus}?[0-9.]+", name)]
     labels = [name for name in labels if name not in {str(row["iteration"]) for row in ROWS}]
-    values = {name: float(name.replace("\N{MINUS SIGN}", "-")) for name in labels}
+    values = {name: float(name.replace(minus, "-")) for name in labels}
     values |= {row["method"]: row["snr_db"] for row in (BASELINES[0], BASELINES[-1])}
     assert len(values) > 5
     for name, value in values.items():
