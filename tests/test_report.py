@@ -164,7 +164,8 @@ def test_checkpoints_are_visible_in_print_and_without_scripts(made, chromium):
     assert printed >= {size for name, size in sizes.items() if name.endswith(".png")}
 
     chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
-    chromium.get(address)
+    chromium.get(address)  # without scripts it may return before the page is read to its end
+    until(lambda: chromium.find_elements("tag name", "footer"))
     images = chromium.find_elements("tag name", "img")
     heights = [i.rect["height"] for i in images]
     slider = chromium.find_element("id", "slider").rect["height"]
