@@ -222,3 +222,34 @@ def test_figures_of_sounds_show_what_was_scored(monkeypatch):
     np.testing.assert_array_equal(restored, long)
     np.testing.assert_array_equal(last, -long)
     assert [name.rpartition("_")[2] for name in files] == 2 * ["000100.png"] + 2 * ["000100.wav"]
+
+
+def test_titles_names_and_labels_are_written(monkeypatch):
+    title, written, draw_text = "A title", [], matplotlib.text.Text.draw
+
+    def record(text, renderer):
+        written.append(text.get_text())
+        draw_text(text, renderer)
+
+    monkeypatch.setattr(matplotlib.text.Text, "draw", record)
+    images, points = np.zeros((3, 8, 6)), np.arange(8.0).reshape(4, 2)
+
+    def drawn(function, *given):
+        for made_once in (figures._digit_rows, figures._windows):
+            made_once.cache_clear()
+        written.clear()
+        function(*given)
+        return set(written)
+
+    rows = dict.fromkeys(("above", "below"), images)
+    assert drawn(figures.digit_rows, title, rows) >= {title, "above", "below", "grey level"}
+    numbers = {"1", "2", "3"}
+    sounds = drawn(figures.windows, title, images[:, 0], RATE)
+    assert sounds >= {title, *numbers, "time [ms]", "amplitude"}
+    assert drawn(figures.strip, title, images, list("abc")) >= {title, "a", "b", "c"}
+    named = drawn(figures.latent_map, title, points, (0.6, 0.3), [0, 0, 1, 1], ["C4", "D4"])
+    axes = "first principal axis of z (60% of the variance)", "second principal axis of z (30% "
+    assert named >= {title, "C4", "D4", "note", axes[0], f"{axes[1]}of the variance)"}
+    draw = sound_figures.long_sound(np.sin(TIME), np.zeros(TIME.size), RATE, 2000)
+    views = {f"{view} of the tone" for view in ("Spectrogram", "Waveform", "Close-up")}
+    assert drawn(draw, title, "tone", np.sin(TIME)) >= {title, *views}
