@@ -67,6 +67,12 @@ def test_every_timbre_has_the_level_of_a_sine(timbre):
     assert np.std(tone) == pytest.approx(0.5 / np.sqrt(2), rel=0.02)
 
 
+@pytest.mark.parametrize("rate", [1001, 11025, 22050])
+def test_a_scale_has_half_a_second_per_note_at_any_rate(rate):
+    tone, clean = Notes(("C4", "A3", "D4"), "sine", rate, rate // 4).long(0)
+    assert tone.shape == clean.shape and tone.size == pytest.approx(3 * rate / 2, abs=1.5)
+
+
 def test_harmonic_partials_fall_as_1_over_n():
     tone = Notes(("A4",), "harmonic").long(0)[0][None, 100:-100]
     angle = 2 * np.pi * 440 * np.arange(1, 8)[:, None] * np.arange(tone.size) / RATE

@@ -78,6 +78,18 @@ def test_the_fit_of_the_right_note_is_numpys_least_squares(chopped_notes):
         np.testing.assert_allclose(fits[row], basis @ weights, atol=1e-6)
 
 
+def test_partials_above_the_nyquist_frequency_are_not_fitted():
+    sound, rng = Notes(("A4",), "harmonic", 3000, 256), np.random.default_rng(0)
+    chopped, mask = rng.standard_normal((4, 256)), (rng.random((4, 256)) < 0.2).astype(float)
+    fits = baselines.right_note(chopped, mask, sound, np.zeros(4, int))
+    angle = 2 * np.pi * 440 * np.outer(np.arange(256), [1, 2, 3]) / 3000  # the fourth: 1,760 Hz
+    basis = np.concatenate([np.sin(angle), np.cos(angle)], 1)
+    for row in range(4):
+        shown = mask[row] == 0
+        weights = np.linalg.lstsq(basis[shown], chopped[row, shown], rcond=None)[0]
+        np.testing.assert_allclose(fits[row], basis @ weights, atol=1e-6)
+
+
 def test_the_oracles_error_is_as_predicted(chopped_notes):
     tone, chopped, mask, index = chopped_notes
     reached = snr_db(tone, baselines.right_note(chopped, mask, Notes(), index))

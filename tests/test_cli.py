@@ -55,6 +55,15 @@ def test_flags_become_settings_of_their_type():
         given.iters = 8
 
 
+def test_help_needs_no_docstrings(capsys):
+    """`python -OO` removes them."""
+    for description in (None, "Weather.\nMore."):
+        with pytest.raises(SystemExit) as end:
+            cli.parse(Settings, description, ["--help"])
+        said = capsys.readouterr().out
+        assert end.value.code == 0 and "--iters" in said and "More" not in said
+
+
 def test_settings_made_in_python_behave_as_flags():
     made = Settings(hidden=32, out="text", data=Path("rec"), learning_rate=1)
     assert made == parse("--hidden", "32", "--out", "text", "--data", "rec", "--learning-rate", "1")

@@ -5,12 +5,13 @@ import io
 import os
 import random
 import signal
+import sys
 import threading
 
 import numpy as np
 import pytest
 import scipy.io.wavfile
-from commands import inside, quickly, until
+from commands import ROOT, inside, quickly, until, without_xla
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +30,14 @@ READERS = faults.readers()
 SIZES = "--batch-size", 8, "--hidden", 8, "--latent", 2, "--corruption", "salt-pepper"
 
 
+# Code that runs a script without XLA, as `inside` does. `faults.start` adds Python's own path.
+UNCOMPILED = (
+    f"import sys; del sys.argv[1]; sys.path[:0] = {str(ROOT)!r}, {str(ROOT / 'tests')!r}; "
+    "import commands; uncompiled = commands.without_xla(); uncompiled.__enter__(); "
+    f"{faults.SAVING_OFTEN}"
+)
+
+
 def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path, capsys):
     faults.make_digits(tmp_path / "dïgits.npz", 200)
     for name in ("whole", "a folder", "a földer elsewhere"):
@@ -39,12 +48,13 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path, capsys):
     def finish_inside(folder, *more):
         keras.utils.clear_session()  # the names of layers, which are saved, start again
         with contextlib.chdir(tmp_path / folder):
-            done = inside(capsys, *flags, *more)
+            done = inside(capsys, *flags, *more, mode=without_xla)
         assert done.returncode == 0, done.stderr
 
     finish_inside("whole")
     folder = tmp_path / "a földer elsewhere"
-    process = faults.start(*flags, often=True, cwd=tmp_path / "a folder")
+    code = sys.executable, "-c", UNCOMPILED
+    process = faults.start(*flags, before=code, cwd=tmp_path / "a folder")
     assert faults.killed(process, folder, writing="checkpoint.npz")
     finish_inside("a folder", "--resume")
     assert faults.differences(folder, tmp_path / "whole/-run") == []

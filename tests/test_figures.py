@@ -1,5 +1,7 @@
 """Figures, checked by the positions and colors of their pixels."""
 
+import itertools
+
 import matplotlib
 import numpy as np
 import pytest
@@ -59,6 +61,57 @@ def test_holes_are_outlined_in_every_row():
         assert lines[edge].mean() > 0.9
         far = scipy.ndimage.distance_transform_edt(~edge) > 3
         assert not lines[far].any()
+
+
+def test_new_sounds_are_numbered_column_by_column():
+    silent = figures.windows("A title", np.zeros((16, 64)), RATE)
+
+    def moved(number, value):
+        """Return the rows and the middle column of the pixels that a sound's level changes."""
+        sounds = np.zeros((16, 64))
+        sounds[number] = value
+        changed = differ(figures.windows("A title", sounds, RATE), silent)
+        rows, columns = np.nonzero(changed)
+        return rows.min(), rows.max(), columns.mean()
+
+    places = np.array([moved(number, 0.5) for number in (0, 1, 4, 5, 15)])
+    top, zero, column = places.T
+    below = zero[1] - zero[0]
+    np.testing.assert_allclose(zero - zero[0], below * np.array([0, 1, 0, 1, 3]), atol=2)
+    right = column[2] - column[0]
+    np.testing.assert_allclose(column - column[0], right * np.array([0, 0, 1, 1, 3]), atol=2)
+    assert below > 50 and right > 100 and (zero - top > 10).all()
+    same, bottom, _ = moved(5, -0.5)
+    assert same == pytest.approx(zero[3], abs=3) and bottom - same > 10
+
+
+def test_a_strip_has_its_images_in_order_with_the_ends_apart():
+    levels = np.linspace(0.2, 0.8, 5)
+    picture = figures.strip("", [np.full((6, 6), level) for level in levels], ["a"] * 5)
+    grey = picture[picture.shape[0] // 2, :, 0].astype(int)
+    ends = [np.flatnonzero(abs(grey - 255 * level) <= 1)[[0, -1]] for level in levels]
+    spaces = [after[0] - before[1] for before, after in itertools.pairwise(ends)]
+    assert min(spaces) > 0 and min(spaces[0], spaces[-1]) > 2 * max(spaces[1:-1])
+
+
+def test_the_close_up_shows_the_surroundings_of_a_gap_near_the_middle():
+    mask = np.zeros(TIME.size)
+    for start in (0.2, 0.9, 1.7):
+        mask[round(start * RATE) : round((start + 0.01) * RATE)] = 1
+    draw = sound_figures.long_sound(np.sin(440 * TIME), mask, RATE, 2000)
+    silent = draw("", "sound", 0 * TIME)
+    right = np.s_[:, int(0.72 * silent.shape[1]) :]
+
+    def changed(seconds):
+        """Return the columns in which an impulse is seen."""
+        signal = np.zeros(TIME.size)
+        signal[round(seconds * RATE)] = 0.7
+        seen = differ(draw("", "sound", signal), silent)[right]
+        return np.nonzero(seen[seen.sum(1) < 20].any(0))[0]  # without the line at zero
+
+    early, middle, late = (np.mean(changed(seconds)) for seconds in (0.885, 0.905, 0.925))
+    assert middle - early == pytest.approx(late - middle, abs=2) and late - middle > 50
+    assert not changed(0.205).size and not changed(1.705).size and not changed(0.86).size
 
 
 def test_low_frequencies_are_at_the_bottom():
@@ -169,3 +222,34 @@ def test_figures_of_sounds_show_what_was_scored(monkeypatch):
     np.testing.assert_array_equal(restored, long)
     np.testing.assert_array_equal(last, -long)
     assert [name.rpartition("_")[2] for name in files] == 2 * ["000100.png"] + 2 * ["000100.wav"]
+
+
+def test_titles_names_and_labels_are_written(monkeypatch):
+    title, written, draw_text = "A title", [], matplotlib.text.Text.draw
+
+    def record(text, renderer):
+        written.append(text.get_text())
+        draw_text(text, renderer)
+
+    monkeypatch.setattr(matplotlib.text.Text, "draw", record)
+    images, points = np.zeros((3, 8, 6)), np.arange(8.0).reshape(4, 2)
+
+    def drawn(function, *given):
+        for made_once in (figures._digit_rows, figures._windows):
+            made_once.cache_clear()
+        written.clear()
+        function(*given)
+        return set(written)
+
+    rows = dict.fromkeys(("above", "below"), images)
+    assert drawn(figures.digit_rows, title, rows) >= {title, "above", "below", "grey level"}
+    numbers = {"1", "2", "3"}
+    sounds = drawn(figures.windows, title, images[:, 0], RATE)
+    assert sounds >= {title, *numbers, "time [ms]", "amplitude"}
+    assert drawn(figures.strip, title, images, list("abc")) >= {title, "a", "b", "c"}
+    named = drawn(figures.latent_map, title, points, (0.6, 0.3), [0, 0, 1, 1], ["C4", "D4"])
+    axes = "first principal axis of z (60% of the variance)", "second principal axis of z (30% "
+    assert named >= {title, "C4", "D4", "note", axes[0], f"{axes[1]}of the variance)"}
+    draw = sound_figures.long_sound(np.sin(TIME), np.zeros(TIME.size), RATE, 2000)
+    views = {f"{view} of the tone" for view in ("Spectrogram", "Waveform", "Close-up")}
+    assert drawn(draw, title, "tone", np.sin(TIME)) >= {title, *views}

@@ -23,11 +23,13 @@ from PIL import Image
 import denoise
 import sample
 import sound_dvae
+from files import drawing, restore_sound
 from files.model_file import Restorer
 from harness import UserError, cli
 from harness.run_folder import Run
 from kind import Kind
 from pages.report import WRITTEN
+from signals import fill_gaps, noise
 
 pytestmark = posix
 RATE, SIDE = 8000, 12
@@ -191,6 +193,11 @@ def test_denoise_changes_only_its_results(tree, sounds, capsys):
         fault = rng.choice((None, (rng.randrange(4), rng.choice(FAULTS))))
         with copied(tree) as folder, pytest.MonkeyPatch.context() as patch:
             patch.setattr(denoise, "load_restorer", lambda path, each=fault: restorer(sounds, each))
+            # Few candidates, because the samples and pixels of the results do not matter here.
+            patch.setattr(restore_sound, "TRIALS", 2)
+            patch.setattr(noise, "ARTIFICIAL_GAPS", 2)
+            patch.setattr(fill_gaps, "CONTEXTS", ((0.032, 0.008),))
+            patch.setattr(drawing, "SHIFTS", range(1))
             several = len(inputs) > 1
             sources = [each for given in inputs for each in sources_of(given, out, several)]
             results = results_of(sources, inputs, out, 2 * ("--completions" in flags))

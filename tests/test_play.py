@@ -5,6 +5,7 @@ import functools
 import io
 import math
 
+import matplotlib
 import numpy as np
 import pytest
 import soundfile
@@ -12,6 +13,7 @@ from commands import until
 from PIL import Image
 
 import audio_utils
+import corrupt
 import inference
 import training
 from files.image_files import load_images
@@ -386,8 +388,12 @@ def test_the_map_decodes_and_chooses(models, digit_page):
         return [x - box.width / 2, y - box.height / 2]""")
     target = browser.find_element("id", "map")
     ActionChains(browser).move_to_element_with_offset(target, *map(round, place)).perform()
-    assert "Nearest: no." in browser.find_element("id", "near").text
+    cursor, point, scale = browser.execute_script("return [map.cursor, map.points[11], map.scale]")
+    assert cursor == pytest.approx(point, abs=1.5 / scale)  # within 1.5 pixels
     labels = load_images().test_labels[: len(browser.execute_script("return data.map.labels"))]
+    near = browser.find_element("id", "near").text
+    number = int(near.partition("Nearest: no. ")[2].partition(",")[0])
+    assert near.endswith(f"no. {number}, labeled {labels[number]}")
     assert browser.execute_script("return data.map.labels") == labels.tolist()
     # At an example's point, the decoded code is almost the example's own.
     between = numbers(browser, "map.between(map.points[11])")
@@ -405,6 +411,83 @@ def test_buttons_for_another_digit(models, digit_page):
         click(browser, name)
         seen_and_drawn(browser, models["digits"])
         assert browser.find_element("id", "from").text.startswith(start)
+
+
+def test_buttons_for_holes(models, digit_page):
+    browser = digit_page("#held=7&hole=9,9,8,8")
+    click(browser, "whole")
+    assert np.allclose(seen_and_drawn(browser, models["digits"])[0], load_images().test[7] / 255)
+    click(browser, "hole")
+    script = "return Array.from({length: 20}, () => (element('hole').click(), state.hole))"
+    x, y, width, height = np.transpose(browser.execute_script(script))
+    assert x.min() >= 0 <= y.min() and max((x + width).max(), (y + height).max()) <= 28
+    assert np.mean(width * height / 784) == pytest.approx(0.2, abs=0.02)
+    assert min(map(np.std, (x, y, width))) > 1
+
+
+def test_each_completion_has_its_canvas(digit_page):
+    browser = digit_page("#held=7")
+    until(lambda: browser.execute_script("return !worker.timer"))
+    levels = np.arange(1, 5) / 8
+    browser.execute_script(
+        "showRefined({completions: arguments[0].map(x => made.seen.map(() => x))})", levels.tolist()
+    )
+    for number, level in enumerate(levels, 1):
+        shown = levels_on(browser, f"completion-{number}")
+        assert shown == pytest.approx(np.full((28, 28), level), abs=1 / 255)
+
+
+def test_the_map_by_keyboard(digit_page):
+    """Up and right raise the coordinates. Enter chooses the nearest example."""
+    from selenium.webdriver import Keys
+
+    browser = digit_page("#held=2")
+    kept = browser.execute_script("return data.map")
+    codes = np.frombuffer(base64.b64decode(kept["codes"]), "<f2").astype(float)
+    axes = np.array(kept["axes"])
+    points = (codes.reshape(-1, axes.shape[1]) - kept["center"]) @ axes.T
+    press(browser, "map", Keys.RIGHT, Keys.RIGHT, Keys.UP)
+    middle, step = (points.min(0) + points.max(0)) / 2, np.ptp(points[:, 0]) / 40
+    cursor = browser.execute_script("return map.cursor")
+    assert cursor == pytest.approx(middle + step * np.array([2, 1]), abs=1e-3)
+    press(browser, "map", Keys.ENTER)
+    nearest = ((points - cursor) ** 2).sum(1).argmin()
+    assert browser.execute_script("return state.number") == nearest
+
+
+def test_the_map_shows_each_point_in_the_color_of_its_label(digit_page):
+    from PIL import ImageColor
+
+    browser = digit_page("#own")
+    browser.execute_script("map.cursor = map.mark = null; map.draw()")
+    kinds, points, colors = browser.execute_script("""return [
+        map.labels, map.points.map(point => map.pixelOf(point)),
+        [...document.querySelectorAll("#legend i")].map(dot => dot.style.background)]""")
+    picture, points = pixels_of(browser, "map"), np.array(points)
+    scale = picture.shape[1] / browser.execute_script("return map.size[0]")
+    # Farthest to the right and left, up and down: nothing lies over these.
+    for number in (*points.argmin(0), *points.argmax(0)):
+        x, y = np.floor(scale * points[number]).astype(int)
+        expected = ImageColor.getrgb(colors[kinds[number]])
+        assert picture[y, x, :3] == pytest.approx(np.array(expected), abs=3)
+
+
+def test_the_page_opens_with_an_ambiguous_digit(models):
+    """Posterior samples vary in its hole more than in most holes."""
+    model = models["digits"]
+    clean = load_images().test[:200].reshape(200, -1) / np.float32(255)
+    start = play._most_ambiguous(model, (28, 28), clean)
+    corrupted, mask = corrupt.block(clean.reshape(-1, 28, 28), play.HIDDEN, (0, 0))
+    corrupted, mask = (np.reshape(part, (200, -1)) for part in (corrupted, mask))
+    noise = np.random.default_rng(3).standard_normal((16, 200, model.latent), np.float32)
+    posterior = model.encode(corrupted)
+    drawn = [model.posterior_samples(*posterior, each).numpy() for each in noise]
+    ambiguity = np.sum(mask * np.var(drawn, axis=0), axis=1)
+    assert ambiguity[start["number"]] > np.quantile(ambiguity, 0.8)
+    x, y, width, height = start["hole"]
+    hole = np.zeros((28, 28))
+    hole[y : y + height, x : x + width] = 1
+    np.testing.assert_array_equal(hole.ravel(), mask[start["number"]])
 
 
 def test_a_stroke_takes_at_most_30_ms(digit_page):
@@ -473,6 +556,88 @@ def test_notes_and_gaps_by_mouse_and_keyboard(sound_page):
     click(browser, "restored-play")
     until(lambda: is_restored(browser))
     browser.execute_script("player.stop()")
+
+
+def test_buttons_for_notes_gaps_and_noise(sound_page):
+    browser = sound_page("#notes=C4&noise=0&gaps=1000,1200,3000,3100")
+
+    def heard():
+        return numbers(browser, "shown.input.channels[0]")
+
+    tone = numbers(browser, "cleanSound()")
+    expected = tone.copy()
+    expected[1000:1200] = expected[3000:3100] = 0
+    assert np.array_equal(heard(), expected)
+    click(browser, "whole")
+    assert np.array_equal(heard(), tone)
+    browser.execute_script("""
+        const slider = element("noise");
+        slider.value = 0.5;
+        for (const name of ["input", "change"]) slider.dispatchEvent(new Event(name))""")
+    assert np.std(heard() - tone) == pytest.approx(0.5, rel=0.05)
+    until(lambda: "noise=0.5" in browser.current_url)
+    click(browser, "scale")
+    assert browser.execute_script("return state.tune") == list(audio_utils.C_MAJOR)
+    until(lambda: "B4" in browser.current_url)
+    click(browser, "undo")
+    until(lambda: browser.execute_script("return state.tune.length") == 1)
+    assert np.std(heard() - tone) == pytest.approx(0.5, rel=0.05)
+
+
+def test_buttons_play_the_input_and_the_result(sound_page):
+    browser = sound_page("#notes=C4&gaps=1000,1200")
+    script = """
+        const play = element(arguments[0]);
+        play.click();
+        const sounds = player.source !== null && play.classList.contains("playing");
+        play.click();
+        return [sounds, player.source === null && !play.classList.contains("playing")]"""
+    for which in ("input", "restored"):
+        assert browser.execute_script(script, f"{which}-play") == [True, True]
+        played = f"(element('{which}-play').click(), player.source.buffer.getChannelData(0))"
+        played, shown = (numbers(browser, x) for x in (played, f"shown.{which}.channels[0]"))
+        assert np.array_equal(played, shown)
+        browser.execute_script("player.stop()")
+
+
+def pixels_of(browser, name):
+    """Return the pixels of a canvas (H, W, 4)."""
+    address = browser.execute_script("return element(arguments[0]).toDataURL()", name)
+    return np.array(Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))).convert("RGBA"))
+
+
+@pytest.mark.parametrize("level_db", [0, -20, -50])
+def test_a_spectrogram_has_the_scales_of_pythons(level_db, sound_page):
+    """A tone of 500 Hz, then silence; the page shows up to 2 kHz."""
+    browser = sound_page("#notes=C4")
+    browser.execute_script(
+        """clearTimeout(timers.input);
+        drawSpectrogram(element("input-spectrum"), Float32Array.from({length: 16000},
+        (_, i) => i < 8000 ? arguments[0] * Math.sin(2 * Math.PI * i / 32) : 0), 16000)""",
+        10 ** (level_db / 20),
+    )
+    picture = pixels_of(browser, "input-spectrum")[..., :3].astype(int)
+    magma = matplotlib.colormaps["magma"]
+    tone = picture[:, : picture.shape[1] // 3].mean(1)
+    row = tone.sum(1).argmax()
+    assert row / len(tone) == pytest.approx(1 - 500 / 2000, abs=1.5 / len(tone))
+    expected = 255 * np.array(magma(1 - level_db / audio_utils.SPECTRUM_FLOOR_DB)[:3])
+    assert tone[row] == pytest.approx(expected, abs=25)  # the page interpolates five colors
+    silence = picture[:, -picture.shape[1] // 3 :]
+    assert np.abs(silence - 255 * np.array(magma(0.0)[:3])).max() < 6
+
+
+def test_a_waveform_shows_samples_and_gaps_at_their_places(sound_page):
+    browser = sound_page("#notes=C4")
+    browser.execute_script("""drawWaveform(element("input-wave"), Float32Array.from(
+        {length: 16000}, (_, i) => i < 8000 ? 0.8 : -0.4), [[4000, 6000]], null, 1)""")
+    opacity = pixels_of(browser, "input-wave")[..., 3]
+    height, width = opacity.shape
+    for place, value in ((0.1, 0.8), (0.4, 0.8), (0.6, -0.4), (0.9, -0.4)):
+        rows = np.flatnonzero(opacity[:, round(place * width)] > 100)  # a gap's shade has 68
+        assert rows.mean() / height == pytest.approx((1 - value) / 2, abs=0.03)
+    shaded = np.flatnonzero(opacity.min(0) > 0)
+    assert shaded[[0, -1]] / width == pytest.approx([4000 / 16000, 6000 / 16000], abs=0.01)
 
 
 def write_wav(path, rate, channels, seconds=0.6, level=0.3, **kind):
@@ -700,3 +865,9 @@ def test_a_model_of_recordings_shows_held_out_windows(tmp_path, browse):
     assert numbers(browser, "shown.restored.channels[0]") == pytest.approx(expected, abs=CLOSE)
     drag(browser, "map", (0.4, 0.4))
     assert browser.execute_script("return state.from") == "window"
+    click(browser, "long")
+    assert numbers(browser, "shown.input.channels[0]") == pytest.approx(long_sound, abs=2e-3)
+    script = """element("input-play").click();
+        return player.source.buffer.sampleRate * player.source.playbackRate.value"""
+    assert browser.execute_script(script) == pytest.approx(4000)
+    browser.execute_script("player.stop()")

@@ -164,7 +164,8 @@ def test_checkpoints_are_visible_in_print_and_without_scripts(made, chromium):
     assert printed >= {size for name, size in sizes.items() if name.endswith(".png")}
 
     chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
-    chromium.get(address)
+    chromium.get(address)  # without scripts it may return before the page is read to its end
+    until(lambda: chromium.find_elements("tag name", "footer"))
     images = chromium.find_elements("tag name", "img")
     heights = [i.rect["height"] for i in images]
     slider = chromium.find_element("id", "slider").rect["height"]
@@ -217,6 +218,45 @@ def test_table_and_charts_show_the_scores(made, chromium):
     for title, name in (("KL divergence", "kl"), ("Signal-to-noise ratio", "snr_db")):
         assert np.corrcoef(charts[title], [row[name] for row in ROWS])[0, 1] == pytest.approx(1)
     assert len(charts["Loss"]) == 5  # there is no training loss before the first iteration
+
+
+def test_lines_and_labels_of_a_chart_are_at_their_values(made, chromium):
+    """The heights of dots, of the labels of the y axis and of the baselines have one scale."""
+    chromium.get((made[0] / "index.html").as_uri())
+    *_, svg = chromium.find_elements("css selector", ".charts figure > svg")  # of the SNR
+    dots = [float(dot.get_attribute("cy")) for dot in svg.find_elements("tag name", "circle")]
+    titles = [
+        title.get_attribute("textContent") for title in svg.find_elements("tag name", "title")
+    ]
+    minus = "\N{MINUS SIGN}"
+    assert titles == [f"SNR of windows: {each}" for each in (f"{minus}4.5", "9", "21")]
+    slope, start = np.polyfit(dots, [row["snr_db"] for row in ROWS], 1)
+    texts = [(text.text, text.get_attribute("y")) for text in svg.find_elements("tag name", "text")]
+    heights = {name: float(y) for name, y in texts}
+    labels = [name for name in heights if re.fullmatch(f"{minus}?[0-9.]+", name)]
+    labels = [name for name in labels if name not in {str(row["iteration"]) for row in ROWS}]
+    values = {name: float(name.replace(minus, "-")) for name in labels}
+    values |= {row["method"]: row["snr_db"] for row in (BASELINES[0], BASELINES[-1])}
+    assert len(values) > 5
+    for name, value in values.items():
+        assert slope * heights[name] + start == pytest.approx(value, abs=0.05), name
+    lines = svg.find_elements("css selector", ".across")
+    heights = [float(re.match("M54 (.*)H", line.get_attribute("d"))[1]) for line in lines]
+    assert slope * np.array(heights) + start == pytest.approx([3, 30], abs=0.05)
+
+
+def test_the_command_is_copied_and_one_sound_plays_at_a_time(made, chromium):
+    chromium.get((made[0] / "index.html").as_uri())
+    button, command = (chromium.find_element("id", name) for name in ("copy", "command"))
+    button.click()
+    until(lambda: button.text != "Copy")  # without the right to copy, the text is only selected
+    assert chromium.execute_script("return getSelection().toString()") == command.text
+    stopped = chromium.execute_script("""
+        const players = [...document.querySelectorAll("audio")], stopped = [];
+        players.forEach((player, i) => { player.pause = () => stopped.push(i); });
+        players[1].dispatchEvent(new Event("play"));
+        return [stopped, players.length]""")
+    assert stopped == [[i for i in range(stopped[1]) if i != 1], stopped[1]]
 
 
 def test_charts_label_at_most_eight_checkpoints(tmp_path):

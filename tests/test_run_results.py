@@ -244,9 +244,10 @@ def test_pictures_and_wavs_of_sounds_show_the_model(sounds, tmp_path):
 
 @pytest.fixture(scope="module")
 def images(digits):
-    """Return the run's folder, its model, the data, and the held-out images."""
-    settings, data = mnist_dvae.Settings(), load_images()
-    return digits[0], load_model(digits[0]), data, mnist_dvae.held_out(settings, data)
+    """Return the run's folder, its model, the model's refiner, the data, and held-out images."""
+    data, model = load_images(), load_model(digits[0])
+    held = mnist_dvae.held_out(mnist_dvae.Settings(), data)
+    return digits[0], model, inference.refiner(model), data, held
 
 
 def scores_of_images(held, classify, labels, mean_filled, estimate):
@@ -260,7 +261,7 @@ def scores_of_images(held, classify, labels, mean_filled, estimate):
 
 
 def test_rows_of_the_final_table_of_digits_are_recomputed(images):
-    folder, model, data, held = images
+    folder, model, refine, data, held = images
     hole, train = held.mask == 1, data.train.reshape(len(data.train), -1) / 255.0
     count = len(held.clean)
     np.testing.assert_allclose(held.clean, data.test[:count].reshape(count, -1) / 255, atol=1e-6)
@@ -269,7 +270,7 @@ def test_rows_of_the_final_table_of_digits_are_recomputed(images):
     distance = seen @ (train**2).T - 2 * (seen * held.corrupted) @ train.T
     nearest = np.where(hole, train[distance.argmin(1)], held.corrupted)
     reconstructed = model.reconstruct(held.corrupted).numpy()
-    mean, log_var, _ = inference.refiner(model)(held.corrupted, seen, *model.encode(held.corrupted))
+    mean, log_var, _ = refine(held.corrupted, seen, *model.encode(held.corrupted))
     refined = model.expectation(mean).numpy()
     expected = {
         "holes black (the input)": held.corrupted,
@@ -300,7 +301,7 @@ def test_rows_of_the_final_table_of_digits_are_recomputed(images):
 
 
 def test_the_last_checkpoint_of_digits_is_recomputed(images):
-    folder, model, data, held = images
+    folder, model, _, data, held = images
     row, final = table(folder)["DVAE", "200"], table(folder)["DVAE", None]
     assert {name: row[name] for name in final} == pytest.approx(final, rel=1e-4)
     nll, kl = nll_and_kl(model, held.corrupted, held.clean)
@@ -313,8 +314,7 @@ def test_the_last_checkpoint_of_digits_is_recomputed(images):
 
 
 def test_pictures_of_digits_show_the_model(images, tmp_path):
-    folder, model, _, held = images
-    refine = inference.refiner(model)
+    folder, model, refine, _, held = images
     generated = model.generate(1000, (0, PRIOR)).numpy()
     rows = mnist_dvae.posterior_rows(mnist_dvae.Settings(), model, refine, held)
     reconstructed = model.reconstruct(held.corrupted).numpy()

@@ -191,12 +191,12 @@ def test_a_video_without_sound_is_refused(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_long_compressed_sound_needs_little_memory(tmp_path):
-    write(tmp_path / "a.mp3", np.tile(sine(440, 60, RATE)[:, 0], 6), RATE, "libmp3lame")
+    write(tmp_path / "a.mp3", np.tile(sine(440, 60, RATE)[:, 0], 3), RATE, "libmp3lame")
     used = []
     with open_sound(tmp_path / "a.mp3") as sound:
         for _ in sound.blocks():
             used.append(int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * 4096)
-    assert len(used) > 80 and max(used[20:]) - used[20] < 5e6  # all blocks have 23 MB
+    assert len(used) > 40 and max(used[20:]) - used[20] < 4e6  # all blocks have 12 MB
 
 
 def test_channels_are_averaged(tmp_path):
@@ -225,11 +225,11 @@ def test_silence_is_never_drawn_but_all_sound_can_be(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.concatenate(pieces), RATE, "FLOAT")
     sounds = load(tmp_path / "a.wav")
     samples = np.array(sounds.samples)
-    every = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)
-    level = 10 * np.log10(np.mean(every.astype(float) ** 2, axis=1) / RMS**2)
+    energy = np.append(0, np.cumsum(samples.astype(float) ** 2))
+    level = 10 * np.log10((energy[WINDOW:] - energy[:-WINDOW]) / WINDOW / RMS**2 + 1e-20)
     training = starts(sounds.places["training"])
     assert level[training].min() >= -50
-    allowed = np.isin(np.arange(every.shape[0]), training)
+    allowed = np.isin(np.arange(level.size), training)
     end = sounds.places["training"][-1, 1] - 1
     full = np.flatnonzero(level[: end + 1] > -1)  # windows full of noise
     assert allowed[full].all()

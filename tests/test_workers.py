@@ -18,7 +18,7 @@ from harness import UserError, cli, workers
 from harness.run_folder import Run
 
 HERE = Path(__file__).parent
-ITERATIONS, INTERRUPTED_AT, KILLED_AT = 40, 10, 24
+ITERATIONS, INTERRUPTED_AT, KILLED_AT = 40, 10, 14
 
 
 @pytest.fixture
