@@ -25,7 +25,7 @@ from files.model_file import load_model, load_restorer
 from files.restore_sound import restore_sound
 from harness import UserError, cli
 from harness.quiet_tensorflow import tf
-from pages import digit_figures, sound_figures
+from pages import digit_figures, sound_figures, verdict
 from signals.levels import at_trained_level
 
 SCRIPTS = ["mnist_dvae.py", "sound_dvae.py"]
@@ -81,6 +81,30 @@ def test_both_models_learn(sound, digits):
     for row in rows:
         assert row["loss"] == pytest.approx(row["nll"] + row["kl"], rel=1e-3)
     assert rows[2]["loss"] < rows[1]["loss"] < rows[0]["loss"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_run_prints_its_scores_and_what_they_mean(script, request):
+    out, done = request.getfixturevalue("digits" if script.startswith("mnist") else "sound")
+    with open(out / "scores.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        for name, text in row.items():
+            row[name] = text if name == "method" else float(text or "nan")
+    final = [row for row in rows if np.isnan(row["iteration"])]
+    sum_up = verdict.digits if script.startswith("mnist") else verdict.sounds
+    lines = done.stdout.splitlines()
+    assert lines[-2] == sum_up(final) and lines[-1].endswith("index.html")
+    table = lines[-3 - len(final) : -2]
+    for row, line in zip(final, table[1:], strict=True):
+        assert line.startswith(row["method"])
+        found = line.removeprefix(row["method"]).split()
+        finite = [f"{value:.4g}" for value in [*row.values()][2:] if np.isfinite(value)]
+        assert [text for text in found if text not in ("nan", "inf")] == finite
+    progress = [line for line in lines if line.startswith("iteration ")]
+    for row, line in zip(rows[: -len(final)], progress, strict=True):
+        pairs = dict(part.split() for part in line.split("   "))
+        assert pairs == {name: f"{row[name]:.4g}" for name in pairs} and len(pairs) > 3
 
 
 def test_settings_are_saved(sound):

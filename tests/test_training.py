@@ -1,5 +1,6 @@
 """Schedules, step and loop on problems with known answers, and exact resuming."""
 
+import contextlib
 import itertools
 import json
 import signal
@@ -405,6 +406,38 @@ def test_nan_and_infinity_stop_the_run(tmp_path, monkeypatch, bad, at, reported)
     with np.load(tmp_path / "checkpoint.npz") as file:
         assert json.loads(str(file["state"]))["iteration"] == 100
         assert all(np.isfinite(file[name]).all() for name in file.files if name != "state")
+
+
+def test_the_progress_bar_shows_means_of_loss_nll_and_kl(monkeypatch):
+    shown = []
+
+    class Bar(contextlib.nullcontext):
+        def set_postfix(self, refresh, **texts):
+            shown.append(texts)
+
+        def update(self, count):
+            shown.append(count)
+
+    def bar(total, initial, **options):
+        shown.append((total, initial))
+        return Bar()
+
+    monkeypatch.setattr(guard, "tqdm", bar)
+    monkeypatch.setattr(Bar, "__enter__", lambda self: self)
+    iterations = types.SimpleNamespace(numpy=lambda: 30)
+    optimizer = types.SimpleNamespace(variables=[], iterations=iterations)
+    model = types.SimpleNamespace(variables=[])
+    with guard.Guard(model, optimizer, [100, 200], 40, list, ()) as training_run:
+        for target in training_run.checkpoints():
+            while training_run.done < target:
+                first, count, _ = (part.numpy() for part in training_run.next_call(target))
+                sums = tf.constant([30.0, 20.0, 10.0]) * float(count)
+                training_run.take((sums, int(first + count), tf.constant(0.0)))
+    texts = {"loss": "30.0", "nll": "20.0", "kl": "10.0"}
+    assert shown == [
+        (200, 30),
+        *(part for count in (40, 30, 40, 40, 20) for part in (texts, count)),
+    ]
 
 
 def test_a_failed_save_keeps_the_previous_checkpoint(tmp_path, full_disk):

@@ -94,6 +94,15 @@ def test_a_missing_worker_is_named():
             workers._meet(1, addresses, 0.5)
 
 
+def test_the_environment_says_how_long_to_wait(environment):
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+    environment.setenv("TF_CONFIG", tf_config(cluster, type="worker", index=0))
+    for wait, message in (("soon", "DVAE_WAIT=soon: must be a number"), ("0.1", "within 0.1 s")):
+        environment.setenv("DVAE_WAIT", wait)
+        with pytest.raises(UserError, match=message):
+            workers.join()
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings(cli.Settings):
     experiment = "test"
