@@ -33,9 +33,9 @@ STEP = 0.1  # of the finite difference in the risk, relative to the noise
 CAUTION = 1.1  # factor of the trace: too low an estimate of the noise does more harm than too high
 BAND = 129  # frequencies (1 kHz) that share a weight
 NO_NOISE_DB = -40.0  # minimum noise to remove, relative to the sound; less may be omitted detail
-ARTIFICIAL_GAPS = 48  # maximum number; their errors determine the mixture weights
+ARTIFICIAL_GAPS = 16  # maximum number; their errors determine the mixture weights
 ARTIFICIAL_SPACING = 16  # distance between artificial gaps, in gap lengths
-SHARPNESS = 4  # a candidate's weight is its inverse squared error to this power
+SHARPNESS = 2  # a candidate's weight is its inverse squared error to this power
 
 
 def transform(rate, longer=1):
