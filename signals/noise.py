@@ -241,6 +241,7 @@ def least_risk(frames, sound, mask, reconstruction, noise):
     """
     white = stft(frames, np.random.default_rng(0).standard_normal(sound.size))
     drawn = istft(frames, white * np.sqrt(noise / np.sum(frames.win**2)), sound.size)
+    drawn *= np.sign(drawn @ sound)  # so inverting the sound changes no weight
     before, after = (
         denoised(frames, each, reconstruction, noise) for each in (sound, sound + STEP * drawn)
     )
