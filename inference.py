@@ -16,8 +16,7 @@ WINDOWS_PER_BLOCK = 512  # windows restored at once; they fit in a core's cache
 
 # Confidence weights of windows, see `_confidence`
 LEAST_OBSERVED = 1 / 8  # minimum observed fraction of a window for its error to be used
-UNKNOWN_ERROR = 1e36  # error assumed if less is observed, far above errors at any scale
-ERROR_RANGE = 1e-72, 1e72  # limits of a product of errors, so that its power -4 fits a float64
+ERROR_RANGE = 1e-36, 1e36  # limits, so that their power -8 fits a float64; the higher if unknown
 
 
 def elbo_noise(latent):
@@ -179,7 +178,7 @@ def restore_long_blocks(read, samples, reconstruct, window, hop):
     """
     if samples < window:
         raise ValueError(f"expected at least one window of {window} samples, got {samples} samples")
-    taper = np.hanning(window + 2)[1:-1].astype(np.float32)  # above 0 at both ends
+    taper = np.hanning(window + 2)[1:-1]  # above 0 at both ends
     last = samples - window
     for first in range(0, samples, WINDOWS_PER_BLOCK * hop):
         end = min(first + WINDOWS_PER_BLOCK * hop, samples)
@@ -193,8 +192,9 @@ def restore_long_blocks(read, samples, reconstruct, window, hop):
             sliding_window_view(np.asarray(part, np.float32), window)[starts - begin]
             for part in (values, 1 - mask)
         )
-        outputs = np.asarray(reconstruct(corrupted, observed), float)
-        weights = taper * _confidence(corrupted, observed, outputs)
+        outputs = np.asarray(reconstruct(corrupted, observed))
+        weights = _confidence(corrupted, observed, outputs)
+        weights *= taper
         weighted_sum = _overlap_add(weights * outputs, starts - begin, hop)
         restored = weighted_sum / _overlap_add(weights, starts - begin, hop)
         yield restored[first - begin : end - begin].astype(np.float32)
@@ -220,17 +220,19 @@ def _confidence(corrupted, observed, outputs):
     notes reproduces only one of them, so the window should fade out at the other. Windows with few
     observed samples are assigned a large error. Scaling a sound does not change relative weights.
     """
-    error = np.square(corrupted - outputs) * observed
-    count = observed.sum(1, keepdims=True)
-    whole = np.where(
-        count >= LEAST_OBSERVED * corrupted.shape[1],
-        error.sum(1, keepdims=True) / np.maximum(count, 1),
-        UNKNOWN_ERROR,
-    )
-    width = corrupted.shape[1] // 8
+    error = np.square(corrupted - outputs)
+    error *= observed
+    count, width = observed.sum(1, keepdims=True), corrupted.shape[1] // 8
+    whole = error.sum(1, keepdims=True, dtype=float) / np.maximum(count, 1)
+    whole[count < LEAST_OBSERVED * corrupted.shape[1]] = ERROR_RANGE[1]
+    whole = np.clip(whole, *ERROR_RANGE)
     near, near_count = (
         scipy.ndimage.uniform_filter1d(part, width, mode="constant") for part in (error, observed)
     )
-    local = (near + whole / width) / (near_count + 1 / width)  # `whole` if nothing near is observed
-    product = np.clip(whole * local, *ERROR_RANGE)
-    return np.square(np.square(1 / product))  # much faster than product ** -4.0
+    near += (whole / width).astype(near.dtype)
+    near_count += 1 / width
+    near /= near_count  # the local error, or `whole` if nothing near is observed
+    weights = whole * near
+    for _ in range(2):  # much faster than weights ** -4.0
+        np.square(weights, out=weights)
+    return np.reciprocal(weights, out=weights)

@@ -35,25 +35,46 @@ def weight_shapes(config):
     return shapes
 
 
-def dense_reconstruct(config, weights):
-    """Return a function that computes `DVAE.reconstruct` of a "gaussian" model with NumPy.
+class DenseNetwork:
+    """`DVAE.reconstruct` of a "gaussian" model in NumPy: a function of windows (B, N).
 
     weights: {name: array} in the order of `weight_shapes`.
     """
-    activate = ACTIVATIONS[config["activation"]]
-    depth, latent = len(config["hidden"]) + 1, config["latent"]  # depth: layers per side
-    arrays = list(weights.values())[-4 * depth :]
-    layers = list(zip(arrays[::2], arrays[1::2]))
-    # The encoder's last layer returns mean and log_var. Only the mean is needed.
-    layers[depth - 1] = [values[..., :latent] for values in layers[depth - 1]]
 
-    def reconstruct(corrupted, observed=None):
-        values = np.asarray(corrupted, np.float32)
+    def __init__(self, config, weights):
+        depth, latent = len(config["hidden"]) + 1, config["latent"]  # depth: layers per side
+        arrays = list(weights.values())[-4 * depth :]
+        layers = list(zip(arrays[::2], arrays[1::2]))
+        # The encoder's last layer returns mean and log_var. Only the mean is needed.
+        layers[depth - 1] = [values[..., :latent] for values in layers[depth - 1]]
+        self.layers, self.depth = layers, depth
+        self.activate = ACTIVATIONS[config["activation"]]
+
+    def __call__(self, corrupted, observed=None):
+        return self._after_first(np.asarray(corrupted, np.float32) @ self.layers[0][0])
+
+    def at_gains(self, corrupted, observed):
+        """Return outputs(gain, offset) for inputs gain * (corrupted - offset * observed).
+
+        gain and offset are float32 arrays (B,). The products of the first layer are computed only
+        once, because they are linear.
+        """
+        kernel = self.layers[0][0]
+        product, constant = corrupted @ kernel, np.tile(kernel.sum(0), (len(corrupted), 1))
+        chopped = ~observed.all(1)
+        constant[chopped] = observed[chopped] @ kernel
+
+        def outputs(gain, offset):
+            return self._after_first(gain[:, None] * (product - offset[:, None] * constant))
+
+        return outputs
+
+    def _after_first(self, values):
+        """Return the outputs, given the products of the first layer without its bias."""
         with np.errstate(all="ignore"):  # TensorFlow does not warn either
-            for number, (kernel, bias) in enumerate(layers, 1):
-                values = values @ kernel + bias
-                if number % depth:  # the last layer of each side is linear
-                    activate(values)
+            for number, (kernel, bias) in enumerate(self.layers, 1):
+                values = values @ kernel if number > 1 else values
+                values += bias
+                if number % self.depth:  # the last layer of each side is linear
+                    self.activate(values)
         return values
-
-    return reconstruct

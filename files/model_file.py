@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from files.dense_network import dense_reconstruct, weight_shapes
+from files.dense_network import DenseNetwork, weight_shapes
 from harness import UserError
 from harness.errors import one_error
 from harness.run_folder import MODEL_FORMAT as FORMAT
@@ -42,7 +42,7 @@ def load_restorer(path):
     config, weights = _checked(path)
     kind = kind_of(config["metadata"], config["input_size"], path)
     if kind.sounds and config["likelihood"] == "gaussian":
-        return Restorer(dense_reconstruct(config, weights), config["input_size"], kind)
+        return Restorer(DenseNetwork(config, weights), config["input_size"], kind)
     model = _built(config, weights)
     refine = refiner(model)
 

@@ -37,7 +37,6 @@ SOUND_CONSTANTS = {
     "hopsPerWindow": inference.HOPS_PER_WINDOW,
     "leastObserved": inference.LEAST_OBSERVED,
     "windowsPerBlock": inference.WINDOWS_PER_BLOCK,
-    "unknownError": inference.UNKNOWN_ERROR,
     "errorRange": inference.ERROR_RANGE,
     "toneRms": levels.TONE_RMS,
     "mostRms": levels.MOST_RMS,

@@ -1,12 +1,14 @@
 """Scale windows to a network's training level and back; measure how much of them it explains."""
 
+from functools import partial
+
 import numpy as np
 import scipy  # its submodules load at first use, so --help stays fast
 
 from audio_utils import RMS, TONE_AMPLITUDE
 from inference import HOPS_PER_WINDOW, LEAST_OBSERVED
 
-TONE_RMS = TONE_AMPLITUDE / np.sqrt(2) / RMS  # RMS of a training note, relative to note plus noise
+TONE_RMS = TONE_AMPLITUDE / 2**0.5 / RMS  # RMS of a training note, relative to note plus noise
 MOST_RMS = 2.0  # maximum RMS of an input, relative to training; limits the gain of noise in rests
 BY_CHANCE = 10  # energy that a fit explains in white noise, in units of the noise's power
 FREE = 5  # degrees of freedom that a fit uses up
@@ -22,51 +24,53 @@ def at_trained_level(reconstruct, rms):
     """Return a function like `reconstruct` for sounds of any level and offset.
 
     reconstruct(corrupted, observed) maps float32 windows (B, N) to windows. It was trained at the
-    level `rms`. The returned function requires windows in the order of `restore_long_blocks`.
+    level `rms`. Its method `at_gains` makes it faster, see `files.dense_network`. The returned
+    function requires windows in the order of `restore_long_blocks`.
 
     Each window is fitted by factor * output + offset (least squares over observed samples). First
     outputs, for both polarities, give the tone's polarity and level. The input of the last has the
     tone at its training level. Scaling a sound, also by -1, scales the result. A loud event affects
     only windows less than 0.2 s away.
     """
+    at_gains = getattr(reconstruct, "at_gains", partial(_at_gains, reconstruct))
 
     def restore(corrupted, observed):
-        count, total = np.maximum(observed.sum(1), 1), corrupted.sum(1)
+        count = np.maximum(observed.sum(1), 1)
         trusted = np.maximum(count - LEAST_OBSERVED * observed.shape[1], TINY)
+        mean = corrupted.sum(1) / count
+        centered = corrupted - mean[:, None] * observed
+        outputs = at_gains(centered, observed)
 
         def fitted(gain, offset):
             """Return energy, offset, factor, noise and outputs for the input at this gain."""
-            centered = _without(offset, corrupted, observed)
-            shown = (gain[:, None] * centered).astype(np.float32)
-            outputs = np.asarray(reconstruct(shown, observed), np.float32)
-            factor, energy, noise = _fit(centered, observed, outputs, count)
-            rest = (total - factor * _dot(outputs, observed)) / count
-            return energy, _near(rest, trusted / noise), factor, noise, outputs
+            drawn = outputs(gain, offset - mean)
+            factor, energy, noise, rest = _fit(centered, observed, drawn, count)
+            return energy, _near(mean + rest, trusted / noise), factor, noise, drawn
 
-        offset = total / count
-        gain = rms / _rms(_without(offset, corrupted, observed), count)
-        (upright, first, *_), (inverted, second, *_) = (fitted(s * gain, offset) for s in (1, -1))
+        gain = np.float32(rms) / (np.sqrt(_dot(centered, centered) / count) + TINY)
+        (upright, first, *_), (inverted, second, *_) = (fitted(s * gain, mean) for s in (1, -1))
         level = np.sqrt(np.maximum(upright, inverted) / count)
         gain = np.minimum(TONE_RMS * rms / (level + TINY), MOST_RMS * gain)
         gain, offset = np.where(upright >= inverted, (gain, first), (-gain, second))
-        energy, offset, factor, noise, outputs = fitted(gain, offset)
+        energy, offset, factor, noise, drawn = fitted(gain, offset)
         chance = np.minimum(BY_CHANCE * noise / np.maximum(energy, TINY**2), 1)
-        return (factor * (1 - chance**2))[:, None] * outputs + offset[:, None]
+        restored = (factor * (1 - chance**2))[:, None] * drawn
+        restored += offset[:, None]
+        return restored
 
     return restore
+
+
+def _at_gains(reconstruct, corrupted, observed):
+    """Return the same outputs as `files.dense_network.DenseNetwork.at_gains`, computed plainly."""
+    return lambda gain, offset: np.asarray(
+        reconstruct(gain[:, None] * (corrupted - offset[:, None] * observed), observed), np.float32
+    )
 
 
 def _dot(a, b):
     """Return the inner products of windows: (B, N), (B, N) -> (B,)."""
     return np.einsum("bn,bn->b", a, b)
-
-
-def _without(offset, corrupted, observed):
-    return corrupted - offset[:, None] * observed
-
-
-def _rms(windows, count):
-    return np.sqrt(_dot(windows, windows) / count) + TINY
 
 
 def _near(values, weights):
@@ -79,25 +83,23 @@ def _near(values, weights):
         scipy.ndimage.convolve1d(part.astype(float), np.ones(NEIGHBORS), mode="constant")
         for part in (weights * values, weights)
     )
-    return np.divide(*sums)
+    return np.divide(*sums).astype(values.dtype)
 
 
 def _fit(centered, observed, outputs, count):
-    """Fit centered windows (B, N) by factor * outputs + offset, over their observed samples.
+    """Fit windows (B, N) of mean 0 by factor * outputs + offset, over their observed samples.
 
-    Returns the factor, the energy that it explains, and the power of the residual, (B,) each. The
-    factor is negative where the network saw the window inverted.
+    Returns the factor, the energy that it explains, the power of the residual and the offset, (B,)
+    each. The factor is negative where the network saw the window inverted.
     """
     seen = outputs * observed
-    x, y = centered.sum(1), seen.sum(1)
-    own, both, theirs = (
-        _dot(a, b) - c * d / count
-        for a, b, c, d in [(centered, centered, x, x), (centered, seen, x, y), (seen, seen, y, y)]
-    )
+    total, own, both = seen.sum(1), _dot(centered, centered), _dot(centered, seen)
+    theirs = _dot(seen, seen) - total**2 / count
     least = LEAST_SEEN * _dot(outputs, outputs) * count / outputs.shape[1]
     factor = both / np.maximum(np.maximum(theirs, least), TINY**2)
     error = np.maximum(own - factor * (2 * both - factor * theirs), 0)
-    return factor, factor**2 * theirs, error / np.maximum(count - FREE, 1) + TINY**2
+    noise = error / np.maximum(count - FREE, 1) + TINY**2
+    return factor, factor**2 * theirs, noise, -factor * total / count
 
 
 def explained(sound, observed, output):
@@ -107,9 +109,9 @@ def explained(sound, observed, output):
     more power than those nearby. Windows without clear partials are left out. The mean over windows
     does not depend on levels, so one loud event changes little.
     """
-    count = np.maximum(observed.sum(1, keepdims=True), 1)
+    count = np.maximum(observed.sum(1, keepdims=True, dtype=np.float32), 1)
     parts = (part - part.sum(1, keepdims=True) / count for part in (sound, sound - output))
-    taper = observed * np.hanning(sound.shape[1])
+    taper = observed * np.hanning(sound.shape[1]).astype(np.float32)
     powers = [np.abs(np.fft.rfft(part * taper)[:, 1:]) ** 2 for part in parts]
     before, after = map(_partials, powers)
     clear = before > LEAST_PARTIALS * powers[0].sum(1) + TINY**2

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from files.dense_network import DenseNetwork, weight_shapes
 from signals.levels import at_trained_level, explained
 
 TIME = np.arange(512) / 16000
@@ -49,6 +50,44 @@ def test_the_mean_of_a_note_does_not_spill_into_a_rest():
     windows = (dither + np.where(np.arange(64)[:, None] < 32, tone, 0)).astype(np.float32)
     result = at_trained_level(projected, 0.4)(windows, np.ones_like(windows))
     assert np.abs(tone.mean()) > 1e-3 and np.abs(result[32:]).max() < 1e-5
+
+
+def test_the_mean_of_a_low_tone_is_no_offset():
+    """The windows have 1.3 periods, so their means differ. Together they show the real offset."""
+    angle = 2 * np.pi * 1.3 * np.arange(512) / 512
+    basis = np.stack([np.sin(angle), np.cos(angle), np.ones(512)])
+
+    def low_tone(windows, observed):
+        return (windows @ np.linalg.pinv(basis))[:, :2] @ basis[:2]
+
+    tones = np.sin(angle + np.linspace(0, 20, 64)[:, None])
+    windows = (tones + 0.2).astype(np.float32)
+    result = at_trained_level(low_tone, 0.4)(windows, np.ones_like(windows))
+    assert np.ptp(tones.mean(1)) > 0.3
+    np.testing.assert_allclose(result, windows, atol=1e-5)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5])
+def test_shared_products_give_the_same_result_in_float32(offset):
+    """A network with biases, some windows with gaps, and one that observes nothing."""
+    rng, names = np.random.default_rng(0), ("input_size", "hidden", "latent", "components")
+    config = dict(zip(names, (512, (32, 16), 5, 2)), likelihood="gaussian")
+    shapes = weight_shapes(config).items()
+    weights = {name: 0.1 * rng.standard_normal(shape, np.float32) for name, shape in shapes}
+    network, given = DenseNetwork(config, weights), []
+
+    def plainly(windows, observed):
+        given.append(windows.dtype)
+        return network(windows, observed)
+
+    observed = np.ones((40, 512), np.float32)
+    observed[::2, 100:180] = observed[7] = 0
+    known = network(rng.standard_normal(observed.shape))
+    windows = np.float32(known + 0.01 * rng.standard_normal(known.shape) + offset) * observed
+    expected = at_trained_level(plainly, 0.4)(windows, observed)
+    result = at_trained_level(network, 0.4)(windows, observed)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+    assert expected.std() > 0.1 and {result.dtype, *given} == {np.dtype(np.float32)}
 
 
 def test_partials_that_an_output_lacks_are_not_explained():

@@ -11,15 +11,14 @@ function neighborhoodSums(values, width) {
 
 /** Return the confidence weights of a window's samples, as in inference.py: (the window's mean
  * squared error times the local one) ** -4. Both errors are over observed samples. */
-function confidence({leastObserved, unknownError, errorRange}, input, observed, output) {
+function confidence({leastObserved, errorRange}, input, observed, output) {
   const size = input.length, width = size >> 3, count = observed.reduce((a, b) => a + b);
   const error = output.map((value, i) => observed[i] * (input[i] - value) ** 2);
-  const whole = count < leastObserved * size ? unknownError : error.reduce((a, b) => a + b) / count;
+  const mean = error.reduce((a, b) => a + b) / count, [least, most] = errorRange;
+  const whole = count < leastObserved * size ? most : Math.min(Math.max(mean, least), most);
   const counts = neighborhoodSums(observed, width);
-  return neighborhoodSums(error, width).map((near, i) => {
-    const product = whole * (near + whole) / (counts[i] + 1);
-    return Math.min(Math.max(product, errorRange[0]), errorRange[1]) ** -4;
-  });
+  return neighborhoodSums(error, width).map(
+    (near, i) => (whole * (near + whole) / (counts[i] + 1)) ** -4);
 }
 
 /** Restore a long sound by weighted overlap-add, like `restore_long` in inference.py. */
