@@ -71,7 +71,7 @@ def test_the_mean_of_a_low_tone_is_no_offset():
 def test_shared_products_give_the_same_result_in_float32(offset):
     """A network with biases, some windows with gaps, and one that observes nothing."""
     rng, names = np.random.default_rng(0), ("input_size", "hidden", "latent", "components")
-    config = dict(zip(names, (512, (32, 16), 5, 2)), likelihood="gaussian")
+    config = dict(zip(names, (512, (32, 16), 5, 2)), likelihood="gaussian", activation="relu")
     shapes = weight_shapes(config).items()
     weights = {name: 0.1 * rng.standard_normal(shape, np.float32) for name, shape in shapes}
     network, given = DenseNetwork(config, weights), []
