@@ -40,9 +40,10 @@ class Settings(cli.Settings):
     """Hyperparameters for digits. Each field is also a command-line flag."""
 
     experiment = "mnist"
-    training_version = 2  # 1 had ReLU, and no whole inputs
+    training_version = 3  # 1 had ReLU, and no whole inputs; 1 and 2 had beta_2 = 0.999
     activation = "silu"  # of the hidden layers
     kl_warm_up = 0.5  # fraction of the iterations in which the KL weight rises to 1
+    beta_2 = 0.99  # decay of Adam's mean squared gradients
     iters: int = flag(3200, "optimizer steps")
     batch_size: int = flag(128, "images per step")
     learning_rate: float = flag(3e-3, "peak after a warm-up, then cosine decay to 0", above=0)

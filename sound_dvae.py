@@ -45,6 +45,7 @@ class Settings(cli.Settings):
     experiment = "sound"
     activation = "relu"  # of the hidden layers
     kl_warm_up = 0.25  # fraction of the iterations in which the KL weight rises to 1
+    beta_2 = 0.999  # decay of Adam's mean squared gradients
     iters: int = flag(800, "optimizer steps", with_data=1600)
     batch_size: int = flag(256, "windows per step")
     learning_rate: float = flag(
@@ -161,8 +162,10 @@ def filter_long(settings, sounds, long, reconstruct, restored):
 
     # A model of notes alone fills gaps best. The output of a model of recordings is mixed with
     # continuations of the surroundings. `restore` fills artificial gaps to find the weights.
-    restore = None if sounds.notes else restore
-    return noise.denoise_long(long.corrupted, long.mask, restored, settings.sample_rate, restore)
+    size = 0 if sounds.notes else noise.typical_size(audio_utils.runs(long.mask))
+    sound = long.corrupted, long.mask
+    calibrated = noise.calibrate(*sound, settings.sample_rate, restore, size)
+    return noise.denoise(*sound, restored, settings.sample_rate, *calibrated)[0]
 
 
 def snrs(damaged, estimate):

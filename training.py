@@ -27,7 +27,7 @@ def checkpoint_iterations(iterations):
     return [*doubling[:-1], iterations]
 
 
-def adam(iterations, learning_rate):
+def adam(iterations, learning_rate, beta_2):
     """Return AdamW with a linear warm-up, then a cosine decay of the learning rate to 0.
 
     AdamW is from Loshchilov and Hutter 2019 (arXiv 1711.05101). Only kernels have weight decay.
@@ -46,7 +46,7 @@ def adam(iterations, learning_rate):
     schedule = tf.keras.optimizers.schedules.CosineDecay(
         0.0, max(1, iterations - warm_up), warmup_target=learning_rate, warmup_steps=warm_up
     )
-    optimizer = AdamW(schedule, weight_decay=WEIGHT_DECAY)
+    optimizer = AdamW(schedule, beta_2=beta_2, weight_decay=WEIGHT_DECAY)
     optimizer.exclude_from_weight_decay(var_names=["bias", "log_std", "prior"])
     return optimizer
 
@@ -154,10 +154,10 @@ def train(model, make_batch, settings, run=None):
     """Train, and yield (iteration, mean loss since the last checkpoint) at every checkpoint.
 
     The loss is the negative ELBO in nats per example. make_batch(seed, count) returns corrupted and
-    clean examples (count, D) and must work in a TensorFlow graph. settings: batch_size, iters,
-    kl_warm_up, learning_rate, seed. With a run, training resumes from the checkpoint in its folder
-    and saves new ones there. `harness.guard.Guard` documents when it saves, and the errors. Only
-    the chief of several workers yields. The others end the program.
+    clean examples (count, D) and must work in a TensorFlow graph. settings: batch_size, beta_2,
+    iters, kl_warm_up, learning_rate, seed. With a run, training resumes from the checkpoint in its
+    folder and saves new ones there. `harness.guard.Guard` documents when it saves, and the errors.
+    Only the chief of several workers yields. The others end the program.
 
     On a GPU, TensorFlow becomes deterministic, and random numbers without a seed raise an error.
     Raises UserError if a batch has fewer examples than there are replicas.
@@ -169,7 +169,7 @@ def train(model, make_batch, settings, run=None):
         least = f"must be at least {replicas}, one example per replica"
         raise UserError(f"--batch-size: {least}, got {settings.batch_size}")
     with strategy.scope():
-        optimizer = adam(settings.iters, settings.learning_rate)
+        optimizer = adam(settings.iters, settings.learning_rate, settings.beta_2)
         optimizer.build(model.trainable_variables)
     advance = build_advance(strategy, build_step(model, optimizer, make_batch, settings))
     ahead = checkpoint_iterations(settings.iters)

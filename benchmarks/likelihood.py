@@ -148,7 +148,7 @@ def fit(settings, model, name, seed, train_images):
 
     def train(draws, digits, **options):
         model.draws = draws
-        options |= {"batch_size": draws * digits, "kl_warm_up": KL_WARM_UP}
+        options |= {"batch_size": draws * digits, "kl_warm_up": KL_WARM_UP, "beta_2": 0.999}
         for _ in training.train(model, make_batch, argparse.Namespace(**options)):
             pass
 

@@ -16,6 +16,7 @@ from harness.run_folder import MODEL_FORMAT as FORMAT
 from inference import compiled_reconstruct, completions, refined_reconstruct, refiner
 from kind import Kind, kind_of
 
+RELU_FORMAT = 2  # like FORMAT, but does not name the activation, which is ReLU
 REGISTERED_NAME = "denoising_vae>DVAE"  # Keras's name for `models.DVAE`
 LARGEST_FILE = 2**30  # maximum bytes after unpacking
 REMEDY = "give a model.keras of sound_dvae.py or mnist_dvae.py, or the folder of its run"
@@ -41,7 +42,7 @@ def load_restorer(path):
     path = _model_in(path)
     config, weights = _checked(path)
     kind = kind_of(config["metadata"], config["input_size"], path)
-    if kind.sounds and config["likelihood"] == "gaussian":
+    if kind.sounds and (config["likelihood"], config["activation"]) == ("gaussian", "relu"):
         return Restorer(DenseNetwork(config, weights), config["input_size"], kind)
     model = _built(config, weights)
     refine = refiner(model)
@@ -94,13 +95,13 @@ def _checked(path):
         if content["registered_name"] != REGISTERED_NAME or "experiment" not in metadata:
             raise ValueError("a Keras model, but not one trained by these scripts")
         written = int(metadata.get("format", FORMAT))
-        if written != FORMAT:
+        if written not in (FORMAT, RELU_FORMAT):
             older = written < FORMAT
             age, remedy = ("an older", "retrain it") if older else ("a newer", "update them")
             problem = f"written by {age} version of these scripts (format {written})"
             raise UserError(f"{path}: {problem}; {remedy}")
         config["metadata"] = {"format": FORMAT, **metadata}
-        config.setdefault("activation", "relu")  # the only one in earlier versions
+        config.setdefault("activation", "relu")  # for RELU_FORMAT
         return config, _arrays(weights, weight_shapes(config))
 
 

@@ -82,10 +82,10 @@ def _decoded(model, source, destination, gap_file, opened):
         raise UserError(f"{source}: contains no samples; leave it out")
     channels = [_Channel(model, file, sound.rate, samples) for file in files]
     longest = model.input_size / model.kind.sample_rate * sound.rate
-    limits = sound.rate, longest, SMALLEST.get(sound.subtype, 0.0)
+    zero = SMALLEST.get(sound.subtype, 0.0)
     listed = read_gaps(gap_file, sound.rate, samples, source) if gap_file else None
     for channel in channels:
-        found, channel.silences = find_gaps(channel.read, samples, *limits)
+        found, channel.silences = find_gaps(channel.read, samples, sound.rate, longest, zero)
         channel.gaps = found if listed is None else listed
         sounding = samples if gap_file else samples - np.ptp(channel.silences, axis=1).sum()
         fraction = np.ptp(channel.gaps, axis=1).sum() / max(sounding, 1)
@@ -93,8 +93,9 @@ def _decoded(model, source, destination, gap_file, opened):
             problem = f"too much of the sound is missing ({fraction:.0%})"
             remedy = "list less" if gap_file else "list the real gaps in a file for --gaps"
             raise UserError(f"{gap_file.path if gap_file else source}: {problem}; {remedy}")
-        for first, end in channel.pieces():
-            channel.fill(first, np.zeros(end - first))
+        if gap_file or zero:  # otherwise the gaps are zeros already
+            for first, end in channel.pieces():
+                channel.fill(first, np.zeros(end - first))
     return sound, channels
 
 
@@ -287,9 +288,8 @@ def _noise_removed(denoiser):
     tones = ", ".join(f"{frequency:.0f}" for frequency in denoiser.hum)
     hum = f"removed hum at {tones} Hz, " if tones else ""
     if not samples:
-        return (
-            f"{hum}no steady noise within {-NO_NOISE_DB:.0f} dB of the sound, so none was removed"
-        )
+        range_db = f"within {-NO_NOISE_DB:.0f} dB of the sound"
+        return f"{hum}no steady noise {range_db}, so none was removed"
     level_db = 10 * np.log10(max(noise, 1e-20) / max(sound, 1e-20))
     side, fraction = "above" if level_db > 0.5 else "below", samples / denoiser.samples
     where = f" from {fraction:.0%} of the sound" if fraction < 0.95 else ""

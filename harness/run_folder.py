@@ -16,7 +16,7 @@ from harness.errors import say
 from harness.result_files import claimed, replacing
 
 CONFIG, SCORES, MODEL, CHECKPOINT = "config.json", "scores.csv", "model.keras", "checkpoint.npz"
-MODEL_FORMAT = 2  # increase it when old models do not fit new scripts, or new models old scripts
+MODEL_FORMAT = 3  # increase it when old models do not fit new scripts, or new models old scripts
 METHOD = "DVAE"  # the model's name in the column "method" of tables
 REFINED = f"{METHOD}, refined"  # the model with posteriors refined per example
 INDEX, EVENTS = "index.html", "events.out.tfevents."  # files of the page
@@ -277,8 +277,8 @@ def _check_settings(out, previous, settings):
     ours = _stored(settings)
     # Settings added since the run was written take their defaults.
     before = {**_stored(type(settings)()), "training_version": 1, **previous}
-    same = [before[name] == ours[name] for name in ("experiment", "training_version")]
-    if same == [True, False]:
+    versions = before.pop("training_version"), ours.pop("training_version")
+    if before["experiment"] == ours["experiment"] and versions[0] != versions[1]:
         problem = "contains a run of another version of these scripts, which trained differently"
         raise UserError(f"--out {out}: {problem}; choose another --out, or use --overwrite")
     ignored = NOT_COMPARED | ({"data"} if "sha256" in previous.get("provenance", {}) else set())

@@ -72,10 +72,6 @@ def istft(frames, spectra, samples):
     return total.ravel()[start : start + samples]
 
 
-def _power(frames, sound):
-    return np.abs(stft(frames, sound)) ** 2
-
-
 def quiet_power(frames, sound, reconstruction, mask):
     """Return an upper bound (F, K) on the noise's power at each frequency in each frame.
 
@@ -190,9 +186,9 @@ def guided_wiener(frames, sound, reconstruction, noise):
     Its power is that of the network's reconstruction (T,), or that of the sound where this exceeds
     the noise by more than EXCESS times the noise.
     """
-    spectra, drawn = stft(frames, sound), _power(frames, reconstruction)
+    spectra, drawn = stft(frames, sound), stft(frames, reconstruction)
     excess = np.abs(spectra) ** 2 - noise
-    power = np.maximum(drawn, np.where(excess > EXCESS * noise, excess, 0))
+    power = np.maximum(np.abs(drawn) ** 2, np.where(excess > EXCESS * noise, excess, 0))
     return istft(frames, wiener(spectra, power, noise), sound.size)
 
 
@@ -206,8 +202,8 @@ def classic_wiener(frames, sound, noise, again=0):
     ratio = noise / np.maximum(np.abs(spectra) ** 2, 1e-20)
     result = istft(frames, spectra * np.maximum(0, 1 - 2 * ratio), sound.size)
     for _ in range(again):
-        passed = wiener(spectra, _power(frames, result), noise)
-        result = istft(frames, passed, sound.size)
+        power = np.abs(stft(frames, result)) ** 2
+        result = istft(frames, wiener(spectra, power, noise), sound.size)
     return result
 
 
@@ -268,9 +264,7 @@ def candidates(frames, sound, mask, reconstruction, noise):
     First come those of `denoised` for the sound, whose gaps are filled by autoregression. Then come
     the reconstruction plus its residual, continued by autoregression, and the reconstruction.
     """
-    estimates = [sound] * 4
-    if noise.any():
-        estimates = denoised(frames, sound, reconstruction, noise)
+    estimates = denoised(frames, sound, reconstruction, noise) if noise.any() else [sound] * 4
     residual = fill(estimates[1] - reconstruction, runs(mask), round(frames.fs))
     return np.stack([*estimates, reconstruction + residual, reconstruction])[:, mask == 1]
 
@@ -293,13 +287,6 @@ def artificial_gaps(missing, samples, size):
     return np.stack([first, first + sizes], 1)[sizes > 0]
 
 
-def fill_roughly(observed, mask, reconstruction, rate, network=False):
-    """Fill the gaps of a sound by autoregression, or by the network if that is impossible."""
-    if network:
-        return np.where(mask == 1, reconstruction, observed)
-    return fill(observed, runs(mask), rate, default=reconstruction)
-
-
 def calibrate(observed, mask, rate, restore, size=0):
     """Estimate the spectrum of a sound's noise, and the weights of the estimates to mix.
 
@@ -313,12 +300,12 @@ def calibrate(observed, mask, rate, restore, size=0):
         artificial = inside(artificial_gaps(runs(mask), mask.size, size), 0, mask.size)
         mask = np.maximum(mask, artificial)
         observed = np.where(mask == 1, 0, observed)
-    alone, reconstruction = not artificial.any(), restore(observed, mask)
-    sound = fill_roughly(observed, mask, reconstruction, rate, alone)
+    reconstruction = restore(observed, mask)
+    sound = fill(observed, runs(mask), rate, default=reconstruction)
     quiet = quiet_power(frames, sound, reconstruction, mask)
     spectrum = least_noise(frames, quiet, loud_power(observed, frames.hop))
     power, weights = noise_power(quiet, spectrum), np.eye(6)[-1]
-    if not alone:
+    if artificial.any():
         found = candidates(frames, sound, mask, reconstruction, power)[:, artificial[mask == 1]]
         errors = np.maximum(((found - truth[artificial]) ** 2).mean(1), 1e-20)
         weights = mixture_weights(errors, SHARPNESS)
@@ -332,10 +319,9 @@ def denoise(observed, mask, reconstruction, rate, spectrum, denoisers, weights):
     The last three are from `calibrate`. Gaps get the mixture of `candidates`, then noise is
     removed. Returns the sound, and True where it had noise; both are (T,).
     """
-    frames, alone = transform(rate), weights[-1] == 1
-    sound = fill_roughly(observed, mask, reconstruction, rate, alone)
+    frames, sound = transform(rate), fill(observed, runs(mask), rate, default=reconstruction)
     noise = noise_power(quiet_power(frames, sound, reconstruction, mask), spectrum)
-    if mask.any() and not alone:
+    if mask.any():
         sound[mask == 1] = weights @ candidates(frames, sound, mask, reconstruction, noise)
     nearest = (np.arange(sound.size) + frames.hop // 2) // frames.hop - frames.p_min
     noisy = noise.any(0)[nearest]
@@ -345,15 +331,3 @@ def denoise(observed, mask, reconstruction, rate, spectrum, denoisers, weights):
         mixed = sum(weight * stft(frames, estimate) for weight, estimate in parts)
         sound = istft(frames, mixed, sound.size)
     return sound, noisy
-
-
-def denoise_long(observed, mask, reconstruction, rate, restore=None):
-    """Fill the gaps of a whole sound, and estimate and remove its noise. Returns (T,).
-
-    observed, mask, reconstruction: (T,). restore(observed, mask) returns the reconstruction for
-    artificial gaps. Without `restore`, the network alone fills the gaps.
-    """
-    size = typical_size(runs(mask)) if restore else 0
-    restore = restore or (lambda sound, mask: reconstruction)
-    calibrated = calibrate(observed, mask, rate, restore, size)
-    return denoise(observed, mask, reconstruction, rate, *calibrated)[0]

@@ -46,6 +46,7 @@ class WithWindow(Settings):
 @dataclasses.dataclass(frozen=True)
 class Digits(Settings):
     experiment = "mnist"
+    training_version = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -457,7 +458,7 @@ def test_resuming_needs_the_same_settings(tmp_path):
         UserError, match=r"--hidden: expected \[64\], got \[8\]; --window: expected 9, got 10"
     ):
         begin(out, WithWindow, resume=True, hidden=(8,), window=10)
-    with pytest.raises(UserError, match="--experiment: expected sound, got mnist"):
+    with pytest.raises(UserError, match=r"\(--experiment: expected sound, got mnist\)"):
         begin(out, Digits, resume=True)
     with pytest.raises(UserError, match="--iters: expected 100, got 99"):
         begin(out, resume=True, iters=99)

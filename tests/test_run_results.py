@@ -175,7 +175,9 @@ def test_rows_of_the_sound_model_are_recomputed(sounds):
     windows = model.reconstruct(corrupted).numpy()
     long = restored_long(held, at_trained_level(model.reconstruct, audio_utils.RMS))
     # The network alone fills the gaps, and its reconstruction guides the filter.
-    filtered = noise.denoise_long(held.long.corrupted, held.long.mask, long, RATE)
+    sound = held.long.corrupted, held.long.mask
+    calibrated = noise.calibrate(*sound, RATE, lambda *sound: long)
+    filtered = noise.denoise(*sound, long, RATE, *calibrated)[0]
     better = inference.refined_reconstruct(model, inference.refiner(model))
     refined_long = restored_long(held, at_trained_level(better, audio_utils.RMS))
     expected = {

@@ -38,7 +38,7 @@ def test_checkpoints_double_and_end_with_the_run(iterations, expected):
 
 
 def test_the_learning_rate_warms_up_then_falls_as_a_cosine():
-    optimizer = training.adam(450, 0.01)
+    optimizer = training.adam(450, 0.01, 0.999)
     assert float(optimizer.learning_rate) == 0  # at iteration 0
     schedule = optimizer._learning_rate
     rates = np.array([float(schedule(i)) for i in range(451)])
@@ -47,9 +47,26 @@ def test_the_learning_rate_warms_up_then_falls_as_a_cosine():
     np.testing.assert_allclose(rates[50:], cosine, atol=1e-7)
 
 
+@pytest.mark.parametrize("beta", [0.9, 0.99])
+def test_adam_divides_by_the_root_of_the_mean_square(beta):
+    """Kingma and Ba 2014 (arXiv 1412.6980), for the gradients 1 and then 3."""
+    optimizer, weight = training.adam(10, 1.0, beta), keras.Variable([0.0], name="bias")
+    optimizer.build([weight])
+    first, second = 0.0, 0.0
+    for step, gradient in enumerate((1.0, 3.0), 1):
+        first = 0.9 * first + 0.1 * gradient
+        second = beta * second + (1 - beta) * gradient**2
+        root = np.sqrt(second / (1 - beta**step))
+        expected = (
+            float(weight[0]) - float(optimizer.learning_rate) * first / (1 - 0.9**step) / root
+        )
+        optimizer.apply([tf.constant([gradient])])
+        np.testing.assert_allclose(weight, [expected], atol=1e-6)
+
+
 def test_kernels_of_many_inputs_move_less():
     """Adam moves every weight by the learning rate, so outputs move with the number of inputs."""
-    optimizer = training.adam(1000, 1.0)
+    optimizer = training.adam(1000, 1.0, 0.999)
     optimizer.iterations.assign(500)  # after the warm-up
     layers = [keras.layers.Dense(3, use_bias=False) for _ in range(3)]
     for layer, inputs in zip(layers, (8, 1024, 4096)):
@@ -68,7 +85,7 @@ def test_only_kernels_decay_by_a_tenth_of_the_learning_rate():
     model = DVAE(6, "gaussian", hidden=(5,), latent=2, components=3)
     for weight in model.trainable_variables:
         weight.assign(np.random.default_rng(0).uniform(0.5, 1, weight.shape))
-    optimizer = training.adam(20, 2.0)
+    optimizer = training.adam(20, 2.0, 0.999)
     before = [weight.numpy() for weight in model.trainable_variables]
     no_gradients = [tf.zeros_like(weight) for weight in model.trainable_variables]
     kept = 1.0
@@ -83,7 +100,7 @@ def test_only_kernels_decay_by_a_tenth_of_the_learning_rate():
 
 def settings(**changed):
     defaults = {"batch_size": 32, "iters": 130, "kl_warm_up": 0.25, "learning_rate": 0.01}
-    return types.SimpleNamespace(**{**defaults, "seed": 1, **changed})
+    return types.SimpleNamespace(**{**defaults, "beta_2": 0.999, "seed": 1, **changed})
 
 
 # A problem with a known optimum: values that share one normal factor, plus noise. The network sees
@@ -186,7 +203,7 @@ def test_noise_and_examples_differ_per_iteration_and_replica():
 def test_updates_wait_for_each_other_but_batches_do_not():
     """Looks at the step's graph, because the actual order depends on chance."""
     model = DVAE(16, "gaussian", hidden=(8,), latent=2)
-    optimizer = training.adam(10, 0.01)
+    optimizer = training.adam(10, 0.01, 0.999)
     optimizer.build(model.trainable_variables)
     step = tf.function(training.build_step(model, optimizer, correlated, settings()))
     graph = step.get_concrete_function(tf.TensorSpec((), tf.int32), tf.TensorSpec((3,))).graph

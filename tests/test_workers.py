@@ -106,7 +106,7 @@ def test_the_environment_says_how_long_to_wait(environment):
 @dataclasses.dataclass(frozen=True)
 class Settings(cli.Settings):
     experiment = "test"
-    kl_warm_up = 0.25
+    kl_warm_up, beta_2 = 0.25, 0.999
     iters: int = cli.flag(ITERATIONS, "optimizer steps")
     batch_size: int = cli.flag(25, "examples per iteration")
     learning_rate: float = cli.flag(0.01, "peak learning rate")
