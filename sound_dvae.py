@@ -43,9 +43,10 @@ class Settings(cli.Settings):
     """Hyperparameters for sounds. Each field is also a command-line flag."""
 
     experiment = "sound"
+    training_version = 2  # 1 had beta_2 = 0.999
     activation = "relu"  # of the hidden layers
     kl_warm_up = 0.25  # fraction of the iterations in which the KL weight rises to 1
-    beta_2 = 0.999  # decay of Adam's mean squared gradients
+    beta_2 = 0.99  # decay of Adam's mean squared gradients
     iters: int = flag(800, "optimizer steps", with_data=1600)
     batch_size: int = flag(256, "windows per step")
     learning_rate: float = flag(
