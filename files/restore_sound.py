@@ -288,8 +288,7 @@ def _noise_removed(denoiser):
     tones = ", ".join(f"{frequency:.0f}" for frequency in denoiser.hum)
     hum = f"removed hum at {tones} Hz, " if tones else ""
     if not samples:
-        range_db = f"within {-NO_NOISE_DB:.0f} dB of the sound"
-        return f"{hum}no steady noise {range_db}, so none was removed"
+        return f"{hum}no steady noise within {-NO_NOISE_DB:.0f} dB of the sound, none removed"
     level_db = 10 * np.log10(max(noise, 1e-20) / max(sound, 1e-20))
     side, fraction = "above" if level_db > 0.5 else "below", samples / denoiser.samples
     where = f" from {fraction:.0%} of the sound" if fraction < 0.95 else ""

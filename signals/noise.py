@@ -301,7 +301,9 @@ def calibrate(observed, mask, rate, restore, size=0):
         mask = np.maximum(mask, artificial)
         observed = np.where(mask == 1, 0, observed)
     reconstruction = restore(observed, mask)
-    sound = fill(observed, runs(mask), rate, default=reconstruction)
+    sound = np.where(mask == 1, reconstruction, observed)
+    if artificial.any():
+        sound = fill(observed, runs(mask), rate, default=reconstruction)
     quiet = quiet_power(frames, sound, reconstruction, mask)
     spectrum = least_noise(frames, quiet, loud_power(observed, frames.hop))
     power, weights = noise_power(quiet, spectrum), np.eye(6)[-1]
@@ -319,15 +321,16 @@ def denoise(observed, mask, reconstruction, rate, spectrum, denoisers, weights):
     The last three are from `calibrate`. Gaps get the mixture of `candidates`, then noise is
     removed. Returns the sound, and True where it had noise; both are (T,).
     """
-    frames, sound = transform(rate), fill(observed, runs(mask), rate, default=reconstruction)
+    frames, sound = transform(rate), np.where(mask == 1, reconstruction, observed)
+    if weights[-1] < 1:  # otherwise the reconstruction alone fills the gaps
+        sound = fill(observed, runs(mask), rate, default=reconstruction)
     noise = noise_power(quiet_power(frames, sound, reconstruction, mask), spectrum)
-    if mask.any():
+    if mask.any() and weights[-1] < 1:
         sound[mask == 1] = weights @ candidates(frames, sound, mask, reconstruction, noise)
     nearest = (np.arange(sound.size) + frames.hop // 2) // frames.hop - frames.p_min
     noisy = noise.any(0)[nearest]
     if noisy.any():
-        estimates = denoised(frames, sound, reconstruction, noise)
-        parts = zip(denoisers[..., None], estimates)
-        mixed = sum(weight * stft(frames, estimate) for weight, estimate in parts)
+        estimates = zip(denoisers, denoised(frames, sound, reconstruction, noise))
+        mixed = sum(weight[:, None] * stft(frames, estimate) for weight, estimate in estimates)
         sound = istft(frames, mixed, sound.size)
     return sound, noisy
