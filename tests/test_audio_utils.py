@@ -1,5 +1,6 @@
 """Notes, sounds, spectrogram, WAV files and scores, each compared with something independent."""
 
+import argparse
 import wave
 
 import numpy as np
@@ -189,3 +190,47 @@ def test_log_spectral_distance_of_a_gain_is_the_gain():
     assert audio_utils.log_spectral_distance_db(noise, noise, RATE) == 0
     distance = audio_utils.log_spectral_distance_db(noise, 0.5 * noise, RATE)
     assert distance == pytest.approx(6.0206, abs=1e-3)
+
+
+def test_titles_name_notes_and_timbre():
+    assert Notes().title == "The scale of C major"
+    assert Notes(timbre="plucked").title == "The scale of C major, plucked"
+    assert Notes(("C4", "G4")).title == "C4 G4"
+    assert Notes(("A4",), "harmonic").title == "A4, harmonic"
+
+
+@pytest.mark.parametrize("size", range(1, 18))
+def test_cut_pads_only_the_last_piece(size):
+    pieces = audio_utils.cut(np.arange(1, size + 1), 4)
+    assert pieces.shape == (-(-size // 4), 4)
+    np.testing.assert_array_equal(pieces.ravel()[:size], np.arange(1, size + 1))
+    assert not pieces.ravel()[size:].any()
+
+
+def test_silence_has_the_level_of_the_floor():
+    *_, levels = audio_utils.spectrogram_db(np.zeros(4096), RATE)
+    np.testing.assert_allclose(levels, audio_utils.SPECTRUM_FLOOR_DB)
+    tone = np.sin(2 * np.pi * 1000 * np.arange(8000) / RATE)
+    distance = audio_utils.log_spectral_distance_db(np.zeros(8000), np.zeros(8000), RATE)
+    assert distance == 0 < audio_utils.log_spectral_distance_db(tone, 0 * tone, RATE) < np.inf
+
+
+def test_a_partial_at_the_nyquist_frequency_is_left_out():
+    """Its samples depend on its phase alone. Just below, it is kept."""
+    for rate, kept in ((3520, 3), (3521, 4)):  # the fourth partial of A4 has 1,760 Hz
+        amplitudes, _ = audio_utils.partials("A4", Notes(("A4",), "harmonic", rate, 256))
+        assert np.count_nonzero(amplitudes) == kept
+
+
+@pytest.mark.parametrize("names", ["C4,C4", "C4,E4,C4", "F#4,Gb4", "E4,Fb4"])
+def test_notes_of_the_same_frequency_are_refused(names):
+    with pytest.raises(argparse.ArgumentTypeError, match="must be different notes"):
+        audio_utils.note_names(names)
+    assert audio_utils.note_names("C4,E4") == audio_utils.note_names(["C4", "E4"]) == ("C4", "E4")
+
+
+def test_the_log_spectral_distance_is_averaged_over_time():
+    """A gain of 20 dB in one half and of 0 dB in the other gives about 10 dB, not the RMS."""
+    noise = np.random.default_rng(0).standard_normal(160_000)
+    other = noise * np.where(np.arange(noise.size) < noise.size // 2, 0.1, 1)
+    assert audio_utils.log_spectral_distance_db(noise, other, RATE) == pytest.approx(10, abs=0.2)

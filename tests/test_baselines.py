@@ -222,3 +222,34 @@ def test_the_classifier_needs_only_one_image_per_class(images):
     assert np.isfinite(confidence).all()
     if np.ptp(images, axis=0).any():
         assert list(kinds) == [0, 1, 2] and (confidence > 0.9).all()
+
+
+@pytest.mark.parametrize(
+    "samples, missing, order", [(1024, 1, 5), (1024, 60, 182), (1024, 205, 341), (60, 12, 20)]
+)
+def test_the_order_of_autoregression_follows_the_gap(monkeypatch, samples, missing, order):
+    """It is 3 M + 2, as in Janssen et al. 1986, but at most a third of the samples."""
+    orders, fit = [], baselines.autoregression.fit
+    monkeypatch.setattr(
+        baselines.autoregression, "fit", lambda row, order: orders.append(order) or fit(row, order)
+    )
+    mask = np.zeros((1, samples))
+    mask[0, samples // 3 : samples // 3 + missing] = 1
+    signal = np.random.default_rng(0).standard_normal((1, samples))
+    baselines.autoregress(signal * (1 - mask), mask)
+    assert orders == [order] * baselines.JANSSEN_ITERATIONS
+
+
+def test_the_classifier_allows_for_the_spread_of_classes():
+    """Two classes of the same mean differ only in their variance: 4 and 36 levels squared."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(6000) % 2
+    spread = np.where(labels, 6, 2)[:, None]
+    codes = spread * rng.standard_normal((6000, 4))
+    images = np.round(128 + codes).clip(0, 255).astype(np.uint8).reshape(-1, 2, 2)
+    classify = baselines.digit_classifier(images[:4000], labels[:4000])
+    kinds, _ = classify(images[4000:].reshape(-1, 4) / 255)
+    squares = np.sum((images[4000:].reshape(-1, 4) - 128.0) ** 2, axis=1)
+    # Bayes' rule: the densities are equal where squares / 2 (1/4 - 1/36) = 4 log 3.
+    best = squares > 2 * 4 * np.log(3) / (1 / 4 - 1 / 36)
+    assert np.mean(kinds != best) < 0.03

@@ -223,3 +223,20 @@ def test_signals_are_left_alone_outside_the_main_thread():
     thread.start()
     thread.join()
     assert found == [[]]
+
+
+@pytest.mark.parametrize(
+    "error, reason",
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file", "/a/hidden/name"), "No such file"),
+        (ValueError("a bad header\nwith more lines"), "a bad header"),
+        (ValueError("  \n"), "ValueError"),
+        (EOFError(), "EOFError"),
+    ],
+)
+def test_an_error_of_a_library_becomes_one_line(error, reason):
+    with pytest.raises(UserError) as raised, errors.one_error("a.wav", "convert it"):
+        raise error
+    assert str(raised.value) == f"a.wav: {reason}; convert it"
+    with pytest.raises(UserError, match=r"^as it is$"), errors.one_error("a.wav", "convert it"):
+        raise UserError("as it is")

@@ -1,5 +1,6 @@
 """Reading MNIST and the user's images: formats, held-out images, refused files."""
 
+import contextlib
 import gzip
 import hashlib
 import os
@@ -8,11 +9,12 @@ import zipfile
 import zlib
 
 import numpy as np
+import pillow_heif
 import pytest
 from commands import posix
 from PIL import Image
 
-from files import image_files, pictures
+from files import folders, image_files, pictures
 from harness import UserError
 
 RNG = np.random.default_rng(0)
@@ -473,3 +475,102 @@ def test_folder_without_usable_files_is_refused(tmp_path, capsys):
     gradient("L").save(tmp_path / "b.png")
     with pytest.raises(UserError, match="also held out"):
         image_files.load_images(tmp_path)
+
+
+def grey_image(levels, mode):
+    return Image.fromarray(np.array(levels, {"F": np.float32, "I": np.int32}[mode])[None])
+
+
+@pytest.mark.parametrize(
+    "mode, levels",
+    [("I", [-1, 200]), ("I", [0, 65536]), ("F", [-0.5, 0.5]), ("F", [0, 1.5]), ("F", [0, np.nan])],
+)
+def test_levels_outside_their_range_are_refused(mode, levels):
+    with pytest.raises(ValueError, match=r"levels of mode . must be from 0 to"):
+        pictures.white(grey_image(levels, mode))
+
+
+@pytest.mark.parametrize("white", [255, 1023, 4095, 16383, 65535])
+def test_deep_levels_are_rounded_to_the_nearest_of_8_bits(white):
+    """White is the lowest usual level that is not exceeded."""
+    levels = np.unique(np.linspace(0, white, 4001).astype(int))
+    image = grey_image(levels, "I")
+    assert pictures.white(image) == white
+    colors, opacity = pictures.on_black(image)
+    grey = np.asarray(colors)[0, :, 0]
+    assert np.abs(grey - 255 * levels / white).max() <= 0.501
+    assert np.asarray(opacity).min() == 255
+
+
+@pytest.mark.parametrize("end, opaque", [("tga", 255), ("png", 0)])
+def test_an_alpha_channel_of_zeros_means_nothing_in_some_formats(tmp_path, end, opaque):
+    picture = Image.new("RGBA", (5, 4), (90, 90, 90, 0))
+    picture.save(tmp_path / f"a.{end}")
+    with pictures.opened(tmp_path / f"a.{end}") as image:
+        assert pictures.decoded(image).getextrema() == ((90, 90),) * 3 + ((opaque, opaque),)
+
+
+def test_heic_is_read_without_a_plugin_of_the_users(tmp_path, monkeypatch):
+    path = tmp_path / "a.heic"
+    pillow_heif.from_pillow(Image.new("RGB", (64, 64), (120, 120, 120))).save(path)
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
+    monkeypatch.setattr(Image, "OPEN", {k: v for k, v in Image.OPEN.items() if k != "HEIF"})
+    assert np.abs(pictures.read_image(path, (8, 8)).astype(int) - 120).max() < 5
+
+
+def test_an_image_above_pillows_limit_is_refused(tmp_path, monkeypatch):
+    """Up to twice the limit, Pillow itself only warns."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    for width, refused in ((10, False), (15, True), (25, True)):
+        Image.new("L", (width, 10)).save(tmp_path / "a.png")
+        with pytest.raises(UserError, match=r"a\.png: ") if refused else contextlib.nullcontext():
+            pictures.read_image(tmp_path / "a.png", (4, 4))
+
+
+@posix
+def test_a_folder_is_walked_through_links_once(tmp_path):
+    for name in ("a/b", "elsewhere", "a/.hidden"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("a/2.png", "a/b/1.png", "elsewhere/3.png", "a/.hidden/4.png", "a/.5.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "a/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a/b/back").symlink_to(tmp_path / "a")
+    (tmp_path / "a/b/zz").symlink_to(tmp_path / "elsewhere")
+    files, problems = folders.walk(tmp_path / "a")
+    expected = ["2.png", "b/1.png", "b/zz/3.png"]  # of two links, the first in order
+    assert [str(path.relative_to(tmp_path / "a")) for path in files] == expected
+    assert problems == []
+
+
+def test_an_unreadable_folder_is_named(tmp_path, monkeypatch):
+    """Root may read every folder, so the system's refusal is simulated."""
+    (tmp_path / "private").mkdir()
+    (tmp_path / "1.png").touch()
+    scan = os.scandir
+
+    def refusing(path):
+        if os.path.basename(path) == "private":
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    files, problems = folders.walk(tmp_path)
+    assert files == [tmp_path / "1.png"]
+    assert problems == [f"{tmp_path / 'private'}: Permission denied"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 6, 9])
+def test_five_skipped_files_are_named_the_others_counted(capsys, count):
+    folders.print_skipped([f"{number}.png: bad" for number in range(count)])
+    printed = capsys.readouterr().err.splitlines()
+    assert printed[:5] == [f"skipped {number}.png: bad" for number in range(min(count, 5))]
+    assert printed[5:] == [f"skipped {count - 5} more files"] * (count > 5)
+
+
+def test_the_hash_of_files_depends_on_contents_and_order(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.write_bytes(b"one")
+    second.write_bytes(b"two")
+    expected = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in (b"one", b"two")))
+    assert folders.sha256([first, second]) == expected.hexdigest()
+    assert folders.sha256([second, first]) != expected.hexdigest()

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from audio_utils import C_MAJOR, RMS, Notes
+from audio_utils import C_MAJOR, RMS, SAMPLE_RATES, Notes
 from files import model_file
 from files.model_file import load_model, load_restorer
 from harness import UserError
@@ -367,3 +367,11 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     model.save(path)
     with pytest.raises(UserError, match="not finite"):
         load_model(path)
+
+
+@pytest.mark.parametrize("rate", SAMPLE_RATES)
+def test_the_lowest_and_highest_sample_rates_are_sounds(rate):
+    assert kind_of({"sample_rate": rate}, 256).sample_rate == rate
+    for outside in (SAMPLE_RATES[0] - 1, SAMPLE_RATES[1] + 1):
+        with pytest.raises(UserError, match="neither sounds nor images"):
+            kind_of({"sample_rate": outside}, 256)

@@ -1,5 +1,6 @@
 """Restoring image files: finding the hole, filling it, keeping the rest, refusing other files."""
 
+import contextlib
 import struct
 import zlib
 from pathlib import Path
@@ -501,3 +502,48 @@ def test_hole_is_filled_by_refinement_and_completions(tmp_path):
     restore_image(model, tmp_path / "a.png", tmp_path / "whole.png", count=2)  # nothing is missing
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "whole.png")), picture)
     assert len(given) == 1 and not (tmp_path / "whole-1.png").exists()
+
+
+@pytest.mark.parametrize("key, made", [(0, -0.1), (4660, 4660 / 65535), (65535, 1.1)])
+def test_filled_pixels_never_have_the_transparent_level(tmp_path, key, made):
+    """The model fills the hole with this level of 16 bits. Its pixels get the next level."""
+    levels = np.array([1, 30000, 65534], np.uint16)[RNG.integers(0, 3, HOLE.shape)]
+    levels[HOLE] = key
+    ihdr = struct.pack(">IIBBBBB", SIDE, SIDE, 16, 0, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+    parts = (b"IHDR", ihdr), (b"tRNS", struct.pack(">H", key)), (b"IDAT", zlib.compress(rows))
+    content = b"\x89PNG\r\n\x1a\n"
+    for name, body in (*parts, (b"IEND", b"")):
+        checksum = struct.pack(">I", zlib.crc32(name + body))
+        content += struct.pack(">I", len(body)) + name + body + checksum
+    (tmp_path / "a.png").write_bytes(content)
+    same = Restorer(lambda images, observed: np.full_like(images, made), SIDE**2, KIND)
+    restore_image(same, tmp_path / "a.png", tmp_path / "b.png", keep=True)
+    result = np.asarray(Image.open(tmp_path / "b.png")).astype(int)
+    np.testing.assert_array_equal(result[~HOLE], levels[~HOLE])
+    assert not (result == key).any() and np.abs(result[HOLE] - key).max() <= 2
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_line_says_if_a_whole_picture_was_denoised(tmp_path, keep):
+    Image.fromarray(DRAWN).save(tmp_path / "a.png")
+    line = restore_image(GREY, tmp_path / "a.png", tmp_path / "b.png", keep=keep)
+    assert "nothing missing" in line and ("denoised" in line) != keep
+    torn = Image.fromarray(DRAWN)
+    torn.putalpha(Image.fromarray(np.where(HOLE, 0, 255).astype(np.uint8)))
+    torn.save(tmp_path / "a.png")
+    assert "denoised" not in restore_image(GREY, tmp_path / "a.png", tmp_path / "b.png", keep=keep)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (12, 30), (30, 12)])
+@pytest.mark.parametrize("scale", [1, 7])
+def test_proportions_may_differ_by_rounding_only(tmp_path, shape, scale):
+    """A picture scaled to whole pixels has almost the model's proportions: within a pixel."""
+    height, width = shape
+    model = Restorer(lambda images, observed: images, height * width, Kind(shape=shape))
+    for taller, wider, fits in ((0, 0, True), (1, 0, True), (0, 1, True), (3, 0, False)):
+        size = scale * width + wider, scale * height + taller
+        Image.fromarray(np.resize(DRAWN, size[::-1])).save(tmp_path / "a.png")
+        error = pytest.raises(UserError, match="crop it to the proportions")
+        with contextlib.nullcontext() if fits else error:
+            restore_image(model, tmp_path / "a.png", tmp_path / "b.png")

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import importlib
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -21,6 +22,8 @@ import pytest
 import scipy.linalg  # noqa: F401  its threads are limited too
 import threadpoolctl
 from commands import posix
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness import UserError, cli, result_files, run_folder, tables
 from harness.run_folder import Run
@@ -744,3 +747,50 @@ def test_a_finished_run_without_a_checkpoint_is_kept(tmp_path):
     with pytest.raises(UserError, match=r"finished run has no checkpoint\.npz"):
         begin(tmp_path, resume=True, iters=200)
     assert contents(tmp_path) == before
+
+
+@given(
+    st.lists(st.text("ab", min_size=1, max_size=12), min_size=1, max_size=4),
+    st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3),
+)
+def test_columns_of_a_printed_table_are_aligned(names, scores):
+    """The first column begins, and each other one ends, at the same place in all lines."""
+    columns = ("a", "much_longer", "s")
+    rows = [{"method": name, **dict(zip(columns, scores))} for name in names]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        tables.print_table(rows)
+    lines = printed.getvalue().splitlines()
+    assert len({len(line) for line in lines}) == 1
+    cells = [line.split() for line in lines]
+    assert [each[0] for each in cells] == ["method", *names]
+    for column in range(1, 4):
+        ends = set()
+        for line, each in zip(lines, cells):
+            end = len(line)
+            for later in reversed(each[column + 1 :]):
+                end = line.rindex(later, 0, end)
+            ends.add(line[:end].rstrip().__len__())
+        assert len(ends) == 1
+    assert float(cells[1][1]) == pytest.approx(scores[0], rel=1e-3)
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o600, 0o444, 0o640])
+def test_an_unfinished_file_can_be_read_and_written(tmp_path, mode):
+    """Libraries read back what they wrote. Nobody else gets more rights than before."""
+    path = tmp_path / "a.wav"
+    path.touch()
+    path.chmod(mode)
+    with result_files.replacing(path) as beside:
+        assert beside.stat().st_mode & 0o777 == mode | 0o200
+
+
+@posix
+def test_without_locks_a_killed_process_blocks_nothing(tmp_path, monkeypatch):
+    """Its file remains. A process that is alive cannot be told from it there."""
+    monkeypatch.setattr("fcntl.flock", partial(refuse, errno.ENOSYS))
+    path = tmp_path / "restored.wav"
+    (tmp_path / ".lock-restored.wav").write_text("1234\nhost\n")
+    with result_files.claimed(path), result_files.claimed(path):
+        path.touch()
+    assert path.exists()

@@ -363,3 +363,42 @@ def test_mistakes_give_one_line_and_write_nothing(monkeypatch, saved, tmp_path, 
     with pytest.raises(SystemExit):
         do(monkeypatch, mnist, "--blend", tmp_path / "blend.png", "2", "--out", tmp_path)
     assert (tmp_path / "blend.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("offset", [0.0, -0.3])
+@pytest.mark.parametrize("level", [0.2, 1e-4])
+def test_the_loudest_part_of_a_sound_is_blended(tmp_path, level, offset):
+    """It has a note's level and no offset, however soft the file is."""
+    rng, samples = np.random.default_rng(0), 500
+    signal = 0.02 * rng.standard_normal(6000)
+    loud = np.sign(np.sin(np.arange(samples) / 3 + 1))
+    signal[3210 : 3210 + samples] += loud
+    soundfile.write(tmp_path / "a.wav", level * signal + offset, RATE, "DOUBLE")
+    kind = kind_of({"sample_rate": RATE}, 256)
+    found = held_out.sound(str(tmp_path / "a.wav"), samples, kind)
+    assert found.shape == (samples,) and abs(found.mean()) < 0.02
+    assert np.sqrt(np.mean(found**2)) == pytest.approx(0.5 / np.sqrt(2))
+    assert np.corrcoef(found, loud)[0, 1] > 0.98
+
+
+def test_unusable_recordings_are_named_for_a_map(tmp_path, monkeypatch, capsys):
+    tone = 0.1 * np.sin(2 * np.pi * note_frequency("C4") * np.arange(40_000) / RATE)
+    scipy.io.wavfile.write(tmp_path / "a.wav", RATE, tone)
+    (tmp_path / "b.wav").write_text("no sound")
+    monkeypatch.setattr(Recorded, "__init__", recorded_without_a_hash)
+    monkeypatch.setattr(model_file, "load_model", lambda path: Recorded())
+    monkeypatch.setattr(sample, "MAPPED", 50)
+    do(monkeypatch, tmp_path, "--map", "--data", tmp_path, "--out", tmp_path / "out")
+    assert f"skipped {tmp_path / 'b.wav'}: " in capsys.readouterr().err
+
+
+def recorded_without_a_hash(model):
+    """Make a model of recordings as the first versions did, which stored no hash."""
+    ThreeNotes.__init__(model)
+    model.metadata["rms"] = 0.3
+
+
+@pytest.mark.parametrize("flags, seed", [((), 0), (("--seed", "0"), 0), (("--seed", "7"), 7)])
+def test_the_seed_is_0_unless_given(monkeypatch, flags, seed):
+    monkeypatch.setattr(sys, "argv", ["sample.py", "model", *flags])
+    assert sample.read_flags().seed == seed

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 from compressed import write
 
+from files import sound_reader
 from files.sound_reader import open_sound
 from files.sound_result import create, lost, rounded
 from harness import UserError
@@ -138,3 +139,47 @@ def test_a_full_disk_is_named_for_an_m4a(tmp_path, full_disk):
                 with create(path, sound, tmp_path / "b.m4a") as file:
                     file.write(noise)
     assert [path.name for path in tmp_path.iterdir()] == ["a.m4a"]
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 6, 9])
+def test_five_lost_items_are_named_the_others_counted(tmp_path, count):
+    soundfile.write(tmp_path / "a.wav", np.zeros(99), RATE)
+    with_chunks(tmp_path / "a.wav", "little", {b"odd%d" % n: b"abcd" for n in range(count)})
+    gone = rewritten(tmp_path / "a.wav", "b.wav")[1]
+    assert gone[:5] == [f"chunk odd{number}" for number in range(min(count, 5))]
+    assert gone[5:] == [f"{count - 5} others"] * (count > 5)
+
+
+@pytest.mark.parametrize("codec", ["alac", "aac"])
+def test_an_m4a_has_the_length_of_all_its_blocks(tmp_path, monkeypatch, codec):
+    """It records the time of each block, without which it would have gaps or be cut."""
+    noise = 0.1 * np.random.default_rng(0).standard_normal(10_007)
+    write(tmp_path / "a.m4a", noise, RATE, codec)
+    monkeypatch.setattr(sound_reader, "FRAMES_PER_BLOCK", 1500)
+    result, _ = rewritten(tmp_path / "a.m4a", "b.m4a")
+    monkeypatch.undo()
+    sounds, seconds = [], []
+    for path in (tmp_path / "a.m4a", result):
+        with open_sound(path) as sound:
+            sounds.append(np.concatenate(list(sound.blocks()))[:, 0])
+            seconds.append(sound.seconds)
+    assert sounds[0].size == sounds[1].size >= noise.size
+    assert seconds == pytest.approx([sounds[0].size / RATE] * 2, abs=0.5 / RATE)
+    error = np.std(sounds[1] - sounds[0])
+    assert error < (1e-9 if codec == "alac" else 0.02)
+
+
+def test_the_bit_rate_of_an_aac_grows_with_its_channels(tmp_path):
+    """Less than twofold here, because the channels are equal."""
+    noise, sizes = 0.1 * np.random.default_rng(0).standard_normal(88_200), []
+    for name, layout in (("1.m4a", "mono"), ("2.m4a", "stereo")):
+        write(tmp_path / name, noise, 44_100, "aac", layout)
+        sizes.append(rewritten(tmp_path / name, f"b-{name}")[0].stat().st_size)
+    assert sizes[1] > 1.3 * sizes[0]
+
+
+def test_chunks_that_only_make_room_are_not_missed(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(99), RATE)
+    empty = dict.fromkeys((b"JUNK", b"junk", b"PAD ", b"FLLR"), bytes(28))
+    with_chunks(tmp_path / "a.wav", "little", empty)
+    assert rewritten(tmp_path / "a.wav", "b.wav")[1] == []

@@ -16,7 +16,7 @@ import mnist_dvae
 import random_numbers
 import sound_dvae
 import training
-from harness import UserError, checkpoint, guard
+from harness import UserError, checkpoint, cli, guard
 from harness.quiet_tensorflow import tf
 from harness.result_files import replacing
 from harness.workers import Workers
@@ -502,3 +502,108 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, saved):
     state["first_batch"] = [value * (1 + 1e-6) for value in state["first_batch"]]
     np.savez(path, **{**arrays, "state": json.dumps(state)})
     assert run(1, folder=tmp_path)[0][-1]["iteration"] == 130
+
+
+def guarded(run=None, first_batch=list):
+    """Return a `Guard` to iteration 200, with a checkpoint at 100, of a model without weights."""
+    optimizer = training.adam(450, 0.01, 0.999)
+    model = types.SimpleNamespace(variables=[], distribute_strategy=None)
+    return guard.Guard(model, optimizer, [100, 200], 20, first_batch, (), run)
+
+
+def call(training_run, target, finite_until=None):
+    """Train for the iterations of one call, as `training.train` does."""
+    first, count, interrupted = training_run.next_call(target)
+    done = int(first) + int(count)
+    training_run.take((tf.zeros(3), done if finite_until is None else finite_until, interrupted))
+
+
+@pytest.mark.parametrize("iterations, seconds", [(50, 1e9), (10**9, 100)])
+def test_a_long_way_to_a_checkpoint_is_saved_in_parts(monkeypatch, tmp_path, iterations, seconds):
+    """A call of 20 iterations takes 40 s here. The time and the iterations start at each save."""
+    saved, clock = [], [1000.0]
+    monkeypatch.setattr(guard, "SAVE_ITERATIONS", iterations)
+    monkeypatch.setattr(guard, "SAVE_SECONDS", seconds)
+    monkeypatch.setattr(guard, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+    run = types.SimpleNamespace(workers=Workers(), checkpoint=tmp_path / "none", rows=[])
+    run.save_checkpoint = lambda save: saved.append(training_run.done)
+    with guarded(run) as training_run:
+        for target in training_run.checkpoints():
+            while training_run.done < target:
+                clock[0] += 40
+                call(training_run, target)
+    assert saved == [60, 100, 160, 200]
+
+
+def test_without_a_run_signals_are_not_handled(interruptible):
+    """An interruption of a notebook ends training at once. No batch is made to identify data."""
+    before = {number: signal.getsignal(number) for number in cli.STOPPING}
+    with guarded(first_batch=pytest.fail):
+        assert {number: signal.getsignal(number) for number in cli.STOPPING} == before
+
+
+def test_a_bad_loss_is_reported_with_its_own_learning_rate():
+    """The rate rises linearly over the first 50 iterations. Nothing has been saved yet."""
+    with guarded() as training_run, pytest.raises(FloatingPointError) as stopped:
+        for target in training_run.checkpoints():
+            while training_run.done < target:
+                call(training_run, target, 37 if training_run.done == 20 else None)
+    message = str(stopped.value)
+    assert message.startswith("iteration 38: ") and "learning rate 0.0074;" in message
+    assert "kept" not in message
+
+
+@posix
+@pytest.mark.parametrize("at, done", [(0, 20), (100, 120), (200, 200)])
+@pytest.mark.parametrize("number", [0, 1])
+def test_several_workers_stop_in_their_next_call(monkeypatch, interruptible, number, at, done):
+    """After the last call there is none. Without an interruption, only the chief goes on."""
+    workers = Workers(number, (("a", 1), ("b", 1)))
+    run = types.SimpleNamespace(workers=workers, checkpoint=None, rows=[])
+    monkeypatch.setattr(guard, "broadcast_state", lambda *given: None)
+
+    def train(interrupt_at):
+        with guarded(run, lambda: [np.ones(3)]) as training_run:
+            try:
+                for target in training_run.checkpoints():
+                    while training_run.done < target:
+                        call(training_run, target)
+                    if target == interrupt_at:
+                        signal.raise_signal(signal.SIGTERM)
+            finally:
+                assert training_run.done == (200 if interrupt_at is None else done)
+
+    with pytest.raises(KeyboardInterrupt) as interrupted:
+        train(at)
+    assert interrupted.value.args == (signal.SIGTERM,)
+    with contextlib.nullcontext() if workers.is_chief else pytest.raises(SystemExit):
+        train(None)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_only_the_chief_shows_a_progress_bar(monkeypatch, number):
+    shown = []
+
+    def bar(disable, **options):
+        shown.append(disable)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(guard, "tqdm", bar)
+    run = types.SimpleNamespace(workers=Workers(number), checkpoint=None, rows=[])
+    with guarded(run):
+        pass
+    assert shown == [True if number else None]  # None shows it on terminals only
+
+
+@pytest.mark.parametrize("difference, refused", [(1e-4, False), (1e-2, True)])
+@pytest.mark.parametrize("place", [0, 1])
+def test_only_rounding_of_the_first_batch_may_differ(tmp_path, place, difference, refused):
+    """Other machines round float32 sums differently."""
+    path, weight = tmp_path / "checkpoint.npz", tf.Variable([1.0, 2.0])
+    state = {"iteration": 7, "first_batch": [0.5, -0.25]}
+    checkpoint.save(path, [weight], state)
+    weight.assign([0.0, 0.0])
+    state["first_batch"][place] *= 1 + difference
+    with pytest.raises(UserError, match="other data") if refused else contextlib.nullcontext():
+        assert checkpoint.restore(path, [weight], state)["iteration"] == 7
+    assert weight.numpy().tolist() == ([0, 0] if refused else [1, 2])

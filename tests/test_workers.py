@@ -7,12 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import posix, without_xla
+from commands import eagerly, posix, without_xla
 
 from harness import UserError, cli, workers
 from harness.run_folder import Run
@@ -268,3 +270,164 @@ def test_two_workers_learn_as_one_does_and_end_together(tmp_path):
     assert list(resumed) == list(range(KILLED_AT - 1, ITERATIONS + 1))
     assert resumed[ITERATIONS] == pytest.approx(alone[ITERATIONS], abs=0.1 * drop)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "two"]
+
+
+def test_a_worker_that_comes_late_is_waited_for():
+    addresses = [("127.0.0.1", port) for port in free_ports(2)]
+
+    def come():
+        time.sleep(0.2)
+        with socket.create_server(addresses[1]) as server:
+            server.accept()[0].close()
+
+    late = threading.Thread(target=come)
+    late.start()
+    workers._meet(0, addresses, 30)
+    late.join()
+
+
+def test_a_silent_address_is_no_connection(monkeypatch):
+    """The error of a timeout has no text from the system."""
+
+    def silent(address, timeout):
+        assert address == ("a", 1) and 0 < timeout < 60
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", silent)
+    assert "timed out" in str(workers._connection_error("a", 1))
+
+
+def test_steps_of_slurm_have_their_own_ports(environment):
+    """Two jobs, or two steps of a job, may run on a node at the same time."""
+    values = {"STEP_NUM_TASKS": 2, "STEP_NODELIST": "n1", "STEP_TASKS_PER_NODE": "2", "PROCID": 1}
+    for name, value in values.items():
+        environment.setenv(f"SLURM_{name}", str(value))
+    ports = []
+    for job, step in ((7, 0), (7, 3), (5, 0), (9_999, 0), (987_654_321, 0)):
+        environment.setenv("SLURM_JOB_ID", str(job))
+        environment.setenv("SLURM_STEP_ID", str(step))
+        number, addresses = workers.task()  # the node need not be named
+        assert number == 1 and [host for host, _ in addresses] == ["n1", "n1"]
+        ports.append([port for _, port in addresses])
+    assert len({tuple(each) for each in ports}) == len(ports)
+    assert all(1024 < port < 32_768 for each in ports for port in each)  # none the system gives
+    environment.setenv("TF_CONFIG", tf_config({"worker": ["a:1", "b:2"]}, type="worker", index=0))
+    assert workers.task() == (0, (("a", 1), ("b", 2)))  # it is the remedy for wrong addresses
+
+
+def test_errors_of_a_lost_worker_are_told_from_others():
+    from harness.quiet_tensorflow import tf
+
+    several = workers.Workers(1, (("a", 1), ("b", 1), ("c", 1)))
+    for kind in (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.DeadlineExceededError,
+    ):
+        error = kind(None, None, "a long message")
+        expected = f"worker 1 of 3 has lost another worker ({kind.__name__}) and ends too"
+        assert several.lost(error) == expected
+        assert workers.Workers().lost(error) is None
+    for error in (tf.errors.InvalidArgumentError(None, None, ""), ValueError()):
+        assert several.lost(error) is None
+
+
+@pytest.mark.parametrize("count", range(4))
+def test_several_gpus_share_a_batch(monkeypatch, count):
+    from harness.quiet_tensorflow import load
+
+    tf = load()
+
+    def devices(kind=None):
+        return [f"{kind}:{number}" for number in range(count if kind == "GPU" else 1)]
+
+    monkeypatch.setattr(tf.config, "list_logical_devices", devices)
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda: "mirrored")
+    expected = "mirrored" if count > 1 else tf.distribute.get_strategy()
+    assert workers.Workers().strategy == expected
+
+
+class Cluster:
+    """Stands in for TensorFlow's strategy and replica context of one of two workers.
+
+    other: what the other worker adds to each sum.
+    """
+
+    def __init__(self, number, other):
+        self.replica_id_in_sync_group, self.other = number, other
+
+    def run(self, function):
+        return function()
+
+    def experimental_local_results(self, value):
+        return [value]
+
+    def all_reduce(self, how, values):
+        assert how == "SUM"
+        return [value + other for value, other in zip(values, self.other, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "settings, example, differs",
+    [
+        ((800, 256, 0.003), 0.5, False),
+        ((800, 256, 0.003), 0.5 * (1 + 1e-5), False),
+        ((800, 256, 0.003), 0.5 * (1 + 1e-2), True),
+        ((801, 256, 0.003), 0.5, True),
+        ((800, 256, 0.0030001), 0.5, True),
+    ],
+)
+@pytest.mark.parametrize("number", [0, 1])
+def test_workers_start_with_the_chiefs_weights(monkeypatch, number, settings, example, differs):
+    from harness.quiet_tensorflow import load
+    from models import keras
+
+    tf = load()
+    own, theirs = keras.Variable([1.0, 2.0]), np.array([3.0, -4.0])
+    others = [theirs, np.array(settings), example] if number else [0, 0, 0]
+    cluster = Cluster(number, [tf.constant(each, tf.float64) for each in others])
+    monkeypatch.setattr(tf.distribute, "get_replica_context", lambda: cluster)
+    with eagerly():
+        if differs and number:
+            with pytest.raises(UserError, match="flags or data differ from the chief's"):
+                workers.broadcast_state(cluster, [own], (800, 256, 0.003), 0.5)
+            assert own.numpy().tolist() == [1, 2]
+        else:
+            workers.broadcast_state(cluster, [own], (800, 256, 0.003), 0.5)
+            assert own.numpy().tolist() == (theirs.tolist() if number else [1, 2])
+
+
+@pytest.mark.parametrize("job, index, number", [("chief", 0, 0), ("worker", 1, 2)])
+@pytest.mark.parametrize("wait", [0.5, 90])
+def test_joining_ends_the_process_if_it_blocks(environment, job, index, number, wait):
+    """TensorFlow gets a cluster of workers alone. A timer runs while it connects, and not after."""
+    timers, connected = [], []
+    cluster = {"worker": ["b:2", "c:3"], "chief": ["a:1"]}
+    environment.setenv("TF_CONFIG", tf_config(cluster, type=job, index=index))
+    environment.setenv("DVAE_WAIT", str(wait))
+    environment.setattr(sys, "stdout", sys.stdout)
+    met = []
+
+    def strategy(joined):
+        connected.append(json.loads(os.environ["TF_CONFIG"]))
+        ((seconds, ends),) = timers
+        assert ends and seconds >= max(wait, 5)
+
+    def start(seconds, exit, file):
+        timers.append((seconds, exit))
+        os.close(file)
+
+    timer = types.SimpleNamespace(
+        dump_traceback_later=start, cancel_dump_traceback_later=timers.clear
+    )
+    environment.setattr(workers, "faulthandler", timer)
+    environment.setattr(workers, "load", lambda devices: None)
+    environment.setattr(workers, "_meet", lambda *given: met.append(given))
+    environment.setattr(workers.Workers, "strategy", property(strategy))
+    joined = workers.join()
+    assert (joined.number, joined.addresses) == (number, (("a", 1), ("b", 2), ("c", 3)))
+    assert met == [(number, joined.addresses, wait)]
+    task = {"type": "worker", "index": number}
+    assert connected == [{"cluster": {"worker": ["a:1", "b:2", "c:3"]}, "task": task}]
+    assert timers == []
+    assert (sys.stdout.name == os.devnull) == (number > 0)  # only the chief prints
