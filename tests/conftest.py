@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-# Two test processes with as many threads as cores each would mostly wait for each other.
+# Test processes with as many threads as cores each would mostly wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from commands import run
@@ -37,13 +37,23 @@ def trained(tmp_path_factory, script, *flags):
 
 
 def pytest_collection_modifyitems(items):
-    """Let each of two processes begin with the training of one script, so neither waits."""
-    for fixture, place in (("sound", 0), ("digits", len(items) // 2)):
+    """Let each of three processes begin with a long task, so that none waits for another.
+
+    These are the training of each script and the test of two workers.
+    """
+
+    def trains(fixture):
         needs = {fixture, "request", "tmp_path_factory"}  # no fixture of the module
-        alone = [item for item in items if set(item.fixturenames) == needs]
-        if alone and len(items) > 100:
-            items.remove(alone[0])
-            items.insert(place, alone[0])
+        return lambda item: set(item.fixturenames) == needs
+
+    long = trains("sound"), trains("digits"), lambda item: "two_workers_learn" in item.name
+    count = len(items)
+    if count > 100:
+        begin = [next(item for item in items if is_long(item)) for is_long in long]
+        for item in begin:
+            items.remove(item)
+        for number, item in enumerate(begin):
+            items.insert(number * count // len(begin), item)
 
 
 @pytest.fixture(scope="session")
