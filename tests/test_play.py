@@ -519,8 +519,8 @@ def test_a_chopped_scale_is_restored_as_in_python(models, sound_page):
         const {channels, rate} = sound, start = performance.now();
         await new Promise(done => worker.ask({channels, gaps: gapsOf(), rate}, done));
         return (performance.now() - start) / 1000"""
-    seconds = [browser.execute_script(script) for _ in range(3)]
-    assert min(seconds) < 4 * tone.size / 16000  # faster than real time on an idle machine
+    most = 4 * tone.size / 16000  # it is faster than real time on an idle machine
+    assert any(browser.execute_script(script) < most for _ in range(3))
 
 
 def test_notes_and_gaps_by_mouse_and_keyboard(sound_page):
