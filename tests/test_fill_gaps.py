@@ -188,3 +188,16 @@ def test_silence_and_whole_or_tiny_signals():
     filled(tones(3000), [])
     for samples in (1, 3, 50):
         assert np.isfinite(filled(np.ones(samples), [[samples // 2, samples // 2 + 1]])[0]).all()
+
+
+@pytest.mark.parametrize("sizes", [(400, 40), (40, 400), (40, 40)])
+def test_gaps_that_almost_touch_are_filled_as_one(sizes):
+    """They are merged at up to a quarter of the shorter gap."""
+    sound = tones(4000)
+    for between, merged in ((10, True), (11, False)):
+        second = 1000 + sizes[0] + between
+        gaps = [(1000, 1000 + sizes[0]), (second, second + sizes[1])]
+        stretches = [
+            (first, end) for first, end, _ in fill_each(lambda a, b: sound[a:b], gaps, 4000, RATE)
+        ]
+        assert stretches == ([(1000, second + sizes[1])] if merged else gaps)
