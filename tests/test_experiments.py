@@ -17,7 +17,7 @@ import inference
 import mnist_dvae
 import sound_dvae
 from files.image_files import Images
-from harness import UserError
+from harness import UserError, cli
 from harness.quiet_tensorflow import tf
 from harness.run_folder import Run
 from models import DVAE
@@ -586,3 +586,11 @@ def test_the_filtered_sound_follows_network_and_input(sounds):
     assert audio_utils.snr_db(held.reference[gaps], silenced[gaps]) < in_gaps - 1
     blank = held._replace(corrupted=0 * held.corrupted)  # silence stays silence
     assert np.abs(filtered(NOTES, long, blank)[~gaps]).max() < 0.1
+
+
+def test_own_recordings_get_a_larger_network_and_longer_training():
+    settings = cli.parse(sound_dvae.Settings, "", ["--data", "recordings"])
+    assert (settings.hidden, settings.latent) == ((512, 512), 64)
+    assert (settings.iters, settings.learning_rate) == (1600, 3e-3)
+    assert sound_dvae.Settings(data="recordings") == settings
+    assert mnist_dvae.Settings(data="images").deform == 0

@@ -201,3 +201,15 @@ def test_gaps_that_almost_touch_are_filled_as_one(sizes):
             (first, end) for first, end, _ in fill_each(lambda a, b: sound[a:b], gaps, 4000, RATE)
         ]
         assert stretches == ([(1000, second + sizes[1])] if merged else gaps)
+
+
+def test_only_the_nearby_part_of_a_long_gap_counts():
+    """A short gap is filled if at most half of the first context on both sides is missing."""
+    sound, short = tones(30_000), (20_000, 20_100)
+    context = round(fill_gaps.CONTEXTS[0][0] * RATE)
+    for first, end in ((9000, 20_000 - context // 4), (20_100 + context // 4, 29_000)):
+        gaps = sorted([short, (first, end)])
+        values = {
+            gap[0]: found for *gap, found in fill_each(lambda a, b: sound[a:b], gaps, 30_000, RATE)
+        }
+        assert values[20_000] is not None and values[first] is None

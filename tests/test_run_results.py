@@ -1,7 +1,10 @@
 """Scores, pictures and sounds of a run, recomputed from its saved model by other code."""
 
+import base64
 import csv
+import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -332,3 +335,14 @@ def test_pictures_of_digits_show_the_model(images, tmp_path):
     for label in rows:
         other = {**rows, label: rows[label][::-1]}
         assert drawn((reconstructed, generated), other) == [False, True]
+
+
+def test_the_page_has_the_grey_variance_of_the_training_images(images):
+    """The page's uncertainty needs it, see `inference.predictive_std`."""
+    folder, *_, data, _ = images
+    page = (folder / "play.html").read_text(encoding="utf-8")
+    content = json.loads(re.search('<script .*id="data">(.*)</script>', page)[1])
+    coded = base64.b64decode(content["constants"]["greyVariance"])
+    levels = data.train.reshape(len(data.train), -1) / 255
+    grey = np.mean(levels * (1 - levels), axis=0)
+    np.testing.assert_allclose(np.frombuffer(coded, "<f2"), grey, atol=2e-4)

@@ -478,7 +478,7 @@ def test_the_progress_bar_shows_means_of_loss_nll_and_kl(monkeypatch):
     iterations = types.SimpleNamespace(numpy=lambda: 30)
     optimizer = types.SimpleNamespace(variables=[], iterations=iterations)
     model = types.SimpleNamespace(variables=[])
-    with guard.Guard(model, optimizer, [100, 200], 40, list, ()) as training_run:
+    with guard.Guard(model, optimizer, [100, 150, 200], 40, list, ()) as training_run:
         for target in training_run.checkpoints():
             while training_run.done < target:
                 first, count, _ = (part.numpy() for part in training_run.next_call(target))
@@ -487,7 +487,7 @@ def test_the_progress_bar_shows_means_of_loss_nll_and_kl(monkeypatch):
     texts = {"loss": "30.0", "nll": "20.0", "kl": "10.0"}
     assert shown == [
         (200, 30),
-        *(part for count in (40, 30, 40, 40, 20) for part in (texts, count)),
+        *(part for count in (40, 30, 40, 10, 40, 10) for part in (texts, count)),
     ]
 
 
