@@ -594,3 +594,18 @@ def test_own_recordings_get_a_larger_network_and_longer_training():
     assert (settings.iters, settings.learning_rate) == (1600, 3e-3)
     assert sound_dvae.Settings(data="recordings") == settings
     assert mnist_dvae.Settings(data="images").deform == 0
+
+
+def test_artificial_gaps_are_hidden_from_a_network_of_recordings(sounds):
+    """Their errors choose the mixture, so the network must not see what is in them."""
+    hidden, held = [], sound_dvae.Damaged(*(part[:16_000] for part in sounds.long))
+
+    def reconstruct(corrupted, observed):
+        hidden.append(1 - np.mean(observed))
+        return corrupted
+
+    for source in (NOTES, RECORDINGS):
+        sound_dvae.filter_long(SOUNDS, source, held, reconstruct, held.reference)
+    of_notes, of_recordings = hidden[: len(hidden) // 2], hidden[len(hidden) // 2 :]
+    assert of_notes == pytest.approx([0.2] * len(of_notes), abs=0.03)
+    assert np.mean(of_recordings) > np.mean(of_notes) + 0.02

@@ -253,3 +253,14 @@ def test_titles_names_and_labels_are_written(monkeypatch):
     draw = sound_figures.long_sound(np.sin(TIME), np.zeros(TIME.size), RATE, 2000)
     views = {f"{view} of the tone" for view in ("Spectrogram", "Waveform", "Close-up")}
     assert drawn(draw, title, "tone", np.sin(TIME)) >= {title, *views}
+
+
+def test_each_of_twelve_notes_has_its_own_color(monkeypatch):
+    """The colormap of up to ten labels has ten colors."""
+    drawn = []
+    monkeypatch.setattr(figures.Backdrop, "pixels", lambda self: drawn.append(self.figure))
+    labels = np.arange(12)
+    figures.latent_map("", np.stack([labels, labels], axis=1), (0.6, 0.3), labels)
+    (points,) = drawn[0].axes[0].collections
+    colors = points.to_rgba(points.get_array())
+    assert len(np.unique(colors, axis=0)) == 12

@@ -390,6 +390,9 @@ def test_hole_is_filled_in_ink_and_paper_colors(tmp_path, ink, paper):
     model = Restorer(lambda images, observed: knows_bars(images), SIDE**2, KIND)
     assert "color" not in restore_image(model, *files, keep=True)
     np.testing.assert_allclose(np.asarray(Image.open(files[1]), int), truth, atol=2)
+    Image.fromarray(truth[..., 0]).save(tmp_path / "grey.png")
+    files_of_grey = tmp_path / "grey.png", *files[1:]
+    assert "color" not in restore_image(model, *files_of_grey, keep=True)
     truth[15:] = truth[15:, :, ::-1]  # a second ink and paper, of swapped channels
     Image.fromarray(truth).save(files[0])
     assert "one color per level, the rest has several" in restore_image(model, *files, keep=True)

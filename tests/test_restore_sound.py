@@ -717,3 +717,9 @@ def test_the_network_fills_scattered_gaps(tmp_path):
     assert "by the network" in line
     middle = gaps & (np.abs(np.arange(tone.size) - 8000) < 4000)
     np.testing.assert_array_equal(soundfile.read(tmp_path / "out.wav")[0][middle], drawn[middle])
+
+
+def test_listed_gaps_end_with_the_sound_at_the_latest(tmp_path):
+    """Times are rounded in labels, so an end may be up to 1 ms too late."""
+    (tmp_path / "labels.txt").write_text("0.5 1.0009")
+    assert read_gaps(read_labels(tmp_path / "labels.txt"), 8000, 8000).tolist() == [[4000, 8000]]

@@ -297,7 +297,7 @@ def test_held_out_images_are_of_the_models_own_data(tmp_path, monkeypatch, saved
             with pytest.raises(SystemExit):
                 do(monkeypatch, saved / "mnist", *flags, "--out", tmp_path)
             (line,) = capsys.readouterr().err.splitlines()
-            assert "--data" in line and (data or "not trained with") in line
+            assert "--data" in line and (data or f"not trained with {path} as it is now") in line
     assert not list(tmp_path.iterdir())
     do(monkeypatch, saved / "mnist", "--map", "--data", saved / "images.npz", "--out", tmp_path)
     assert (tmp_path / "map.png").is_file()
