@@ -1,6 +1,8 @@
 """Restoring sound files: gaps, levels, formats, and the samples that are kept."""
 
+import contextlib
 import re
+import types
 
 import av
 import numpy as np
@@ -12,7 +14,7 @@ import audio_utils
 from files import sound_reader
 from files.gap_labels import read_gaps, read_labels
 from files.model_file import Restorer
-from files.restore_sound import restore_sound
+from files.restore_sound import _decoded, restore_sound
 from harness import UserError
 from kind import kind_of
 from signals.fill_gaps import fill
@@ -723,3 +725,20 @@ def test_listed_gaps_end_with_the_sound_at_the_latest(tmp_path):
     """Times are rounded in labels, so an end may be up to 1 ms too late."""
     (tmp_path / "labels.txt").write_text("0.5 1.0009")
     assert read_gaps(read_labels(tmp_path / "labels.txt"), 8000, 8000).tolist() == [[4000, 8000]]
+
+
+@pytest.mark.parametrize("subtype, listed", [("PCM_16", True), ("ALAW", False)])
+def test_nothing_in_a_gap_has_an_influence(tmp_path, subtype, listed):
+    """Listed gaps may hold sound. A-law has no zero, so its detected gaps hold weak samples."""
+    sound = 0.5 * np.sin(np.arange(8000) * 0.2 + 1)
+    sound[4000:4200] = 0.9 if listed else 0
+    soundfile.write(tmp_path / "a.wav", sound, 8000, subtype)
+    (tmp_path / "gaps.txt").write_text("0.5 0.525")
+    labels = read_labels(tmp_path / "gaps.txt") if listed else None
+    kind = types.SimpleNamespace(sample_rate=8000)
+    model = types.SimpleNamespace(input_size=512, kind=kind)
+    with contextlib.ExitStack() as opened:
+        files = tmp_path / "a.wav", tmp_path / "b.wav"
+        _, (channel,) = _decoded(model, *files, labels, opened)
+        assert channel.gaps.tolist() == [[4000, 4200]]
+        assert not channel.read(4000, 4200).any() and channel.read(4200, 4210).all()
