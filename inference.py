@@ -1,5 +1,7 @@
 """Inference with a trained model: refined posteriors, completions, uncertainty, long sounds."""
 
+from functools import partial
+
 import numpy as np
 import scipy  # submodules load on first use, so --help stays fast
 from numpy.lib.stride_tricks import sliding_window_view
@@ -226,11 +228,10 @@ def _confidence(corrupted, observed, outputs):
     whole = error.sum(1, keepdims=True, dtype=float) / np.maximum(count, 1)
     whole[count < LEAST_OBSERVED * corrupted.shape[1]] = ERROR_RANGE[1]
     whole = np.clip(whole, *ERROR_RANGE)
-    near, near_count = (
-        scipy.ndimage.uniform_filter1d(part, width, mode="constant") for part in (error, observed)
-    )
-    near += (whole / width).astype(near.dtype)
-    near_count += 1 / width
+    local_mean = partial(scipy.ndimage.uniform_filter1d, size=width, mode="constant")
+    different = np.append(True, (observed[1:] != observed[:-1]).any(1))  # most are observed whole
+    near_count = local_mean(observed[different])[np.cumsum(different) - 1] + 1 / width
+    near = local_mean(error) + np.float32(whole / width)
     near /= near_count  # the local error, or `whole` if nothing near is observed
     weights = whole * near
     for _ in range(2):  # much faster than weights ** -4.0

@@ -32,10 +32,11 @@ from signals.levels import at_trained_level, explained
 from signals.noise import NO_NOISE_DB
 
 PIECE_SECONDS = 16  # duration that a thread restores at once
-MARGIN_SECONDS = 0.5  # shown to the network on both sides of a piece
+MARGIN_WINDOWS = 3  # sound around a piece; a window's fit depends on those up to 2 windows away
 TRIALS = 16  # maximum artificial gaps per channel, to compare network and autoregression
 REACH = sum(CONTEXTS[-1])  # seconds of context on each side of an artificial gap, plus gap lengths
 MOST_MISSING = 2 / 3  # maximum fraction; more is a sound that contains zeros
+SCORED = 64  # windows per piece (up to twice as many) that show how much the network explains
 LEAST_EXPLAINED = 0.8  # minimum fraction; known notes in noise have 0.98 or more, other music less
 WHOLE = 0.99  # a file with less of its stated length, by more than 0.1 s, is reported as cut short
 
@@ -205,7 +206,8 @@ class _Channel:
 
     def _drawn(self, first, end):
         """Return the network's output for the samples [first, end)."""
-        margin = round(MARGIN_SECONDS * self.rate)
+        kind = self.model.kind
+        margin = round(MARGIN_WINDOWS * self.model.input_size / kind.sample_rate * self.rate)
         start, stop = max(first - margin, 0), min(end + margin, self.samples)
         drawn = self.draw(self.read(start, stop), np.zeros(stop - start), start)
         return drawn[first - start : end - start]
@@ -216,8 +218,9 @@ class _Channel:
         The part begins at the sample `first`. The network does not see it where the mask is 1, in
         gaps, in silences and beyond the end of the sound.
         """
-        values, hidden = self._at_model_rate(sound, mask, first)
-        drawn = self._network(values, hidden)
+        level = np.sqrt(np.mean(sound**2)) or 1.0  # so rounding to float32 does not depend on it
+        values, hidden = self._at_model_rate(sound / level, mask, first)
+        drawn = level * self._network(values, hidden)
         output = soxr.resample(drawn, self.model.kind.sample_rate, self.rate)
         return np.pad(output, (0, max(0, sound.size - output.size)))[: sound.size]
 
@@ -242,7 +245,8 @@ class _Channel:
         reconstruct = at_trained_level(model.reconstruct, model.kind.rms)
         output = restore_long(values, hidden, reconstruct, window, window // HOPS_PER_WINDOW)
         whole = values.size // window * window
-        parts = (part[:whole].reshape(-1, window) for part in (values, ~hidden, output))
+        step = max(1, whole // window // SCORED)
+        parts = (part[:whole].reshape(-1, window)[::step] for part in (values, ~hidden, output))
         fractions = explained(*parts)
         with self.lock:
             self.explained += fractions.sum(), fractions.size
@@ -288,7 +292,7 @@ def _noise_removed(denoiser):
     tones = ", ".join(f"{frequency:.0f}" for frequency in denoiser.hum)
     hum = f"removed hum at {tones} Hz, " if tones else ""
     if not samples:
-        return f"{hum}no steady noise within {-NO_NOISE_DB:.0f} dB of the sound, none removed"
+        return f"{hum}no steady noise found within {-NO_NOISE_DB:.0f} dB of the sound"
     level_db = 10 * np.log10(max(noise, 1e-20) / max(sound, 1e-20))
     side, fraction = "above" if level_db > 0.5 else "below", samples / denoiser.samples
     where = f" from {fraction:.0%} of the sound" if fraction < 0.95 else ""

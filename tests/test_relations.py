@@ -77,21 +77,11 @@ def difference_db(expected, result):
 
 
 @relation
-@given(SEEDS, st.integers(-8, 16), st.sampled_from([1, -1]))
-def test_scaling_a_sound_scales_the_result(restore, seed, exponent, sign):
-    """Powers of 2 change no rounding."""
-    x, scale = notes(seed), sign * 2.0**exponent
-    assert difference_db(restore(x), restore(scale * x) / scale) < -60
-
-
-@relation
 @given(SEEDS, st.floats(-3, 5), st.sampled_from([1, -1]))
-def test_any_factor_scales_the_result(restore, seed, exponent, sign):
-    """Rounding decides between two polarities that fit a window equally well."""
+def test_scaling_a_sound_scales_the_result(restore, seed, exponent, sign):
+    """Two polarities may fit a window almost equally well, so rounding must not depend on level."""
     x, scale = notes(seed), sign * 10**exponent
-    expected, result = restore(x), restore(scale * x) / scale
-    assert difference_db(expected, result) < -30
-    assert np.mean(np.abs(result - expected) > 1e-3) < 0.2
+    assert difference_db(restore(x), restore(scale * x) / scale) < -100
 
 
 @relation
