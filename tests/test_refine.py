@@ -30,11 +30,14 @@ def examples(count, seed=1):
     return clean, clean * OBSERVED, np.tile(OBSERVED, (count, 1))
 
 
-def test_a_linear_model_is_refined_to_its_exact_posterior():
+@pytest.mark.parametrize("weight", [1, 4])
+def test_a_linear_model_is_refined_to_its_exact_posterior(weight):
+    """Observed values of weight w count as if the noise had a variance of std^2 / w."""
     model, weights, std = linear()
+    std /= weight**0.5
     clean, corrupted, observed = examples(7)
     guess = tf.fill((7, 2), 0.7), tf.zeros((7, 2))
-    refine = inference.refiner(model, 300, 0.03)
+    refine = inference.refiner(model, 300, 0.03, weight)
     mean, log_var, _ = refine(corrupted, observed, *guess)
     seen = weights[:, OBSERVED == 1]
     precision = np.eye(2) + seen @ seen.T / std**2
@@ -58,6 +61,16 @@ def test_the_objective_is_the_elbo_of_the_observed_values():
     each += scipy.stats.norm.logpdf(z).sum(-1)
     each -= scipy.stats.norm.logpdf(z, mean, posterior_std).sum(-1)
     np.testing.assert_allclose(elbo, each.mean(0), atol=5 * each.std(0).max() / np.sqrt(len(each)))
+
+
+@pytest.mark.parametrize("likelihood, weight", [("bernoulli", 1.5), ("gaussian", 1)])
+def test_grey_levels_count_more_by_default(likelihood, weight):
+    model = DVAE(OBSERVED.size, likelihood, hidden=(9,), latent=6, components=4)
+    _, corrupted, observed = examples(6)
+    guess = model.encode(corrupted := np.abs(corrupted) % 1)
+    mean, log_var, elbo = inference.refiner(model)(corrupted, observed, *guess)
+    expected = inference.observed_elbo(model, corrupted, weight * observed, mean, log_var)
+    np.testing.assert_allclose(elbo, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])

@@ -72,12 +72,13 @@ function elboAndGradient(model, {corrupted, observed}, posterior) {
 
 /** Return the best posterior of a gradient ascent by Adam, and its ELBO, like `refiner`. */
 function refine(model, example, start) {
-  const {refining: [steps, rate], momentDecays} = model.constants;
+  const {refining: [steps, rate, weight], momentDecays} = model.constants;
+  const {corrupted} = example, observed = example.observed.map(seen => weight * seen);
   const posterior = Float64Array.from(start);
   const moments = momentDecays.map(() => new Float64Array(posterior.length));
   let best = {elbo: -Infinity};
   for (let step = 1; step <= steps + 1; step++) {
-    const {elbo, gradient} = elboAndGradient(model, example, posterior);
+    const {elbo, gradient} = elboAndGradient(model, {corrupted, observed}, posterior);
     if (elbo > best.elbo) best = {elbo, posterior: posterior.slice()};
     gradient.forEach((slope, i) => {
       const [first, second] = moments.map((moment, order) => {
