@@ -30,7 +30,8 @@ def unet(side):
 
     def convolved(values, channels):
         for _ in range(2):
-            values = keras.layers.Conv2D(channels, 3, padding="same", activation="relu")(values)
+            values = keras.layers.Conv2D(channels, 3, padding="same", use_bias=False)(values)
+            values = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(values))
         return values
 
     inputs = keras.Input((side, side, 2))

@@ -18,14 +18,12 @@ def find_hum(parts, rate):
     Each tone is measured in three windows of 1 s per part. Its phase gives its exact frequency.
     """
     parts = np.array([part[: 2 * rate] for part in parts if part.size >= 2 * rate])
-    starts, taper = np.arange(3) * rate // 2, np.hanning(rate) / (rate / 4)
+    cuts, taper = [slice(s, s + rate) for s in (0, rate // 2, rate)], np.hanning(rate) / (rate / 4)
     for mains in MAINS if len(parts) > 1 else ():
         frequencies = mains * np.arange(1, HARMONICS + 1)
         frequencies = frequencies[frequencies < rate / 2]
         waves = np.exp(-2j * np.pi / rate * np.outer(np.arange(2 * rate), frequencies))
-        tones = np.stack(
-            [(taper * parts[:, s : s + rate]) @ waves[s : s + rate] for s in starts], 1
-        )  # (parts, 3, frequencies)
+        tones = np.stack([(taper * parts[:, cut]) @ waves[cut] for cut in cuts], 1)  # (P, 3, F)
         low, middle = np.quantile(np.abs(tones), [0.1, 0.5], axis=(0, 1))
         steady = (low > STEADY * middle) & (middle > LEAST * np.std(parts))
         if steady[:2].any():

@@ -14,7 +14,7 @@ from signals.fill_gaps import fill, mixture_weights
 from signals.gaps import inside
 
 FRAME_SECONDS = 0.128  # duration of a frame of the spectrogram
-LONGER = 2  # factor of the duration of longer frames, which resolve steady partials better
+SCALES = 0.5, 1, 2  # of that duration: short frames suit speech, long ones steady partials
 FRAMES_PER_SAMPLE = 4  # number of overlapping frames that contain a sample
 QUIET_QUANTILE = 0.2  # fraction of frames assumed to contain only noise, at each frequency
 FLOOR_QUANTILE = 0.35  # fraction of frequencies assumed to contain only noise, in each frame
@@ -38,9 +38,9 @@ ARTIFICIAL_SPACING = 16  # distance between artificial gaps, in gap lengths
 SHARPNESS = 2  # a candidate's weight is its inverse squared error to this power
 
 
-def transform(rate, longer=1):
-    """Return a scipy.signal.ShortTimeFFT with Hann frames for sounds at `rate` Hz."""
-    hop = longer * max(1, round(FRAME_SECONDS * rate / FRAMES_PER_SAMPLE))
+def transform(rate, scale=1):
+    """Return SciPy's ShortTimeFFT at `rate` Hz, with Hann frames of scale * FRAME_SECONDS."""
+    hop = max(1, round(scale * FRAME_SECONDS * rate / FRAMES_PER_SAMPLE))
     taper = scipy.signal.windows.hann(hop * FRAMES_PER_SAMPLE, sym=False)
     return scipy.signal.ShortTimeFFT(taper, hop, rate)
 
@@ -210,16 +210,19 @@ def classic_wiener(frames, sound, noise, again=0):
 def denoised(frames, sound, reconstruction, noise):
     """Return four estimates (4, T) of a sound (T,) in noise of power (F, K).
 
-    They are without and with the network's guidance, first in `frames`, then in longer frames.
+    They are without the network's guidance in short frames, with it in `frames`, and without and
+    with it in long frames.
     """
-    longer = transform(round(frames.fs), LONGER)
-    centers = LONGER * np.arange(longer.p_min, longer.p_max(sound.size)) - frames.p_min
-    power = LONGER * noise[:, np.clip(centers, 0, noise.shape[1] - 1)]
-    power = scipy.interpolate.interp1d(frames.f, power, axis=0)(longer.f)
-    estimates = []
-    for each, own in ((frames, noise), (longer, power)):
-        estimates.append(classic_wiener(each, sound, own, again=1))
-        estimates.append(guided_wiener(each, sound, reconstruction, own))
+    estimates, power_at = [], scipy.interpolate.make_interp_spline(frames.f, noise, k=1)
+    for scale in SCALES:
+        own = transform(frames.fs, scale)
+        ratio = own.hop / frames.hop
+        centers = np.rint(ratio * np.arange(own.p_min, own.p_max(sound.size))) - frames.p_min
+        power = ratio * power_at(own.f)[:, np.clip(centers, 0, noise.shape[1] - 1).astype(int)]
+        if scale != 1:
+            estimates.append(classic_wiener(own, sound, power, again=1))
+        if scale >= 1:
+            estimates.append(guided_wiener(own, sound, reconstruction, power))
     return np.stack(estimates)
 
 

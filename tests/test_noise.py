@@ -16,7 +16,8 @@ TONES = sum(
     for f, d in ((220, 0.5), (440, 0.5), (1318, 0.7))
 )
 TONES *= 0.4 / np.sqrt(np.mean(TONES**2))
-FRAMES, LONGER = noise.transform(RATE), noise.transform(RATE, noise.LONGER)
+FRAMES = noise.transform(RATE)
+SHORT, LONG = noise.transform(RATE, 0.5), noise.transform(RATE, 2)
 
 
 def chopped(gap=160, every=1600):
@@ -67,36 +68,45 @@ def test_the_weights_choose_the_estimate(number):
     np.testing.assert_allclose(result, estimates[number], atol=1e-9)
 
 
-def test_the_estimates_are_without_and_with_guidance_in_both_frames():
-    """The longer frames are twice as long, so they hold twice the power of white noise."""
+def test_the_estimates_are_without_and_with_guidance():
+    """Frames that are twice as long hold twice the power of white noise."""
     sound, drawn = TONES + 0.1 * WHITE, 0.5 * TONES
     power = np.full((FRAMES.f_pts, FRAMES.p_num(sound.size)), 0.01 * np.sum(FRAMES.win**2))
     expected = []
-    assert LONGER.m_num == 2 * FRAMES.m_num
-    for frames, factor in ((FRAMES, 1), (LONGER, 2)):
-        own = np.full((frames.f_pts, 1), factor * power[0, 0])
-        expected.append(noise.classic_wiener(frames, sound, own, again=1))
-        expected.append(noise.guided_wiener(frames, sound, drawn, own))
+    assert 2 * SHORT.m_num == FRAMES.m_num == LONG.m_num / 2
+    for number, frames in enumerate((SHORT, FRAMES, LONG, LONG)):
+        own = np.full((frames.f_pts, 1), frames.hop / FRAMES.hop * power[0, 0])
+        if number % 2:
+            expected.append(noise.guided_wiener(frames, sound, drawn, own))
+        else:
+            expected.append(noise.classic_wiener(frames, sound, own, again=1))
     found = noise.denoised(FRAMES, sound, drawn, power)
     np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
-def test_noise_keeps_its_place_in_longer_frames(monkeypatch):
+@pytest.mark.parametrize("rate", [RATE, 11025])  # the latter's frames have other ratios than 2
+def test_noise_keeps_its_place_in_other_frames(monkeypatch, rate):
     """Its power grows linearly over time and frequency, at the times and frequencies of frames."""
-    powers = []
+    powers, size = [], 4 * rate
     monkeypatch.setattr(
         noise, "guided_wiener", lambda frames, sound, _, power: powers.append(power) or sound
     )
-    monkeypatch.setattr(noise, "classic_wiener", lambda frames, sound, power, again: sound)
-    times = [np.arange(f.p_min, f.p_max(TIME.size)) * f.hop for f in (FRAMES, LONGER)]
-    power, expected = (
-        factor * (1 + frames.f[:, None]) * (1e5 + time)
-        for factor, frames, time in zip((1, 2), (FRAMES, LONGER), times)
+    monkeypatch.setattr(
+        noise, "classic_wiener", lambda frames, sound, power, again: powers.append(power) or sound
     )
-    noise.denoised(FRAMES, TONES, TONES, power)
-    inside = (times[1] >= times[0][0]) & (times[1] <= times[0][-1])
-    np.testing.assert_allclose(powers[1][:, inside], expected[:, inside], rtol=1e-9)
-    assert powers[1].shape == (LONGER.f_pts, LONGER.p_num(TIME.size))
+    kinds = [noise.transform(rate, scale) for scale in (1, 0.5, 2)]
+    times = [np.arange(f.p_min, f.p_max(size)) * f.hop for f in kinds]
+    power, *expected = (
+        frames.hop / kinds[0].hop * (1 + frames.f[:, None]) * (1e5 + time)
+        for frames, time in zip(kinds, times)
+    )
+    noise.denoised(kinds[0], np.ones(size), np.ones(size), power)
+    assert [each.shape[0] for each in powers] == [kinds[k].f_pts for k in (1, 0, 2, 2)]
+    np.testing.assert_allclose(powers[1], power, rtol=1e-9)
+    for found, known, time in zip((powers[0], powers[2]), expected, times[1:]):
+        inside = (time >= times[0][0]) & (time <= times[0][-1])
+        # The power in a short frame is that at the nearest center, up to half a hop away.
+        np.testing.assert_allclose(found[:, inside], known[:, inside], rtol=kinds[0].hop / 1e5)
 
 
 def test_short_loud_events_do_not_change_the_level_of_a_sound():
