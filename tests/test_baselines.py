@@ -36,6 +36,7 @@ def test_autoregression_continues_a_sum_of_sinusoids():
     mask[0, 450:500] = 1
     filled = baselines.autoregress(signal * (1 - mask), mask)
     np.testing.assert_array_equal(filled[mask == 0], signal[mask == 0])
+    np.testing.assert_array_equal(baselines.autoregress(signal, mask), filled)  # the gap is unseen
     assert snr_db(signal[mask == 1], filled[mask == 1]) > 25
     assert not baselines.autoregress(np.zeros((1, 64)), np.ones((1, 64))).any()
     np.testing.assert_array_equal(baselines.autoregress(signal, 0 * mask), signal)
