@@ -33,7 +33,7 @@ def autoregress(chopped, mask):
     All gaps of a row are filled at once. The order is min(3 M + 2, N / 3) for M missing of N
     samples.
     """
-    filled = chopped.astype(float)
+    filled = np.where(mask == 1, 0, chopped).astype(float)
     for row, missing in zip(filled, map(np.flatnonzero, mask)):
         order = min(3 * missing.size + 2, row.size // 3)
         if missing.size:

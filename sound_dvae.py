@@ -224,20 +224,17 @@ def own_estimates(settings, model, sounds, held, windows):
 def baseline_estimates(settings, sounds, held):
     """Return the baselines' estimates as {method: (windows or None, long sound)}, worst first."""
     # Baselines are given the mask, even for salt-and-pepper noise.
-    windows, long = (
-        part._replace(corrupted=part.corrupted * part.observed)
-        for part in (held.windows, held.long)
-    )
+    windows, long, _ = held
     first = windows.corrupted[:AUTOREGRESSED], windows.mask[:AUTOREGRESSED]
     continued = baselines.autoregress(*first)
     gaps, rate = audio_utils.runs(long.mask), settings.sample_rate
-    filled = fill_gaps.fill(held.long.corrupted, gaps, rate, default=np.nan)
+    filled = fill_gaps.fill(long.corrupted, gaps, rate, default=np.nan)
     if np.isnan(filled).any():  # too many gaps to fill one at a time
         filled = baselines.autoregress_long(long.corrupted, long.mask, settings.window)
     lines = baselines.interpolate(windows.corrupted, windows.mask)
     (line,) = baselines.interpolate(long.corrupted[None], long.mask[None])
     methods = {
-        "chopped input": (held.windows.corrupted, held.long.corrupted),
+        "chopped input": (windows.corrupted, long.corrupted),
         "linear interpolation": (lines, line),
         f"autoregression (windows: first {AUTOREGRESSED})": (continued, filled),
     }

@@ -11,6 +11,7 @@ import soundfile
 
 import audio_utils
 from audio_utils import C_MAJOR, Notes, note_frequency, si_sdr_db, snr_db
+from harness import UserError
 
 RATE = 16000
 
@@ -124,6 +125,23 @@ def test_frequency_limit_includes_the_energy():
     assert audio_utils.frequency_limit(noise, 3000) == 1500
 
 
+@pytest.mark.parametrize("fraction, limit", [(0.005, 2000), (0.05, 6000)])
+def test_frequency_limit_leaves_out_one_percent_of_the_energy(fraction, limit):
+    """An offset has no influence, however large it is."""
+    low, high = (np.sin(2 * np.pi * f * np.arange(RATE) / RATE) for f in (440, 2600))
+    sound = np.sqrt(1 - fraction) * low + np.sqrt(fraction) * high + 10
+    assert audio_utils.frequency_limit(sound, RATE) == limit
+
+
+def test_a_note_has_a_period_per_window_and_is_below_nyquist():
+    """A4 has 440 Hz: exactly 16 samples at 7,040 Hz, and half of 880 Hz."""
+    Notes(("A4",), "sine", 7040, 16).check()
+    Notes(("A4",), "sine", 881, 16).check()
+    for rate, window in ((7041, 16), (7040, 15), (880, 16)):
+        with pytest.raises(UserError, match=r"--notes: must be from .* got A4, 440 Hz"):
+            Notes(("A4",), "sine", rate, window).check()
+
+
 def test_runs_are_starts_and_ends():
     mask = np.array([1, 1, 0, 0, 1, 0, 1])
     np.testing.assert_array_equal(audio_utils.runs(mask), [[0, 2], [4, 5], [6, 7]])
@@ -226,6 +244,8 @@ def test_a_partial_at_the_nyquist_frequency_is_left_out():
 def test_notes_of_the_same_frequency_are_refused(names):
     with pytest.raises(argparse.ArgumentTypeError, match="must be different notes"):
         audio_utils.note_names(names)
+    with pytest.raises(argparse.ArgumentTypeError):
+        audio_utils.note_names([])
     assert audio_utils.note_names("C4,E4") == audio_utils.note_names(["C4", "E4"]) == ("C4", "E4")
 
 

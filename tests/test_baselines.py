@@ -36,6 +36,7 @@ def test_autoregression_continues_a_sum_of_sinusoids():
     mask[0, 450:500] = 1
     filled = baselines.autoregress(signal * (1 - mask), mask)
     np.testing.assert_array_equal(filled[mask == 0], signal[mask == 0])
+    np.testing.assert_array_equal(baselines.autoregress(signal, mask), filled)  # the gap is unseen
     assert snr_db(signal[mask == 1], filled[mask == 1]) > 25
     assert not baselines.autoregress(np.zeros((1, 64)), np.ones((1, 64))).any()
     np.testing.assert_array_equal(baselines.autoregress(signal, 0 * mask), signal)
@@ -178,6 +179,19 @@ def test_the_nearest_fill_compares_only_outside_the_hole():
     np.testing.assert_allclose(filled, [[[0.9, 0.2], [0.8, 0.6]]])
 
 
+@pytest.mark.parametrize("block", [1, 3, 7, 20])
+def test_the_nearest_image_does_not_depend_on_blocks(monkeypatch, block):
+    monkeypatch.setattr(baselines, "NEAREST_BLOCK", block)
+    rng = np.random.default_rng(0)
+    training, test = (rng.integers(0, 256, (count, 3, 2), np.uint8) for count in (20, 50))
+    mask = (rng.random(test.shape) < 0.3).astype(float)
+    corrupted = test / 255 * (1 - mask)
+    distances = ((1 - mask[:, None]) * (corrupted[:, None] - training / 255) ** 2).sum((2, 3))
+    expected = np.where(mask == 1, training[distances.argmin(1)] / 255, corrupted)
+    filled = baselines.nearest_fill(corrupted, mask, training)
+    np.testing.assert_allclose(filled, expected, atol=1e-6)
+
+
 def test_the_classifier_gives_the_posterior_of_gaussian_classes():
     rng = np.random.default_rng(0)
     labels = np.where(rng.random(12_000) < 0.8, 7, 2)  # any two labels
@@ -253,3 +267,14 @@ def test_the_classifier_allows_for_the_spread_of_classes():
     # Bayes' rule: the densities are equal where squares / 2 (1/4 - 1/36) = 4 log 3.
     best = squares > 2 * 4 * np.log(3) / (1 / 4 - 1 / 36)
     assert np.mean(kinds != best) < 0.03
+
+
+def test_the_classifier_learns_from_a_limited_number_of_images(monkeypatch):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (90, 4, 4), np.uint8), rng.integers(0, 3, 90)
+    first = baselines.digit_classifier(images[:60], labels[:60])
+    monkeypatch.setattr(baselines, "CLASSIFIER_IMAGES", 60)
+    limited = baselines.digit_classifier(images, labels)
+    shown = images.reshape(90, 16) / 255
+    for ours, theirs in zip(limited(shown), first(shown)):
+        np.testing.assert_array_equal(ours, theirs)

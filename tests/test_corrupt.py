@@ -43,7 +43,7 @@ def test_missing_values_are_zero(name):
         assert not corrupted[mask == 1].any()
 
 
-@pytest.mark.parametrize("amount", [0.1, 0.2, 0.5, 0.9])
+@pytest.mark.parametrize("amount", [0.1, 0.2, 0.303, 0.5, 0.9])  # 0.303 of 250 is rounded up
 def test_a_block_of_sound_is_one_stretch_of_exact_length(amount):
     _, mask = damage("block", SOUNDS, amount)
     assert {scipy.ndimage.label(row)[1] for row in mask} == {1}

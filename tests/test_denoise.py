@@ -402,3 +402,61 @@ def test_labels_from_a_pipe_hold_for_every_sound(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["denoise.py", *map(str, arguments)])
     denoise.main(denoise.read_flags())
     assert seen == [[[4000, 8000]]] * 2
+
+
+def stand_in(monkeypatch, sounds):
+    """Let denoise.py "restore" files with no model. Returns a list that gets their names."""
+    model, restored = types.SimpleNamespace(kind=types.SimpleNamespace(sounds=sounds)), []
+    monkeypatch.setattr(denoise, "load_restorer", lambda path: model)
+    for name in ("restore_sound", "restore_image"):
+        monkeypatch.setattr(denoise, name, lambda model, source, *_: restored.append(source.name))
+    return restored
+
+
+@pytest.mark.parametrize(
+    "model, source, out, flags, needed",
+    [
+        ("m.png", "a.png", "m.png", (), "m.png"),
+        ("m.keras", "a.wav", "gaps.wav", ("--gaps", "gaps.wav"), "gaps.wav"),
+        ("m.keras", "a.png", "b-1.png", ("--mask", "b-1.png"), "b-1.png"),
+        ("m.keras", "a.png", "b.png", ("--mask", "b-1.png", "--completions", 1), "b-1.png"),
+        ("m.keras", "a.png", "masks/a.png", ("--mask", "masks"), "masks/a.png"),
+        ("m.keras", "a.png", "masks", ("--mask", "masks"), "masks/a.png"),
+    ],
+)
+def test_the_other_files_given_are_never_replaced(
+    tmp_path, monkeypatch, capsys, model, source, out, flags, needed
+):
+    restored = stand_in(monkeypatch, source.endswith("wav"))
+    monkeypatch.chdir(tmp_path)
+    Path("masks").mkdir()
+    for name in (model, source, "gaps.wav", "b-1.png", "masks/a.png"):
+        Path(name).touch()
+    done = inside(capsys, "denoise.py", model, source, "-o", out, "--overwrite", *flags)
+    refused(done, f"{needed}: is the input {needed}; give another --out")
+    assert not restored
+
+
+def test_a_completion_is_never_saved_over_another_result(tmp_path, monkeypatch, capsys):
+    restored = stand_in(monkeypatch, sounds=False)
+    monkeypatch.chdir(tmp_path)
+    for name in ("m.keras", "a.png", "a-1.png", "b.png"):
+        Path(name).touch()
+    flags = "m.keras", "a.png", "a-1.png", "b.png", "-o", "out", "--completions", 1
+    done = inside(capsys, "denoise.py", *flags)
+    assert done.returncode == 2 and done.stderr.count("would both be saved here") == 2
+    assert restored == ["b.png"]
+
+
+@pytest.mark.parametrize("sounds", [True, False])
+def test_suffixes_may_be_in_capitals(tmp_path, monkeypatch, capsys, sounds):
+    restored = stand_in(monkeypatch, sounds)
+    (tmp_path / "in").mkdir()
+    for name in ("m.keras", "in/A.WAV", "in/B.PNG"):
+        (tmp_path / name).touch()
+    fitting, other = ("A.WAV", "B.PNG") if sounds else ("B.PNG", "A.WAV")
+    done = inside(capsys, "denoise.py", tmp_path / "m.keras", tmp_path / "in", "-o", tmp_path / "o")
+    assert restored == [fitting] and "other kinds: 1;" in done.stderr
+    flags = tmp_path / "m.keras", tmp_path / "in" / other, "-o", f"{tmp_path}/o/"
+    done = inside(capsys, "denoise.py", *flags)
+    refused(done, f"{other}: {tmp_path}/m.keras was trained on")

@@ -15,6 +15,7 @@ import baselines
 import corrupt
 import inference
 import mnist_dvae
+import random_numbers
 import sound_dvae
 from files.image_files import Images
 from harness import UserError, cli
@@ -196,6 +197,8 @@ def test_held_out_examples_are_corrupted_and_have_references(digits, sounds):
     for each in (sounds.windows, sounds.long):
         assert np.std(each.clean - each.reference) == pytest.approx(0.2, rel=0.02)
         assert np.std(each.reference) == pytest.approx(0.5 / np.sqrt(2), rel=0.02)
+    other = mnist_dvae.held_out(dataclasses.replace(DIGITS, seed=1), IMAGES)
+    np.testing.assert_array_equal(other.corrupted, digits.corrupted)
     again = sound_dvae.held_out(dataclasses.replace(SOUNDS, seed=1), NOTES)
     np.testing.assert_array_equal(again.windows.corrupted, sounds.windows.corrupted)
     assert not np.array_equal(again.long.clean, sounds.long.clean)
@@ -609,3 +612,138 @@ def test_artificial_gaps_are_hidden_from_a_network_of_recordings(sounds):
     of_notes, of_recordings = hidden[: len(hidden) // 2], hidden[len(hidden) // 2 :]
     assert of_notes == pytest.approx([0.2] * len(of_notes), abs=0.03)
     assert np.mean(of_recordings) > np.mean(of_notes) + 0.02
+
+
+@pytest.mark.parametrize("corruption", corrupt.CORRUPTIONS)
+def test_no_seed_is_used_twice(monkeypatch, corruption):
+    """Otherwise, for example, the position of a gap would depend on the note."""
+    used, draw = [], tf.random.stateless_uniform
+
+    def recorded(shape, seed, *limits):
+        used.append(tuple(np.array(seed)))
+        return draw(shape, seed, *limits)
+
+    monkeypatch.setattr(tf.random, "stateless_uniform", recorded)
+    damage, seed = {"corruption": corruption, "noise": 0.5}, (3, 4)
+    digits = dataclasses.replace(DIGITS, deform=0.1, **damage)
+    sounds = dataclasses.replace(SOUNDS, **damage)
+    monkeypatch.setattr(sound_dvae, "HELD_OUT_WINDOWS", 4)
+    for examples in (
+        lambda: mnist_dvae.make_batch(digits, tf.constant(IMAGES.train), seed, 4),
+        lambda: sound_dvae.make_batch(sounds, NOTES, seed, 4),
+        lambda: sound_dvae.held_out(sounds, NOTES),
+    ):
+        used.clear()
+        examples()
+        assert len(set(used)) == len(used) >= 4
+
+
+def few(sounds):
+    """Return the first windows and the first note of held-out sounds."""
+    windows, long = (
+        sound_dvae.Damaged(*(part[:count] for part in each))
+        for each, count in zip(sounds, (10, 4000))
+    )
+    return sound_dvae.HeldOut(windows, long, sounds.note[:10])
+
+
+def test_samples_of_the_prior_depend_on_the_seed(digits, sounds):
+    """They are the same at every checkpoint of a run."""
+
+    def generated(script, settings, seed, *held):
+        model = Known(lambda x: x)
+        model.generate = lambda count, seed: random_numbers.normal((count, size), seed)
+        size = held[-1][0].shape[1] if script is mnist_dvae else SOUNDS.window
+        settings = dataclasses.replace(settings, seed=seed)
+        return script.evaluate(settings, model, *held)[1][-1]
+
+    for script, *given in ((mnist_dvae, DIGITS, digits), (sound_dvae, SOUNDS, NOTES, few(sounds))):
+        settings, *held = given
+        first, again, other = (generated(script, settings, seed, *held) for seed in (1, 1, 2))
+        np.testing.assert_array_equal(first, again)
+        assert abs(np.corrcoef(first.ravel(), other.ravel())[0, 1]) < 0.05
+
+
+def test_completions_depend_on_the_seed(digits):
+    model = DVAE(SIDE**2, "bernoulli", hidden=(4,), latent=2)
+    rows = [
+        mnist_dvae.posterior_rows(dataclasses.replace(DIGITS, seed=seed), model, unrefined, digits)
+        for seed in (1, 1, 2)
+    ]
+    for label in ("completion 1", "completion 2"):
+        first, again, other = (each[label] for each in rows)
+        np.testing.assert_array_equal(first, again)
+        assert not np.array_equal(first, other)
+
+
+def test_large_images_are_used_in_smaller_numbers(monkeypatch):
+    """Otherwise the scores of large images would not fit in memory."""
+    learned, train = [], baselines.digit_classifier
+
+    def digit_classifier(images, labels):
+        learned.append((images, labels))
+        return train(images, labels)
+
+    monkeypatch.setattr(baselines, "digit_classifier", digit_classifier)
+    monkeypatch.setattr(mnist_dvae, "SCORED_PIXELS", 31 * SIDE**2 - 1)
+    monkeypatch.setattr(mnist_dvae, "NEAREST_PIXELS", 41 * SIDE**2 - 1)
+    for there, scored in ((20, 20), (120, 30)):
+        held = mnist_dvae.held_out(DIGITS, IMAGES._replace(test=IMAGES.test[:there]))
+        images, labels = learned.pop()
+        assert len(held.clean) == scored and len(images) == len(labels) == 30
+        levels = flattened(IMAGES.train[:30]) / 255
+        np.testing.assert_allclose(held.grey_variance, np.mean(levels * (1 - levels), 0), rtol=1e-4)
+    model = Known(lambda x: x, held.clean)
+    assert len(mnist_dvae.evaluate(DIGITS, model, held)[1][1]) == 30
+    far = np.concatenate([IMAGES.train[:40], IMAGES.test])  # the nearest ones are not searched
+    found = mnist_dvae.baseline_estimates("digit", held, far, {})
+    near = mnist_dvae.baseline_estimates("digit", held, IMAGES.train[:40], {})
+    name = "holes filled from the nearest digit"
+    np.testing.assert_array_equal(found[name], near[name])
+
+
+def test_baselines_of_sounds_ignore_missing_samples(sounds):
+    """With salt and pepper, other values are in their place. The baselines get the mask."""
+    zeros = few(sounds)
+    windows, long = (part._replace(corrupted=part.corrupted + 9 * part.mask) for part in zeros[:2])
+    found, expected = (
+        sound_dvae.baseline_estimates(SOUNDS, NOTES, each)
+        for each in (zeros._replace(windows=windows, long=long), zeros)
+    )
+    for ours, part in zip(found.pop("chopped input"), (windows, long)):
+        np.testing.assert_array_equal(ours, part.corrupted)  # it shows the damage
+    for name, estimates in found.items():
+        for ours, theirs in zip(estimates, expected[name]):
+            assert ours is theirs is None or np.abs(ours - theirs).max() < 1e-6, name
+
+
+@pytest.mark.parametrize(
+    "changed, further",
+    [
+        ({}, ["DVAE + Wiener filter", "DVAE, refined"]),
+        ({"noise": 0.1}, ["DVAE + Wiener filter"]),
+        ({"corruption": "gaussian"}, ["DVAE + Wiener filter"]),
+        ({"corruption": "salt-pepper"}, []),
+    ],
+)
+def test_methods_that_need_a_mask_get_one(sounds, monkeypatch, changed, further):
+    """The filter needs to know what is missing. Refinement also needs exact observed samples."""
+    settings = dataclasses.replace(SOUNDS, **changed)
+    mask = sounds.long.mask * (settings.corruption != "gaussian")
+    held = sounds._replace(long=sounds.long._replace(mask=mask))
+    monkeypatch.setattr(sound_dvae, "filter_long", lambda *given: given[-1])
+    monkeypatch.setattr(inference, "refiner", lambda model: None)
+    monkeypatch.setattr(inference, "refined_reconstruct", lambda model, refine: model.reconstruct)
+    own = sound_dvae.own_estimates(settings, Known(lambda x: x), NOTES, held, None)
+    assert list(own) == ["DVAE", *further]
+
+
+def test_the_long_sound_of_recordings_has_a_limited_length(tmp_path):
+    rate, seconds = 1000, 10 * sound_dvae.LONG_SECONDS
+    signal = 0.1 * np.random.default_rng(0).standard_normal(int(rate * seconds))
+    scipy.io.wavfile.write(tmp_path / "a.wav", rate, signal)
+    settings = sound_dvae.Settings(
+        data=str(tmp_path / "a.wav"), out=tmp_path, sample_rate=rate, window=64
+    )
+    _, clean = sound_dvae.load(settings).long((0, 1))
+    assert clean.size == rate * sound_dvae.LONG_SECONDS

@@ -43,5 +43,6 @@ def test_the_mean_image_does_not_depend_on_blocks(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (50, 4, 3), np.uint8)
     whole = image_utils.mean_image(images)
     np.testing.assert_allclose(whole, images.mean(0) / 255, atol=1e-6)
-    monkeypatch.setattr(image_utils, "MEAN_PIXELS", 100)
-    np.testing.assert_allclose(image_utils.mean_image(images), whole, atol=1e-6)
+    for pixels in (1, 100):  # less than an image, and eight images
+        monkeypatch.setattr(image_utils, "MEAN_PIXELS", pixels)
+        np.testing.assert_allclose(image_utils.mean_image(images), whole, atol=1e-6)

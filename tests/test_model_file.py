@@ -61,6 +61,7 @@ def test_a_file_of_earlier_scripts_loads(tmp_path, sound):
         {"sample_rate": 0},
         {"sample_rate": "16000"},
         {"sample_rate": 16000, "rms": float("nan")},
+        {"sample_rate": 16000, "rms": float("inf")},
         {"sample_rate": 16000, "rms": 0.0},
         {"sample_rate": 16000, "notes": ["H4"]},
         {"sample_rate": 16000, "notes": []},
@@ -86,6 +87,7 @@ def test_kind_of_recordings():
     kind = kind_of({"sample_rate": 8000, "rms": 0.1, "sha256": "abc"}, 256)
     assert kind == Kind(sample_rate=8000, rms=0.1, sha256="abc")
     assert kind.sounds and kind.recordings
+    assert kind_of({"sample_rate": 8000, "rms": 1}, 256).rms == 1  # JSON may drop the decimals
 
 
 def test_kind_of_the_first_models():

@@ -58,7 +58,7 @@ def test_the_sound_script_writes_its_files(sound):
     out, done = sound
     inputs = {"tone.wav", "clean.wav", "chopped.wav"}
     assert names(out) == expected_names((0, 100, 200), "png", "wav") | inputs
-    assert str(out / "index.html") in done.stdout
+    assert str(out / "index.html") in done.stdout and "--iters" not in done.stdout
     assert_no_tensorflow_messages(done)
 
 
@@ -247,7 +247,9 @@ def test_help_and_errors_do_not_load_tensorflow(tmp_path):
         ("--notes", "C4,C4"),
         ("--notes", "A9"),
         ("--timbre", "tuba"),
+        ("--noise", "-0.1"),
         ("--deform", "nan"),
+        ("--deform", "-0.1"),
         ("--size", "3"),
         ("--unheard-of", "1"),
     ],
@@ -353,6 +355,7 @@ def test_a_folder_of_recordings_in_many_formats(tmp_path, capsys, monkeypatch):
         done = inside(capsys, "sound_dvae.py", *flags.split(), "--out=out", mode=without_xla)
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert "5.0 s of sound to learn from, 1.0 s held out (-" in done.stdout
+    assert "try --iters 400 --out" in done.stdout  # four times as many
     out = tmp_path / "out"
     recorded = {"clean.wav", "chopped.wav", "restored.png", "restored.wav"}
     assert names(out) == expected_names((0, 100), "png", "wav") | recorded
@@ -494,7 +497,8 @@ def test_each_flag_of_the_digit_script_has_its_effect(tmp_path, capsys, monkeypa
     for number in range(9):
         levels = rng.integers(30, 255, (3, 3), np.uint8)
         Image.fromarray(levels).resize((24, 24)).save(tmp_path / f"own/{number}.png")
-    flags = *FLAGS.split(), "--size", 12, "--deform", 0.4, "--data", tmp_path / "own"
+    flags = *FLAGS.split(), "--size", 12, "--deform", 0.4, "--data", "own"
+    monkeypatch.chdir(tmp_path)
     done = inside(capsys, "mnist_dvae.py", *flags, "--out", tmp_path / "out", mode=quickly)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "out"
@@ -502,7 +506,9 @@ def test_each_flag_of_the_digit_script_has_its_effect(tmp_path, capsys, monkeypa
     words = "image", "scatter 0.3, noise up to 0.5"
     assert [shown[:3] for shown in figures] == [(*words, 0), (*words, 3)]
     assert not figures[-1][-2]  # scattered pixels are not outlined
-    assert load_model(tmp_path / "out").metadata["shape"] == [12, 12]
+    metadata = load_model(out).metadata
+    assert metadata["experiment"] == "mnist" and metadata["shape"] == [12, 12]
+    assert metadata["data"] == str(tmp_path / "own")  # wherever sample.py is started
     train = image_files.load_images(tmp_path / "own", 12).train.reshape(-1, 144) / 255
 
     def distance(images):

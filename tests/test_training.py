@@ -37,14 +37,16 @@ def test_checkpoints_double_and_end_with_the_run(iterations, expected):
     assert training.checkpoint_iterations(iterations) == expected
 
 
-def test_the_learning_rate_warms_up_then_falls_as_a_cosine():
-    optimizer = training.adam(450, 0.01, 0.999)
+@pytest.mark.parametrize("iterations, warm_up", [(450, 50), (60, 30), (2, 1)])
+def test_the_learning_rate_warms_up_then_falls_as_a_cosine(iterations, warm_up):
+    """A short run spends half of its iterations on the warm-up."""
+    optimizer = training.adam(iterations, 0.01, 0.999)
     assert float(optimizer.learning_rate) == 0  # at iteration 0
-    schedule = optimizer._learning_rate
-    rates = np.array([float(schedule(i)) for i in range(451)])
-    np.testing.assert_allclose(rates[:50], 0.01 * np.arange(50) / 50, atol=1e-8)
-    cosine = 0.005 * (1 + np.cos(np.pi * np.arange(401) / 400))
-    np.testing.assert_allclose(rates[50:], cosine, atol=1e-7)
+    schedule, rest = optimizer._learning_rate, iterations - warm_up
+    rates = np.array([float(schedule(i)) for i in range(iterations + 1)])
+    np.testing.assert_allclose(rates[:warm_up], 0.01 * np.arange(warm_up) / warm_up, atol=1e-8)
+    cosine = 0.005 * (1 + np.cos(np.pi * np.arange(rest + 1) / rest))
+    np.testing.assert_allclose(rates[warm_up:], cosine, atol=1e-7)
 
 
 @pytest.mark.parametrize("beta", [0.9, 0.99])
