@@ -1,12 +1,17 @@
 """Figures, checked by the positions and colors of their pixels."""
 
+import importlib
 import itertools
+import os
+import sys
+import types
 
 import matplotlib
 import numpy as np
 import pytest
 import scipy.ndimage
 
+import pages
 from pages import figures, sound_figures
 
 RATE, SECONDS = 16000, 2
@@ -196,6 +201,17 @@ def test_the_users_style_changes_nothing():
         assert dict(matplotlib.rcParams) == before
     for one, other in zip(plain, styled, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("notebook", [True, False])
+def test_only_a_notebook_keeps_its_backend(monkeypatch, notebook):
+    """Matplotlib would refuse to load with an unknown backend."""
+    monkeypatch.setenv("MPLBACKEND", "some backend")
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    if notebook:
+        monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    importlib.reload(pages)
+    assert os.environ.get("MPLBACKEND") == ("some backend" if notebook else None)
 
 
 def test_dollar_signs_in_labels_are_not_formulas():

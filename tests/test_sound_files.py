@@ -97,6 +97,10 @@ def test_compressed_sound_is_read_whole(tmp_path, name, codec, rate, layout, ext
     with open_sound(tmp_path / name) as sound:
         samples = np.concatenate(list(sound.blocks()))
     assert (sound.rate, sound.channels) == (rate, 2 if layout == "stereo" else 1)
+    if name.endswith((".aac", ".mp3")):  # FFmpeg could only guess their length, from the bit rate
+        assert sound.seconds is None
+    else:
+        assert sound.seconds == pytest.approx(len(samples) / rate, abs=2048 / rate)
     assert abs(len(samples) - signal.size) <= extra
     for channel in samples[rate : 2 * rate].T:
         weights, fitted = fit_440_hz(channel, rate)
