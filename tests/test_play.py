@@ -3,7 +3,9 @@
 import base64
 import functools
 import io
+import json
 import math
+import re
 
 import matplotlib
 import numpy as np
@@ -809,6 +811,24 @@ def test_a_large_or_broken_model_gets_no_page(capsys, monkeypatch):
     model.prior_logits.assign([0, 0, 0])
     monkeypatch.setattr(play, "MOST_WEIGHTS", 1000)
     assert play.files(model, clean) == {} and "more than the 1,000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["images", "windows"])
+def test_the_page_has_fewer_examples_if_they_are_large(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(play, "EXAMPLE_BYTES", 4000)
+    metadata = {"experiment": "sound", "sample_rate": 4000, "rms": 0.2}
+    metadata = {"images": {"shape": [8, 8], "data": None}, "windows": metadata}[kind]
+    likelihood = {"images": "bernoulli", "windows": "gaussian"}[kind]
+    model = DVAE(64, likelihood, (8,), 4, 3, metadata=metadata)
+    clean = np.random.default_rng(0).random((100, 64), np.float32)
+    play.write(tmp_path / "play.html", model, clean, None, np.zeros(500))
+    page = (tmp_path / "play.html").read_text()
+    kept = json.loads(re.search(r'id="data"[^>]*>(.*?)</script>', page, re.DOTALL)[1])
+    content, each = base64.b64decode(kept[kind]), 64 * {"images": 1, "windows": 2}[kind]
+    count = len(content) / each
+    assert count == 4000 // each and f"{count:.0f} examples held out" in page
+    codes = base64.b64decode(kept["map"]["codes"])
+    assert len(codes) == 2 * count * model.latent
 
 
 def test_images_of_another_shape_without_labels(tmp_path, browse):
