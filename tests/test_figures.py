@@ -37,6 +37,8 @@ def written(monkeypatch):
     found, draw_text = [], matplotlib.text.Text.draw
 
     def record(text, renderer):
+        if not text.get_visible():
+            return
         box = text.get_window_extent(renderer)
         y = renderer.height - (box.y0 + box.y1) / 2
         found.append((text.get_text(), (box.x0 + box.x1) / 2, y))
@@ -190,8 +192,18 @@ def test_the_close_up_shows_the_surroundings_of_a_gap_near_the_middle():
     assert not changed(0.205).size and not changed(1.705).size and not changed(0.86).size
 
 
-def test_low_frequencies_are_at_the_bottom():
-    draw = sound_figures.long_sound(np.sin(TIME), np.zeros(TIME.size), RATE, 2000)
+def test_the_close_up_prefers_a_gap_with_sound_around_it():
+    gaps = np.round(np.array([[0.2, 0.21], [0.9, 0.91], [1.2, 1.3]]) * RATE).astype(int)
+    chopped = np.sin(440 * TIME) * (TIME < 0.6)
+    for first, end in gaps:
+        chopped[first:end] = 0
+    assert sound_figures._middle_gap(chopped, gaps) == gaps[0].mean()
+    assert sound_figures._middle_gap(chopped, gaps[1:]) == gaps[1].mean()  # all are in silence
+
+
+def test_low_frequencies_are_at_the_bottom(written):
+    given = np.sin(TIME), np.zeros(TIME.size), RATE, 2000
+    draw, texts = written(sound_figures.long_sound, *given)
     silent = draw("", "sound", np.zeros(TIME.size))
 
     def height(frequency):
@@ -207,6 +219,8 @@ def test_low_frequencies_are_at_the_bottom():
     assert heights[0] > heights[1] > heights[2]  # rows are counted from the top
     assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=1)
     assert heights[0] < 240
+    ticks = [places(texts)[str(frequency)][1] for frequency in (500, 1000, 1500)]
+    assert heights == pytest.approx(ticks, abs=3) and "frequency [Hz]" in places(texts)
     assert np.ptp(height(500)[1]) > 600  # the tone lasts from beginning to end
 
 

@@ -266,6 +266,8 @@ def test_charts_label_at_most_eight_checkpoints(tmp_path):
     page = (tmp_path / "run" / "index.html").read_text()
     labels = re.findall(r'y="196" text-anchor="middle">(\d+)<', page)
     assert labels == ["1", "3", "5", "7", "9"] * 3  # three charts
+    units = re.findall(r'<text x="2" y="11">\[(.*?)\]<', page)
+    assert units == [report.COLUMNS[name][1] for name in ("loss", "kl", "snr_db")]
 
 
 @pytest.mark.parametrize("sounds", [True, False])

@@ -283,6 +283,15 @@ def test_training_and_held_out_share_no_sample(tmp_path, files):
     assert WINDOW <= sounds.long_sound.size <= RATE
 
 
+@pytest.mark.parametrize("files", [30, 40])
+def test_three_held_out_files_are_named_the_others_not(tmp_path, files):
+    for number in range(files):
+        soundfile.write(tmp_path / f"{number}.wav", noise(0.15, number), RATE)
+    named = re.search(r"held out \((.*)\)", load(tmp_path).summary)[1].split(", ")
+    assert all((tmp_path / name).exists() for name in named[:3]) and len({*named[:3]}) == 3
+    assert named[3:] == ["..."] * (files == 40)
+
+
 def test_a_long_file_among_short_ones_is_not_held_out_whole(tmp_path):
     for number in range(5):  # whichever of the five would be held out
         for other in range(5):
