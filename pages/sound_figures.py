@@ -100,9 +100,10 @@ def long_sound(chopped, mask, sample_rate, frequency_limit):
     def draw(title, name, signal):
         for ax, view in views.items():
             ax.set_title(f"{view} of the {name}")
-        columns = np.array_split(signal, min(MOST_COLUMNS, signal.size // 4))
-        low, high = [column.min() for column in columns], [column.max() for column in columns]
-        column_times = np.linspace(0, seconds, len(columns))
+        columns = min(MOST_COLUMNS, signal.size // 4)
+        starts = np.linspace(0, signal.size, columns, endpoint=False).astype(int)
+        low, high = np.minimum.reduceat(signal, starts), np.maximum.reduceat(signal, starts)
+        column_times = np.linspace(0, seconds, columns)
         drawn = [
             figure.text(0.005, 0.985, title, va="top", size="large", weight="bold"),
             _draw_spectrogram(spectrogram, signal, sample_rate),

@@ -2,13 +2,16 @@
 
 import dataclasses
 import errno
+import os
 import re
 import shlex
 import signal
+import sys
 import threading
 from pathlib import Path
 
 import pytest
+from commands import posix
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -175,6 +178,28 @@ def test_names_are_printed_on_one_line_without_commands(text):
     shown.encode()  # it has no lone surrogates
     assert errors.printable(shown) == shown
     assert shown == text or not text.isprintable()
+
+
+def test_closed_streams_are_opened_for_reading_or_writing(monkeypatch):
+    for name in ("stdin", "stdout", "stderr"):  # Python sets streams closed at its start to None
+        monkeypatch.setattr(sys, name, None)
+    with cli.one_line_errors():
+        modes = [(each.readable(), each.writable()) for each in (sys.stdin, sys.stdout, sys.stderr)]
+    assert modes == [(True, False), (False, True), (False, True)]
+
+
+@posix
+def test_a_closed_descriptor_is_not_given_to_the_next_file(tmp_path):
+    """Otherwise a file opened by the program would become its standard input."""
+    (tmp_path / "a").touch()
+    kept = os.dup(0)
+    os.close(0)
+    try:
+        with cli.one_line_errors(), open(tmp_path / "a", encoding="utf-8") as file:
+            assert file.fileno() > 0 and os.path.samestat(os.fstat(0), os.stat(os.devnull))
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
 
 
 def test_names_in_messages_are_printable(capsys):

@@ -1,12 +1,18 @@
 """Figures, checked by the positions and colors of their pixels."""
 
+import importlib
 import itertools
+import os
+import sys
+import types
 
 import matplotlib
 import numpy as np
+import PIL.Image
 import pytest
 import scipy.ndimage
 
+import pages
 from pages import figures, sound_figures
 
 RATE, SECONDS = 16000, 2
@@ -20,6 +26,37 @@ def differ(one, other):
 def boxes(where):
     """Return bounding boxes of connected pixels, from top to bottom and from left to right."""
     return scipy.ndimage.find_objects(scipy.ndimage.label(where, np.ones((3, 3)))[0])
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """Return a function that draws a figure. It returns the picture and [(text, x, y)] in pixels.
+
+    x and y are a text's center, counted from the left and from the top.
+    """
+    found, draw_text = [], matplotlib.text.Text.draw
+
+    def record(text, renderer):
+        if not text.get_visible():
+            return
+        box = text.get_window_extent(renderer)
+        y = renderer.height - (box.y0 + box.y1) / 2
+        found.append((text.get_text(), (box.x0 + box.x1) / 2, y))
+        draw_text(text, renderer)
+
+    monkeypatch.setattr(matplotlib.text.Text, "draw", record)
+
+    def written(function, *given):
+        for made_once in (figures._digit_rows, figures._windows):
+            made_once.cache_clear()
+        found.clear()
+        return function(*given), list(found)
+
+    return written
+
+
+def places(texts):
+    return {text: (x, y) for text, x, y in texts}
 
 
 def test_images_are_side_by_side_with_only_their_holes_red():
@@ -63,6 +100,40 @@ def test_holes_are_outlined_in_every_row():
         assert not lines[far].any()
 
 
+def test_labels_are_to_the_left_of_their_rows(written):
+    labels = "original", "corrupted", "restored"
+    black, white = (dict.fromkeys(labels, np.full((3, 8, 6), level)) for level in (0, 1))
+    picture, texts = written(figures.digit_rows, "A title", black)
+    rows = boxes(differ(figures.digit_rows("A title", white), picture))
+    for label, (down, across) in zip(labels, rows, strict=True):
+        x, y = places(texts)[label]
+        assert x < across.start and down.start < y < down.stop
+
+
+def test_numbers_and_axes_of_new_sounds_are_at_their_values(written):
+    silent, texts = written(figures.windows, "A title", np.zeros((16, 64)), RATE)
+    found = {}
+    for number in (0, 6, 15):
+        sounds = np.zeros((16, 64))
+        sounds[number] = np.tile([1, -1], 32)  # fills its place
+        rows, columns = np.nonzero(differ(figures.windows("A title", sounds, RATE), silent))
+        x, y = places(texts)[str(number + 1)]
+        assert rows.min() < y < rows.max() and columns.min() < x < columns.max()
+        found[number] = rows, columns
+    rows, columns = found[0]
+    scale = [
+        (x, float(text)) for text, x, y in texts if y > silent.shape[0] - 70 and text.isdigit()
+    ]
+    scale = [(x, value) for x, value in scale if columns.min() - 5 < x < columns.max() + 5]
+    per_pixel, start = np.polyfit(*np.transpose(scale), 1)
+    ends = per_pixel * columns[[columns.argmin(), columns.argmax()]] + start
+    assert ends == pytest.approx([0, 63 * 1000 / RATE], abs=0.1)  # milliseconds
+    middle, half = (rows.min() + rows.max()) / 2, np.ptp(rows) / 2
+    for value in (0.5, 0, -0.5):
+        heights = [y for text, x, y in texts if text == f"{value:g}" and x < columns.min()]
+        assert min(abs(y - middle + value * half) for y in heights) < 3
+
+
 def test_new_sounds_are_numbered_column_by_column():
     silent = figures.windows("A title", np.zeros((16, 64)), RATE)
 
@@ -85,13 +156,16 @@ def test_new_sounds_are_numbered_column_by_column():
     assert same == pytest.approx(zero[3], abs=3) and bottom - same > 10
 
 
-def test_a_strip_has_its_images_in_order_with_the_ends_apart():
-    levels = np.linspace(0.2, 0.8, 5)
-    picture = figures.strip("", [np.full((6, 6), level) for level in levels], ["a"] * 5)
+def test_a_strip_has_its_images_in_order_with_the_ends_apart(written):
+    levels, labels = np.linspace(0.2, 0.8, 5), list("abcde")
+    images = [np.full((6, 6), level) for level in levels]
+    picture, texts = written(figures.strip, "", images, labels)
     grey = picture[picture.shape[0] // 2, :, 0].astype(int)
     ends = [np.flatnonzero(abs(grey - 255 * level) <= 1)[[0, -1]] for level in levels]
     spaces = [after[0] - before[1] for before, after in itertools.pairwise(ends)]
     assert min(spaces) > 0 and min(spaces[0], spaces[-1]) > 2 * max(spaces[1:-1])
+    for label, (first, last) in zip(labels, ends):
+        assert first < places(texts)[label][0] < last
 
 
 def test_the_close_up_shows_the_surroundings_of_a_gap_near_the_middle():
@@ -111,11 +185,25 @@ def test_the_close_up_shows_the_surroundings_of_a_gap_near_the_middle():
 
     early, middle, late = (np.mean(changed(seconds)) for seconds in (0.885, 0.905, 0.925))
     assert middle - early == pytest.approx(late - middle, abs=2) and late - middle > 50
+    red, green, blue = np.moveaxis(silent[right][240:, :, :3].astype(int), 2, 0)  # no legend
+    gap = np.quantile(np.nonzero((red > green + 15) & (red > blue + 15))[1], [0, 1])
+    ends = [np.mean(changed(seconds)) for seconds in (0.9, 0.91)]
+    np.testing.assert_allclose(gap, ends, atol=2)
     assert not changed(0.205).size and not changed(1.705).size and not changed(0.86).size
 
 
-def test_low_frequencies_are_at_the_bottom():
-    draw = sound_figures.long_sound(np.sin(TIME), np.zeros(TIME.size), RATE, 2000)
+def test_the_close_up_prefers_a_gap_with_sound_around_it():
+    gaps = np.round(np.array([[0.2, 0.21], [0.9, 0.91], [1.2, 1.3]]) * RATE).astype(int)
+    chopped = np.sin(440 * TIME) * (TIME < 0.6)
+    for first, end in gaps:
+        chopped[first:end] = 0
+    assert sound_figures._middle_gap(chopped, gaps) == gaps[0].mean()
+    assert sound_figures._middle_gap(chopped, gaps[1:]) == gaps[1].mean()  # all are in silence
+
+
+def test_low_frequencies_are_at_the_bottom(written):
+    given = np.sin(TIME), np.zeros(TIME.size), RATE, 2000
+    draw, texts = written(sound_figures.long_sound, *given)
     silent = draw("", "sound", np.zeros(TIME.size))
 
     def height(frequency):
@@ -131,6 +219,8 @@ def test_low_frequencies_are_at_the_bottom():
     assert heights[0] > heights[1] > heights[2]  # rows are counted from the top
     assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=1)
     assert heights[0] < 240
+    ticks = [places(texts)[str(frequency)][1] for frequency in (500, 1000, 1500)]
+    assert heights == pytest.approx(ticks, abs=3) and "frequency [Hz]" in places(texts)
     assert np.ptp(height(500)[1]) > 600  # the tone lasts from beginning to end
 
 
@@ -156,10 +246,30 @@ def test_gaps_are_shaded_from_beginning_to_end():
         np.testing.assert_allclose([columns.start, columns.stop], expected, atol=1.5)
 
 
-def test_map_places_points_and_colors_them_by_label():
+def test_the_waveform_is_at_its_times_and_levels():
+    """A gap is shaded from beginning to end and from top to bottom, so it shows the scales."""
+    part = 1.0 * ((TIME >= 0.5) & (TIME < 1.2))
+    draw = sound_figures.long_sound(np.sin(440 * TIME), part, RATE, 2000)
+    area = np.s_[240:, :900]  # the close-up is to the right
+    signal = part * (np.arange(TIME.size) % 2)  # fills all from 0 to 1
+    silent, above, below = (draw("", "sound", level * signal)[area] for level in (0, 1, -1))
+    red, green, blue = np.moveaxis(silent[..., :3].astype(int), 2, 0)
+    shaded = np.nonzero((red > green + 15) & (red > blue + 15))
+    top, bottom = shaded[0].min(), shaded[0].max()
+    for picture, end in ((above, -1), (below, 1)):
+        rows, columns = np.nonzero(differ(picture, silent))
+        found, expected = (np.quantile(each, [0, 1]) for each in (columns, shaded[1]))
+        np.testing.assert_allclose(found, expected, atol=2)
+        middle, half = (top + bottom) / 2, (bottom - top) / 2
+        levels = sorted((middle, middle + end * half / 1.05))  # the axes have a margin of 5%
+        np.testing.assert_allclose([rows.min(), rows.max()], levels, atol=2)
+
+
+def test_map_places_points_and_colors_them_by_label(written):
     points = np.array([[-3, 0.5], [-1, 2], [0, -2], [1.5, 1], [2, -1], [4, 0]])
     labels = np.array([7, 3, 7, 3, 5, 5])
-    picture = figures.latent_map("", points, (0.6, 0.3), labels)[..., :3].astype(int)
+    picture, texts = written(figures.latent_map, "", points, (0.6, 0.3), labels)
+    picture = picture[..., :3].astype(int)
     colorful = boxes(np.ptp(picture, axis=2) > 30)
     found = [box for box in colorful if box[0].stop - box[0].start < 20]  # without the color bar
     found.sort(key=lambda box: box[1].start)  # `points` are in this order
@@ -172,6 +282,13 @@ def test_map_places_points_and_colors_them_by_label():
     colors = np.array([max(picture[box].reshape(-1, 3), key=np.ptp) for box in found])
     alike = np.abs(colors[:, None] - colors).max(2) < 25
     np.testing.assert_array_equal(alike, labels[:, None] == labels)
+    (bar,) = [box for box in colorful if box[0].stop - box[0].start > 100]
+    beside = {text: y for text, x, y in texts if x > bar[1].stop}
+    for label, color in zip(labels, colors):
+        shown = picture[round(beside[str(label)]), (bar[1].start + bar[1].stop) // 2]
+        assert np.abs(shown - color).max() < 25
+    axes = {text.split()[0]: (x, y) for text, x, y in texts if "principal axis" in text}
+    assert axes["second"][0] < centers[:, 0].min() and axes["first"][1] > centers[:, 1].max()
 
 
 def test_the_users_style_changes_nothing():
@@ -198,22 +315,39 @@ def test_the_users_style_changes_nothing():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("notebook", [True, False])
+def test_only_a_notebook_keeps_its_backend(monkeypatch, notebook):
+    """Matplotlib would refuse to load with an unknown backend."""
+    monkeypatch.setenv("MPLBACKEND", "some backend")
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    if notebook:
+        monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    importlib.reload(pages)
+    assert os.environ.get("MPLBACKEND") == ("some backend" if notebook else None)
+
+
 def test_dollar_signs_in_labels_are_not_formulas():
     figures.digit_rows("costs $_$", {"cost_$5_or_$_6": np.zeros((1, 4, 4))})
 
 
-def test_figures_of_sounds_show_what_was_scored(monkeypatch):
+def test_figures_of_sounds_show_what_was_scored(monkeypatch, tmp_path):
     """Spectrogram and waveforms of the restored sound, 16 of the new sounds."""
     drawn, rng = [], np.random.default_rng(0)
 
     def draw(*given):
         drawn.append(given)
-        return np.zeros((2, 2, 4), np.uint8)
+        return np.full((2, 2, 4), len(drawn), np.uint8)
 
     long, generated = rng.random(RATE), rng.random((40, 256))
     plotter = sound_figures.Plotter(draw, draw("chopped"), 0.5, RATE)
     monkeypatch.setattr(figures, "windows", draw)
     files = sound_figures.checkpoint(plotter, "Title", "block 0.2", 100, long, generated)
+    for name in files:
+        if name.endswith("png"):
+            files[name](tmp_path / name)
+    shown = [np.array(PIL.Image.open(tmp_path / name))[:, 0, 0] for name in sorted(files)[::2]]
+    np.testing.assert_array_equal(shown[0], [2, 2])
+    np.testing.assert_array_equal(shown[1], [3, 3, 1, 1])  # above the input
     sound_figures.restored(plotter, "Title", "block 0.2", -long)
     _, (title, new, rate), (other, name, restored), (final, _, last) = drawn
     assert "block 0.2, after 100 iterations" in title and "Title, restored (block 0.2, a" in other
@@ -222,6 +356,21 @@ def test_figures_of_sounds_show_what_was_scored(monkeypatch):
     np.testing.assert_array_equal(restored, long)
     np.testing.assert_array_equal(last, -long)
     assert [name.rpartition("_")[2] for name in files] == 2 * ["000100.png"] + 2 * ["000100.wav"]
+
+
+@pytest.mark.parametrize("loudest, gain", [(0.5, 1), (4, 0.99 / 4)])
+@pytest.mark.parametrize("which", ["clean", "corrupted"])
+def test_wavs_have_one_gain_that_clips_no_input(monkeypatch, which, loudest, gain):
+    parts = {name: 0.1 * np.sin(440 * TIME) for name in ("corrupted", "clean", "reference")}
+    parts[which][5] = -loudest
+    long, drawn = types.SimpleNamespace(**parts, mask=0 * TIME), []
+    monkeypatch.setattr(
+        sound_figures, "long_sound", lambda *given: lambda *shown: drawn.append(shown)
+    )
+    plotter = sound_figures.plotter(long, RATE)
+    assert plotter.gain == pytest.approx(gain)
+    ((_, name, signal),) = drawn  # the picture of the input
+    assert name == "chopped input" and signal is long.corrupted
 
 
 def test_titles_names_and_labels_are_written(monkeypatch):
@@ -255,12 +404,15 @@ def test_titles_names_and_labels_are_written(monkeypatch):
     assert drawn(draw, title, "tone", np.sin(TIME)) >= {title, *views}
 
 
-def test_each_of_twelve_notes_has_its_own_color(monkeypatch):
-    """The colormap of up to ten labels has ten colors."""
+@pytest.mark.parametrize("count", [12, figures.MOST_KINDS, figures.MOST_KINDS + 1])
+def test_each_of_many_labels_has_its_own_color(monkeypatch, count):
+    """The colormap of up to ten labels has ten colors. Too many labels are not colored."""
     drawn = []
     monkeypatch.setattr(figures.Backdrop, "pixels", lambda self: drawn.append(self.figure))
-    labels = np.arange(12)
+    labels = np.arange(count)
     figures.latent_map("", np.stack([labels, labels], axis=1), (0.6, 0.3), labels)
     (points,) = drawn[0].axes[0].collections
-    colors = points.to_rgba(points.get_array())
-    assert len(np.unique(colors, axis=0)) == 12
+    if count > figures.MOST_KINDS:
+        assert points.get_array() is None
+    else:
+        assert len(np.unique(points.to_rgba(points.get_array()), axis=0)) == count

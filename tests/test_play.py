@@ -3,7 +3,10 @@
 import base64
 import functools
 import io
+import json
 import math
+import re
+import time
 
 import matplotlib
 import numpy as np
@@ -472,6 +475,45 @@ def test_the_map_shows_each_point_in_the_color_of_its_label(digit_page):
         assert picture[y, x, :3] == pytest.approx(np.array(expected), abs=3)
 
 
+def test_each_canvas_of_an_image_shows_its_picture(digit_page):
+    browser = digit_page("#held=7&hole=9,9,8,8")
+    original, hole = load_images().test[7] / 255, np.zeros((28, 28), bool)
+    hole[9:17, 9:17] = True
+    assert levels_on(browser, "picture") == pytest.approx(original, abs=1 / 255)
+    red, green, _, _ = np.moveaxis(pixels_of(browser, "seen")[8::16, 8::16].astype(int), 2, 0)
+    np.testing.assert_array_equal(red > green + 30, hole)
+    browser.execute_script("previewMap(map.points[11])")
+    decoded = numbers(browser, "decode(network, map.between(map.points[11]))").reshape(28, 28)
+    assert levels_on(browser, "decoded") == pytest.approx(decoded, abs=1 / 255)
+
+
+def test_the_map_marks_the_code_of_the_image(digit_page):
+    browser = digit_page("#held=7")
+    browser.execute_script("map.cursor = null; map.draw()")
+    place = browser.execute_script("return map.pixelOf(map.points[7])")
+    marked = pixels_of(browser, "map")
+    browser.execute_script("map.mark = null; map.draw()")
+    rows, columns = np.nonzero((marked != pixels_of(browser, "map")).any(2))
+    scale = marked.shape[1] / browser.execute_script("return map.size[0]")
+    center = (columns.min() + columns.max() + 1) / 2, (rows.min() + rows.max() + 1) / 2
+    assert np.array(center) / scale == pytest.approx(place, abs=2)
+
+
+def test_results_are_pale_until_all_are_refined(digit_page):
+    browser = digit_page("#held=7")
+    until(lambda: browser.execute_script("return !worker.timer"))
+    script = """
+        const pale = () => element("refining").classList.contains("stale"), found = [pale()];
+        const results = {refined: made.output, uncertainty: made.output};
+        for (const each of [results, {...results, completions: [made.output]}]) {
+            showRefined(each);
+            found.push(pale());
+        }
+        update();
+        return [...found, pale()]"""
+    assert browser.execute_script(script) == [False, True, False, True]
+
+
 def test_the_page_opens_with_an_ambiguous_digit(models):
     """Posterior samples vary in its hole more than in most holes."""
     model = models["digits"]
@@ -627,6 +669,36 @@ def test_a_waveform_shows_samples_and_gaps_at_their_places(sound_page):
         assert rows.mean() / height == pytest.approx((1 - value) / 2, abs=0.03)
     shaded = np.flatnonzero(opacity.min(0) > 0)
     assert shaded[[0, -1]] / width == pytest.approx([4000 / 16000, 6000 / 16000], abs=0.01)
+
+
+def test_each_canvas_of_a_sound_shows_its_sound(sound_page):
+    browser = sound_page("#notes=C4&noise=0.3&gaps=1000,1200,3000,3400")
+    assert browser.execute_script("return Number(element('noise').value)") == 0.3
+    for which in ("input", "restored"):
+        values = numbers(browser, f"shown.{which}.channels[0]")
+        text = browser.find_element("id", f"{which}-says").text
+        said = re.fullmatch(r"([\d.]+) s, (\d+) Hz; spectrogram up to ([\d.]+) kHz", text)
+        assert list(map(float, said.groups())) == [values.size / 16000, 16000, 2]
+        time.sleep(0.1)  # the spectrogram waits for a pause
+        canvases = f"{which}-wave", f"{which}-spectrum"
+        found = [pixels_of(browser, canvas) for canvas in canvases]
+        script = """
+            const [which] = arguments, [values] = shown[which].channels;
+            const limit = 1.05 * peakOf(shown.input.channels[0]);
+            drawWaveform(element(`${which}-wave`), values, state.gaps, null, limit);
+            drawSpectrogram(element(`${which}-spectrum`), values, 16000)"""
+        browser.execute_script(script, which)
+        for canvas, pixels in zip(canvases, found):
+            np.testing.assert_array_equal(pixels, pixels_of(browser, canvas))
+
+
+def test_only_the_selected_gap_has_a_frame(sound_page):
+    browser = sound_page("#notes=C4&gaps=1000,1200,3000,3400")
+    plain = pixels_of(browser, "input-wave")
+    browser.execute_script("state.chosen = 1; draw('input')")
+    columns = np.nonzero((pixels_of(browser, "input-wave") != plain).any((0, 2)))[0]
+    ends = np.quantile(columns, [0, 1]) / plain.shape[1]
+    assert ends == pytest.approx(np.array([3000, 3400]) / 8000, abs=0.005)
 
 
 def write_wav(path, rate, channels, seconds=0.6, level=0.3, **kind):
@@ -809,6 +881,24 @@ def test_a_large_or_broken_model_gets_no_page(capsys, monkeypatch):
     model.prior_logits.assign([0, 0, 0])
     monkeypatch.setattr(play, "MOST_WEIGHTS", 1000)
     assert play.files(model, clean) == {} and "more than the 1,000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["images", "windows"])
+def test_the_page_has_fewer_examples_if_they_are_large(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(play, "EXAMPLE_BYTES", 4000)
+    metadata = {"experiment": "sound", "sample_rate": 4000, "rms": 0.2}
+    metadata = {"images": {"shape": [8, 8], "data": None}, "windows": metadata}[kind]
+    likelihood = {"images": "bernoulli", "windows": "gaussian"}[kind]
+    model = DVAE(64, likelihood, (8,), 4, 3, metadata=metadata)
+    clean = np.random.default_rng(0).random((100, 64), np.float32)
+    play.write(tmp_path / "play.html", model, clean, None, np.zeros(500))
+    page = (tmp_path / "play.html").read_text()
+    kept = json.loads(re.search(r'id="data"[^>]*>(.*?)</script>', page, re.DOTALL)[1])
+    content, each = base64.b64decode(kept[kind]), 64 * {"images": 1, "windows": 2}[kind]
+    count = len(content) / each
+    assert count == 4000 // each and f"{count:.0f} examples held out" in page
+    codes = base64.b64decode(kept["map"]["codes"])
+    assert len(codes) == 2 * count * model.latent
 
 
 def test_images_of_another_shape_without_labels(tmp_path, browse):

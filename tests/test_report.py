@@ -3,6 +3,7 @@
 import base64
 import csv
 import fnmatch
+import html
 import itertools
 import json
 import re
@@ -259,6 +260,20 @@ def test_the_command_is_copied_and_one_sound_plays_at_a_time(made, chromium):
     assert stopped == [[i for i in range(stopped[1]) if i != 1], stopped[1]]
 
 
+def test_each_player_has_the_label_of_its_sound(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "EMBED_AT_MOST", 0)
+    make_run(tmp_path / "run")
+    write(tmp_path / "run")
+    page = (tmp_path / "run" / "index.html").read_text()
+    player = r'<span id="([^"]*)">([^<]*)</span>\s*<audio [^>]*labelledby="([^"]*)" src="([^"]*)"'
+    players = re.findall(player, page)
+    assert len(players) == page.count("<audio ")
+    for name, label, labelled_by, file in players:
+        assert name == labelled_by and file == f"{name}.wav"
+        expected = report.SOUNDS.get(name) or f"after {int(name.split('_')[1])} iterations"
+        assert html.unescape(label).endswith(expected)
+
+
 def test_charts_label_at_most_eight_checkpoints(tmp_path):
     rows = [{**ROWS[0], "iteration": iteration} for iteration in range(10)]
     make_run(tmp_path / "run", rows)
@@ -266,6 +281,8 @@ def test_charts_label_at_most_eight_checkpoints(tmp_path):
     page = (tmp_path / "run" / "index.html").read_text()
     labels = re.findall(r'y="196" text-anchor="middle">(\d+)<', page)
     assert labels == ["1", "3", "5", "7", "9"] * 3  # three charts
+    units = re.findall(r'<text x="2" y="11">\[(.*?)\]<', page)
+    assert units == [report.COLUMNS[name][1] for name in ("loss", "kl", "snr_db")]
 
 
 @pytest.mark.parametrize("sounds", [True, False])

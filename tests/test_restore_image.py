@@ -128,6 +128,9 @@ NO_MASKS = {
     "red on the picture.png": colored((255, 0, 0), DRAWN[..., None]),
     "three labels.png": Image.fromarray(HOLE + 2 * (DRAWN > 200).astype(np.uint8)),
     "photo.png": Image.fromarray(RNG.integers(0, 256, (SIDE, SIDE), np.uint8)),
+    "large and grey.png": Image.fromarray(
+        np.repeat(np.uint8([255, 110, 0]), [14, 9, 5])[:, None] * np.ones(SIDE, np.uint8)
+    ),
 }
 
 
@@ -467,7 +470,20 @@ def test_background_and_contrast_are_removed_and_put_back(tmp_path, drawn, level
     assert np.abs(whole - truth).mean() < 0.04 * abs(drawn - level) + 1
     black = seen[-1].reshape(SIDE, SIDE)[bars(True) == 0] == 0
     assert black.mean() > (0.75 if level else 0.4)  # the background's noise is removed
-    assert noise or (f"on {level} stretched to 255 on 0" in line) == (drawn < 230 or level > 0)
+    said = f"levels {drawn} on {level} stretched to 255 on 0"
+    assert noise or (said in line) == (drawn < 230 or level > 0)
+
+
+@pytest.mark.parametrize("missing, refused", [(0.6, False), (0.7, True)])
+def test_a_third_of_a_picture_must_be_there(tmp_path, missing, refused):
+    hole = np.arange(SIDE**2).reshape(SIDE, SIDE) < missing * SIDE**2
+    Image.fromarray(DRAWN).save(tmp_path / "a.png")
+    Image.fromarray(np.uint8(255) * hole).save(tmp_path / "mask.png")
+    files = tmp_path / "a.png", tmp_path / "b.png", tmp_path / "mask.png"
+    if refused:
+        with pytest.raises(UserError, match=r"missing \(70%\); invert the mask"):
+            restore_image(GREY, *files)
+    assert refused or f"{hole.sum()} of {SIDE**2} pixels" in restore_image(GREY, *files)
 
 
 def test_levels_that_a_model_knows_are_not_stretched(tmp_path):

@@ -97,6 +97,10 @@ def test_compressed_sound_is_read_whole(tmp_path, name, codec, rate, layout, ext
     with open_sound(tmp_path / name) as sound:
         samples = np.concatenate(list(sound.blocks()))
     assert (sound.rate, sound.channels) == (rate, 2 if layout == "stereo" else 1)
+    if name.endswith((".aac", ".mp3")):  # FFmpeg could only guess their length, from the bit rate
+        assert sound.seconds is None
+    else:
+        assert sound.seconds == pytest.approx(len(samples) / rate, abs=2048 / rate)
     assert abs(len(samples) - signal.size) <= extra
     for channel in samples[rate : 2 * rate].T:
         weights, fitted = fit_440_hz(channel, rate)
@@ -115,21 +119,25 @@ def test_vorbis_is_read_as_by_libsndfile(tmp_path, size):
     np.testing.assert_allclose(samples, soundfile.read(tmp_path / "a.ogg")[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("begins", [0, 3])  # seconds; a cut or a live stream begins later than 0
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-def test_a_sound_that_begins_after_the_picture_stays_in_place(tmp_path, name):
+def test_a_sound_that_begins_after_the_picture_stays_in_place(tmp_path, name, begins):
     with av.open(tmp_path / name, "w") as container:
         picture, sound = container.add_stream("mpeg4", 10), container.add_stream("aac", RATE)
         picture.width = picture.height = 64
-        for number in range(30):
+        for number in range(3):
             frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), "rgb24")
-            frame.pts = number
+            frame.pts = 10 * begins + number
             container.mux(picture.encode(frame))
-        frame = av.AudioFrame.from_ndarray(np.float32(noise(2))[None], "fltp", "mono")
-        frame.rate, frame.pts, frame.time_base = RATE, RATE // 2, Fraction(1, RATE)
+        frame = av.AudioFrame.from_ndarray(np.float32(noise(0.2))[None], "fltp", "mono")
+        frame.rate, frame.time_base = RATE, Fraction(1, RATE)
+        frame.pts = RATE * begins + RATE // 2
         container.mux(picture.encode(None) + sound.encode(frame) + sound.encode(None))
-    samples = decoded(tmp_path / name)
-    begins = np.argmax(np.abs(samples) > 0.05) / RATE
-    assert begins == pytest.approx(0.5, abs=0.07)  # AAC has frames of 64 ms
+    with open_sound(tmp_path / name) as found:
+        samples = np.concatenate(list(found.blocks()))[:, 0]
+    silent = np.argmax(np.abs(samples) > 0.05) / RATE
+    assert silent == pytest.approx(0.5, abs=0.07)  # AAC has frames of 64 ms
+    assert found.seconds in (None, pytest.approx(samples.size / RATE, abs=0.001))
 
 
 @pytest.mark.parametrize("name, codec", [("a.ogg", "libopus"), ("a.mp3", "libmp3lame")])
@@ -273,6 +281,15 @@ def test_training_and_held_out_share_no_sample(tmp_path, files):
     (found,) = np.flatnonzero((every == sounds.long_sound[:64].astype(np.float32)).all(axis=1))
     assert covered["held out"][found : found + sounds.long_sound.size].all()
     assert WINDOW <= sounds.long_sound.size <= RATE
+
+
+@pytest.mark.parametrize("files", [30, 40])
+def test_three_held_out_files_are_named_the_others_not(tmp_path, files):
+    for number in range(files):
+        soundfile.write(tmp_path / f"{number}.wav", noise(0.15, number), RATE)
+    named = re.search(r"held out \((.*)\)", load(tmp_path).summary)[1].split(", ")
+    assert all((tmp_path / name).exists() for name in named[:3]) and len({*named[:3]}) == 3
+    assert named[3:] == ["..."] * (files == 40)
 
 
 def test_a_long_file_among_short_ones_is_not_held_out_whole(tmp_path):
@@ -502,17 +519,38 @@ def test_a_wav_may_be_padded_with_zeros(tmp_path):
     assert decoded(tmp_path / "a.wav").size == RATE
 
 
-def test_a_wav_of_unknown_length_is_read_to_its_end(tmp_path):
-    """Programs that write to a pipe state the greatest length."""
+def with_data_size(path, signal, size):
+    """Write a WAV of 16 bits whose header states `size` bytes of samples."""
+    soundfile.write(path, signal, RATE, "PCM_16")
+    true, stated = (each.to_bytes(4, "little") for each in (2 * signal.size, size))
+    path.write_bytes(path.read_bytes().replace(b"data" + true, b"data" + stated))
+
+
+@pytest.mark.parametrize("size", [2**31 - 2**12, 2**31, 2**32 - 1])  # SoX, arecord, FFmpeg
+def test_a_wav_of_unknown_length_is_read_to_its_end(tmp_path, size):
+    """Programs that write to a pipe state one of the greatest lengths."""
     signal = noise(1)
-    soundfile.write(tmp_path / "a.wav", signal, RATE, "PCM_16")
-    content = (tmp_path / "a.wav").read_bytes()
-    size = (2 * RATE).to_bytes(4, "little")
-    (tmp_path / "a.wav").write_bytes(content.replace(size, b"\xff" * 4))
+    with_data_size(tmp_path / "a.wav", signal, size)
     with open_sound(tmp_path / "a.wav") as sound:
         samples = np.concatenate(list(sound.blocks()))
     np.testing.assert_allclose(samples[:, 0], signal, atol=1 / 32768)
     assert sound.seconds is None
+
+
+def test_a_truncated_long_wav_states_its_length(tmp_path):
+    size = 2**31 - 2**20
+    with_data_size(tmp_path / "a.wav", noise(1), size)
+    with open_sound(tmp_path / "a.wav") as sound:
+        assert sound.seconds == pytest.approx(size / 2 / RATE, rel=1e-3)
+
+
+def test_few_bytes_after_the_samples_of_a_wav_are_not_sound(tmp_path):
+    """Some programs append a note without a chunk. A recorder loses more than 2 s of sound."""
+    signal = noise(1)
+    soundfile.write(tmp_path / "a.wav", signal, RATE, "PCM_16")
+    with open(tmp_path / "a.wav", "ab") as file:
+        file.write(np.random.default_rng(0).integers(128, 256, 60_000, np.uint8).tobytes())
+    assert decoded(tmp_path / "a.wav").size == signal.size
 
 
 @pytest.mark.parametrize("tag", [b"LIST", b"ID3\x04", b"\0id3 "])
