@@ -103,7 +103,7 @@ def long_sound(chopped, mask, sample_rate, frequency_limit):
         columns = min(MOST_COLUMNS, signal.size // 4)
         starts = np.linspace(0, signal.size, columns, endpoint=False).astype(int)
         low, high = np.minimum.reduceat(signal, starts), np.maximum.reduceat(signal, starts)
-        column_times = np.linspace(0, seconds, columns)
+        column_times = starts / sample_rate
         drawn = [
             figure.text(0.005, 0.985, title, va="top", size="large", weight="bold"),
             _draw_spectrogram(spectrogram, signal, sample_rate),
