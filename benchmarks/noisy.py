@@ -79,7 +79,7 @@ def estimates(model, sound, rate):
     alone = noise.denoise(chopped, mask, drawn, rate, spectrum, guided, np.eye(6)[1])[0]
     yield "guided by the network alone", alone
     frames = noise.transform(rate)
-    power = noise.noise_power(noise.quiet_power(frames, chopped, drawn, mask), spectrum)
+    power = noise.noise_power(noise.quiet_power(frames, filled, drawn, mask), spectrum)
     yield "classic, noise estimated", noise.classic_wiener(frames, filled, power)
     # The median of exponentially distributed powers is log 2 times their mean.
     known = np.median(np.abs(frames.stft(noisy - clean)) ** 2, axis=1) / np.log(2)
