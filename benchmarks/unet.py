@@ -1,6 +1,6 @@
 """Train a U-Net to fill holes in digits: an estimate of what the observed pixels tell about a hole.
 
-    python benchmarks/unet.py --iters 3000      # about 10 minutes on two cores
+    python benchmarks/unet.py --iters 3000      # about 12 minutes on two cores
 
 The network gets the corrupted digit and its mask, and minimizes the squared error in the hole. It
 has the training digits, augmentation, holes and held-out digits of `mnist_dvae.py`. Unlike a VAE,
