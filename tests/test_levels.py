@@ -29,6 +29,23 @@ def test_noise_alone_gives_silence_and_a_tone_stays():
     np.testing.assert_allclose(restore(tones, observed), tones, atol=1e-5)
 
 
+def test_outputs_in_gaps_have_no_influence_elsewhere():
+    """Factor and offset are fitted to the observed samples."""
+    rng = np.random.default_rng(0)
+    observed = np.ones((32, TIME.size), np.float32)
+    observed[:, 100:250] = 0
+    windows = (rng.standard_normal(observed.shape) * 0.1 + np.sin(ANGLES[1])) * observed
+    windows = windows.astype(np.float32)
+
+    def with_jump(windows, observed):
+        return projected(windows, observed) + 0.3 * (1 - observed)
+
+    plain, changed = (at_trained_level(f, 0.4)(windows, observed) for f in (projected, with_jump))
+    seen = observed == 1
+    np.testing.assert_allclose(changed[seen], plain[seen], atol=1e-5)
+    assert np.abs(changed - plain)[~seen].min() > 0.1
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_network_that_knows_one_polarity_restores_both(sign):
     """An inverted sawtooth is another sound, unlike an inverted sinusoid."""

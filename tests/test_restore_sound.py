@@ -691,6 +691,27 @@ def test_gaps_are_filled_alike_wherever_pieces_end(tmp_path, monkeypatch, second
     )
 
 
+def test_a_reconstruction_is_alike_wherever_pieces_end(tmp_path, monkeypatch):
+    """Pieces have a whole number of hops, so they have the same windows."""
+    tone, _, gaps = tone_with_gaps(RATE, seconds=2.0)
+    glide = np.sin(tone * 3 + 4000 * np.arange(tone.size) ** 2 / RATE**2)
+    noisy = (glide + 0.3 * np.random.default_rng(0).standard_normal(tone.size)) * ~gaps
+    whole = restored(tmp_path, noisy)
+    monkeypatch.setattr("files.restore_sound.PIECE_SECONDS", 0.512)
+    assert np.std(whole) > 0.1
+    np.testing.assert_allclose(restored(tmp_path, noisy), whole, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_gap_longer_than_a_piece_is_filled(tmp_path, monkeypatch):
+    """The pieces in its middle have no level, because nothing is observed there."""
+    monkeypatch.setattr("files.restore_sound.PIECE_SECONDS", 0.256)
+    (tmp_path / "gaps").write_text("1 3\n")
+    tone, _, _ = tone_with_gaps(RATE, seconds=4.0)
+    result = restored(tmp_path, tone, gap_file=read_labels(tmp_path / "gaps"))
+    assert np.isfinite(result).all() and audio_utils.snr_db(tone[:RATE], result[:RATE]) > 20
+
+
 def test_the_network_fills_gaps_in_noisy_sound(tmp_path):
     tone, _, gaps = tone_with_gaps(RATE)
     noisy = (tone + 0.2 * np.random.default_rng(1).standard_normal(tone.size)) * ~gaps
