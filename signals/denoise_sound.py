@@ -25,7 +25,8 @@ class Denoiser:
         self.read, self.gaps, self.samples = read, gaps, samples
         self.rate, self.reconstruct, self.hop = rate, reconstruct, noise.transform(rate).hop
         self.removed = np.zeros(3)  # energy of noise, energy of the sound beside it, samples
-        excerpts, self.hum = self._excerpts(), ()
+        excerpts, self.level = self._excerpts()
+        self.hum = ()
         self.hum = hum.find_hum([self._part(*excerpt)[0] for excerpt in excerpts], self.rate)
         parts = [self._part(*excerpt) for excerpt in excerpts]
         ends = np.cumsum([len(sound) for sound, _ in parts])[:-1]
@@ -40,14 +41,14 @@ class Denoiser:
         self.sounds = observed.any()
 
     def _excerpts(self):
-        """Return stretches (n, 2) that are not silent, spread over the channel."""
+        """Return stretches (n, 2) that are not silent, spread over the channel, and their level."""
         size = EXCERPT_SECONDS * self.rate
         firsts = np.arange(0, self.samples, size)
         excerpts = np.stack([firsts, np.minimum(firsts + size, self.samples)], 1)
         rms = np.array([self.read(*excerpt).std() for excerpt in excerpts])
         excerpts = excerpts[rms >= SILENT * rms.mean()]
         chosen = np.linspace(0, len(excerpts) - 1, min(EXCERPTS, len(excerpts))).astype(int)
-        return excerpts[chosen]
+        return excerpts[chosen], rms.mean() or 1.0
 
     def pieces(self):
         """Yield the restored channel in pieces (n,)."""
@@ -64,7 +65,7 @@ class Denoiser:
             own = slice(first - start, end - start)
             noisy = (noisy & (mask == 0))[own]
             removed, kept = (observed - result)[own][noisy], result[own][noisy]
-            return result[own], (removed @ removed, kept @ kept, noisy.sum())
+            return self.level * result[own], (removed @ removed, kept @ kept, noisy.sum())
 
         firsts = range(0, self.samples, piece)
         for result, removed in in_threads(restored, ((first, first + piece) for first in firsts)):
@@ -76,5 +77,6 @@ class Denoiser:
         end = max(end, first + self.hop * noise.FRAMES_PER_SAMPLE)
         margin = hum.MARGIN_SECONDS * self.rate if len(self.hum) else 0
         start, mask = max(first - margin, 0), inside(self.gaps, first, end)
-        sound = hum.without_hum(self.read(start, end + margin).astype(float), self.hum, self.rate)
+        sound = self.read(start, end + margin) / self.level  # float32 is enough for its spectra
+        sound = hum.without_hum(sound, self.hum, self.rate)
         return np.where(mask, 0, sound[first - start :][: mask.size]), mask.astype(int)

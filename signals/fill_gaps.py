@@ -161,10 +161,9 @@ def _mixture(window, gap, artificial, contexts):
     estimates = np.stack([_estimates(window, [gap], *context)[0] for context in contexts])
     if not artificial:
         return estimates[0]
-    gaps = [*artificial, gap]
-    blank = _draft(window, gaps, *contexts[0])
+    blank = _draft(window, [*artificial, gap], *contexts[0])
     predictions = np.stack(
-        [np.concatenate(_estimates(blank, gaps, *context)[:-1]) for context in contexts]
+        [np.concatenate(_estimates(blank, artificial, *context)) for context in contexts]
     )
     truth = np.concatenate([window[first:end] for first, end in artificial])
     weights = mixture_weights(((predictions - truth) ** 2).sum(1) + 1e-30, SHARPNESS)
