@@ -241,7 +241,7 @@ def baseline_estimates(settings, sounds, held):
     noise_std = np.hypot(NOISE_STD if sounds.notes else 0, settings.noise / 2)
     if noise_std:
         frames = noise.transform(settings.sample_rate)
-        power = np.full(frames.f_pts, noise_std**2 * np.sum(frames.win**2))
+        power = np.full(frames.f_pts, noise_std**2)
         filtered = noise.classic_wiener(frames, filled, power)
         methods["autoregression + Wiener filter, noise known"] = None, filtered
     if sounds.notes:

@@ -29,11 +29,10 @@ from signals.denoise_sound import Denoiser
 from signals.fill_gaps import CONTEXTS, fill, fill_each
 from signals.gaps import clicks, find_gaps, inside
 from signals.levels import at_trained_level, explained
-from signals.noise import NO_NOISE_DB
+from signals.noise import NO_NOISE_DB, artificial_gaps, typical_size
 
 PIECE_SECONDS = 16  # duration that a thread restores at once
 MARGIN_WINDOWS = 3  # sound around a piece; a window's fit depends on those up to 2 windows away
-TRIALS = 16  # maximum artificial gaps per channel, to compare network and autoregression
 REACH = sum(CONTEXTS[-1])  # seconds of context on each side of an artificial gap, plus gap lengths
 MOST_MISSING = 2 / 3  # maximum fraction; more is a sound that contains zeros
 SCORED = 64  # windows per piece (up to twice as many) that show how much the network explains
@@ -253,19 +252,11 @@ class _Channel:
         return output
 
     def _network_predicts_better(self):
-        """Return True if the network fills artificial gaps better than autoregression does.
-
-        Each artificial gap is as long as one of the gaps, and one gap length away from it.
-        """
-        errors, count = [], min(TRIALS, len(self.gaps))
-        for first, end in self.gaps[np.linspace(0, len(self.gaps) - 1, count).astype(int)]:
-            size = end - first
-            for start in (end + size, first - 2 * size):
-                around = start, start + size
-                free = not (self.missing(*around) | self.silent(*around)).any()
-                if free and 0 <= start <= self.samples - size:
-                    errors.append(np.log(self._errors(*around)))
-                    break
+        """Return True if the network fills artificial gaps better than autoregression does."""
+        size, errors = typical_size(self.gaps), []
+        for gap in artificial_gaps(self.gaps, self.samples, size) if size else ():
+            if not self.silent(*gap).any():
+                errors.append(np.log(self._errors(*gap)))
         network, autoregression = np.mean(errors or [[0, 0]], axis=0)
         return network < autoregression
 

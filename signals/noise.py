@@ -14,12 +14,8 @@ from signals.fill_gaps import fill, mixture_weights
 from signals.gaps import inside
 
 FRAME_SECONDS = 0.128  # duration of a frame of the spectrogram
-ESTIMATES = (  # duration of frames relative to that, and whether the network guides the filter
-    (0.5, False),  # short frames suit speech, long ones steady partials
-    (1, True),
-    (2, False),
-    (2, True),
-)
+# Filters: relative duration of frames (short for speech, long for steady tones), guided or not.
+ESTIMATES = (0.5, False), (1, True), (2, False), (2, True)
 FRAMES_PER_SAMPLE = 4  # number of overlapping frames that contain a sample
 QUIET_QUANTILE = 0.2  # fraction of frames assumed to contain only noise, at each frequency
 FLOOR_QUANTILE = 0.35  # fraction of frequencies assumed to contain only noise, in each frame
@@ -36,6 +32,7 @@ DRAWN = 4  # the network knows a frequency if it draws at least 1 / DRAWN of the
 EXCESS = 8  # minimum excess, relative to the noise; exp(-9) is its probability in pure noise
 STEP = 0.1  # of the finite difference in the risk, relative to the noise
 CAUTION = 1.1  # factor of the trace: too low an estimate of the noise does more harm than too high
+TINY = 1e-20  # power, to avoid division by 0
 BAND = 129  # frequencies (1 kHz) that share a weight
 NO_NOISE_DB = -40.0  # minimum noise to remove, relative to the sound; less may be omitted detail
 ARTIFICIAL_GAPS = 16  # maximum number; their errors determine the mixture weights
@@ -44,11 +41,14 @@ SHARPNESS = 2  # a candidate's weight is its inverse squared error to this power
 
 
 def transform(rate, scale=1):
-    """Return SciPy's ShortTimeFFT at `rate` Hz, with Hann frames of scale * FRAME_SECONDS."""
+    """Return SciPy's ShortTimeFFT at `rate` Hz, with Hann frames of scale * FRAME_SECONDS.
+
+    Windows have energy 1, so white noise has its variance as power in all frames.
+    """
     hop = max(1, round(scale * FRAME_SECONDS * rate / FRAMES_PER_SAMPLE))
     hop = scipy.fft.next_fast_len(hop, real=True)  # 4 times faster at 44.1 kHz
     taper = scipy.signal.windows.hann(hop * FRAMES_PER_SAMPLE, sym=False)
-    return scipy.signal.ShortTimeFFT(np.float32(taper), hop, rate)
+    return scipy.signal.ShortTimeFFT(np.float32(taper / np.linalg.norm(taper)), hop, rate)
 
 
 def windows(frames, sound):
@@ -98,8 +98,7 @@ def quiet_power(frames, sound, reconstruction, mask):
     of the sound. At frequencies that the network knows it is the power of the residual, if this is
     less. Both are scaled up for the missing samples. Frames with too few observed samples get nan.
     """
-    square = frames.win**2 / np.sum(frames.win**2)
-    fraction = windows(frames, 1.0 - mask) @ square  # observed in each frame
+    fraction = windows(frames, 1.0 - mask) @ frames.win**2  # observed in each frame
     sound, drawn = stft(frames, sound), stft(frames, reconstruction)
     sound, drawn, residual = (np.abs(part) ** 2 for part in (sound, drawn, sound - drawn))
     # The lesser of both everywhere would be less than the noise, by up to 0.5 dB.
@@ -139,12 +138,12 @@ def least_noise(frames, quiet, sound_power):
     if not known.any() or sound_power <= 0:
         return np.zeros(len(quiet))
     least = 10 ** (NO_NOISE_DB / 10) * sound_power
-    spectrum = smooth(np.quantile(known, LOUD_QUANTILE, axis=1)) + 1e-20
+    spectrum = smooth(np.quantile(known, LOUD_QUANTILE, axis=1)) + TINY
     for _ in range(2):  # the first spectrum is that of the sound, if this hardly ever pauses
         gain = gains(known, spectrum * (least / mean_square(frames, spectrum)))
         if (gain > 1).any():
             steady = known[:, gain > 1] / gain[gain > 1]
-            spectrum = smooth(np.quantile(steady, QUIET_QUANTILE, axis=1)) + 1e-20
+            spectrum = smooth(np.quantile(steady, QUIET_QUANTILE, axis=1)) + TINY
     return spectrum * (least / mean_square(frames, spectrum))
 
 
@@ -162,7 +161,7 @@ def noise_power(quiet, spectrum):
     noisy = np.flatnonzero(inner & (gain > 1))
     if noisy.size < min(LEVEL_FRAMES / 2, gain.size) / 2:
         return np.zeros_like(quiet)
-    level_db = 10 * np.log10(gain + 1e-20)
+    level_db = 10 * np.log10(gain + TINY)
     beyond = np.full(FRAMES_PER_SAMPLE, np.nan)
     step = np.abs(level_db[beyond.size :] - level_db[: -beyond.size])
     change = np.fmin(np.append(step, beyond), np.append(beyond, step))  # to the more similar frame
@@ -186,50 +185,41 @@ def typical_size(gaps):
 
 def mean_square(frames, power):
     """Return the mean square of noise of power (F,) per frame."""
-    return (power[0] + power[-1] + 2 * power[1:-1].sum()) / (frames.m_num * np.sum(frames.win**2))
-
-
-def wiener(spectra, power, noise):
-    """Apply Wiener's gain S / (S + N), given the powers S and N of sound and noise: all (F, K).
-
-    A sound's own estimate may give S: two passes beat one (empirical Wiener filter, Ghael, Sayeed
-    and Baraniuk 1997).
-    """
-    return spectra * (power / (power + np.maximum(noise, 1e-20)))
+    return (power[0] + power[-1] + 2 * power[1:-1].sum()) / frames.m_num
 
 
 def guided_wiener(frames, sound, reconstruction, noise, weight=1):
     """Return the posterior mean of a sound in noise of power (F, K), times `weight` (F, 1): (T,).
 
     The sound has the power of the network's reconstruction (T,), or its own where this exceeds the
-    noise by more than EXCESS times the noise.
+    noise by more than EXCESS times the noise. Wiener's gain is power / (power + noise).
     """
     power, spectra = np.abs(stft(frames, reconstruction)) ** 2, stft(frames, sound)
     excess = np.abs(spectra) ** 2 - noise
     power = np.maximum(power, np.where(excess > EXCESS * noise, excess, 0))
-    return istft(frames, weight * wiener(spectra, power, noise), sound.size)
+    return istft(frames, weight * power / (power + noise + TINY) * spectra, sound.size)
 
 
 def classic_wiener(frames, sound, noise, again=0, weight=1):
     """Apply a Wiener filter without a network, and `weight` (F, 1): (T,) -> (T,).
 
     The noise has power (F,) or (F, K). The gain is 1 - 2 noise / |spectrum|^2, or 0 if this is
-    negative. `again` more passes take the sound's power from the result of the one before.
+    negative. `again` more passes take the sound's power from the result of the one before: two
+    passes beat one (empirical Wiener filter, Ghael, Sayeed and Baraniuk 1997).
     """
     noise, spectra = noise.reshape(frames.f_pts, -1), stft(frames, sound)
-    ratio = noise / np.maximum(np.abs(spectra) ** 2, 1e-20)
-    result = spectra * np.maximum(0, 1 - 2 * ratio)
+    gain = np.maximum(0, 1 - 2 * noise / (np.abs(spectra) ** 2 + TINY))
     for _ in range(again):
-        power = np.abs(stft(frames, istft(frames, result, sound.size))) ** 2
-        result = wiener(spectra, power, noise)
-    return istft(frames, weight * result, sound.size)
+        power = np.abs(stft(frames, istft(frames, gain * spectra, sound.size))) ** 2
+        gain = power / (power + noise + TINY)
+    return istft(frames, weight * gain * spectra, sound.size)
 
 
 def power_in(own, frames, noise, samples):
     """Convert the power (F, K) of noise in `frames` to the power (F', K') in frames `own`."""
-    ratio = own.hop / frames.hop
-    centers = np.rint(ratio * np.arange(own.p_min, own.p_max(samples))) - frames.p_min
-    noise = ratio * noise[:, np.clip(centers, 0, noise.shape[1] - 1).astype(int)]
+    centers = np.arange(own.p_min, own.p_max(samples)) * own.hop
+    nearest = np.rint(centers / frames.hop).astype(int) - frames.p_min
+    noise = noise[:, np.clip(nearest, 0, noise.shape[1] - 1)]
     return np.float32(scipy.interpolate.make_interp_spline(frames.f, noise, k=1)(own.f))
 
 
@@ -259,16 +249,14 @@ def least_risk(frames, sound, mask, reconstruction, noise):
     The mixture starts as the first estimate. One after the other, the others join it, each with the
     weight of least risk.
     """
-    sound = np.float32(sound)
     drawn = stft(frames, np.random.default_rng(0).standard_normal(sound.size))
-    drawn = istft(frames, drawn * np.sqrt(noise / np.sum(frames.win**2)), sound.size)
+    drawn = istft(frames, drawn * np.sqrt(noise), sound.size)
     drawn *= np.sign(drawn @ sound)  # so inverting the sound changes no weight
-    before, after = (
-        denoised(frames, each, reconstruction, noise) for each in (sound, sound + STEP * drawn)
-    )
+    before = denoised(frames, sound, reconstruction, noise)
+    after = denoised(frames, sound + STEP * drawn, reconstruction, noise)
     # All is relative to the first estimate, because nearly equal powers are the same in float32.
     changes = (after - before) / STEP
-    target, *steps = (mask == 0) * (np.stack([sound, *before[1:]]) - before[0])
+    target, *steps = (mask == 0) * (np.stack([sound, *before[1:]], dtype=np.float32) - before[0])
     products = inner_products(frames, [*steps, target, *(changes[1:] - changes[0]), drawn])
     count = len(steps)
     descent = products[:, :count, count] - CAUTION * products[:, count + 1 : -1, -1]
@@ -278,7 +266,7 @@ def least_risk(frames, sound, mask, reconstruction, noise):
         curved = np.matvec(products, step)
         sums = np.vecdot(descent, step) - np.vecdot(curved, weights), np.vecdot(curved, step)
         gain, scale = (scipy.ndimage.uniform_filter1d(part, BAND) for part in sums)
-        weights += np.clip(gain / np.maximum(scale, 1e-20), 0, 1)[:, None] * step
+        weights += np.clip(gain / np.maximum(scale, TINY), 0, 1)[:, None] * step
     return np.float32([1 - weights.sum(1), *weights.T])
 
 
@@ -333,7 +321,7 @@ def calibrate(observed, mask, rate, restore, size=0):
     power, weights = noise_power(quiet, spectrum), np.eye(6)[-1]
     if artificial.any():
         found = candidates(frames, sound, mask, reconstruction, power)[:, artificial[mask == 1]]
-        errors = np.maximum(((found - truth[artificial]) ** 2).mean(1), 1e-20)
+        errors = np.maximum(((found - truth[artificial]) ** 2).mean(1), TINY)
         weights = mixture_weights(errors, SHARPNESS)
     denoisers = least_risk(frames, sound, mask, reconstruction, power)
     return spectrum, denoisers, weights / weights.sum()

@@ -23,7 +23,7 @@ from PIL import Image
 import denoise
 import sample
 import sound_dvae
-from files import drawing, restore_sound
+from files import drawing
 from files.model_file import Restorer
 from harness import UserError, cli
 from harness.run_folder import Run
@@ -194,7 +194,6 @@ def test_denoise_changes_only_its_results(tree, sounds, capsys):
         with copied(tree) as folder, pytest.MonkeyPatch.context() as patch:
             patch.setattr(denoise, "load_restorer", lambda path, each=fault: restorer(sounds, each))
             # Few candidates, because the samples and pixels of the results do not matter here.
-            patch.setattr(restore_sound, "TRIALS", 2)
             patch.setattr(noise, "ARTIFICIAL_GAPS", 2)
             patch.setattr(fill_gaps, "CONTEXTS", ((0.032, 0.008),))
             patch.setattr(drawing, "SHIFTS", range(1))
