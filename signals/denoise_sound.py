@@ -28,9 +28,9 @@ class Denoiser:
         excerpts, self.level = self._excerpts()
         self.hum = ()
         self.hum = hum.find_hum([self._part(*excerpt)[0] for excerpt in excerpts], self.rate)
-        parts = [self._part(*excerpt) for excerpt in excerpts]
-        ends = np.cumsum([len(sound) for sound, _ in parts])[:-1]
+        parts = (self._part(*excerpt) for excerpt in excerpts)
         observed, mask = (np.concatenate(each) for each in zip(*parts))
+        ends = np.cumsum(np.ptp(excerpts, axis=1))[:-1]
 
         def restore(sound, mask):
             parts = zip(np.split(sound, ends), np.split(mask, ends), excerpts[:, 0])
