@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from commands import ROOT, inside, posix, refused, run
+from commands import ROOT, inside, posix, refused
 from PIL import Image
 
 import denoise
@@ -295,25 +295,6 @@ def test_closed_streams_are_no_problem(tmp_path, sound, redirected, status):
     np.testing.assert_array_equal(
         soundfile.read(tmp_path / "b.wav")[0], soundfile.read(tmp_path / "a.wav")[0]
     )
-
-
-def test_the_users_settings_change_nothing(tmp_path, digits, capsys):
-    """With a model of digits, since only these need Keras."""
-    torn = np.full((28, 28, 2), 255, np.uint8)
-    torn[5:20, 9:18, 0], torn[8:14, 8:14, 1] = 0, 0  # ink, hole
-    Image.fromarray(torn).save(tmp_path / "a.png")
-    own = {"floatx": "float16", "epsilon": 0.5, "backend": "torch"}
-    own["image_data_format"] = "channels_first"
-    (tmp_path / "own").mkdir()
-    (tmp_path / "own/keras.json").write_text(json.dumps(own))
-    settings = {"KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "1", "MPLBACKEND": "qtagg"}
-    settings |= {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "2"}
-    settings |= {"KERAS_HOME": str(tmp_path / "own"), "HOME": str(tmp_path / "none")}
-    arguments = "denoise.py", digits[0], tmp_path / "a.png", "-o"
-    usual = inside(capsys, *arguments, tmp_path / "b.png")
-    done = run(*arguments, tmp_path / "c.png", **settings)
-    assert usual.returncode == done.returncode == 0 and not done.stderr, done.stderr
-    assert (tmp_path / "b.png").read_bytes() == (tmp_path / "c.png").read_bytes()
 
 
 def test_unloadable_tensorflow_gives_one_line(tmp_path, monkeypatch):

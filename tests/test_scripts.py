@@ -12,7 +12,17 @@ import threading
 import numpy as np
 import pytest
 import soundfile
-from commands import ROOT, fewer_examples, inside, posix, quickly, refused, run, without_xla
+from commands import (
+    ROOT,
+    eagerly,
+    fewer_examples,
+    inside,
+    posix,
+    quickly,
+    refused,
+    run,
+    without_xla,
+)
 from PIL import Image
 
 import audio_utils
@@ -182,23 +192,25 @@ def test_nothing_missing_and_short_sounds_work(tmp_path, capsys, script, flags):
     assert len(events) == (2 if "--tensorboard" in flags else 0)
 
 
-def test_every_script_runs_on_other_systems(tmp_path):
-    """See elsewhere.py. The name of the folder is not in the encoding of the console."""
-    folder = tmp_path / "\N{SNOWMAN}"
-    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
-    done = subprocess.run(
-        [sys.executable, "-P", "-X", "warn_default_encoding", ROOT / "tests/elsewhere.py", folder],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=tmp_path,
-        timeout=240,
-    )
+def test_every_script_runs_on_other_systems(elsewhere):
+    folder, done = elsewhere
     assert done.returncode == 0, done.stderr
     results = "digits/index.html", "sounds/index.html", "restored.png", "restored.wav"
     for name in (*results, "digits/map.png", "sounds/generated.wav"):
         assert (folder / name).exists()
         assert f"\\u2603/{name}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "model, file, name", [("digits", "images/0.png", "b.png"), ("sounds", "tone.wav", "b.wav")]
+)
+def test_the_users_settings_change_nothing(elsewhere, tmp_path, capsys, model, file, name):
+    folder, _ = elsewhere
+    arguments = folder / model, folder / file, "-o", tmp_path / name
+    done = inside(capsys, "denoise.py", *arguments, mode=eagerly)
+    assert done.returncode == 0, done.stderr
+    theirs = folder / f"restored{(tmp_path / name).suffix}"
+    assert (tmp_path / name).read_bytes() == theirs.read_bytes()
 
 
 def test_numpy_has_one_thread_in_every_script():
