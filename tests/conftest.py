@@ -18,9 +18,22 @@ from filelock import FileLock
 from hypothesis import settings
 
 from harness import cli
+from harness.quiet_tensorflow import load, stderr_held_back
 
 settings.register_profile("suite", max_examples=50, deadline=None, derandomize=True, database=None)
 settings.load_profile("suite")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session):
+    """Give TensorFlow two logical processors, which a test uses as replicas, before it starts."""
+    if hasattr(session.config, "workerinput") or session.config.getoption("dist") == "no":
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        tf = load(devices=False)
+        with stderr_held_back():  # a missing GPU is reported
+            (cpu,) = tf.config.list_physical_devices("CPU")
+            two = [tf.config.LogicalDeviceConfiguration() for _ in range(2)]
+            tf.config.set_logical_device_configuration(cpu, two)
 
 
 def once(tmp_path_factory, name, start):
