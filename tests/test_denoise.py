@@ -172,7 +172,7 @@ def test_no_path_may_be_empty(tmp_path, monkeypatch, capsys, number):
 def test_bad_files_are_named_and_the_others_restored(tmp_path, sound, capsys):
     folder = tmp_path / "in put"
     folder.mkdir()
-    time = np.arange(RATE) / RATE
+    time = np.arange(RATE // 2) / RATE
     whole, gaps = 0.5 * np.sin(2 * np.pi * 440 * time + 0.3), np.mod(time - 0.05, 0.1) < 0.01
     tone = whole * ~gaps
     for good in ("good ü.wav", "-good.flac"):
@@ -181,7 +181,7 @@ def test_bad_files_are_named_and_the_others_restored(tmp_path, sound, capsys):
     soundfile.write(folder / "nan.wav", np.append(tone, np.nan), RATE, subtype="FLOAT")
     (folder / "empty.wav").write_bytes(b"")
     (folder / "text.wav").write_text("hello")
-    (folder / "cut.flac").write_bytes((folder / "-good.flac").read_bytes()[:9000])
+    (folder / "cut.flac").write_bytes((folder / "-good.flac").read_bytes()[:4500])
     Image.new("L", (28, 28)).save(folder / "image.png")  # skipped by a model of sounds
     done = inside(capsys, "denoise.py", sound[0], folder, "--keep", "-o", tmp_path / "out")
     assert done.returncode == 2 and "Traceback" not in done.stderr
@@ -190,7 +190,7 @@ def test_bad_files_are_named_and_the_others_restored(tmp_path, sound, capsys):
     assert "other kinds: 1;" in other
     assert [line.split(": ")[1].rsplit("/")[-1] for line in lines] == list(bad)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"good ü.wav", "-good.flac"}
-    assert done.stdout.count("10 gaps, 10.0% missing") == 2
+    assert done.stdout.count("5 gaps, 10.0% missing") == 2
     assert done.stdout.splitlines()[-1] == "2 of 7 files restored, 5 failed"
     kept, _ = soundfile.read(tmp_path / "out/-good.flac")
     np.testing.assert_array_equal(kept[~gaps], soundfile.read(folder / "-good.flac")[0][~gaps])
