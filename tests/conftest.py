@@ -1,6 +1,7 @@
 """Shared fixtures: a trained run per script, a browser, a full disk, default signal handlers."""
 
 import contextlib
+import gc
 import json
 import os
 import shutil
@@ -34,6 +35,12 @@ def pytest_collection(session):
             (cpu,) = tf.config.list_physical_devices("CPU")
             two = [tf.config.LogicalDeviceConfiguration() for _ in range(2)]
             tf.config.set_logical_device_configuration(cpu, two)
+
+
+def pytest_collection_finish():
+    """Exclude the libraries, which live as long as the process, from further garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 def once(tmp_path_factory, name, start):
