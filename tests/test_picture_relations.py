@@ -139,7 +139,7 @@ def test_size_of_the_canvas_does_not_matter(picture, left, top):
 
 
 @given(picture=pictures(), seed=st.integers(0, 2**32 - 1), keep=st.booleans())
-@settings(EXAMPLES, max_examples=6)  # each restores four pictures of twice the size
+@EXAMPLES
 def test_hidden_pixels_have_no_influence(picture, seed, keep):
     digit, hole = (each.repeat(2, 0).repeat(2, 1) for each in picture)  # rescaling may mix pixels
     noise = np.random.default_rng(seed).integers(0, 256, (2 * SIDE, 2 * SIDE, 4), np.uint8)
