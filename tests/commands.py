@@ -15,12 +15,13 @@ from harness import cli
 from harness.quiet_tensorflow import tf
 
 ROOT = Path(__file__).parent.parent
+FEWER = {"HELD_OUT": 200, "HELD_OUT_WINDOWS": 200, "AUTOREGRESSED": 8, "GENERATED": 100}
 posix = pytest.mark.skipif(os.name == "nt", reason="needs links, pipes, signals or modes of POSIX")
 
 
-def run(script, *flags, cwd=None, **environment):
+def run(script, *flags, options=(), cwd=None, **environment):
     return subprocess.run(
-        [sys.executable, ROOT / script, *map(str, flags)],
+        [sys.executable, *options, str(ROOT / script), *map(str, flags)],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -70,9 +71,8 @@ def eagerly():
 
 
 @contextlib.contextmanager
-def fewer_examples():
+def fewer_examples(fewer=FEWER):
     """Score few held-out and new examples."""
-    fewer = {"HELD_OUT": 200, "HELD_OUT_WINDOWS": 200, "AUTOREGRESSED": 8, "GENERATED": 100}
     with pytest.MonkeyPatch.context() as patch:
         for script in ("mnist_dvae", "sound_dvae"):
             module = importlib.import_module(script)

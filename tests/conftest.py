@@ -1,11 +1,13 @@
 """Shared fixtures: a trained run per script, a browser, a full disk, default signal handlers."""
 
 import contextlib
+import gc
 import json
 import os
 import shutil
 import signal
 import subprocess
+import types
 
 import pytest
 
@@ -17,37 +19,58 @@ from filelock import FileLock
 from hypothesis import settings
 
 from harness import cli
+from harness.quiet_tensorflow import load, stderr_held_back
 
 settings.register_profile("suite", max_examples=50, deadline=None, derandomize=True, database=None)
 settings.load_profile("suite")
 
 
-def trained(tmp_path_factory, script, *flags):
-    """Return a run's folder and its finished process. All test processes share one run."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session):
+    """Give TensorFlow two logical processors, which a test uses as replicas, before it starts."""
+    if hasattr(session.config, "workerinput") or session.config.getoption("dist") == "no":
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        tf = load(devices=False)
+        with stderr_held_back():  # a missing GPU is reported
+            (cpu,) = tf.config.list_physical_devices("CPU")
+            two = [tf.config.LogicalDeviceConfiguration() for _ in range(2)]
+            tf.config.set_logical_device_configuration(cpu, two)
+
+
+def pytest_collection_finish():
+    """Exclude the libraries, which live as long as the process, from further garbage collection."""
+    gc.collect()
+    gc.freeze()
+
+
+def once(tmp_path_factory, name, start):
+    """Return the finished process of start(folder) and its folder. All test processes share it."""
     shared = tmp_path_factory.getbasetemp()
     shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
-    out, said = shared / f"{script} run" / "new folder", shared / f"{script} said.json"
-    with FileLock(shared / f"{script} lock"):
+    folder, said = shared / name, shared / f"{name}.json"
+    with FileLock(shared / f"{name} lock"):
         if not said.exists():
-            done = run(script, "--iters", 200, "--batch-size", 64, *flags, "--out", out)
-            assert done.returncode == 0, done.stderr
-            said.write_text(json.dumps([done.stdout, done.stderr]))
-    stdout, stderr = json.loads(said.read_text())
-    return out, subprocess.CompletedProcess([script], 0, stdout, stderr)
+            folder.mkdir()
+            done = start(folder)
+            said.write_text(json.dumps([done.args, done.returncode, done.stdout, done.stderr]))
+    return folder, subprocess.CompletedProcess(*json.loads(said.read_text()))
+
+
+def trained(tmp_path_factory, script):
+    """Return a run's folder, and what the script wrote to the terminal."""
+    folder, done = once(tmp_path_factory, "both", lambda it: run("tests/both_scripts.py", it))
+    assert done.returncode == 0, (done.stderr, *[path.read_text() for path in folder.glob("*err")])
+    said = {name: (folder / f"{script} {name}").read_text() for name in ("stdout", "stderr")}
+    return folder / f"{script} run/new folder", types.SimpleNamespace(**said)
 
 
 def pytest_collection_modifyitems(items):
     """Let each of three processes begin with a long task, so that none waits for another.
 
-    These are the training of each script and the test of two workers.
+    These are the training of both scripts, all scripts in a process, and the two workers.
     """
-
-    def trains(fixture):
-        needs = {fixture, "request", "tmp_path_factory"}  # no fixture of the module
-        return lambda item: set(item.fixturenames) == needs
-
-    long = trains("sound"), trains("digits"), lambda item: "two_workers_learn" in item.name
-    begin = [next(filter(is_long, items), None) for is_long in long]
+    names = "sound_script_writes", "runs_on_other_systems", "two_workers_learn"
+    begin = [next((item for item in items if name in item.name), None) for name in names]
     if None not in begin:
         count = len(items)
         for item in begin:
@@ -58,12 +81,32 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def sound(tmp_path_factory):
-    return trained(tmp_path_factory, "sound_dvae.py", "--seed", 1)
+    return trained(tmp_path_factory, "sound_dvae.py")
 
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory):
     return trained(tmp_path_factory, "mnist_dvae.py")
+
+
+@pytest.fixture(scope="session")
+def elsewhere(tmp_path_factory):
+    """Return the folder and the process of elsewhere.py, with settings that would break it.
+
+    The name of the folder is not in the encoding of the console.
+    """
+    own = {"floatx": "float16", "epsilon": 0.5, "backend": "torch"}
+    own["image_data_format"] = "channels_first"
+    settings = {"KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "1", "MPLBACKEND": "qtagg"}
+    settings |= {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "2", "PYTHONIOENCODING": "cp1252"}
+
+    def start(folder):
+        (folder / "keras.json").write_text(json.dumps(own))
+        homes = {"KERAS_HOME": str(folder), "HOME": str(folder / "none")}
+        options = "-P", "-X", "warn_default_encoding"
+        return run("tests/elsewhere.py", folder, options=options, cwd=folder, **settings, **homes)
+
+    return once(tmp_path_factory, "\N{SNOWMAN}", start)
 
 
 @pytest.fixture(scope="session")

@@ -14,17 +14,16 @@ import types
 import warnings
 from pathlib import Path
 
-UNUSED = dict.fromkeys(("matplotlib.pyplot", "pandas", "sklearn"))
-sys.modules.update(UNUSED)  # Keras would import them, which takes seconds
-import filelock  # noqa: F401
-import keras  # noqa: F401
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from harness.quiet_tensorflow import load
 
-for name in UNUSED:
-    del sys.modules[name]
+tf = load()
+for loaded in [name for name in sys.modules if name.startswith("harness")]:
+    del sys.modules[loaded]  # the scripts import it after the names are hidden
+import filelock  # noqa: F401
 import matplotlib.backends.backend_agg  # noqa: F401
 import numpy as np
 import soundfile
-import tensorflow as tf
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent

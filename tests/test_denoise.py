@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from commands import ROOT, inside, posix, refused, run
+from commands import ROOT, inside, posix, refused
 from PIL import Image
 
 import denoise
@@ -172,7 +172,7 @@ def test_no_path_may_be_empty(tmp_path, monkeypatch, capsys, number):
 def test_bad_files_are_named_and_the_others_restored(tmp_path, sound, capsys):
     folder = tmp_path / "in put"
     folder.mkdir()
-    time = np.arange(RATE) / RATE
+    time = np.arange(RATE // 2) / RATE
     whole, gaps = 0.5 * np.sin(2 * np.pi * 440 * time + 0.3), np.mod(time - 0.05, 0.1) < 0.01
     tone = whole * ~gaps
     for good in ("good ü.wav", "-good.flac"):
@@ -181,7 +181,7 @@ def test_bad_files_are_named_and_the_others_restored(tmp_path, sound, capsys):
     soundfile.write(folder / "nan.wav", np.append(tone, np.nan), RATE, subtype="FLOAT")
     (folder / "empty.wav").write_bytes(b"")
     (folder / "text.wav").write_text("hello")
-    (folder / "cut.flac").write_bytes((folder / "-good.flac").read_bytes()[:9000])
+    (folder / "cut.flac").write_bytes((folder / "-good.flac").read_bytes()[:4500])
     Image.new("L", (28, 28)).save(folder / "image.png")  # skipped by a model of sounds
     done = inside(capsys, "denoise.py", sound[0], folder, "--keep", "-o", tmp_path / "out")
     assert done.returncode == 2 and "Traceback" not in done.stderr
@@ -190,7 +190,7 @@ def test_bad_files_are_named_and_the_others_restored(tmp_path, sound, capsys):
     assert "other kinds: 1;" in other
     assert [line.split(": ")[1].rsplit("/")[-1] for line in lines] == list(bad)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"good ü.wav", "-good.flac"}
-    assert done.stdout.count("10 gaps, 10.0% missing") == 2
+    assert done.stdout.count("5 gaps, 10.0% missing") == 2
     assert done.stdout.splitlines()[-1] == "2 of 7 files restored, 5 failed"
     kept, _ = soundfile.read(tmp_path / "out/-good.flac")
     np.testing.assert_array_equal(kept[~gaps], soundfile.read(folder / "-good.flac")[0][~gaps])
@@ -295,25 +295,6 @@ def test_closed_streams_are_no_problem(tmp_path, sound, redirected, status):
     np.testing.assert_array_equal(
         soundfile.read(tmp_path / "b.wav")[0], soundfile.read(tmp_path / "a.wav")[0]
     )
-
-
-def test_the_users_settings_change_nothing(tmp_path, digits, capsys):
-    """With a model of digits, since only these need Keras."""
-    torn = np.full((28, 28, 2), 255, np.uint8)
-    torn[5:20, 9:18, 0], torn[8:14, 8:14, 1] = 0, 0  # ink, hole
-    Image.fromarray(torn).save(tmp_path / "a.png")
-    own = {"floatx": "float16", "epsilon": 0.5, "backend": "torch"}
-    own["image_data_format"] = "channels_first"
-    (tmp_path / "own").mkdir()
-    (tmp_path / "own/keras.json").write_text(json.dumps(own))
-    settings = {"KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "1", "MPLBACKEND": "qtagg"}
-    settings |= {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "2"}
-    settings |= {"KERAS_HOME": str(tmp_path / "own"), "HOME": str(tmp_path / "none")}
-    arguments = "denoise.py", digits[0], tmp_path / "a.png", "-o"
-    usual = inside(capsys, *arguments, tmp_path / "b.png")
-    done = run(*arguments, tmp_path / "c.png", **settings)
-    assert usual.returncode == done.returncode == 0 and not done.stderr, done.stderr
-    assert (tmp_path / "b.png").read_bytes() == (tmp_path / "c.png").read_bytes()
 
 
 def test_unloadable_tensorflow_gives_one_line(tmp_path, monkeypatch):

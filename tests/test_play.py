@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 import pytest
 import soundfile
+from both_scripts import FEWER
 from commands import until
 from PIL import Image
 
@@ -836,7 +837,8 @@ def test_a_restored_wav_keeps_its_length_and_level(tmp_path, sound_page):
 def test_a_click_on_the_map_plays_the_nearest_note(models, sound_page):
     browser = sound_page("#notes=C4,E4")
     kept = browser.execute_script("return data.map")
-    _, clean, notes = audio_utils.Notes().windows("held out", 2048, training.HELD_OUT_SEED)
+    count = FEWER["HELD_OUT_WINDOWS"]
+    _, clean, notes = audio_utils.Notes().windows("held out", count, training.HELD_OUT_SEED)
     assert kept["labels"] == notes[:1000].numpy().tolist()
     assert kept["names"] == list(audio_utils.C_MAJOR)
     codes = np.frombuffer(base64.b64decode(kept["codes"]), "<f2").reshape(1000, -1)
