@@ -155,3 +155,12 @@ def test_hidden_pixels_have_no_influence(picture, seed, keep):
         images.append(restored(Image.fromarray(pixels), hole, keep=keep))
     shown = [np.where(clear[..., None], 0, each) if each.ndim == 3 else each for each in images]
     np.testing.assert_array_equal(*shown)
+
+
+def test_many_hidden_pixels_do_not_choose_the_background():
+    """The hole has more pixels than the grey paper, whose level is the median."""
+    digit, hole = digits()[1][0], np.zeros((SIDE, SIDE), bool)
+    hole[10:] = True
+    paper = 60 + digit * 0.6
+    grey, white = (restored(np.uint8(np.where(hole, level, paper)), hole) for level in (60, 255))
+    np.testing.assert_array_equal(grey, white)

@@ -583,7 +583,11 @@ def test_notes_and_gaps_by_mouse_and_keyboard(sound_page):
     press(browser, "input-wave", Keys.RIGHT, Keys.SHIFT + Keys.LEFT + Keys.NULL)
     assert browser.execute_script("return state.gaps") == [[moved[0][0] + 40, moved[0][1]]]
     assert not numbers(browser, "shown.input.channels[0].slice(...state.gaps[0])").any()
+    press(browser, "input-wave", *[Keys.SHIFT + Keys.LEFT + Keys.NULL] * 60)
+    assert browser.execute_script("return state.gaps") == [[moved[0][0] + 40, moved[0][0] + 48]]
     press(browser, "input-wave", Keys.DELETE, Keys.ENTER)
+    assert browser.execute_script("return state.gaps") == [[4000, 4200]]
+    drag(browser, "input-wave", (0.1, 0.5), (0.1, 0.5))  # a click leaves no gap
     assert browser.execute_script("return state.gaps") == [[4000, 4200]]
     click(browser, "restored-play")
     until(lambda: is_restored(browser))
@@ -614,6 +618,9 @@ def test_buttons_for_notes_gaps_and_noise(sound_page):
     click(browser, "undo")
     until(lambda: browser.execute_script("return state.tune.length") == 1)
     assert np.std(heard() - tone) == pytest.approx(0.5, rel=0.05)
+    long = f"restoreState(new URLSearchParams('notes={','.join(['C4'] * 61)}')); return state.tune"
+    assert browser.execute_script(long) == ["C4"] * 60
+    assert browser.execute_script("return element('download').download") == "notes-restored.wav"
 
 
 def test_buttons_play_the_input_and_the_result(sound_page):
@@ -621,9 +628,12 @@ def test_buttons_play_the_input_and_the_result(sound_page):
     script = """
         const play = element(arguments[0]);
         play.click();
-        const sounds = player.source !== null && play.classList.contains("playing");
+        const {source} = player;
+        const sounds = source !== null && play.classList.contains("playing");
+        let stopped = false;
+        source.stop = () => { stopped = true; };
         play.click();
-        return [sounds, player.source === null && !play.classList.contains("playing")]"""
+        return [sounds, stopped && player.source === null && !play.classList.contains("playing")]"""
     for which in ("input", "restored"):
         assert browser.execute_script(script, f"{which}-play") == [True, True]
         played = f"(element('{which}-play').click(), player.source.buffer.getChannelData(0))"
