@@ -124,9 +124,10 @@ def note_fraction(signals, sounds):
 
 
 def nearest_fill(corrupted, mask, training_images):
-    """Fill each hole from the training image nearest to the known pixels: (B, H, W) in [0, 1].
+    """Fill each hole from the training image nearest to the known pixels.
 
-    The training images, uint8 (M, H, W), are read block by block, so memory does not grow with M.
+    Images are in [0, 1], flat (B, D) or (B, H, W). Training images are uint8, (M, D) or (M, H, W).
+    They are read block by block, so memory does not grow with M.
     """
     observed, flat = (
         np.reshape(values, (len(corrupted), -1)).astype(np.float32)

@@ -23,9 +23,9 @@ from files.restore_sound import restore_sound
 from files.sound_reader import SUFFIXES as SOUNDS
 from harness import UserError, cli
 from harness.errors import say
+from harness.result_files import EXISTS
 
 MAX_COMPLETIONS = 32
-EXISTS = "already exists; --overwrite replaces it, or give another --out"
 
 
 def read_flags():
@@ -99,7 +99,7 @@ def main(settings):
     trained_on = f"{path} was trained on {what}"
     refuse_flags(settings, model.kind.sounds, trained_on)
     named = settings.inputs  # any suffix is accepted if the user named the file
-    fitting = [(a, b) for a, b in pairs if a in named or a.suffix.lower() in suffixes]
+    fitting = [pair for pair in pairs if pair[0] in named or pair[0].suffix.lower() in suffixes]
     if not fitting:
         raise UserError(f"{named[0]}: no {what} found; {trained_on}")
     if count := len(pairs) - len(fitting):

@@ -10,7 +10,7 @@ from harness.quiet_tensorflow import tf
 
 ELBO_DRAWS = 4  # draws of z per ELBO, in pairs of opposite sign
 # (steps, learning rate, weight of observed values) of gradient ascent. More steps do not help on
-# validation data. Grey levels vary less than binary pixels, see `refiner`.
+# validation data. `refiner` explains the weight.
 REFINING = {"bernoulli": (8, 0.1, 1.5), "gaussian": (5, 0.01, 1.0)}
 MOMENT_DECAYS = 0.7, 0.9  # Adam's betas: lower than usual, because there are few steps
 PREDICTIVE_DRAWS = 16  # draws of z per predictive standard deviation
@@ -19,7 +19,7 @@ WINDOWS_PER_BLOCK = 512  # windows restored at once; they fit in a core's cache
 
 # Confidence weights of windows, see `_confidence`
 LEAST_OBSERVED = 1 / 8  # minimum observed fraction of a window for its error to be used
-ERROR_RANGE = 1e-36, 1e36  # limits, so that their power -8 fits a float64; the higher if unknown
+ERROR_RANGE = 1e-36, 1e36  # limits e of errors, so that (e * e)^-4 fits a float64
 
 
 def elbo_noise(latent):
@@ -226,7 +226,7 @@ def _confidence(corrupted, observed, outputs):
     The weight is (mean squared error of the window * local mean squared error)^-4, both over
     observed samples. The local error matters where a window contains two notes. A model of single
     notes reproduces only one of them, so the window should fade out at the other. Windows with few
-    observed samples are assigned a large error. Scaling a sound does not change relative weights.
+    observed samples get the largest error. Scaling a sound does not change relative weights.
     """
     error = np.square(corrupted - outputs)
     error *= observed
@@ -235,10 +235,11 @@ def _confidence(corrupted, observed, outputs):
     whole[count < LEAST_OBSERVED * corrupted.shape[1]] = ERROR_RANGE[1]
     whole = np.clip(whole, *ERROR_RANGE)
     local_mean = partial(scipy.ndimage.uniform_filter1d, size=width, mode="constant")
-    different = np.append(True, (observed[1:] != observed[:-1]).any(1))  # most are observed whole
+    # To save time, windows with the same mask as the one before, mostly whole ones, share its mean.
+    different = np.append(True, (observed[1:] != observed[:-1]).any(1))
     near_count = local_mean(observed[different])[np.cumsum(different) - 1] + 1 / width
     near = local_mean(error) + np.float32(whole / width)
-    near /= near_count  # the local error, or `whole` if nothing near is observed
+    near /= near_count  # includes one sample of error `whole`, in case nothing near is observed
     weights = whole * near
     for _ in range(2):  # much faster than weights ** -4.0
         np.square(weights, out=weights)

@@ -60,4 +60,4 @@ def _are_notes(names, timbre):
         known = isinstance(names, list) and [note_frequency(name) for name in names]
     except (ValueError, TypeError):
         return False
-    return (names is None or bool(known)) and timbre in tuple(TIMBRES)
+    return (names is None or bool(known)) and timbre in tuple(TIMBRES)  # it may be unhashable

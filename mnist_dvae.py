@@ -40,7 +40,7 @@ class Settings(cli.Settings):
     """Hyperparameters for digits. Each field is also a command-line flag."""
 
     experiment = "mnist"
-    training_version = 3  # 1 had ReLU, and no whole inputs; 1 and 2 had beta_2 = 0.999
+    training_version = 3  # 1 had ReLU and corrupted all inputs; 1 and 2 had beta_2 = 0.999
     activation = "silu"  # of the hidden layers
     kl_warm_up = 0.5  # fraction of the iterations in which the KL weight rises to 1
     beta_2 = 0.99  # decay of Adam's mean squared gradients
@@ -104,17 +104,17 @@ def make_batch(settings, train_images, seed, count):
 
 def held_out(settings, images):
     """Return the held-out examples. Their classifier is trained on training images only."""
-    most = SCORED_PIXELS // images.train[0].size
-    count = min(HELD_OUT, most, len(images.test))
+    limit = SCORED_PIXELS // images.train[0].size  # in images
+    count = min(HELD_OUT, limit, len(images.test))
     clean = image_utils.grey(images.test[:count])
     corrupted, mask = corrupt.apply(settings, clean, training.HELD_OUT_SEED)
     corrupted, clean, mask = (np.reshape(part, (count, -1)) for part in (corrupted, clean, mask))
     mean = image_utils.mean_image(images.train).ravel()
-    grey_variance = image_utils.mean_image(images.train[:most], lambda x: x * (1 - x)).ravel()
+    grey_variance = image_utils.mean_image(images.train[:limit], lambda x: x * (1 - x)).ravel()
     labels = classify = None
     if images.train_labels is not None:
         labels = images.test_labels[:count]
-        classify = baselines.digit_classifier(images.train[:most], images.train_labels[:most])
+        classify = baselines.digit_classifier(images.train[:limit], images.train_labels[:limit])
     mean_filled = np.where(mask == 1, mean, corrupted)
     return HeldOut(corrupted, clean, mask, mean_filled, grey_variance, labels, classify)
 
@@ -182,7 +182,10 @@ def calibration(held, reconstructed, std):
 
 
 def baseline_estimates(kind, held, train_images, ours):
-    """Return {method: estimate (M, D)}: the input, baselines, `ours` and last the originals."""
+    """Return {method: estimate (M, D)}: the input first, the originals last.
+
+    ours: the model's estimates, {method: (M, D)}. Each also fills the holes of the input.
+    """
     size = train_images[0].size
     searched = train_images[: NEAREST_PIXELS // size].reshape(-1, size)
     nearest = baselines.nearest_fill(held.corrupted, held.mask, searched)

@@ -135,14 +135,14 @@ class DVAE(keras.Model):
         self.decoder = self.build_layers("decoder", sizes, (*inner, last), activation)
         bias = keras.random.normal((input_size,), stddev=INITIAL_BIAS_STD)
         self.decoder.layers[-1].bias.assign(bias)
-        constant, size = keras.initializers.Constant, (components, latent)
+        constant, shape = keras.initializers.Constant, (components, latent)
         if gaussian:
             self.log_std = self.add_weight((), constant(math.log(INITIAL_STD)), name="log_std")
         standard_normal = keras.initializers.RandomNormal(stddev=1.0)
         log_var = constant(2 * math.log(COMPONENT_STD))
-        self.prior_logits = self.add_weight(size[:1], constant(0.0), name="prior_logits")
-        self.prior_means = self.add_weight(size, standard_normal, name="prior_means")
-        self.prior_log_vars = self.add_weight(size, log_var, name="prior_log_vars")
+        self.prior_logits = self.add_weight((components,), constant(0.0), name="prior_logits")
+        self.prior_means = self.add_weight(shape, standard_normal, name="prior_means")
+        self.prior_log_vars = self.add_weight(shape, log_var, name="prior_log_vars")
         self.noise_seed = keras.random.SeedGenerator(0)
         self.built = True
 

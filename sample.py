@@ -1,9 +1,11 @@
 """Sample new digits or sounds from a trained model, interpolate, or map its latent space.
 
-python sample.py plots/mnist                   # new digits: plots/mnist/generated.png
-python sample.py plots/mnist --blend 3 17      # from one held-out digit to another: blend.png
-python sample.py plots/sound --blend C4 G4     # from one note to another: blend.wav
-python sample.py plots/sound --map             # latent space in two dimensions: map.png
+    python sample.py plots/mnist                   # new digits: plots/mnist/generated.png
+    python sample.py plots/mnist --blend 3 17      # from one held-out digit to another: blend.png
+    python sample.py plots/sound --blend C4 G4     # from one note to another: blend.wav
+    python sample.py plots/sound --map             # latent space in two dimensions: map.png
+
+Results are written beside the model, or to the folder --out.
 """
 
 import os
@@ -20,7 +22,7 @@ from files import held_out, model_file
 from files.pictures import read_image
 from harness import UserError, cli
 from harness.errors import say
-from harness.result_files import claimed, replacing
+from harness.result_files import EXISTS, claimed, replacing
 from inference import principal_axes
 from kind import kind_of
 from pages import figures
@@ -67,7 +69,7 @@ def refuse_to_replace(settings, path):
         if path.exists() and os.path.exists(source) and path.samefile(source):
             raise UserError(f"{path}: is one of the files to blend; give another --out")
     if os.path.lexists(path) and not settings.overwrite:
-        raise UserError(f"{path}: already exists; --overwrite replaces it, or give another --out")
+        raise UserError(f"{path}: {EXISTS}")
 
 
 def write(settings, name, save):

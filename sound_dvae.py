@@ -161,12 +161,12 @@ def filter_long(settings, sounds, long, reconstruct, restored):
     def restore(corrupted, mask):
         return restore_long(settings, long._replace(corrupted=corrupted, mask=mask), reconstruct)
 
-    # A model of notes alone fills gaps best. The output of a model of recordings is mixed with
-    # continuations of the surroundings. `restore` fills artificial gaps to find the weights.
+    # With size 0, the model's output alone fills the gaps, which is best for notes. Otherwise it is
+    # mixed with continuations of the surroundings. Artificial gaps of this size give the weights.
     size = 0 if sounds.notes else noise.typical_size(audio_utils.runs(long.mask))
-    sound = long.corrupted, long.mask
-    calibrated = noise.calibrate(*sound, settings.sample_rate, restore, size)
-    return noise.denoise(*sound, restored, settings.sample_rate, *calibrated)[0]
+    damaged = long.corrupted, long.mask
+    calibrated = noise.calibrate(*damaged, settings.sample_rate, restore, size)
+    return noise.denoise(*damaged, restored, settings.sample_rate, *calibrated)[0]
 
 
 def snrs(damaged, estimate):
@@ -210,7 +210,7 @@ def own_estimates(settings, model, sounds, held, windows):
     reconstruct = at_trained_level(model.reconstruct, rms)
     long = restore_long(settings, held.long, reconstruct)
     ours = {METHOD: (windows, long)}
-    # The filter needs the mask.
+    # The filter needs the mask, or a sound in which nothing is missing.
     if settings.corruption in corrupt.MASK_KNOWN or not held.long.mask.any():
         filtered = filter_long(settings, sounds, held.long, reconstruct, long)
         ours[FILTERED] = None, filtered
@@ -222,8 +222,10 @@ def own_estimates(settings, model, sounds, held, windows):
 
 
 def baseline_estimates(settings, sounds, held):
-    """Return the baselines' estimates as {method: (windows or None, long sound)}, worst first."""
-    # Baselines are given the mask, even for salt-and-pepper noise.
+    """Return the baselines' estimates as {method: (windows or None, long sound)}, input first.
+
+    Baselines are given the mask, even for salt-and-pepper noise.
+    """
     windows, long, _ = held
     first = windows.corrupted[:AUTOREGRESSED], windows.mask[:AUTOREGRESSED]
     continued = baselines.autoregress(*first)

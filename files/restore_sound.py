@@ -33,8 +33,8 @@ from signals.noise import NO_NOISE_DB, artificial_gaps, typical_size
 
 PIECE_SECONDS = 16  # duration that a thread restores at once
 MARGIN_WINDOWS = 3  # sound around a piece; a window's fit depends on those up to 2 windows away
-REACH = sum(CONTEXTS[-1])  # seconds of context on each side of an artificial gap, plus gap lengths
-MOST_MISSING = 2 / 3  # maximum fraction; more is a sound that contains zeros
+REACH = sum(CONTEXTS[-1])  # seconds that `fill` uses on each side of a gap, plus twice the gap
+MOST_MISSING = 2 / 3  # maximum fraction; with more, the zeros probably belong to the sound
 SCORED = 64  # windows per piece (up to twice as many) that show how much the network explains
 LEAST_EXPLAINED = 0.8  # minimum fraction; known notes in noise have 0.98 or more, other music less
 WHOLE = 0.99  # a file with less of its stated length, by more than 0.1 s, is reported as cut short
@@ -278,7 +278,7 @@ class _Channel:
 def _noise_removed(denoiser):
     """Return a text on the noise that was removed from a channel."""
     noise, sound, samples = denoiser.removed
-    if not denoiser.sounds:
+    if denoiser.silent:
         return "silent"
     tones = ", ".join(f"{frequency:.0f}" for frequency in denoiser.hum)
     hum = f"removed hum at {tones} Hz, " if tones else ""
@@ -307,9 +307,9 @@ def _write(sound, channels, change, destination):
     remarks = [f"without its {gone}"] if gone else []
     remarks += [f"{clipped} samples clipped"] if clipped else []
     if change == _Channel.filled and not keeps_zeros(file.subtype):
-        remedy = "; to keep the rest exactly, give --out a name that ends in .wav"
-        remedy *= destination.suffix.lower() != ".wav"
-        remarks.append(f"encoded again as {sound.encoding}{remedy}")
+        remarks.append(f"encoded again as {sound.encoding}")
+        if destination.suffix.lower() != ".wav":
+            remarks[-1] += "; to keep the rest exactly, give --out a name that ends in .wav"
     if sound.seconds and total / sound.rate < WHOLE * sound.seconds - 0.1:
         remarks.append(f"cut short or damaged: its length should be {sound.seconds:.2f} s")
     return remarks

@@ -11,6 +11,7 @@ import filelock
 
 from harness import UserError
 
+EXISTS = "already exists; --overwrite replaces it, or give another --out"
 LONGEST_NAME = 255  # in bytes; the limit of most file systems
 # Errors of file systems without locks. A defective disk gives EIO when the result is written too.
 NO_LOCKS = errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO

@@ -26,7 +26,7 @@ class Denoiser:
         self.rate, self.reconstruct, self.hop = rate, reconstruct, noise.transform(rate).hop
         self.removed = np.zeros(3)  # energy of noise, energy of the sound beside it, samples
         excerpts, self.level = self._excerpts()
-        self.hum = ()
+        self.hum = ()  # so that `_part` removes none yet
         self.hum = hum.find_hum([self._part(*excerpt)[0] for excerpt in excerpts], self.rate)
         parts = (self._part(*excerpt) for excerpt in excerpts)
         observed, mask = (np.concatenate(each) for each in zip(*parts))
@@ -38,10 +38,10 @@ class Denoiser:
 
         size = noise.typical_size(gaps)
         self.calibrated = noise.calibrate(observed, mask, self.rate, restore, size)
-        self.sounds = observed.any()
+        self.silent = not observed.any()
 
     def _excerpts(self):
-        """Return stretches (n, 2) that are not silent, spread over the channel, and their level."""
+        """Return stretches (n, 2) of sound, spread over the channel, and the channel's mean RMS."""
         size = EXCERPT_SECONDS * self.rate
         firsts = np.arange(0, self.samples, size)
         excerpts = np.stack([firsts, np.minimum(firsts + size, self.samples)], 1)

@@ -24,7 +24,7 @@ MAX_GAP_SECONDS = 0.25  # maximum; the middle of a longer gap cannot be predicte
 MAX_GAPS_NEARBY = 8  # maximum number in the first context; with more, too little is observed
 MAX_FRACTION_MISSING = 0.5  # maximum in the first context, without the gap itself; same reason
 MERGE_FRACTION = 0.25  # two gaps are merged if closer than this fraction of the shorter one
-SHARPNESS = 3  # a context's weight is its inverse error to this power
+SHARPNESS = 3  # a context's weight is its inverse squared error to this power
 FULL_GAIN = 0.5  # estimates are attenuated if their gain in artificial gaps is lower
 
 
@@ -51,7 +51,7 @@ def fill_each(read, gaps, samples, rate):
     (draft_context, draft_order), longest = contexts[0], contexts[-1][0]
     drafted = oldest = 0
     for number, (first, end) in enumerate(zip(sound.starts, sound.ends)):
-        reach = longest + draft_order + 2 * (end - first)
+        reach = longest + draft_order + 2 * (end - first)  # of artificial gaps and their contexts
         while drafted < len(sound.starts) and sound.starts[drafted] < end + reach:
             if sound.can_fill(drafted, draft_context, rate):
                 gap, window, _ = sound.around(drafted, draft_context)
@@ -65,7 +65,7 @@ def fill_each(read, gaps, samples, rate):
             sound.values[number] = _mixture(window, gap, artificial, contexts)
         yield first, end, sound.values.get(number)
         while sound.ends[oldest] < first - 2 * longest - 2 * MAX_GAP_SECONDS * rate:
-            sound.values.pop(oldest, None)
+            sound.values.pop(oldest, None)  # no later gap needs it
             oldest += 1
 
 

@@ -27,8 +27,8 @@ def at_trained_level(reconstruct, rms):
     level `rms`. Its method `at_gains` makes it faster, see `files.dense_network`. The returned
     function requires windows in the order of `restore_long_blocks`.
 
-    Each window is fitted by factor * output + offset (least squares over observed samples). First
-    outputs, for both polarities, give the tone's polarity and level. The input of the last has the
+    Each window is fitted by factor * output + offset (least squares over observed samples). The
+    network runs three times: once per polarity to find the tone's polarity and level, then with the
     tone at its training level. Scaling a sound, also by -1, scales the result. A loud event affects
     only windows less than 0.2 s away.
     """
@@ -39,23 +39,23 @@ def at_trained_level(reconstruct, rms):
         trusted = np.maximum(count - LEAST_OBSERVED * observed.shape[1], TINY)
         mean = corrupted.sum(1) / count
         centered = corrupted - mean[:, None] * observed
-        own = np.vecdot(centered, centered)
+        energy = np.vecdot(centered, centered)
         outputs = at_gains(centered, observed)
 
         def fitted(gain, offset):
-            """Return energy, offset, factor, noise and outputs for the input at this gain."""
+            """Return the energy of the fit, offset, factor, noise and outputs at a gain."""
             drawn = outputs(gain, offset - mean)
-            factor, energy, noise, rest = _fit(centered, own, observed, drawn, count)
-            return energy, _near(mean + rest, trusted / noise), factor, noise, drawn
+            factor, fit_energy, noise, rest = _fit(centered, energy, observed, drawn, count)
+            return fit_energy, _near(mean + rest, trusted / noise), factor, noise, drawn
 
-        gain = np.float32(rms) / (np.sqrt(own / count) + TINY)
+        gain = np.float32(rms) / (np.sqrt(energy / count) + TINY)
         (upright, first, *_), (inverted, second, *_) = (fitted(s * gain, mean) for s in (1, -1))
         level = np.sqrt(np.maximum(upright, inverted) / count)
         gain = np.minimum(TONE_RMS * rms / (level + TINY), MOST_RMS * gain)
         gain, offset = np.where(upright >= inverted, (gain, first), (-gain, second))
-        energy, offset, factor, noise, drawn = fitted(gain, offset)
-        chance = np.minimum(BY_CHANCE * noise / np.maximum(energy, TINY**2), 1)
-        restored = (factor * (1 - chance**2))[:, None] * drawn
+        fit_energy, offset, factor, noise, drawn = fitted(gain, offset)
+        chance = np.minimum(BY_CHANCE * noise / np.maximum(fit_energy, TINY**2), 1)
+        restored = (factor * (1 - chance**2))[:, None] * drawn  # 0 if noise can explain as much
         restored += offset[:, None]
         return restored
 
@@ -82,19 +82,19 @@ def _near(values, weights):
     return np.divide(*sums).astype(values.dtype)
 
 
-def _fit(centered, own, observed, outputs, count):
-    """Fit windows (B, N) of mean 0 and energy `own` by factor * outputs + offset, where observed.
+def _fit(centered, energy, observed, outputs, count):
+    """Fit windows (B, N) of mean 0 and energy (B,) by factor * outputs + offset, where observed.
 
     Returns the factor, the energy that it explains, the power of the residual and the offset, (B,)
     each. The factor is negative where the network saw the window inverted.
     """
-    total, both = np.vecdot(outputs, observed), np.vecdot(centered, outputs)
-    theirs = np.einsum("bn,bn,bn->b", outputs, outputs, observed) - total**2 / count
+    total, product = np.vecdot(outputs, observed), np.vecdot(centered, outputs)
+    output_energy = np.einsum("bn,bn,bn->b", outputs, outputs, observed) - total**2 / count
     least = LEAST_SEEN * np.vecdot(outputs, outputs) * count / outputs.shape[1]
-    factor = both / np.maximum(np.maximum(theirs, least), TINY**2)
-    error = np.maximum(own - factor * (2 * both - factor * theirs), 0)
+    factor = product / np.maximum(np.maximum(output_energy, least), TINY**2)
+    error = np.maximum(energy - factor * (2 * product - factor * output_energy), 0)
     noise = error / np.maximum(count - FREE, 1) + TINY**2
-    return factor, factor**2 * theirs, noise, -factor * total / count
+    return factor, factor**2 * output_energy, noise, -factor * total / count
 
 
 def explained(sound, observed, output):

@@ -19,22 +19,22 @@ ESTIMATES = (0.5, False), (1, True), (2, False), (2, True)
 FRAMES_PER_SAMPLE = 4  # number of overlapping frames that contain a sample
 QUIET_QUANTILE = 0.2  # fraction of frames assumed to contain only noise, at each frequency
 FLOOR_QUANTILE = 0.35  # fraction of frequencies assumed to contain only noise, in each frame
-LOUD_QUANTILE = 0.8  # fraction of frames that may be silent or quiet; the rest is no loud event
+LOUD_QUANTILE = 0.8  # of power over time; shows loud parts despite silence and brief louder events
 LEVEL_FRAMES = 75  # 2.4 s; duration over which the level of noise is steady
 LEVEL_PERCENTILE = 10  # of the frames' levels; the others may hold speech and attacks
 LEVEL_BIAS = 0.87  # this percentile in white noise, relative to its true level
-LEVEL_RANGE = 1.25  # maximum level of a frame relative to its own estimate, which is random
-STEADY_DB = 2  # maximum median change of the level of noise from a frame to the next
-WEAK = 1e-4  # frequencies with less noise, relative to the strongest, show no level
+LEVEL_RANGE = 1.25  # maximum level (1 dB), relative to the rough estimate from the frame alone
+STEADY_DB = 2  # maximum median change of the level of noise between adjacent disjoint frames
+WEAK = 1e-4  # frequencies with less noise, relative to the strongest, are not used for the level
 SMOOTHED_BINS = 31  # width of the running median over frequency; wider than a steady partial
 MIN_FRACTION_OBSERVED = 0.3  # noise is estimated only from frames with at least this fraction
 DRAWN = 4  # the network knows a frequency if it draws at least 1 / DRAWN of the sound's power
-EXCESS = 8  # minimum excess, relative to the noise; exp(-9) is its probability in pure noise
+EXCESS = 8  # minimum (power - noise) / noise; its probability in pure noise is exp(-9)
 STEP = 0.1  # of the finite difference in the risk, relative to the noise
 CAUTION = 1.1  # factor of the trace: too low an estimate of the noise does more harm than too high
 TINY = 1e-20  # power, to avoid division by 0
 BAND = 129  # frequencies (1 kHz) that share a weight
-NO_NOISE_DB = -40.0  # minimum noise to remove, relative to the sound; less may be omitted detail
+NO_NOISE_DB = -40.0  # minimum noise to remove, relative to the sound; weaker noise may be detail
 ARTIFICIAL_GAPS = 16  # maximum number; their errors determine the mixture weights
 ARTIFICIAL_SPACING = 16  # distance between artificial gaps, in gap lengths
 SHARPNESS = 2  # a candidate's weight is its inverse squared error to this power
@@ -101,7 +101,7 @@ def quiet_power(frames, sound, reconstruction, mask):
     fraction = windows(frames, 1.0 - mask) @ frames.win**2  # observed in each frame
     sound, drawn = stft(frames, sound), stft(frames, reconstruction)
     sound, drawn, residual = (np.abs(part) ** 2 for part in (sound, drawn, sound - drawn))
-    # The lesser of both everywhere would be less than the noise, by up to 0.5 dB.
+    # Their minimum at all frequencies would underestimate the noise by up to 0.5 dB.
     power = np.where(DRAWN * drawn > sound, np.minimum(sound, residual), sound)
     scaled = power / np.maximum(fraction, MIN_FRACTION_OBSERVED)
     return np.where(fraction >= MIN_FRACTION_OBSERVED, scaled, np.nan)
@@ -139,7 +139,7 @@ def least_noise(frames, quiet, sound_power):
         return np.zeros(len(quiet))
     least = 10 ** (NO_NOISE_DB / 10) * sound_power
     spectrum = smooth(np.quantile(known, LOUD_QUANTILE, axis=1)) + TINY
-    for _ in range(2):  # the first spectrum is that of the sound, if this hardly ever pauses
+    for _ in range(2):  # the first spectrum is that of the sound, if the sound hardly ever pauses
         gain = gains(known, spectrum * (least / mean_square(frames, spectrum)))
         if (gain > 1).any():
             steady = known[:, gain > 1] / gain[gain > 1]
@@ -151,8 +151,8 @@ def noise_power(quiet, spectrum):
     """Return the noise's power in each frame: (F, K), (F,) -> (F, K), 0 where it is negligible.
 
     spectrum: from `least_noise`. The level is a running quantile over the frames with noise, so
-    neither a short loud event nor silence matters. A level that changes from frame to frame is that
-    of the sound.
+    neither a short loud event nor silence matters. If the level changes from frame to frame, it is
+    taken for that of the sound.
     """
     gain = gains(quiet, spectrum) if spectrum.any() else np.zeros(quiet.shape[1])
     # Frames at the edge of silence hold noise in part only.
@@ -161,10 +161,10 @@ def noise_power(quiet, spectrum):
     noisy = np.flatnonzero(inner & (gain > 1))
     if noisy.size < min(LEVEL_FRAMES / 2, gain.size) / 2:
         return np.zeros_like(quiet)
-    level_db = 10 * np.log10(gain + TINY)
-    beyond = np.full(FRAMES_PER_SAMPLE, np.nan)
-    step = np.abs(level_db[beyond.size :] - level_db[: -beyond.size])
-    change = np.fmin(np.append(step, beyond), np.append(beyond, step))  # to the more similar frame
+    apart = FRAMES_PER_SAMPLE  # frames this far apart do not overlap
+    level_db = np.pad(10 * np.log10(gain + TINY), apart, constant_values=np.nan)
+    step = np.abs(level_db[apart:] - level_db[:-apart])
+    change = np.fmin(step[apart:], step[:-apart])  # to the frame after or before, whichever is less
     change = scipy.ndimage.median_filter(np.nan_to_num(change[noisy]), LEVEL_FRAMES)
     level = scipy.ndimage.percentile_filter(gain[noisy], LEVEL_PERCENTILE, LEVEL_FRAMES)
     level = np.where(change < STEADY_DB, level / LEVEL_BIAS, 0)
@@ -254,15 +254,15 @@ def least_risk(frames, sound, mask, reconstruction, noise):
     drawn *= np.sign(drawn @ sound)  # so inverting the sound changes no weight
     before = denoised(frames, sound, reconstruction, noise)
     after = denoised(frames, sound + STEP * drawn, reconstruction, noise)
-    # All is relative to the first estimate, because nearly equal powers are the same in float32.
+    # Differences from the first estimate, because float32 cannot tell nearly equal powers apart.
     changes = (after - before) / STEP
     target, *steps = (mask == 0) * (np.stack([sound, *before[1:]], dtype=np.float32) - before[0])
     products = inner_products(frames, [*steps, target, *(changes[1:] - changes[0]), drawn])
-    count = len(steps)
+    count = len(steps)  # `descent` is -1/2 of the risk's gradient at weights of 0
     descent = products[:, :count, count] - CAUTION * products[:, count + 1 : -1, -1]
     products, weights = products[:, :count, :count], np.zeros((frames.f_pts, count))
-    for estimate in np.eye(count):
-        step = estimate - weights
+    for alone in np.eye(count):  # move toward this estimate alone, as far as the risk falls
+        step = alone - weights
         curved = np.matvec(products, step)
         sums = np.vecdot(descent, step) - np.vecdot(curved, weights), np.vecdot(curved, step)
         gain, scale = (scipy.ndimage.uniform_filter1d(part, BAND) for part in sums)
@@ -318,7 +318,7 @@ def calibrate(observed, mask, rate, restore, size=0):
         sound = fill(observed, runs(mask), rate, default=reconstruction)
     quiet = quiet_power(frames, sound, reconstruction, mask)
     spectrum = least_noise(frames, quiet, loud_power(observed, frames.hop))
-    power, weights = noise_power(quiet, spectrum), np.eye(6)[-1]
+    power, weights = noise_power(quiet, spectrum), np.eye(6)[-1]  # the reconstruction alone
     if artificial.any():
         found = candidates(frames, sound, mask, reconstruction, power)[:, artificial[mask == 1]]
         errors = np.maximum(((found - truth[artificial]) ** 2).mean(1), TINY)
@@ -339,8 +339,8 @@ def denoise(observed, mask, reconstruction, rate, spectrum, denoisers, weights):
     noise = noise_power(quiet_power(frames, sound, reconstruction, mask), spectrum)
     if mask.any() and weights[-1] < 1:
         sound[mask == 1] = weights @ candidates(frames, sound, mask, reconstruction, noise)
-    nearest = (np.arange(sound.size) + frames.hop // 2) // frames.hop - frames.p_min
-    noisy = noise.any(0)[nearest]
+    frame = (np.arange(sound.size) + frames.hop // 2) // frames.hop - frames.p_min  # the nearest
+    noisy = noise.any(0)[frame]
     if noisy.any():
         sound = denoised(frames, sound, reconstruction, noise, denoisers).sum(0)
     return sound, noisy
