@@ -245,14 +245,16 @@ def test_two_workers_learn_as_one_does_and_end_together(tmp_path):
     assert chief.returncode == 2 and error.count("\n") == 1
     assert "worker 0 of 2 has lost another worker" in error and "--resume" in error
     together = dict(map(json.loads, printed.splitlines()))
-    before, after = range(INTERRUPTED_AT), range(INTERRUPTED_AT, KILLED_AT)
-    assert list(together) == [*before, "interrupted", *after]
+    last = list(together)[-1]
+    assert KILLED_AT - 2 <= last < KILLED_AT  # the kill may reach the last step
+    expected = *range(INTERRUPTED_AT), "interrupted", *range(INTERRUPTED_AT, last + 1)
+    assert list(together) == list(expected)
     # Initial weights are equal and random numbers are not, so the curves are only similar.
     drop = alone[0] - alone[ITERATIONS]
     assert together[0] == pytest.approx(alone[0], rel=1e-5)
     assert 1e-4 < abs(together[INTERRUPTED_AT - 1] - alone[INTERRUPTED_AT - 1]) < 0.1 * drop
     resumed = dict(losses(out, resume=True))
-    assert list(resumed) == list(range(KILLED_AT - 1, ITERATIONS + 1))
+    assert list(resumed) == list(range(last, ITERATIONS + 1))
     assert resumed[ITERATIONS] == pytest.approx(alone[ITERATIONS], abs=0.1 * drop)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "two"]
 
