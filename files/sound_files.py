@@ -22,8 +22,7 @@ from harness.quiet_tensorflow import tf
 MAX_HOURS = 24  # maximum total length of recordings, which takes 5.5 GB of disk at 16 kHz
 SHORTEST = 2048  # minimum samples per recording; the figure of the long sound needs them
 OFFSET = 0.01  # a constant offset above this fraction of a sound's RMS is removed
-# Channels cancel if their mean has less than this fraction of the power from the loudest alone.
-CANCELS = 0.1
+CANCELS = 0.1  # least power of the mean of the channels, relative to that of the loudest alone
 LEAST_RMS = 1e-5  # minimum RMS, -100 dB relative to full scale; a quieter sound is only dither
 HELD_OUT_FRACTION = 0.1
 SPLIT_BY_FILE_FROM = 5  # minimum files to hold out whole ones; fewer files are split in time
