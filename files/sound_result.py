@@ -94,6 +94,7 @@ def _kind(sound, destination):
     same = sound.format in FORMAT_OF.get(suffix, (suffix[1:].upper(),))
     # These formats order more than two channels differently than a WAV does.
     same = same and (sound.format not in ("OGG", MP4) or sound.channels <= 2)
+    same = same and (suffix, subtype) != (".wav", "MPEG_LAYER_III")  # libsndfile only reads these
     if same and sound.format == MP4 and subtype in ("AAC", "ALAC"):
         return MP4, subtype, "FILE"
     for endian in (sound.endian, "FILE"):

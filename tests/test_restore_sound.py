@@ -571,6 +571,16 @@ def test_any_sound_may_become_a_wav(tmp_path, subtype, expected):
     assert soundfile.info(tmp_path / "b.wav").subtype == expected and "encoded again" not in line
 
 
+def test_a_wav_that_contains_mp3_becomes_a_plain_wav(tmp_path):
+    """Some recorders write such files. libsndfile says that it can write them, but it cannot."""
+    tone = tone_with_gaps(RATE)[0]
+    write(tmp_path / "a.wav", tone, RATE, "libmp3lame")
+    restore_sound(stand_in(sinusoids), tmp_path / "a.wav", tmp_path / "b.wav", keep=True)
+    given, result = (soundfile.read(tmp_path / name)[0] for name in ("a.wav", "b.wav"))
+    np.testing.assert_allclose(result, given, atol=2.0**-16)
+    assert soundfile.info(tmp_path / "b.wav").subtype == "PCM_16"
+
+
 def test_a_compressed_file_that_ends_too_early_gets_a_remark(tmp_path):
     write(tmp_path / "whole.webm", tone_with_gaps(48000, 4.0)[0], 48000, "libopus")
     whole = (tmp_path / "whole.webm").read_bytes()
