@@ -86,10 +86,7 @@ def _contexts(rate, size=0):
     A context shorter than the gap cannot predict its middle, so it is left out.
     """
     highest = max(MAX_ORDER, size)
-    contexts = [
-        (round(context * rate), max(1, min(round(order * rate), highest)))
-        for context, order in CONTEXTS
-    ]
+    contexts = [(round(c * rate), max(1, min(round(p * rate), highest))) for c, p in CONTEXTS]
     return [each for each in contexts if each[0] >= size] or contexts[-1:]
 
 
@@ -162,9 +159,7 @@ def _mixture(window, gap, artificial, contexts):
     if not artificial:
         return estimates[0]
     blank = _draft(window, [*artificial, gap], *contexts[0])
-    predictions = np.stack(
-        [np.concatenate(_estimates(blank, artificial, *context)) for context in contexts]
-    )
+    predictions = np.stack([np.concatenate(_estimates(blank, artificial, *c)) for c in contexts])
     truth = np.concatenate([window[first:end] for first, end in artificial])
     weights = mixture_weights(((predictions - truth) ** 2).sum(1) + 1e-30, SHARPNESS)
     prediction, estimate = (weights @ values / weights.sum() for values in (predictions, estimates))
