@@ -120,6 +120,5 @@ def _frames(drawn, shape):
     for factor, *shift in itertools.product(FRAMES, SHIFTS, SHIFTS):
         size = np.round(factor * max((last - first) / sides) * sides)
         corner = np.round((first + last - size) / 2 + shift * size / sides)
-        edges = np.array([corner, corner + size]) / drawn.shape[::-1]
-        frames.append(tuple(edges.ravel()))
+        frames.append(tuple((np.array([corner, corner + size]) / drawn.shape[::-1]).ravel()))
     return frames

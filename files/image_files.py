@@ -134,8 +134,7 @@ def _split(train, train_labels, test, test_labels, name):
     none are returned.
     """
     if test is None:
-        order = folders.fixed_order(len(train))
-        train, train_labels = _selected(train, train_labels, order)
+        train, train_labels = _selected(train, train_labels, folders.fixed_order(len(train)))
         firsts = np.sort(np.unique(_digests(train), return_index=True)[1])
         count = min(max(1, len(firsts) // HELD_OUT_ONE_IN), HELD_OUT_AT_MOST)
         test, test_labels = _selected(train, train_labels, firsts[:count])
@@ -228,9 +227,8 @@ def _idx_array(path):
         zero, code, dimensions = struct.unpack_from(">HBB", content)
         if zero or (code, dimensions) not in IDX_ARRAYS:
             raise ValueError("not an IDX file of 8-bit images or of labels")
-        shape = struct.unpack_from(f">{dimensions}I", content, 4)
         values = np.frombuffer(content, IDX_ARRAYS[code, dimensions], offset=4 + 4 * dimensions)
-        values = values.reshape(shape)
+        values = values.reshape(struct.unpack_from(f">{dimensions}I", content, 4))
         return values[:, 0] if dimensions == 2 else values  # QMNIST: 8 numbers, the class first
 
 

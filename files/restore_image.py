@@ -35,9 +35,8 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
     image, colors, hole = _read(source, keep)
     height, width = model.kind.shape
     if abs(image.width * height - image.height * width) > max(width, height):
-        found = f"{image.width} x {image.height} pixels"
         remedy = f"crop it to the proportions of the model's images, {width} x {height}"
-        raise UserError(f"{source}: {found}; {remedy}")
+        raise UserError(f"{source}: {image.width} x {image.height} pixels; {remedy}")
     if mask_file:
         hole = _read_mask(mask_file, source, image.size)
     colors, missing = _reduced(colors, hole, (REDUCED * width, REDUCED * height))

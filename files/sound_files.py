@@ -276,8 +276,7 @@ def _places(samples, first, end, window, least_power):
     if last < 0:
         return np.zeros((0, 2), np.int64)
     energy, _ = _energies(samples[first:end], step)
-    shared = energy[1:-2] + energy[2:-1] + energy[3:]
-    loud = shared[: last // step + 1] >= least_power * window
+    loud = (energy[1:-2] + energy[2:-1] + energy[3:])[: last // step + 1] >= least_power * window
     return first + np.minimum(audio_utils.runs(loud) * step, last + 1)
 
 

@@ -73,8 +73,7 @@ def _merged(gaps):
     merged = []
     for first, end in gaps:
         if merged:
-            shorter = min(end - first, np.ptp(merged[-1]))
-            if first - merged[-1][1] <= MERGE_FRACTION * shorter:
+            if first - merged[-1][1] <= MERGE_FRACTION * min(end - first, np.ptp(merged[-1])):
                 first = merged.pop()[0]
         merged.append((first, end))
     return merged

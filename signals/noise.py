@@ -174,8 +174,7 @@ def noise_power(quiet, spectrum):
 
 def loud_power(sound, hop):
     """Return the mean square of the loud parts of a sound (T,)."""
-    hops = np.resize(sound, (-(-sound.size // hop), hop))
-    return np.quantile((hops**2).mean(1), LOUD_QUANTILE)
+    return np.quantile((np.resize(sound, (-(-sound.size // hop), hop)) ** 2).mean(1), LOUD_QUANTILE)
 
 
 def typical_size(gaps):
@@ -253,9 +252,8 @@ def least_risk(frames, sound, mask, reconstruction, noise):
     drawn = istft(frames, drawn * np.sqrt(noise), sound.size)
     drawn *= np.sign(drawn @ sound)  # so inverting the sound changes no weight
     before = denoised(frames, sound, reconstruction, noise)
-    after = denoised(frames, sound + STEP * drawn, reconstruction, noise)
     # All is relative to the first estimate, because nearly equal powers are the same in float32.
-    changes = (after - before) / STEP
+    changes = (denoised(frames, sound + STEP * drawn, reconstruction, noise) - before) / STEP
     target, *steps = (mask == 0) * (np.stack([sound, *before[1:]], dtype=np.float32) - before[0])
     products = inner_products(frames, [*steps, target, *(changes[1:] - changes[0]), drawn])
     count = len(steps)
@@ -339,8 +337,7 @@ def denoise(observed, mask, reconstruction, rate, spectrum, denoisers, weights):
     noise = noise_power(quiet_power(frames, sound, reconstruction, mask), spectrum)
     if mask.any() and weights[-1] < 1:
         sound[mask == 1] = weights @ candidates(frames, sound, mask, reconstruction, noise)
-    nearest = (np.arange(sound.size) + frames.hop // 2) // frames.hop - frames.p_min
-    noisy = noise.any(0)[nearest]
+    noisy = noise.any(0)[(np.arange(sound.size) + frames.hop // 2) // frames.hop - frames.p_min]
     if noisy.any():
         sound = denoised(frames, sound, reconstruction, noise, denoisers).sum(0)
     return sound, noisy
