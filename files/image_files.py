@@ -88,9 +88,8 @@ def load_images(path=None, size=28):
     name = printable(path)
     arrays = _folder_arrays(Path(path), size) if os.path.isdir(path) else _npz_arrays(path)
     train, train_labels, test, test_labels = (arrays.get(each) for each in ARRAYS)
-    before = len(train) + (0 if test is None else len(test))
     split = _split(train, train_labels, test, test_labels, name)
-    copies = before - len(split[0]) - len(split[2])
+    copies = len(train) + (0 if test is None else len(test)) - len(split[0]) - len(split[2])
     source = printable(os.path.basename(os.path.abspath(path))) or name
     source += f", {copies:,} copies of held-out images left out" * (copies > 0)
     return Images(*split, source)

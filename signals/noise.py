@@ -321,8 +321,7 @@ def calibrate(observed, mask, rate, restore, size=0):
         found = candidates(frames, sound, mask, reconstruction, power)[:, artificial[mask == 1]]
         errors = np.maximum(((found - truth[artificial]) ** 2).mean(1), TINY)
         weights = mixture_weights(errors, SHARPNESS)
-    denoisers = least_risk(frames, sound, mask, reconstruction, power)
-    return spectrum, denoisers, weights / weights.sum()
+    return spectrum, least_risk(frames, sound, mask, reconstruction, power), weights / weights.sum()
 
 
 def denoise(observed, mask, reconstruction, rate, spectrum, denoisers, weights):
