@@ -51,7 +51,7 @@ def plan(inputs, out, protected, completions=0):
     for _, path in _results(pairs, completions):
         if path.exists() and (original := originals.get(_inode(path))):
             raise UserError(f"{path}: is the input {original}; give another --out")
-    return pairs
+    return [*dict.fromkeys(pairs)]  # the same file may be given twice
 
 
 def _results(pairs, completions):

@@ -142,6 +142,14 @@ def test_files_with_the_same_result_are_named_the_rest_done(tmp_path, monkeypatc
     assert len(lines) == len(clashing) and "out/a-1.png: a.png and a-1.png would" in lines[3]
 
 
+def test_a_file_given_twice_is_restored_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a").mkdir()
+    Path("a/x.wav").touch()
+    inputs = [Path("a/x.wav"), Path("./a/x.wav"), Path("a/x.wav")]
+    assert plan(inputs, "out", []) == [(Path("a/x.wav"), Path("out/x.wav"))]
+
+
 def test_existing_completions_need_overwrite(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     model = types.SimpleNamespace(kind=types.SimpleNamespace(sounds=False))
