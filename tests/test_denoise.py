@@ -346,6 +346,14 @@ def test_files_and_flags_of_the_other_kind(tmp_path, sound, digits, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a.wav"}
 
 
+def test_a_picture_is_not_its_own_mask(tmp_path, digits, capsys):
+    """The drawing would be taken for the hole, and replaced."""
+    Image.fromarray(np.uint8(255 * np.eye(28))).save(tmp_path / "a.png")
+    flags = "--mask", tmp_path / "a.png", "-o", tmp_path / "b.png"
+    refused(inside(capsys, "denoise.py", digits[0], tmp_path / "a.png", *flags), "image itself")
+    assert not (tmp_path / "b.png").exists()
+
+
 ONE_AFTER_THE_OTHER = """
 import json, runpy, sys
 for arguments in json.loads(sys.argv[1]):
