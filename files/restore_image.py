@@ -49,7 +49,7 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
         raise UserError(f"{mask_file or source}: {problem}; {remedy}")
     grey = np.asarray(colors.convert("L")) / np.float32(255)
     made, view = drawing.restored(model, grey, missing, count if hole.any() else 0)
-    said = _summary(image, hole, view, keep)
+    said = _summary(image, hole, view, keep) + ["no completions"] * bool(count and not hole.any())
     ink, several = _ink(image, np.asarray(colors)[~missing])
     if keep and several:
         said.append("the hole has one color per level, the rest has several")

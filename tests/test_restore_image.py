@@ -550,6 +550,9 @@ def test_the_line_says_if_a_whole_picture_was_denoised(tmp_path, keep):
     Image.fromarray(DRAWN).save(tmp_path / "a.png")
     line = restore_image(GREY, tmp_path / "a.png", tmp_path / "b.png", keep=keep)
     assert "nothing missing" in line and ("denoised" in line) != keep
+    assert "no completions" not in line
+    line = restore_image(GREY, tmp_path / "a.png", tmp_path / "b.png", keep=keep, count=2)
+    assert "no completions" in line and not (tmp_path / "b-1.png").exists()
     torn = Image.fromarray(DRAWN)
     torn.putalpha(Image.fromarray(np.where(HOLE, 0, 255).astype(np.uint8)))
     torn.save(tmp_path / "a.png")
