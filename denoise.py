@@ -82,6 +82,8 @@ def restore(settings, model, trained_on, source, destination):
     out = Path(settings.out)
     below = destination.relative_to(out) if destination != out else Path(source.name)
     mask = mask_for(settings.mask, source, below)
+    if mask and mask.samefile(source):
+        raise UserError(f"{mask}: is the image itself; draw the hole in another file for --mask")
     return restore_image(model, source, destination, mask, settings.keep, count)
 
 

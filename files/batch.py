@@ -51,7 +51,7 @@ def plan(inputs, out, protected, completions=0):
     for _, path in _results(pairs, completions):
         if path.exists() and (original := originals.get(_inode(path))):
             raise UserError(f"{path}: is the input {original}; give another --out")
-    return pairs
+    return [*dict.fromkeys(pairs)]  # the same file may be given twice
 
 
 def _results(pairs, completions):
@@ -66,8 +66,7 @@ def _ambiguous(pairs, completions):
     """Return {source: message} for all sources with a result that would replace another one."""
     results = collections.defaultdict(list)
     for source, path in _results(pairs, completions):
-        target = os.path.normcase(os.path.realpath(path))  # Windows ignores case
-        results[target].append((source, path))
+        results[os.path.normcase(os.path.realpath(path))].append((source, path))  # for Windows
     messages = {}
     for (source, path), *others in results.values():
         for other, _ in others:

@@ -1,5 +1,6 @@
 """Read text files of labels that list the gaps of a sound."""
 
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from harness import UserError
 from harness.errors import say
 
-NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 # Each layout is the separator of start and end, and True if commas in numbers are decimal commas.
 # The first layout that fits a line is used.
 LAYOUTS = (r"\s*[\t;]\s*", True), (r"\s+", True), (r"\s*[,;\t]\s*", False)
@@ -25,8 +26,12 @@ class Labels(NamedTuple):
 
 
 def read_labels(path):
-    """Return the `Labels` in a text file."""
-    return Labels(path, path.read_text("utf-8-sig", "replace").splitlines())
+    """Return the `Labels` in a text file, UTF-8 or UTF-16. Raises UserError if it is empty."""
+    content = path.read_bytes()
+    coding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    if not (text := content.decode(coding, "replace")).strip():
+        raise UserError(f"{path}: lists no gaps; leave out --gaps to look for runs of zeros")
+    return Labels(path, text.splitlines())
 
 
 def read_gaps(labels, rate, frames, sound="the sound"):
@@ -62,22 +67,22 @@ def read_gaps(labels, rate, frames, sound="the sound"):
 def _times(line, seconds, where):
     """Return start and end of a label in seconds. Raises UserError if missing or ambiguous."""
     for separator, decimal_commas in LAYOUTS:
-        words = [word.strip("\"' ") for word in re.split(separator, line)[:3]]
+        words = [word.strip("\"' ") for word in re.split(separator, line)[:4]]
         numbers = [word.replace(",", ".") if decimal_commas else word for word in words]
-        if len(numbers) > 1 and all(re.fullmatch(NUMBER, number) for number in numbers[:2]):
+        if len(numbers) > 1 and all(map(NUMBER.fullmatch, numbers[:2])):
             break
     else:
         expected = f"a start and an end in seconds, such as {EXAMPLE}"
         raise UserError(f"{where}: expected {expected}, got {line!r}; correct or remove it")
-    start, end, *others = [float(n) for n in numbers if re.fullmatch(NUMBER, n)]
+    start, end, *others = map(float, itertools.takewhile(NUMBER.fullmatch, numbers))
     # "1,5" may be 1.5, or 1 to 5.
     ambiguous = not decimal_commas and re.match(r"\d+,\d+(?![\d.])", line)
     # "1,500<TAB>1,550" may be 1.5 to 1.55, or 1500 to 1550 if the sound is that long.
     thousands = all(re.fullmatch(r"\d{1,3}(,\d{3})+", word) for word in words[:2])
     ambiguous = ambiguous or (thousands and float(words[1].replace(",", "")) <= seconds)
-    # "1<TAB>1.25<TAB>1.30" may be 1 to 1.25, or line 1 of a numbered table.
-    numbered = others and re.fullmatch(r"\d+\.?", numbers[0])
-    if ambiguous or (numbered and end <= others[0] <= seconds + 0.001):
+    # "1<TAB>1.25<TAB>1.30" may be 1 to 1.25, or line 1 of a numbered table. "1 1.1 2 2.1" has two.
+    several = others and (re.fullmatch(r"\d+\.?", words[0]) or others < others[1:])
+    if ambiguous or (several and end <= others[0] <= seconds + 0.001):
         remedy = f"write only start and end, with decimal points, such as {EXAMPLE}"
         raise UserError(f"{where}: ambiguous; {remedy}")
     return start, end

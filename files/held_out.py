@@ -84,8 +84,7 @@ def _note(name, samples, kind):
     if kind.notes and note_frequency(name) not in map(note_frequency, kind.notes.notes):
         known = " ".join(kind.notes.notes)
         raise UserError(f"{name}: not a note that the model knows; choose from {known}")
-    timbre = kind.notes.timbre if kind.notes else "sine"
-    notes = Notes((name,), timbre, kind.sample_rate, samples)
+    notes = Notes((name,), kind.notes.timbre if kind.notes else "sine", kind.sample_rate, samples)
     return notes.windows("held out", 1, (0, 0))[0].numpy()[0]
 
 

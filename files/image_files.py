@@ -88,9 +88,8 @@ def load_images(path=None, size=28):
     name = printable(path)
     arrays = _folder_arrays(Path(path), size) if os.path.isdir(path) else _npz_arrays(path)
     train, train_labels, test, test_labels = (arrays.get(each) for each in ARRAYS)
-    before = len(train) + (0 if test is None else len(test))
     split = _split(train, train_labels, test, test_labels, name)
-    copies = before - len(split[0]) - len(split[2])
+    copies = len(train) + (0 if test is None else len(test)) - len(split[0]) - len(split[2])
     source = printable(os.path.basename(os.path.abspath(path))) or name
     source += f", {copies:,} copies of held-out images left out" * (copies > 0)
     return Images(*split, source)
@@ -134,8 +133,7 @@ def _split(train, train_labels, test, test_labels, name):
     none are returned.
     """
     if test is None:
-        order = folders.fixed_order(len(train))
-        train, train_labels = _selected(train, train_labels, order)
+        train, train_labels = _selected(train, train_labels, folders.fixed_order(len(train)))
         firsts = np.sort(np.unique(_digests(train), return_index=True)[1])
         count = min(max(1, len(firsts) // HELD_OUT_ONE_IN), HELD_OUT_AT_MOST)
         test, test_labels = _selected(train, train_labels, firsts[:count])
@@ -228,9 +226,8 @@ def _idx_array(path):
         zero, code, dimensions = struct.unpack_from(">HBB", content)
         if zero or (code, dimensions) not in IDX_ARRAYS:
             raise ValueError("not an IDX file of 8-bit images or of labels")
-        shape = struct.unpack_from(f">{dimensions}I", content, 4)
         values = np.frombuffer(content, IDX_ARRAYS[code, dimensions], offset=4 + 4 * dimensions)
-        values = values.reshape(shape)
+        values = values.reshape(struct.unpack_from(f">{dimensions}I", content, 4))
         return values[:, 0] if dimensions == 2 else values  # QMNIST: 8 numbers, the class first
 
 

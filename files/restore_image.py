@@ -22,6 +22,9 @@ LOSSLESS_TIFF = "packbits", "tiff_adobe_deflate", "tiff_deflate", "tiff_lzw"
 MOST_MISSING = 2 / 3  # maximum fraction; more is an inverted mask or a transparent background
 REDUCED = 8  # larger pictures are averaged to this multiple of the network's size
 SAMPLED = 2**20  # maximum number of pixels of a mask whose colors are compared
+UNSAID = {"interlace", "progressive", "progression", "adobe", "adobe_transform", "mp", "mpoffset"}
+UNSAID |= {"duration", "timestamp", "resolution"}  # Pillow's names of properties that nobody misses
+TIFF_TEXTS = 270, 271, 272, 305, 306, 315, 33432  # description, make, model, software, date, ...
 SEVERAL_INKS = 16  # levels of 255, rms; the colors vary more at the same brightness
 
 
@@ -35,9 +38,8 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
     image, colors, hole = _read(source, keep)
     height, width = model.kind.shape
     if abs(image.width * height - image.height * width) > max(width, height):
-        found = f"{image.width} x {image.height} pixels"
         remedy = f"crop it to the proportions of the model's images, {width} x {height}"
-        raise UserError(f"{source}: {found}; {remedy}")
+        raise UserError(f"{source}: {image.width} x {image.height} pixels; {remedy}")
     if mask_file:
         hole = _read_mask(mask_file, source, image.size)
     colors, missing = _reduced(colors, hole, (REDUCED * width, REDUCED * height))
@@ -47,7 +49,7 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
         raise UserError(f"{mask_file or source}: {problem}; {remedy}")
     grey = np.asarray(colors.convert("L")) / np.float32(255)
     made, view = drawing.restored(model, grey, missing, count if hole.any() else 0)
-    said = _summary(image, hole, view, keep)
+    said = _summary(image, hole, view, keep) + ["no completions"] * bool(count and not hole.any())
     ink, several = _ink(image, np.asarray(colors)[~missing])
     if keep and several:
         said.append("the hole has one color per level, the rest has several")
@@ -67,6 +69,8 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
             change = max(change, _change(image, encoded, hole))
         with replacing(path) as unfinished:
             unfinished.write_bytes(encoded.getbuffer())
+    if keep and (gone := {*image.info} - {*Image.open(encoded).info} - UNSAID):
+        said.append(f"without its {', '.join(sorted(map(str, gone)))}")
     if change:
         said.append(f"JPEG changed the other pixels by up to {change} of 255")
     return f"{image.width} x {image.height} pixels: {', '.join(said)}"
@@ -214,8 +218,9 @@ def _change(image, encoded, hole):
 
 def _kept_options(image):
     """Return options for Pillow that keep an image's metadata and compression."""
-    options = {key: image.info[key] for key in ("icc_profile", "exif", "dpi") if key in image.info}
+    options = {k: image.info[k] for k in ("icc_profile", "exif", "dpi", "xmp") if k in image.info}
     if image.format == "TIFF":
+        options["tiffinfo"] = {t: image.tag_v2[t] for t in TIFF_TEXTS if t in image.tag_v2}
         compression = image.info.get("compression")
         options["compression"] = compression if compression in LOSSLESS_TIFF else None
     return SAVE_OPTIONS.get(image.format, {}) | options

@@ -22,8 +22,7 @@ from harness.quiet_tensorflow import tf
 MAX_HOURS = 24  # maximum total length of recordings, which takes 5.5 GB of disk at 16 kHz
 SHORTEST = 2048  # minimum samples per recording; the figure of the long sound needs them
 OFFSET = 0.01  # a constant offset above this fraction of a sound's RMS is removed
-# Channels cancel if their mean has less than this fraction of the power from the loudest alone.
-CANCELS = 0.1
+CANCELS = 0.1  # least power of the mean of the channels, relative to that of the loudest alone
 LEAST_RMS = 1e-5  # minimum RMS, -100 dB relative to full scale; a quieter sound is only dither
 HELD_OUT_FRACTION = 0.1
 SPLIT_BY_FILE_FROM = 5  # minimum files to hold out whole ones; fewer files are split in time
@@ -277,8 +276,7 @@ def _places(samples, first, end, window, least_power):
     if last < 0:
         return np.zeros((0, 2), np.int64)
     energy, _ = _energies(samples[first:end], step)
-    shared = energy[1:-2] + energy[2:-1] + energy[3:]
-    loud = shared[: last // step + 1] >= least_power * window
+    loud = (energy[1:-2] + energy[2:-1] + energy[3:])[: last // step + 1] >= least_power * window
     return first + np.minimum(audio_utils.runs(loud) * step, last + 1)
 
 

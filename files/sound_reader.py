@@ -35,8 +35,8 @@ LIBSNDFILE = {
     ("ogg", "opus"): ("OGG", "OPUS"),
 }
 TIMED = "asf", "ogg", MATROSKA, MP4  # formats that state the full length of a truncated file
-VIDEOS = "avi", MATROSKA, MP4
-LATE = 0.05  # seconds; a sound that begins later after the picture gets silence before it
+VIDEOS = "avi", MATROSKA, MP4  # only the packets of the last two all have times
+PAUSE = 0.05, 3600  # seconds; silence replaces such pauses between packets, or before the first
 # Encodings whose names begin like this keep zeros exactly; others blur the edges of a gap.
 KEEP_ZEROS = "PCM", "FLOAT", "DOUBLE", "ALAW", "ULAW", "ALAC", "DWVW", "DPCM", "FLAC", "WAVPACK"
 SMALLEST = {"ALAW": 8 / 32768}  # smallest magnitude in encodings that cannot represent 0
@@ -44,8 +44,7 @@ SMALLEST = {"ALAW": 8 / 32768}  # smallest magnitude in encodings that cannot re
 TAGS = "title", "artist", "album", "date", "genre", "comment", "copyright", "license"
 JOINED = 61, 80  # libsndfile's errors for a second header inside a WAV or AIFF
 UNKNOWN = 2**31 - 2**16  # bytes; a program that writes to a pipe states such a length or more
-# Fewer bytes after the last chunk of a WAV are not taken for samples that its header misses.
-UNCOUNTED = 1 << 16
+UNCOUNTED = 1 << 16  # bytes; fewer after the last chunk of a WAV are not taken for samples
 MAX_CHANNELS = 64
 FRAMES_PER_BLOCK = 1 << 16
 
@@ -186,14 +185,11 @@ def _with_ffmpeg(path, file, opened):
     first = next(frames, stream)  # the header of HE-AAC gives another rate and layout
     # The encoder pads the last frame. The stated duration of MP4 and Ogg excludes this padding.
     stated = round((seconds or 0) * first.rate) if name in (MP4, "ogg") else 0
-    decoded = _blocks([] if first is stream else itertools.chain([first], frames), stated)
-    channels, late = len(first.layout.channels), 0.0
-    if name in VIDEOS and stream.start_time is not None:
-        late = float(stream.start_time * stream.time_base) - (container.start_time or 0) / 1e6
-    if late > LATE:
-        silence = np.broadcast_to(0.0, (round(late * first.rate), channels))  # takes no memory
-        decoded = itertools.chain(np.array_split(silence, int(late) + 1), decoded)
-        seconds = seconds and seconds + late
+    frames = [] if first is stream else itertools.chain([first], frames)
+    start, channels = (container.start_time or 0) / av.time_base, len(first.layout.channels)
+    decoded = _blocks(frames, stated, start if name in VIDEOS else np.inf, name in VIDEOS[1:])
+    if name == MP4 and seconds:
+        seconds += float((stream.start_time or 0) * stream.time_base) - start
     return Sound(path, first.rate, channels, *kind, "FILE", tags, seconds, decoded)
 
 
@@ -216,17 +212,24 @@ def _frames(container, stream):
             yield from convert.resample(frame)
 
 
-def _blocks(frames, stated):
-    """Join frames into blocks (n, channels) and remove the padding at the end.
+def _blocks(frames, stated, due, timed):
+    """Join frames into blocks (n, channels), with silence where their times have pauses.
 
-    stated: the number of samples without padding, or 0 if it is unknown.
+    Also remove the padding at the end. stated: the number of samples without padding, or 0 if it is
+    unknown. due: seconds at which the sound should begin. timed: True if each frame has a time.
     """
     parts, size, total = [], 0, 0
     for frame in frames:
-        if size >= FRAMES_PER_BLOCK:
+        time = due if frame.time is None else frame.time
+        pause = time - due if PAUSE[0] < time - due < PAUSE[1] else 0
+        if size >= FRAMES_PER_BLOCK or (pause and parts):
             yield np.concatenate(parts)
             parts, size = [], 0
         parts.append(frame.to_ndarray().reshape(frame.samples, -1))
+        if pause:
+            silence = np.broadcast_to(0.0, (round(pause * frame.rate), parts[0].shape[1]))
+            yield from np.array_split(silence, int(pause) + 1)  # takes no memory
+        due = time + frame.samples / frame.rate if timed else np.inf
         size, total = size + frame.samples, total + frame.samples
     if parts:
         padding = total - stated if 0 < total - stated < len(parts[-1]) else 0

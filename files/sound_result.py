@@ -31,7 +31,6 @@ ORDINARY = {"RIFF", "RIFX", "FORM", "fmt ", "fact", "data", "COMM", "SSND", "FVE
 ORDINARY |= {"LIST", "ID3 ", "id3 ", "NAME", "AUTH", "ANNO", "(c) ", "JUNK", "junk", "PAD ", "FLLR"}
 # Formats of files with suffixes that do not name them.
 FORMAT_OF = {".wav": ("WAV", "WAVEX", "RF64"), ".m4a": (MP4,), ".aif": ("AIFF",), ".opus": ("OGG",)}
-NAMED = 5  # maximum number of lost items to list
 
 
 def create(path, sound, destination):
@@ -94,6 +93,7 @@ def _kind(sound, destination):
     same = sound.format in FORMAT_OF.get(suffix, (suffix[1:].upper(),))
     # These formats order more than two channels differently than a WAV does.
     same = same and (sound.format not in ("OGG", MP4) or sound.channels <= 2)
+    same = same and (suffix, subtype) != (".wav", "MPEG_LAYER_III")  # libsndfile only reads these
     if same and sound.format == MP4 and subtype in ("AAC", "ALAC"):
         return MP4, subtype, "FILE"
     for endian in (sound.endian, "FILE"):
@@ -120,8 +120,7 @@ def result_name(path):
 
 def lost(source, result):
     """Return the names of what `source` contains besides its samples, and `result` does not."""
-    names = sorted(_extras(source) - _extras(result))
-    return names[:NAMED] + [f"{len(names) - NAMED} others"] * (len(names) > NAMED)
+    return sorted(_extras(source) - _extras(result))
 
 
 def _extras(path):

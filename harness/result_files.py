@@ -23,9 +23,12 @@ def replacing(path):
 
     The data are on the disk before the rename, so `path` is never half written. A replaced file
     keeps its mode and owner, if the file system and the user's rights allow it. If `path` is a
-    link, its target is replaced. An OSError names `path`.
+    link, its target is replaced. Pipes and devices are never replaced: UserError. An OSError names
+    `path`.
     """
     target = Path(os.path.realpath(path))
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise UserError(f"{path}: a pipe or a device; choose another --out")
     unfinished = _hidden("unfinished", target)
     try:
         with _errors_name(path):

@@ -8,8 +8,8 @@ from signals.gaps import inside
 
 EXCERPTS, EXCERPT_SECONDS = 10, 2  # parts from which noise and mixture weights are estimated
 SILENT = 0.1  # maximum RMS of a silent part, relative to the mean RMS
-PIECE_SECONDS = 8  # duration restored at once
-MARGIN_SECONDS = 0.6  # read on both sides of a piece, because gaps are filled from nearby samples
+PIECE = 250  # hops (8 s); restored at once
+MARGIN = 19  # hops (0.6 s); read on both sides of a piece, because gaps are filled from there
 
 
 class Denoiser:
@@ -52,10 +52,7 @@ class Denoiser:
 
     def pieces(self):
         """Yield the restored channel in pieces (n,)."""
-        piece, margin = (
-            round(seconds * self.rate / self.hop) * self.hop
-            for seconds in (PIECE_SECONDS, MARGIN_SECONDS)
-        )
+        piece, margin = PIECE * self.hop, MARGIN * self.hop
 
         def restored(first, end):
             start, end = max(first - margin, 0), min(end, self.samples)

@@ -73,8 +73,7 @@ def _merged(gaps):
     merged = []
     for first, end in gaps:
         if merged:
-            shorter = min(end - first, np.ptp(merged[-1]))
-            if first - merged[-1][1] <= MERGE_FRACTION * shorter:
+            if first - merged[-1][1] <= MERGE_FRACTION * min(end - first, np.ptp(merged[-1])):
                 first = merged.pop()[0]
         merged.append((first, end))
     return merged
@@ -86,10 +85,7 @@ def _contexts(rate, size=0):
     A context shorter than the gap cannot predict its middle, so it is left out.
     """
     highest = max(MAX_ORDER, size)
-    contexts = [
-        (round(context * rate), max(1, min(round(order * rate), highest)))
-        for context, order in CONTEXTS
-    ]
+    contexts = [(round(c * rate), max(1, min(round(p * rate), highest))) for c, p in CONTEXTS]
     return [each for each in contexts if each[0] >= size] or contexts[-1:]
 
 
@@ -162,9 +158,7 @@ def _mixture(window, gap, artificial, contexts):
     if not artificial:
         return estimates[0]
     blank = _draft(window, [*artificial, gap], *contexts[0])
-    predictions = np.stack(
-        [np.concatenate(_estimates(blank, artificial, *context)) for context in contexts]
-    )
+    predictions = np.stack([np.concatenate(_estimates(blank, artificial, *c)) for c in contexts])
     truth = np.concatenate([window[first:end] for first, end in artificial])
     weights = mixture_weights(((predictions - truth) ** 2).sum(1) + 1e-30, SHARPNESS)
     prediction, estimate = (weights @ values / weights.sum() for values in (predictions, estimates))

@@ -7,6 +7,7 @@ MAINS = 50, 60  # Hz
 HARMONICS = 20  # number of multiples that are looked for
 STEADY = 0.8  # minimum 10% quantile of a tone's amplitude over time, relative to the median
 LEAST = 0.01  # minimum amplitude, relative to the RMS of the sound
+OFF = 0.5  # Hz; maximum distance of the lowest tone, because held notes are further off
 BANDWIDTH = 1.0  # Hz, of each notch
 MARGIN_SECONDS = 2  # the response of such a notch falls by 50 dB in this time
 
@@ -15,20 +16,23 @@ def find_hum(parts, rate):
     """Return the frequencies in Hz of the hum in parts (T,) of a sound, each of at least 2 s.
 
     Hum has a steady tone near a multiple of 50 or 60 Hz, and one at the first or second multiple.
-    Each tone is measured in three windows of 1 s per part. Its phase gives its exact frequency.
+    Each tone is measured in five windows of 1 s per part. Its phase gives its exact frequency.
     """
     parts = np.array([part[: 2 * rate] for part in parts if part.size >= 2 * rate])
-    cuts, taper = [slice(s, s + rate) for s in (0, rate // 2, rate)], np.hanning(rate) / (rate / 4)
+    cuts = [slice(first, first + rate) for first in range(0, rate + 1, rate // 4)]
+    taper = np.hanning(rate) / (rate / 4)
     for mains in MAINS if len(parts) > 1 else ():
         frequencies = mains * np.arange(1, HARMONICS + 1)
         frequencies = frequencies[frequencies < rate / 2]
         waves = np.exp(-2j * np.pi / rate * np.outer(np.arange(2 * rate), frequencies))
-        tones = np.stack([(taper * parts[:, cut]) @ waves[cut] for cut in cuts], 1)  # (P, 3, F)
+        tones = np.stack([(taper * parts[:, cut]) @ waves[cut] for cut in cuts], 1)  # (P, 5, F)
         low, middle = np.quantile(np.abs(tones), [0.1, 0.5], axis=(0, 1))
         steady = (low > STEADY * middle) & (middle > LEAST * np.std(parts))
-        if steady[:2].any():
-            turned = np.angle((tones[:, 1:] * tones[:, :-1].conj()).sum((0, 1)))  # in 0.5 s
-            return (frequencies + turned / np.pi)[steady]
+        # The turn in 0.25 s is less ambiguous, that in 0.5 s more exact.
+        turns = [(t[:, 1:] * t[:, :-1].conj()).sum((0, 1)) for t in (tones, tones[:, ::2])]
+        coarse, fine = np.angle(turns)
+        if (steady & (np.abs(coarse) < OFF * np.pi / 2))[:2].any():
+            return (frequencies + fine / np.pi)[steady]
     return np.zeros(0)
 
 

@@ -142,6 +142,14 @@ def test_files_with_the_same_result_are_named_the_rest_done(tmp_path, monkeypatc
     assert len(lines) == len(clashing) and "out/a-1.png: a.png and a-1.png would" in lines[3]
 
 
+def test_a_file_given_twice_is_restored_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a").mkdir()
+    Path("a/x.wav").touch()
+    inputs = [Path("a/x.wav"), Path("./a/x.wav"), Path("a/x.wav")]
+    assert plan(inputs, "out", []) == [(Path("a/x.wav"), Path("out/x.wav"))]
+
+
 def test_existing_completions_need_overwrite(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     model = types.SimpleNamespace(kind=types.SimpleNamespace(sounds=False))
@@ -317,6 +325,14 @@ def test_files_and_flags_of_the_other_kind(tmp_path, sound, digits, capsys):
         arguments = model, tmp_path / file, *flags, "-o", tmp_path / f"b{file[1:]}"
         refused(inside(capsys, "denoise.py", *arguments), *words)
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a.wav"}
+
+
+def test_a_picture_is_not_its_own_mask(tmp_path, digits, capsys):
+    """The drawing would be taken for the hole, and replaced."""
+    Image.fromarray(np.uint8(255 * np.eye(28))).save(tmp_path / "a.png")
+    flags = "--mask", tmp_path / "a.png", "-o", tmp_path / "b.png"
+    refused(inside(capsys, "denoise.py", digits[0], tmp_path / "a.png", *flags), "image itself")
+    assert not (tmp_path / "b.png").exists()
 
 
 ONE_AFTER_THE_OTHER = """

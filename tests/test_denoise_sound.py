@@ -70,7 +70,7 @@ def test_a_clean_sound_changes_only_in_its_gaps(tmp_path):
 def test_pieces_join_without_a_seam(tmp_path, monkeypatch):
     noisy = (tones(RATE) + 0.03 * np.random.default_rng(1).standard_normal(2 * RATE))[:, None]
     whole, *_ = restored(tmp_path, noisy, RATE)
-    monkeypatch.setattr(denoise_sound, "PIECE_SECONDS", 0.5)
+    monkeypatch.setattr(denoise_sound, "PIECE", 16)
     pieces, *_ = restored(tmp_path, noisy, RATE)
     assert snr_db(whole, pieces) > 40
 
@@ -119,7 +119,7 @@ def test_the_network_sees_each_part_at_its_place():
 
 def test_each_part_has_the_level_of_its_place(tmp_path, monkeypatch):
     """Gaps too close for autoregression are filled by a network that knows one level only."""
-    monkeypatch.setattr(denoise_sound, "PIECE_SECONDS", 0.5)
+    monkeypatch.setattr(denoise_sound, "PIECE", 16)
 
     def at_trained_level(windows, observed):
         drawn = projected(windows, observed)

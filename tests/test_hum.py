@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from audio_utils import snr_db
+from audio_utils import note_frequency, snr_db
 from signals.hum import find_hum, without_hum
 
 RATE = 2000
@@ -34,6 +34,13 @@ def test_hum_is_found_and_removed(mains, level):
 )
 def test_other_sounds_have_no_hum(sound):
     assert not found(sound).size
+
+
+@pytest.mark.parametrize("note", ["G1", "A#1", "B1", "G2"])
+def test_held_bass_notes_are_no_hum(note):
+    """An organ may hold a pedal note throughout. G1 is 1 Hz below 50 Hz."""
+    tones = np.outer(note_frequency(note) * np.arange(1, 5), TIME)
+    assert not found(NOTES + 0.1 * WHITE + np.sin(2 * np.pi * tones).sum(0)).size
 
 
 def test_a_sound_too_short_to_tell_has_no_hum():

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pillow_heif
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from files.model_file import Restorer
 from files.restore_image import mask_for, restore_image
@@ -550,10 +550,34 @@ def test_the_line_says_if_a_whole_picture_was_denoised(tmp_path, keep):
     Image.fromarray(DRAWN).save(tmp_path / "a.png")
     line = restore_image(GREY, tmp_path / "a.png", tmp_path / "b.png", keep=keep)
     assert "nothing missing" in line and ("denoised" in line) != keep
+    assert "no completions" not in line
+    line = restore_image(GREY, tmp_path / "a.png", tmp_path / "b.png", keep=keep, count=2)
+    assert "no completions" in line and not (tmp_path / "b-1.png").exists()
     torn = Image.fromarray(DRAWN)
     torn.putalpha(Image.fromarray(np.where(HOLE, 0, 255).astype(np.uint8)))
     torn.save(tmp_path / "a.png")
     assert "denoised" not in restore_image(GREY, tmp_path / "a.png", tmp_path / "b.png", keep=keep)
+
+
+def test_the_line_names_what_a_kept_picture_lacks(tmp_path):
+    """Without its gamma, a PNG is shown with other levels."""
+    info = PngImagePlugin.PngInfo()
+    info.add(b"gAMA", (100_000).to_bytes(4, "big"))
+    info.add_text("Title", "a digit")
+    picture, mask = Image.fromarray(DRAWN).convert("RGB"), Image.fromarray(np.uint8(255 * HOLE))
+    picture.save(tmp_path / "a.png", pnginfo=info)
+    picture.save(tmp_path / "b.png")
+    picture.save(tmp_path / "a.jpg", xmp=b"<x/>", comment=b"mine", progressive=True)
+    mask.save(tmp_path / "mask.png")
+    picture.save(tmp_path / "a.tif", description="5 um per pixel", resolution=2000)
+    lacking = {"a.png": "without its Title, gamma", "b.png": "", "a.tif": "", "a.jpg": ""}
+    for name, lacks in lacking.items():
+        result = tmp_path / f"result-{name}"
+        line = restore_image(GREY, tmp_path / name, result, tmp_path / "mask.png", keep=True)
+        assert lacks in line and ("without" in line) == bool(lacks)
+    assert Image.open(tmp_path / "result-a.tif").tag_v2[270] == "5 um per pixel"
+    info = Image.open(result).info
+    assert (info["xmp"], info["comment"]) == (b"<x/>", b"mine")
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (12, 30), (30, 12)])

@@ -438,6 +438,7 @@ def test_no_fraction_of_silence_is_explained(tmp_path, signal):
     "lines, expected",
     [
         ("1,500000\t1,550000\tgap\n", [[1500, 1550]]),  # a decimal comma
+        ("1\t1.5\tclick\t2", [[1000, 1500]]),
         ("1,5\t1,55", [[1500, 1550]]),
         ("1,5 1,55", [[1500, 1550]]),
         ('"1,5";"1,55"', [[1500, 1550]]),
@@ -459,11 +460,27 @@ def test_common_layouts_of_labels_are_read(tmp_path, lines, expected, capfd):
     assert ("line 1: a point at 0.5 s" in capfd.readouterr().err) == ("here" in lines)
 
 
+@pytest.mark.parametrize("coding", ["utf-16-le", "utf-16-be"])
+def test_labels_in_utf_16_are_read(tmp_path, coding):
+    """Windows calls it "Unicode"."""
+    (tmp_path / "labels.txt").write_bytes("\ufeff1.5\t1.55\tÄ\r\n".encode(coding))
+    assert read_gaps(read_labels(tmp_path / "labels.txt"), 1000, 3000).tolist() == [[1500, 1550]]
+
+
+@pytest.mark.parametrize("text", ["", " \n\n", "\ufeff"])
+def test_an_empty_file_of_labels_is_refused(tmp_path, text):
+    """Otherwise nothing would be restored, and the line would say that nothing is missing."""
+    (tmp_path / "labels.txt").write_text(text, "utf-8")
+    with pytest.raises(UserError, match=r"labels.txt: lists no gaps"):
+        read_labels(tmp_path / "labels.txt")
+
+
 @pytest.mark.parametrize(
     "line",
     [
         *("1,5", "1,5,1,55", "1,5, 1,55", "1,500\t1,550", "1_1 2", "1:30 1:35"),
         *("1\t1.25\t1.30", "1 1.25 1.30", "1, 1.25, 1.30", "1;1,25;1,30", "1. 1.25 1.30 click"),
+        *("1.25 1.30 1.40 1.45", "1.25,1.30,1.40,1.45", "1.5 1.55 2 2.1 3 3.1"),  # several gaps
     ],
 )
 def test_an_ambiguous_label_is_refused(tmp_path, line):
@@ -569,6 +586,16 @@ def test_any_sound_may_become_a_wav(tmp_path, subtype, expected):
     result, _ = soundfile.read(tmp_path / "b.wav")
     np.testing.assert_allclose(result, given, atol=2.0**-16)
     assert soundfile.info(tmp_path / "b.wav").subtype == expected and "encoded again" not in line
+
+
+def test_a_wav_that_contains_mp3_becomes_a_plain_wav(tmp_path):
+    """Some recorders write such files. libsndfile says that it can write them, but it cannot."""
+    tone = tone_with_gaps(RATE)[0]
+    write(tmp_path / "a.wav", tone, RATE, "libmp3lame")
+    restore_sound(stand_in(sinusoids), tmp_path / "a.wav", tmp_path / "b.wav", keep=True)
+    given, result = (soundfile.read(tmp_path / name)[0] for name in ("a.wav", "b.wav"))
+    np.testing.assert_allclose(result, given, atol=2.0**-16)
+    assert soundfile.info(tmp_path / "b.wav").subtype == "PCM_16"
 
 
 def test_a_compressed_file_that_ends_too_early_gets_a_remark(tmp_path):

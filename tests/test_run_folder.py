@@ -158,6 +158,21 @@ def test_a_link_as_destination_is_followed(tmp_path):
 
 
 @posix
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_pipe_or_device_is_never_replaced(tmp_path, linked):
+    """An administrator may even rename a file to /dev/null."""
+    pipe = path = tmp_path / "pipe.wav"
+    os.mkfifo(pipe)
+    if linked:
+        path = tmp_path / "link.wav"
+        path.symlink_to(pipe)
+    with pytest.raises(UserError, match=f"{path.name}: a pipe or a device"):
+        with result_files.claimed(path), result_files.replacing(path) as beside:
+            beside.write_text("new")
+    assert pipe.is_fifo() and len(list(tmp_path.iterdir())) == 1 + linked
+
+
+@posix
 @pytest.mark.parametrize("number", cli.STOPPING)
 def test_an_interruption_leaves_no_files_behind(tmp_path, capsys, interruptible, number):
     """Even if the signal comes twice, as SIGHUP does when a terminal is closed."""

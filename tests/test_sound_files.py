@@ -140,6 +140,25 @@ def test_a_sound_that_begins_after_the_picture_stays_in_place(tmp_path, name, be
     assert found.seconds in (None, pytest.approx(samples.size / RATE, abs=0.001))
 
 
+@pytest.mark.parametrize("name, codec", [("a.webm", "libopus"), ("a.mp4", "aac"), ("a.mka", "mp3")])
+def test_packets_left_out_become_silence(tmp_path, name, codec):
+    """Recorders of calls write no packets while nobody speaks. What follows must not be early."""
+    write(tmp_path / f"whole-{name}", sine(440, 3, 48000)[:, 0], 48000, codec)
+    with av.open(tmp_path / f"whole-{name}") as given, av.open(tmp_path / name, "w") as container:
+        stream = container.add_stream_from_template(given.streams.audio[0])
+        for packet in given.demux(audio=0):
+            if packet.dts is not None and not 1 <= packet.pts * packet.time_base < 2:
+                packet.stream = stream
+                container.mux(packet)
+    with open_sound(tmp_path / name) as found:
+        samples = np.concatenate(list(found.blocks()))[:, 0]
+        assert samples.size / found.rate == pytest.approx(3, abs=0.1)
+        assert found.seconds is None or samples.size / found.rate > 0.99 * found.seconds - 0.1
+    loud = (np.abs(samples[:140000].reshape(-1, 100)).max(1) > 0.1).nonzero()[0] * 100 / 48000
+    pause = np.argmax(np.diff(loud))
+    np.testing.assert_allclose(loud[[pause, pause + 1]], [1, 2], atol=0.06)
+
+
 @pytest.mark.parametrize("name, codec", [("a.ogg", "libopus"), ("a.mp3", "libmp3lame")])
 def test_joined_streams_are_read_to_the_end(tmp_path, name, codec):
     for frequency, part in ((440, "b"), (880, "c")):
