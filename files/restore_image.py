@@ -131,7 +131,7 @@ def _read(path, keep=False):
         if image.format == "MPO":
             image.format = "JPEG"
         opacity = np.asarray(alpha)
-        return image, colors, (opacity < 255) & (opacity.min() == 0)  # an eraser may be soft
+        return image, colors, (opacity < 255) & (opacity.min() < 16)  # an eraser may be soft
 
 
 def _read_mask(path, source, size):

@@ -191,14 +191,19 @@ def test_transparent_level_is_hole_and_becomes_opaque(tmp_path, name):
         np.testing.assert_allclose(values[HOLE], 0.6 * white, atol=0.03 * white)
 
 
-def test_soft_edges_of_a_transparent_hole_belong_to_it(tmp_path):
-    opacity = np.where(HOLE, 0, 255).astype(np.uint8)
+@pytest.mark.parametrize("left, holes", [(0, True), (15, True), (16, False)])
+def test_soft_edges_of_a_transparent_hole_belong_to_it(tmp_path, left, holes):
+    """An eraser may leave a little. A picture that is only pale has no hole."""
+    opacity = np.where(HOLE, left, 255).astype(np.uint8)
     opacity[6, 14:24] = 100
     soft = opacity < 255
     picture = Image.fromarray(np.where(soft, 99, DRAWN).astype(np.uint8))
     picture.putalpha(Image.fromarray(opacity))
     picture.save(tmp_path / "a.png")
     line = restore_image(GREY, tmp_path / "a.png", tmp_path / "b.png", keep=True)
+    if not holes:
+        assert "nothing missing" in line
+        return
     assert f"{soft.sum()} of {soft.size} pixels missing" in line
     expected = np.dstack([np.where(soft, 153, DRAWN), np.full_like(DRAWN, 255)])
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "b.png")), expected)
