@@ -61,11 +61,12 @@ def test_inserted_silence_changes_nothing_elsewhere(level_db, seed, snr, place, 
     check_same(clean, restored(noisy), found, np.abs(TIME - TIME[-1] * place) > 0.15)
 
 
-@given(SEEDS, SNRS, st.floats(0.001, 1), st.sampled_from([-1, 1]))
+@given(SEEDS, SNRS, st.floats(-9, 9), st.sampled_from([-1, 1]))
 @FEW
-def test_a_scaled_sound_gives_a_scaled_result(seed, snr, level, sign):
-    _, noisy = sounds(seed, snr)
-    assert snr_db(sign * level * restored(noisy), restored(sign * level * noisy)) > 60
+def test_a_scaled_sound_gives_a_scaled_result(seed, snr, exponent, sign):
+    """Spectra have single precision, so a sound must get its usual level first."""
+    scale, (_, noisy) = sign * 10**exponent, sounds(seed, snr)
+    np.testing.assert_allclose(restored(scale * noisy) / scale, restored(noisy), atol=1e-6)
 
 
 @given(SEEDS, SNRS, st.floats(0.1, 1.8), st.floats(0, 30), st.booleans())
