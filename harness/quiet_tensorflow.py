@@ -54,7 +54,7 @@ def load(devices=True):
     os.environ["KERAS_BACKEND"] = "tensorflow"
     for name in ("TF_USE_LEGACY_KERAS", "KERAS_NNX_ENABLED"):
         os.environ.pop(name, None)
-    # Keras always reads the user's settings. Wrong ones raise errors; `set_*` resets the others.
+    # Keras always reads the user's settings. Wrong ones raise errors; two that matter are reset.
     settings = os.path.join(os.environ.get("KERAS_HOME", "~/.keras"), "keras.json")
     remedy = "remove that file, free some memory, or repeat the installation"
     with stderr_held_back():
@@ -63,7 +63,6 @@ def load(devices=True):
 
             tensorflow.keras.config.set_floatx("float32")  # also imports Keras
             tensorflow.keras.config.set_image_data_format("channels_last")
-            tensorflow.keras.config.set_epsilon(1e-7)
         # TF32 would round the inputs of matrix products to 10 bits.
         tensorflow.config.experimental.enable_tensor_float_32_execution(False)
         if devices:

@@ -39,7 +39,6 @@ SOUND_CONSTANTS = {
     "windowsPerBlock": inference.WINDOWS_PER_BLOCK,
     "errorRange": inference.ERROR_RANGE,
     "toneRms": levels.TONE_RMS,
-    "mostRms": levels.MOST_RMS,
     "byChance": levels.BY_CHANCE,
     "free": levels.FREE,
     "leastSeen": levels.LEAST_SEEN,

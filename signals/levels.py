@@ -9,7 +9,6 @@ from audio_utils import RMS, TONE_AMPLITUDE
 from inference import HOPS_PER_WINDOW, LEAST_OBSERVED
 
 TONE_RMS = TONE_AMPLITUDE / 2**0.5 / RMS  # RMS of a training note, relative to note plus noise
-MOST_RMS = 2.0  # maximum RMS of an input, relative to training; limits the gain of noise in rests
 BY_CHANCE = 10  # energy that a fit explains in white noise, in units of the noise's power
 FREE = 5  # degrees of freedom that a fit uses up
 LEAST_SEEN = 0.1  # minimum power of an output where observed, relative to all of it; limits factors
@@ -51,7 +50,7 @@ def at_trained_level(reconstruct, rms):
         gain = np.float32(rms) / (np.sqrt(energy / count) + TINY)
         (upright, first, *_), (inverted, second, *_) = (fitted(s * gain, mean) for s in (1, -1))
         level = np.sqrt(np.maximum(upright, inverted) / count)
-        gain = np.minimum(TONE_RMS * rms / (level + TINY), MOST_RMS * gain)
+        gain = TONE_RMS * rms / (level + TINY)
         gain, offset = np.where(upright >= inverted, (gain, first), (-gain, second))
         fit_energy, offset, factor, noise, drawn = fitted(gain, offset)
         chance = np.minimum(BY_CHANCE * noise / np.maximum(fit_energy, TINY**2), 1)

@@ -3,10 +3,12 @@
 import base64
 import functools
 import io
+import itertools
 import json
 import math
 import re
 import time
+import types
 
 import matplotlib
 import numpy as np
@@ -531,6 +533,21 @@ def test_the_page_opens_with_an_ambiguous_digit(models):
     hole = np.zeros((28, 28))
     hole[y : y + height, x : x + width] = 1
     np.testing.assert_array_equal(hole.ravel(), mask[start["number"]])
+    assert mask[start["number"]].any()
+
+
+def test_an_ambiguous_digit_must_fit_what_is_observed():
+    """Samples of the second digit vary most, but differ from its observed pixels on both sides."""
+    clean = np.zeros((3, 784), np.float32)
+    deviations = np.array([0.5, 1.0, 0.1])[:, None] * np.ones(784, np.float32)
+    observed = corrupt.block(clean.reshape(-1, 28, 28), play.HIDDEN, (0, 0))[1].numpy() == 0
+    deviations[[0, 2]] *= ~observed.reshape(3, -1)[[0, 2]]
+    signs = itertools.cycle((1, -1))
+    model = types.SimpleNamespace(
+        encode=lambda images: (images[:, :1], images[:, :1]),
+        posterior_samples=lambda mean, log_var, noise: next(signs) * deviations,
+    )
+    assert play._most_ambiguous(model, (28, 28), clean)["number"] == 0
 
 
 def test_a_chopped_scale_is_restored_as_in_python(models, sound_page):

@@ -15,7 +15,7 @@ import soundfile
 from commands import posix
 from compressed import write
 
-from files import sound_files
+from files import folders, sound_files
 from files.sound_reader import open_sound
 from harness import UserError
 from harness.quiet_tensorflow import tf
@@ -157,6 +157,29 @@ def test_packets_left_out_become_silence(tmp_path, name, codec):
     loud = (np.abs(samples[:140000].reshape(-1, 100)).max(1) > 0.1).nonzero()[0] * 100 / 48000
     pause = np.argmax(np.diff(loud))
     np.testing.assert_allclose(loud[[pause, pause + 1]], [1, 2], atol=0.06)
+
+
+def test_wrong_times_of_packets_insert_no_hours(tmp_path):
+    """A pause above an hour is an error in the file."""
+    write(tmp_path / "whole.mka", sine(440, 3, 48000)[:, 0], 48000, "mp3")
+    with av.open(tmp_path / "whole.mka") as given, av.open(tmp_path / "a.mka", "w") as container:
+        stream = container.add_stream_from_template(given.streams.audio[0])
+        for packet in given.demux(audio=0):
+            if packet.dts is not None:
+                late = 2 * 3600 * (packet.pts * packet.time_base > 1)
+                packet.pts = packet.dts = packet.pts + int(late / packet.time_base)
+                packet.stream = stream
+                container.mux(packet)
+    with open_sound(tmp_path / "a.mka") as found:
+        assert sum(map(len, found.blocks())) / found.rate == pytest.approx(3, abs=0.1)
+
+
+def test_five_kinds_of_other_files_are_named_the_rest_counted():
+    for count in (5, 6):
+        files = [Path(f"a.{number}") for number in range(count)]
+        _, (line,) = folders.with_suffixes(files, [".wav"], "here")
+        named = ".0 .1 .2 .3 .4" + " ..." * (count > 5)
+        assert line == f"here: {count} files of other kinds ({named})"
 
 
 @pytest.mark.parametrize("name, codec", [("a.ogg", "libopus"), ("a.mp3", "libmp3lame")])

@@ -19,7 +19,7 @@ function fit({leastSeen, free, tiny}, centered, {observed, count}, output) {
 
 /** Reconstruct windows [{values, observed}], given in the order of restoreLong. */
 function atTrainedLevel({network, constants}, windows) {
-  const {rms, toneRms, mostRms, byChance, tiny, neighbors, leastObserved} = constants;
+  const {rms, toneRms, byChance, tiny, neighbors, leastObserved} = constants;
   for (const window of windows) {
     const {values, observed} = window, count = Math.max(1, total(observed));
     const offset = total(values) / count, centered = without(offset, values, observed);
@@ -47,7 +47,7 @@ function atTrainedLevel({network, constants}, windows) {
     const sign = upright[i].energy >= inverted[i].energy ? 1 : -1;
     const {energy, offset} = sign > 0 ? upright[i] : inverted[i];
     const gain = toneRms * rms / (Math.sqrt(energy / window.count) + tiny);
-    Object.assign(window, {offset, gain: sign * Math.min(gain, mostRms * window.gain)});
+    Object.assign(window, {offset, gain: sign * gain});
   });
   return fitted(1).map(({factor, energy, noise, offset, output}) => {
     const chance = Math.min(1, byChance * noise / Math.max(energy, tiny ** 2));
