@@ -334,6 +334,11 @@ def test_page_rounds_scores_and_shows_the_provenance(tmp_path):
     assert "<dt>input</dt>" not in page  # its score is 0 by definition
 
 
+@pytest.mark.parametrize("value, shown", [(True, True), (False, False), (None, False), (0, True)])
+def test_settings_that_are_on_are_listed(value, shown):
+    assert ("<code>--some-flag</code>" in report._flags({"some_flag": value})) == shown
+
+
 def test_tensorboard_reads_the_event_files(tmp_path, sound):
     out = tmp_path / "out"
     shutil.copytree(sound[0], out)
