@@ -172,6 +172,15 @@ def test_a_pipe_or_device_is_never_replaced(tmp_path, linked):
     assert pipe.is_fifo() and len(list(tmp_path.iterdir())) == 1 + linked
 
 
+def test_a_folder_is_never_replaced(tmp_path):
+    """The error is the system's, which names the folder."""
+    (tmp_path / "a.wav").mkdir()
+    with pytest.raises(OSError, match=r"a\.wav"):
+        with result_files.replacing(tmp_path / "a.wav") as beside:
+            beside.write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
 @posix
 @pytest.mark.parametrize("number", cli.STOPPING)
 def test_an_interruption_leaves_no_files_behind(tmp_path, capsys, interruptible, number):
