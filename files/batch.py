@@ -66,7 +66,8 @@ def _ambiguous(pairs, completions):
     """Return {source: message} for all sources with a result that would replace another one."""
     results = collections.defaultdict(list)
     for source, path in _results(pairs, completions):
-        results[os.path.normcase(os.path.realpath(path))].append((source, path))  # for Windows
+        target = os.path.normcase(os.path.realpath(path))  # Windows ignores case
+        results[target].append((source, path))
     messages = {}
     for (source, path), *others in results.values():
         for other, _ in others:
