@@ -94,6 +94,13 @@ def complete(browser):
             && players.every(player => player.readyState >= HTMLMediaElement.HAVE_METADATA)""")
 
 
+def opened(browser, folder):
+    """Load the page of a run. Chromedriver may return before the page is read to its end."""
+    browser.get("about:blank")  # what is found afterwards is not of the page before
+    browser.get((folder / "index.html").as_uri())
+    until(lambda: browser.find_elements("tag name", "footer"))
+
+
 def embedded(folder):
     """Return the contents of all files embedded in the page."""
     html = (folder / "index.html").read_text()
@@ -114,7 +121,7 @@ def test_browser_loads_every_picture_and_sound(made, chromium, monkeypatch, embe
     folder, sizes = made
     monkeypatch.setattr(report, "EMBED_AT_MOST", embed_at_most)
     write(folder)
-    chromium.get((folder / "index.html").as_uri())
+    opened(chromium, folder)
     until(lambda: complete(chromium))
     widths = chromium.execute_script("return [...document.images].map(i => i.naturalWidth)")
     assert sorted(widths) == sorted(size for name, size in sizes.items() if name.endswith(".png"))
@@ -128,7 +135,7 @@ def test_browser_loads_every_picture_and_sound(made, chromium, monkeypatch, embe
 
 
 def test_names_of_the_folder_and_of_methods_are_escaped(made, chromium):
-    chromium.get((made[0] / "index.html").as_uri())
+    opened(chromium, made[0])
     assert chromium.title.endswith(NAME)
     assert NAME in chromium.find_element("id", "command").text
     assert "chopped <b>input" in chromium.find_element("tag name", "main").text
@@ -138,7 +145,7 @@ def test_names_of_the_folder_and_of_methods_are_escaped(made, chromium):
 def test_slider_steps_through_checkpoints_by_keyboard(made, chromium):
     from selenium.webdriver import Keys
 
-    chromium.get((made[0] / "index.html").as_uri())
+    opened(chromium, made[0])
     slider, shown = (chromium.find_element("id", name) for name in ("slider", "shown"))
 
     def visible():
@@ -157,16 +164,14 @@ def test_slider_steps_through_checkpoints_by_keyboard(made, chromium):
 
 def test_checkpoints_are_visible_in_print_and_without_scripts(made, chromium):
     folder, sizes = made
-    address = (folder / "index.html").as_uri()
-    chromium.get(address)
+    opened(chromium, folder)
     until(lambda: complete(chromium))
     pdf = base64.b64decode(chromium.execute_cdp_cmd("Page.printToPDF", {})["data"])
     printed = {int(width) for width in re.findall(rb"/Width (\d+)", pdf)}
     assert printed >= {size for name, size in sizes.items() if name.endswith(".png")}
 
     chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
-    chromium.get(address)  # without scripts it may return before the page is read to its end
-    until(lambda: chromium.find_elements("tag name", "footer"))
+    opened(chromium, folder)
     images = chromium.find_elements("tag name", "img")
     heights = [i.rect["height"] for i in images]
     slider = chromium.find_element("id", "slider").rect["height"]
@@ -179,7 +184,7 @@ def test_narrow_screen_does_not_scroll_sideways(made, chromium):
         "Emulation.setDeviceMetricsOverride",
         {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True},
     )
-    chromium.get((made[0] / "index.html").as_uri())
+    opened(chromium, made[0])
     widths = chromium.execute_script("return [innerWidth, document.documentElement.scrollWidth]")
     chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert widths == [360, 360]
@@ -187,7 +192,7 @@ def test_narrow_screen_does_not_scroll_sideways(made, chromium):
 
 def test_page_suits_a_screen_reader(made, chromium):
     """Headings are nested, players have names, pictures have alternative texts."""
-    chromium.get((made[0] / "index.html").as_uri())
+    opened(chromium, made[0])
     headings = chromium.find_elements("css selector", "h1, h2, h3, h4, h5, h6")
     levels = [int(heading.tag_name[1]) for heading in headings]
     assert levels[0] == 1 and levels.count(1) == 1
@@ -199,7 +204,7 @@ def test_page_suits_a_screen_reader(made, chromium):
 
 
 def test_table_and_charts_show_the_scores(made, chromium):
-    chromium.get((made[0] / "index.html").as_uri())
+    opened(chromium, made[0])
     rows = chromium.find_elements("css selector", "#good ~ .scroll tbody tr")
     cells = [row.text.split() for row in rows]
     assert [(row[0], row[-1]) for row in cells] == [
@@ -223,7 +228,7 @@ def test_table_and_charts_show_the_scores(made, chromium):
 
 def test_lines_and_labels_of_a_chart_are_at_their_values(made, chromium):
     """The heights of dots, of the labels of the y axis and of the baselines have one scale."""
-    chromium.get((made[0] / "index.html").as_uri())
+    opened(chromium, made[0])
     *_, svg = chromium.find_elements("css selector", ".charts figure > svg")  # of the SNR
     dots = [float(dot.get_attribute("cy")) for dot in svg.find_elements("tag name", "circle")]
     titles = [
@@ -247,7 +252,7 @@ def test_lines_and_labels_of_a_chart_are_at_their_values(made, chromium):
 
 
 def test_the_command_is_copied_and_one_sound_plays_at_a_time(made, chromium):
-    chromium.get((made[0] / "index.html").as_uri())
+    opened(chromium, made[0])
     button, command = (chromium.find_element("id", name) for name in ("copy", "command"))
     button.click()
     until(lambda: button.text != "Copy")  # without the right to copy, the text is only selected
