@@ -19,7 +19,7 @@ from tqdm import tqdm
 from audio_utils import runs
 from files.gap_labels import read_gaps
 from files.sound_reader import SMALLEST, keeps_zeros, open_sound
-from files.sound_result import create, lost, rounded
+from files.sound_result import BITS, create, lost, rounded
 from harness import UserError
 from harness.errors import printable
 from harness.result_files import replacing
@@ -82,10 +82,11 @@ def _decoded(model, source, destination, gap_file, opened):
         raise UserError(f"{source}: contains no samples; leave it out")
     channels = [_Channel(model, file, sound.rate, samples) for file in files]
     longest = model.input_size / model.kind.sample_rate * sound.rate
-    zero = SMALLEST.get(sound.subtype, 0.0)
+    zero, bits = SMALLEST.get(sound.subtype, 0.0), BITS.get(sound.subtype)
+    step = 2.0 ** (1 - bits) if bits else 0.0
     listed = read_gaps(gap_file, sound.rate, samples, source) if gap_file else None
     for channel in channels:
-        found, channel.silences = find_gaps(channel.read, samples, sound.rate, longest, zero)
+        found, channel.silences = find_gaps(channel.read, samples, sound.rate, longest, zero, step)
         channel.gaps = found if listed is None else listed
         sounding = samples if gap_file else samples - np.ptp(channel.silences, axis=1).sum()
         fraction = np.ptp(channel.gaps, axis=1).sum() / max(sounding, 1)
@@ -93,9 +94,8 @@ def _decoded(model, source, destination, gap_file, opened):
             problem = f"too much of the sound is missing ({fraction:.0%})"
             remedy = "list less" if gap_file else "list the real gaps in a file for --gaps"
             raise UserError(f"{gap_file.path if gap_file else source}: {problem}; {remedy}")
-        if gap_file or zero:  # otherwise the gaps are zeros already
-            for first, end in channel.pieces():
-                channel.fill(first, np.zeros(end - first))
+        for first, end in channel.pieces():
+            channel.fill(first, np.zeros(end - first))
     return sound, channels
 
 
@@ -107,7 +107,7 @@ def _found(sound, channels, listed):
         return f"{found}; if any gaps were overlooked, list them in a file for --gaps"
     missing = sum(np.ptp(channel.gaps, axis=1).sum() for channel in channels)
     fraction = missing / channels[0].samples / len(channels)
-    return f"{count} gaps, {fraction:.1%} missing" if count else "nothing missing"
+    return f"{count} gaps, {fraction:.1%} missing" if count else "no gaps found"
 
 
 def _explained(channels):

@@ -12,11 +12,13 @@ PIECE = 1 << 16  # samples searched at once
 GAP_SECONDS = 0.001  # minimum duration; shorter runs of zeros are zero crossings of a quiet sound
 GAP_JUMP = 0.01  # minimum jump at a gap's edge, relative to the sound nearby; excludes fade-outs
 GAP_STEPS = 3  # the same in quantization steps; excludes slow zero crossings, dither and pulses
+DITHER = 10  # maximum magnitude of noise-shaped dither in a gap, in quantization steps
+DITHER_SAMPLES, DITHER_JUMP = 16, 10  # then the minimum duration, and jump relative to DITHER steps
 CLICK = 6  # minimum magnitude of a click, relative to the RMS nearby; noise rarely reaches it
 CLICK_SECONDS = 0.001, 0.016  # maximum duration of a click; duration of the sound nearby
 
 
-def find_gaps(read, samples, rate, longest, zero=0.0):
+def find_gaps(read, samples, rate, longest, zero=0.0, step=0.0):
     """Find the gaps and the silences in a sound of `samples` samples at `rate` Hz.
 
     read(first, end) returns samples. Gaps and silences are runs of at least GAP_SECONDS in which no
@@ -24,15 +26,35 @@ def find_gaps(read, samples, rate, longest, zero=0.0):
     begins or ends with a jump. The jump is compared with `longest` samples on each side, so sounds
     elsewhere have no influence. Longer runs, and those at the beginning and the end of the sound,
     are silences. Returns the gaps and the silences.
+
+    An editor may have added dither after the gaps were cut. So runs of at most DITHER quantization
+    steps (`step`, if known) are gaps instead if there are more of them. They must begin and end
+    with a larger jump, which a quiet passage does not.
+    """
+    at, jumps, least = _runs(read, samples, rate, longest, zero)
+    silent = (at[:, 0] == 0) | (at[:, 1] == samples) | (np.ptp(at, axis=1) > longest)
+    gaps, silences = at[~silent & (jumps.max(1) >= least)], at[silent]
+    if step:
+        at, jumps, least = _runs(read, samples, rate, longest, DITHER * step)
+        size, least = np.ptp(at, axis=1), np.maximum(least, DITHER_JUMP * DITHER * step)
+        dithered = (DITHER_SAMPLES <= size) & (size <= longest) & (jumps.min(1) >= least)
+        gaps = max(gaps, at[dithered], key=len)
+    return gaps, silences
+
+
+def _runs(read, samples, rate, longest, zero):
+    """Find all runs of at least GAP_SECONDS in which no magnitude exceeds `zero`.
+
+    Returns their first sample and end (n, 2), the jumps there (n, 2) and the least jump of a gap
+    (n,).
     """
     edges = []
     for first in range(0, samples, PIECE):
         edges += _edges(read, first, samples, GAP_SECONDS * rate, round(longest), zero)
     edges += [(samples, 0, 0, 0)] * (len(edges) % 2)  # the end of a run
     at, jumps, levels, steps = np.reshape(edges, (-1, 2, 4)).transpose(2, 0, 1)
-    silent = (at[:, 0] == 0) | (at[:, 1] == samples) | (np.ptp(at, axis=1) > longest)
     least = np.maximum(GAP_JUMP * levels.max(1), GAP_STEPS * steps.min(1))
-    return at[~silent & (jumps.max(1) >= least)].astype(int), at[silent].astype(int)
+    return at.astype(int), jumps, least
 
 
 def _edges(read, first, samples, shortest, reach, zero):
@@ -62,7 +84,7 @@ def _beside(sound, zero):
         return 0, 0, np.inf
     magnitudes = np.abs(sound)
     heard, changes = magnitudes[magnitudes > zero], np.abs(np.diff(sound))
-    step = min(heard.min(), changes[changes > 0].min(initial=np.inf))
+    step = min(heard.min(), changes[changes > 2 * zero].min(initial=np.inf))
     return magnitudes[0], np.median(heard), step
 
 
