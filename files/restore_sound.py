@@ -86,7 +86,8 @@ def _decoded(model, source, destination, gap_file, opened):
     step = 2.0 ** (1 - bits) if bits else 0.0
     listed = read_gaps(gap_file, sound.rate, samples, source) if gap_file else None
     for channel in channels:
-        found, channel.silences = find_gaps(channel.read, samples, sound.rate, longest, zero, step)
+        found = find_gaps(channel.read, samples, sound.rate, longest, zero, step)
+        found, channel.silences, channel.abrupt = found
         channel.gaps = found if listed is None else listed
         sounding = samples if gap_file else samples - np.ptp(channel.silences, axis=1).sum()
         fraction = np.ptp(channel.gaps, axis=1).sum() / max(sounding, 1)
@@ -102,12 +103,19 @@ def _decoded(model, source, destination, gap_file, opened):
 def _found(sound, channels, listed):
     """Return a text on how many gaps there are, and whether some may have been overlooked."""
     count = sum(len(channel.gaps) for channel in channels)
+    abrupt = 0 if listed else sum(channel.abrupt for channel in channels)
+    remedy = "if any gaps were overlooked, list them in a file for --gaps"
     if not listed and not keeps_zeros(sound.subtype):
         found = f"{count or 'no'} gaps found, but {sound.encoding} does not preserve exact zeros"
-        return f"{found}; if any gaps were overlooked, list them in a file for --gaps"
+        return f"{found}; {remedy}"
     missing = sum(np.ptp(channel.gaps, axis=1).sum() for channel in channels)
     fraction = missing / channels[0].samples / len(channels)
-    return f"{count} gaps, {fraction:.1%} missing" if count else "no gaps found"
+    found = (
+        f"{count} gap{'s' if count > 1 else ''}, {fraction:.1%} missing"
+        if count
+        else "no gaps found"
+    )
+    return f"{found}, sudden long silences kept: {abrupt}; {remedy}" if abrupt else found
 
 
 def _explained(channels):
@@ -129,6 +137,7 @@ class _Channel:
     samples: int
     gaps: np.ndarray | None = None  # stretches (n, 2) to restore
     silences: np.ndarray | None = None  # stretches (n, 2) that stay silent
+    abrupt: int = 0  # number of silences that may be long gaps
     done: str = ""  # description of what was done
     explained: np.ndarray = field(default_factory=lambda: np.zeros(2))  # sum of fractions, windows
     lock: object = field(default_factory=threading.Lock)  # threads share the file and `explained`

@@ -25,21 +25,24 @@ def find_gaps(read, samples, rate, longest, zero=0.0, step=0.0):
     magnitude exceeds `zero`. A gap has at most `longest` samples, has sound on both sides, and
     begins or ends with a jump. The jump is compared with `longest` samples on each side, so sounds
     elsewhere have no influence. Longer runs, and those at the beginning and the end of the sound,
-    are silences. Returns the gaps and the silences.
+    are silences. Returns the gaps, the silences, and how many silences begin and end with a jump:
+    these may be long gaps.
 
     An editor may have added dither after the gaps were cut. So runs of at most DITHER quantization
     steps (`step`, if known) are gaps instead if there are more of them. They must begin and end
     with a larger jump, which a quiet passage does not.
     """
     at, jumps, least = _runs(read, samples, rate, longest, zero)
-    silent = (at[:, 0] == 0) | (at[:, 1] == samples) | (np.ptp(at, axis=1) > longest)
-    gaps, silences = at[~silent & (jumps.max(1) >= least)], at[silent]
+    outer, long = (at[:, 0] == 0) | (at[:, 1] == samples), np.ptp(at, axis=1) > longest
+    cut = jumps >= least[:, None]
+    gaps, silences = at[~outer & ~long & cut.any(1)], at[outer | long]
+    abrupt = np.count_nonzero(~outer & long & cut.all(1))
     if step:
         at, jumps, least = _runs(read, samples, rate, longest, DITHER * step)
         size, least = np.ptp(at, axis=1), np.maximum(least, DITHER_JUMP * DITHER * step)
         dithered = (DITHER_SAMPLES <= size) & (size <= longest) & (jumps.min(1) >= least)
         gaps = max(gaps, at[dithered], key=len)
-    return gaps, silences
+    return gaps, silences, abrupt
 
 
 def _runs(read, samples, rate, longest, zero):

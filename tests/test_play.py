@@ -768,7 +768,7 @@ def test_gaps_are_found_as_in_python(sound_page):
             pieces += [np.zeros(length), levels]
         signal = np.rint(np.concatenate(pieces[:-1]) * 2 ** (bits - 1)) / 2 ** (bits - 1)
         read = functools.partial(lambda signal, a, b: signal[a:b], signal)
-        gaps, silences = find_gaps(read, signal.size, rate, longest)
+        gaps, silences, _ = find_gaps(read, signal.size, rate, longest)
         values = "new Float32Array(bytesOf(arguments[0]).buffer)"
         script = f"return findGaps({values}, {rate})"
         found = browser.execute_script(script, base64_of(np.float32(signal).tobytes()))

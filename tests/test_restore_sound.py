@@ -122,7 +122,7 @@ def find(signal, rate=RATE, bits=16):
     levels = 2.0 ** (bits - 1)
     values = np.round(signal * levels) / levels
     read = lambda first, end: values[first:end]  # noqa: E731
-    return find_gaps(read, signal.size, rate, 0.064 * rate, step=1 / levels)
+    return find_gaps(read, signal.size, rate, 0.064 * rate, step=1 / levels)[:2]
 
 
 def test_gaps_are_found_to_the_sample_wherever_pieces_end(monkeypatch):
@@ -188,6 +188,22 @@ def test_silence_and_quiet_passages_are_no_gaps():
     assert silences[0][0] == 0 and silences[-1][1] == signal.size
     low = 0.9 * np.sin(2 * np.pi * 50 * time)  # zero crossings of 8 bits
     assert not len(find(low, bits=8)[0])
+
+
+def test_sudden_silences_are_named_because_they_may_be_gaps(tmp_path):
+    """They are longer than a window. Silences at an end or between fades are no gaps."""
+    signal = 0.5 * np.sin(2 * np.pi * 400 * np.arange(2 * RATE) / RATE + 0.3)
+    signal[:3000] = signal[-3000:] = signal[8000:11000] = 0
+    signal[11_000:12_000] *= np.linspace(0, 1, 1000) ** 4
+    for sudden, said in ((0, ""), (1, "sudden long silences kept: 2;")):
+        soundfile.write(tmp_path / "a.wav", np.stack([signal, signal], 1), RATE)
+        line = restore_sound(stand_in(sinusoids), tmp_path / "a.wav", tmp_path / "b.wav")
+        assert said in line and ("--gaps" in line) == sudden and "no gaps found" in line
+        signal[20_000:21_500] = 0
+    (tmp_path / "gaps").write_text("0.1 0.11")
+    gaps = read_labels(tmp_path / "gaps")
+    line = restore_sound(stand_in(sinusoids), tmp_path / "a.wav", tmp_path / "b.wav", gaps)
+    assert "silence" not in line
 
 
 def test_gaps_are_found_beside_loud_events():
