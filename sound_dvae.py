@@ -230,7 +230,7 @@ def baseline_estimates(settings, sounds, held):
     first = windows.corrupted[:AUTOREGRESSED], windows.mask[:AUTOREGRESSED]
     continued = baselines.autoregress(*first)
     gaps, rate = audio_utils.runs(long.mask), settings.sample_rate
-    filled = fill_gaps.fill(long.corrupted, gaps, rate, default=np.nan)
+    filled = fill_gaps.fill(np.where(long.mask == 1, np.nan, long.corrupted), gaps, rate)
     if np.isnan(filled).any():  # too many gaps to fill one at a time
         filled = baselines.autoregress_long(long.corrupted, long.mask, settings.window)
     lines = baselines.interpolate(windows.corrupted, windows.mask)

@@ -74,9 +74,9 @@ def estimates(model, sound, rate):
         restore_long, reconstruct=reconstruct, window=window, hop=window // HOPS_PER_WINDOW
     )
     size, drawn = noise.typical_size(gaps), restore(chopped, mask)
-    spectrum, denoisers, _ = noise.calibrate(chopped, mask, rate, restore, size)
+    spectrum, denoisers, weights = noise.calibrate(chopped, mask, rate, restore, size)
     guided = np.eye(len(denoisers))[1, :, None] * np.ones_like(denoisers)
-    alone = noise.denoise(chopped, mask, drawn, rate, spectrum, guided, np.eye(6)[1])[0]
+    alone = noise.denoise(chopped, mask, drawn, rate, spectrum, guided, np.eye(len(weights))[1])[0]
     yield "guided by the network alone", alone
     frames = noise.transform(rate)
     power = noise.noise_power(noise.quiet_power(frames, filled, drawn, mask), spectrum)
