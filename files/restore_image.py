@@ -102,7 +102,9 @@ def _summary(image, hole, view, keep):
     said = [f"{hole.sum()} of {hole.size} pixels missing" if hole.any() else "nothing missing"]
     if not (hole.any() or keep):
         said.append("denoised")
-    if view[:3] != drawing.View()[:3]:
+    if not view.contrast:
+        said.append("blank, so the network was not used")
+    elif view[:3] != drawing.View()[:3]:
         levels = f"{255 * (view.level + view.contrast):.0f} on {255 * view.level:.0f}"
         said.append(f"levels {levels} stretched to 255 on 0 for the network")
     if (count := getattr(image, "n_frames", 1)) > 1:
