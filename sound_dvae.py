@@ -214,7 +214,7 @@ def own_estimates(settings, model, sounds, held, windows):
     if settings.corruption in corrupt.MASK_KNOWN or not held.long.mask.any():
         filtered = filter_long(settings, sounds, held.long, reconstruct, long)
         ours[FILTERED] = None, filtered
-    if corrupt.mask_is_known(settings):
+    if corrupt.exact_where_observed(settings):
         refine = inference.refined_reconstruct(model, inference.refiner(model))
         refined = refine(held.windows.corrupted, held.windows.observed).numpy()
         ours[REFINED] = refined, restore_long(settings, held.long, at_trained_level(refine, rms))
