@@ -154,7 +154,7 @@ def refined(model, refine, corrupted, mask, grey_variance):
 
 
 def posterior_rows(settings, model, refine, held):
-    """Return rows from refined posteriors: {label: (SHOWN, D)}, or {} without exact observed pixels.
+    """Return rows from refined posteriors: {label: (SHOWN, D)}, or {} if none can be refined.
 
     The uncertainty is shown in the holes only.
     """

@@ -114,7 +114,7 @@ def load(settings):
     if settings.data is None:
         return settings.built_in_notes()
     rate, window, rms = settings.sample_rate, settings.window, audio_utils.RMS
-    sounds = sound_files.load(settings.data, rate, window, rms, LONG_SECONDS, settings.out)
+    sounds = sound_files.load(settings.data, rate, window, rms, settings.out, LONG_SECONDS)
     folders.print_skipped(sounds.skipped)
     print(sounds.summary)
     return sounds

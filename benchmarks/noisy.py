@@ -108,7 +108,7 @@ def sounds(model, folders):
         yield "scale, its own noise", *model.kind.notes.long((0, 1))
     for folder in folders:
         with tempfile.TemporaryDirectory() as store:
-            found = sound_files.load(folder, rate, window, audio_utils.RMS, SECONDS, store)
+            found = sound_files.load(folder, rate, window, audio_utils.RMS, store, SECONDS)
             clean = np.array(found.long_sound)
         rms = np.sqrt(np.mean(clean**2))
         for kind, levels in LEVELS_DB.items():

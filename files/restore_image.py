@@ -49,7 +49,8 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
         raise UserError(f"{mask_file or source}: {problem}; {remedy}")
     grey = np.asarray(colors.convert("L")) / np.float32(255)
     made, view = drawing.restored(model, grey, missing, count if hole.any() else 0)
-    said = _summary(image, hole, view, keep) + ["no completions"] * bool(count and not hole.any())
+    said = _summary(image, hole, view, keep)
+    said += ["no completions"] if count and not hole.any() else []
     ink, several = _ink(image, np.asarray(colors)[~missing])
     if keep and several:
         said.append("the hole has one color per level, the rest has several")
@@ -188,7 +189,7 @@ def _ink(image, colors):
     grey = colors @ pictures.LUMA / 255
     terms = np.stack([grey, np.ones_like(grey)], axis=1)
     # Fit the differences from grey, so that a picture of one level is filled in grey.
-    lines = [[255], [0]] + np.linalg.lstsq(terms, colors - 255 * terms[:, :1])[0]
+    lines = np.linalg.lstsq(terms, colors - 255 * grey[:, None])[0] + [[255], [0]]
     return lines.T, (colors - terms @ lines).std() > SEVERAL_INKS
 
 

@@ -12,12 +12,8 @@ import numpy as np
 from autoregression import fit, interpolate
 from signals.gaps import inside
 
-CONTEXTS = (  # (context on each side of a gap, order), both in seconds; drafts use the first
-    (0.064, 0.016),
-    (0.032, 0.008),
-    (0.128, 0.024),
-    (0.256, 0.032),
-)
+# Pairs of context on each side of a gap and order, in seconds. Drafts use the first pair.
+CONTEXTS = (0.064, 0.016), (0.032, 0.008), (0.128, 0.024), (0.256, 0.032)
 MAX_ORDER = 512  # maximum order, or the gap's length if greater; more helps only steady tones
 DRAFT_ITERATIONS = 2  # iterations of Janssen's method for a draft; each context then adds one
 MAX_GAP_SECONDS = 0.25  # maximum; the middle of a longer gap cannot be predicted from its ends
@@ -46,7 +42,8 @@ def fill_each(read, gaps, samples, rate):
     almost touch are merged. When a gap is filled, gaps before it have final values and gaps after
     it have drafts. Neither values nor memory depend on the signal's length.
     """
-    sound = _PartlyFilled(read, samples, *np.reshape(_merged(gaps), (-1, 2)).T.tolist())
+    starts, ends = np.reshape(_merged(gaps), (-1, 2)).T.tolist()
+    sound = _PartlyFilled(read, samples, starts, ends)
     contexts = _contexts(rate)
     (draft_context, draft_order), longest = contexts[0], contexts[-1][0]
     drafted = oldest = 0

@@ -96,7 +96,7 @@ def _fit(centered, energy, observed, outputs, count):
     return factor, factor**2 * output_energy, noise, -factor * total / count
 
 
-def explained(sound, observed, output):
+def explained_fractions(sound, observed, output):
     """Return the fraction of the partials' energy that an output explains, in each window (B, N).
 
     Noise does not count, since it is not to be reproduced: a partial is a frequency with clearly

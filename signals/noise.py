@@ -226,11 +226,10 @@ def power_in(own, frames, noise, samples):
 def denoised(frames, sound, reconstruction, noise, weights=1.0):
     """Return ESTIMATES (4, T) of a sound (T,) in noise of power (F, K), times weights (4, F)."""
     estimates, weights = [], np.broadcast_to(np.float32(weights), (len(ESTIMATES), frames.f_pts))
-    scales = {scale for scale, _ in ESTIMATES}
-    transforms = {scale: transform(frames.fs, scale) for scale in scales}
-    powers = {scale: power_in(transforms[scale], frames, noise, sound.size) for scale in scales}
+    by_scale = {scale: transform(frames.fs, scale) for scale, _ in ESTIMATES}
+    powers = {scale: power_in(own, frames, noise, sound.size) for scale, own in by_scale.items()}
     for (scale, guided), weight in zip(ESTIMATES, weights):
-        own, power = transforms[scale], powers[scale]
+        own, power = by_scale[scale], powers[scale]
         weight = np.float32(np.interp(own.f, frames.f, weight))[:, None]
         if guided:
             estimates.append(guided_wiener(own, sound, reconstruction, power, weight))

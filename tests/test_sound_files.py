@@ -33,7 +33,7 @@ FORMATS = [
 
 
 def load(path, folder=None, seconds=1.0):
-    return sound_files.load(path, RATE, WINDOW, RMS, seconds, folder or Path("/tmp"))
+    return sound_files.load(path, RATE, WINDOW, RMS, folder or Path("/tmp"), seconds)
 
 
 def decoded(path):
