@@ -7,9 +7,9 @@ sound, and a model of recordings fills the gaps and removes the noise (`signals.
 
 import contextlib
 import os
-import tempfile
 import threading
 from dataclasses import dataclass, field
+from tempfile import TemporaryFile
 from typing import BinaryIO
 
 import numpy as np
@@ -71,9 +71,7 @@ def _decoded(model, source, destination, gap_file, opened):
     """
     with open_sound(source) as sound:
         folder, samples = destination.parent, 0
-        files = [
-            opened.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(sound.channels)
-        ]
+        files = [opened.enter_context(TemporaryFile(dir=folder)) for _ in range(sound.channels)]
         for block in sound.blocks():
             samples += len(block)
             for file, values in zip(files, block.T):

@@ -58,8 +58,7 @@ def fill_each(read, gaps, samples, rate):
         if number in sound.values:
             gap, window, free = sound.around(number, reach)
             artificial = _artificial_beside(*gap, *free, max(end - first, draft_order))
-            contexts = _contexts(rate, end - first)
-            sound.values[number] = _mixture(window, gap, artificial, contexts)
+            sound.values[number] = _mixture(window, gap, artificial, _contexts(rate, end - first))
         yield first, end, sound.values.get(number)
         while sound.ends[oldest] < first - 2 * longest - 2 * MAX_GAP_SECONDS * rate:
             sound.values.pop(oldest, None)  # no later gap needs it
