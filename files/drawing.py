@@ -31,11 +31,10 @@ def restored(model, grey, missing, count):
 
     A network trained on white digits on black can also restore dark, pale, small or shifted ones if
     they are shown to it like those. The view with the best reconstruction of the observed pixels is
-    used, because a model of other images may need the whole picture at its own levels. A picture of
-    one level keeps it everywhere.
+    used, because a model of other images may need the whole picture at its own levels.
     """
     shape, known = model.kind.shape, grey[~missing]
-    if np.ptp(known) == 0:
+    if np.ptp(known) == 0:  # a blank picture keeps its level everywhere
         return [np.zeros(shape)] * (1 + count), View(float(known[0]), contrast=0.0)
 
     def network_input(view):

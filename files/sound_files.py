@@ -96,8 +96,8 @@ def load(path, sample_rate, window, rms, folder, seconds=0):
 
     Each file is resampled to `sample_rate` Hz and scaled so that its parts that are not silent have
     RMS `rms`. The same whole files are always held out, or the end of each (see `_splits`). The
-    long sound lasts at most `seconds`. A temporary file in `folder`, without a name, stores the
-    decoded sound. Raises UserError if no sound can be used.
+    long sound lasts at most `seconds`. A nameless temporary file stores the decoded sound, in
+    `folder` unless a worker lacks it. Raises UserError if no sound can be used.
     """
     try:
         samples, clips, skipped = _read(path, sample_rate, window, rms, folder)
@@ -153,6 +153,7 @@ def _read(path, sample_rate, window, rms, folder):
         files, others = folders.with_suffixes(files, SUFFIXES, path)
         # Several links to the same file count once.
         files = sorted({os.path.realpath(file): file for file in reversed(files)}.values())
+    folder = folder if os.path.isdir(folder) else None  # None: where TMPDIR says
     store, first, clips = tempfile.TemporaryFile(dir=folder), 0, {}
     for file in tqdm(files, "reading", unit="file", leave=False, disable=None):
         try:

@@ -228,6 +228,14 @@ def test_a_folder_whose_files_cannot_be_mapped_is_named(tmp_path, monkeypatch):
         load(tmp_path / "a.wav", tmp_path)
 
 
+def test_a_worker_needs_no_folder_of_the_run(tmp_path):
+    """Only the chief of several workers creates it."""
+    soundfile.write(tmp_path / "a.wav", noise(2), RATE)
+    sounds = [load(tmp_path / "a.wav", folder).samples for folder in (tmp_path, tmp_path / "run")]
+    np.testing.assert_array_equal(*sounds)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_video_without_sound_is_refused(tmp_path):
     with av.open(tmp_path / "a.mp4", "w") as container:
         stream = container.add_stream("mpeg4", 25)
