@@ -85,7 +85,7 @@ def describe(corruption, amount, noise):
 
 
 def exact_where_observed(settings):
-    """Return True if the restorer knows the mask, and the values outside it have no noise."""
+    """Return True if the mask is known and the values outside it have no added noise."""
     return settings.corruption in MASK_KNOWN and not settings.noise
 
 

@@ -151,8 +151,7 @@ def held_out_long(settings, sounds):
 
 def restore_long(settings, long, reconstruct):
     """Restore the long sound from overlapping windows."""
-    hop = settings.window // inference.HOPS_PER_WINDOW
-    return inference.restore_long(long.corrupted, long.mask, reconstruct, settings.window, hop)
+    return inference.restore_long(long.corrupted, long.mask, reconstruct, settings.window)
 
 
 def filter_long(settings, sounds, long, reconstruct, restored):

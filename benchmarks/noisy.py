@@ -32,7 +32,7 @@ from files.gap_labels import read_labels
 from files.model_file import load_restorer
 from files.restore_sound import restore_sound
 from harness.quiet_tensorflow import tf
-from inference import HOPS_PER_WINDOW, restore_long
+from inference import restore_long
 from signals import fill_gaps, noise
 from signals.levels import at_trained_level
 
@@ -69,10 +69,8 @@ def estimates(model, sound, rate):
     yield "chopped", chopped
     yield "linear interpolation", interpolate(chopped[None], mask[None])[0]
     yield "**denoise.py**", by_model(model, gain * chopped, gaps, rate) / gain
-    reconstruct, window = at_trained_level(model.reconstruct, model.kind.rms), model.input_size
-    restore = partial(
-        restore_long, reconstruct=reconstruct, window=window, hop=window // HOPS_PER_WINDOW
-    )
+    reconstruct = at_trained_level(model.reconstruct, model.kind.rms)
+    restore = partial(restore_long, reconstruct=reconstruct, window=model.input_size)
     size, drawn = noise.typical_size(gaps), restore(chopped, mask)
     spectrum, denoisers, weights = noise.calibrate(chopped, mask, rate, restore, size)
     guided = np.eye(len(denoisers))[1, :, None] * np.ones_like(denoisers)

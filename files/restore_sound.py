@@ -24,7 +24,7 @@ from harness import UserError
 from harness.errors import printable
 from harness.result_files import replacing
 from harness.threads import in_threads
-from inference import HOPS_PER_WINDOW, restore_long
+from inference import restore_long
 from signals.denoise_sound import Denoiser
 from signals.fill_gaps import CONTEXTS, fill, fill_each
 from signals.gaps import clicks, find_gaps, inside
@@ -236,7 +236,7 @@ class _Channel:
         hidden = hidden | clicks(values, ~hidden, model.kind.sample_rate)
         values = values * ~hidden
         reconstruct = at_trained_level(model.reconstruct, model.kind.rms)
-        output = restore_long(values, hidden, reconstruct, window, window // HOPS_PER_WINDOW)
+        output = restore_long(values, hidden, reconstruct, window)
         whole = values.size // window * window
         step = max(1, whole // window // SCORED)
         parts = (part[:whole].reshape(-1, window)[::step] for part in (values, ~hidden, output))
