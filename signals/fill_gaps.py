@@ -25,9 +25,10 @@ FULL_GAIN = 0.5  # estimates are attenuated if their gain in artificial gaps is 
 
 
 def fill(signal, gaps, rate):
-    """Fill the gaps of a signal (T,), float64. Gaps that cannot be filled keep their values."""
+    """Fill the gaps of a signal (T,). Gaps that cannot be filled keep their values."""
     missing = inside(np.reshape(gaps, (-1, 2)), 0, len(signal))
-    known, filled = np.where(missing, 0.0, signal), np.array(signal, float)
+    known = np.where(missing, 0.0, signal)
+    filled = np.where(missing, signal, known)
     for first, end, values in fill_each(lambda a, b: known[a:b], gaps, known.size, rate):
         if values is not None:
             filled[first:end] = np.where(missing[first:end], values, known[first:end])
