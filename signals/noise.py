@@ -335,7 +335,7 @@ def denoise(observed, mask, reconstruction, rate, spectrum, denoisers, weights):
     """Fill the gaps of a sound and remove its noise: observed, mask, reconstruction (T,).
 
     The last three are from `calibrate`. Gaps get the mixture of `candidates` (without weights, the
-    reconstruction). Then noise is removed. Returns the sound and True where it had noise, both (T,).
+    reconstruction). Then noise is removed. Returns the sound and True where it had noise: (T,).
     """
     frames, sound = transform(rate), np.where(mask == 1, reconstruction, observed)
     if weights is not None:
