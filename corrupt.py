@@ -84,8 +84,8 @@ def describe(corruption, amount, noise):
     return f"{damage}, noise up to {noise:g}" if noise else damage
 
 
-def mask_is_known(settings):
-    """Return True if the mask is known and the observed values are exact."""
+def exact_where_observed(settings):
+    """Return True if the mask is known and the values outside it have no added noise."""
     return settings.corruption in MASK_KNOWN and not settings.noise
 
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # `python -P` leaves it out
 from files.batch import is_there, plan, restore_each
 from files.folders import walk
 from files.gap_labels import read_labels
-from files.model_file import load_restorer
+from files.model_file import load_restorer, model_path
 from files.pictures import SUFFIXES as IMAGES
 from files.restore_image import completion_paths, mask_for, restore_image
 from files.restore_sound import restore_sound
@@ -88,7 +88,7 @@ def restore(settings, model, trained_on, source, destination):
 
 
 def main(settings):
-    path = settings.model / "model.keras" if settings.model.is_dir() else settings.model
+    path = model_path(settings.model)
     masks = walk(settings.mask)[0] if settings.mask and settings.mask.is_dir() else [settings.mask]
     needed = [file for file in (path, settings.gaps, *masks) if file]
     pairs = plan(settings.inputs, settings.out, needed, settings.completions)

@@ -164,48 +164,38 @@ def compiled_reconstruct(model):
     return tf.function(model.reconstruct, input_signature=[batch, batch])
 
 
-def restore_long(corrupted, mask, reconstruct, window, hop):
-    """Restore a long sound (see `restore_long_blocks`): (T,), (T,) -> (T,), with T >= window."""
+def restore_long(corrupted, mask, reconstruct, window, hop=None):
+    """Restore a long sound by weighted overlap-add: (T,), (T,) -> (T,), float32.
 
-    def read(first, end):
-        return corrupted[first:end], mask[first:end]
-
-    return np.concatenate(list(restore_long_blocks(read, corrupted.size, reconstruct, window, hop)))
-
-
-def restore_long_blocks(read, samples, reconstruct, window, hop):
-    """Restore a long sound by weighted overlap-add. Yields float32 blocks, `samples` in total.
-
-    read(first, end) returns samples [first, end) of the corrupted sound and of its mask.
-    reconstruct(corrupted, observed) maps float32 windows (B, window) to restored windows.
+    reconstruct(corrupted, observed) maps float32 windows (B, window), in the order of the sound, to
+    restored windows. They begin every `hop` samples, by default HOPS_PER_WINDOW times per window.
 
     Each restored sample is a weighted mean over all windows that contain it. The weight is a Hann
     taper, which hides the edges of windows, times `_confidence`, which favors windows that
-    reproduce their observed samples. Memory does not grow with `samples`. Raises ValueError
-    if `samples` is less than `window`.
+    reproduce their observed samples. Raises ValueError if the sound is shorter than a window.
     """
+    samples, hop = corrupted.size, hop or window // HOPS_PER_WINDOW
     if samples < window:
         raise ValueError(f"expected at least one window of {window} samples, got {samples} samples")
     taper = np.hanning(window + 2)[1:-1]  # above 0 at both ends
-    last = samples - window
+    last, restored = samples - window, np.zeros(samples, np.float32)
     for first in range(0, samples, WINDOWS_PER_BLOCK * hop):
         end = min(first + WINDOWS_PER_BLOCK * hop, samples)
         # All windows that overlap this block. Windows across a border are computed twice.
         starts = np.arange(max(0, -(-(first - window + 1) // hop) * hop), min(end, last), hop)
         if end > last:
             starts = np.append(starts, last)
-        begin = starts[0]
-        values, mask = read(begin, starts[-1] + window)
-        corrupted, observed = (
-            sliding_window_view(np.asarray(part, np.float32), window)[starts - begin]
-            for part in (values, 1 - mask)
+        part, starts = slice(starts[0], starts[-1] + window), starts - starts[0]
+        windows, observed = (
+            sliding_window_view(np.asarray(values, np.float32), window)[starts]
+            for values in (corrupted[part], 1 - mask[part])
         )
-        outputs = np.asarray(reconstruct(corrupted, observed))
-        weights = _confidence(corrupted, observed, outputs)
+        outputs = np.asarray(reconstruct(windows, observed))
+        weights = _confidence(windows, observed, outputs)
         weights *= taper
-        weighted_sum = _overlap_add(weights * outputs, starts - begin, hop)
-        restored = weighted_sum / _overlap_add(weights, starts - begin, hop)
-        yield restored[first - begin : end - begin].astype(np.float32)
+        mean = _overlap_add(weights * outputs, starts, hop) / _overlap_add(weights, starts, hop)
+        restored[first:end] = mean[first - part.start : end - part.start]
+    return restored
 
 
 def _overlap_add(windows, starts, hop):

@@ -33,6 +33,7 @@ from harness.quiet_tensorflow import tf
 from harness.run_folder import METHOD, REFINED, Run
 from image_utils import mean_squared_error
 from pages import digit_figures, play, report, verdict
+from pages.digit_figures import SHOWN
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ HELD_OUT = 2000  # maximum images scored
 SCORED_PIXELS = 2**25  # maximum total pixels scored, to limit memory
 NEAREST_PIXELS = 2**27  # maximum total pixels of training images searched for the nearest
 GENERATED = 1000  # samples from the prior scored at each checkpoint
-SHOWN, COMPLETIONS = 16, 2  # images per row of a figure; number of rows with completions
+COMPLETIONS = 2  # number of rows with completions in a figure
 COLUMNS = "iteration", "loss", "hole_mse_over_mean_fill", "classifier_error"  # printed scores
 
 
@@ -153,11 +154,11 @@ def refined(model, refine, corrupted, mask, grey_variance):
 
 
 def posterior_rows(settings, model, refine, held):
-    """Return rows from refined posteriors: {label: (SHOWN, D)}, or {} if masks are unknown.
+    """Return rows from refined posteriors: {label: (SHOWN, D)}, or {} if none can be refined.
 
     The uncertainty is shown in the holes only.
     """
-    if not corrupt.mask_is_known(settings):
+    if not corrupt.exact_where_observed(settings):
         return {}
     corrupted, mask = held.corrupted[:SHOWN], held.mask[:SHOWN]
     reconstructed, std = refined(model, refine, corrupted, mask, held.grey_variance)
@@ -206,11 +207,11 @@ def baseline_estimates(kind, held, train_images, ours):
 def final_table(settings, model, refine, held, images, reconstructed):
     """Return the scores of the model and the baselines, one row per method."""
     ours = {METHOD: reconstructed}
-    if known := corrupt.mask_is_known(settings):
+    if corrupt.exact_where_observed(settings):
         ours[REFINED], std = refined(model, refine, held.corrupted, held.mask, held.grey_variance)
     methods = baseline_estimates(image_kind(settings), held, images.train, ours)
     rows = {name: {"method": name, **score(held, each)} for name, each in methods.items()}
-    if known:
+    if REFINED in ours:
         rows[REFINED].update(calibration(held, ours[REFINED], std))
     return [*rows.values()]
 

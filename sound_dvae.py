@@ -114,7 +114,7 @@ def load(settings):
     if settings.data is None:
         return settings.built_in_notes()
     rate, window, rms = settings.sample_rate, settings.window, audio_utils.RMS
-    sounds = sound_files.load(settings.data, rate, window, rms, LONG_SECONDS, settings.out)
+    sounds = sound_files.load(settings.data, rate, window, rms, settings.out, LONG_SECONDS)
     folders.print_skipped(sounds.skipped)
     print(sounds.summary)
     return sounds
@@ -151,8 +151,7 @@ def held_out_long(settings, sounds):
 
 def restore_long(settings, long, reconstruct):
     """Restore the long sound from overlapping windows."""
-    hop = settings.window // inference.HOPS_PER_WINDOW
-    return inference.restore_long(long.corrupted, long.mask, reconstruct, settings.window, hop)
+    return inference.restore_long(long.corrupted, long.mask, reconstruct, settings.window)
 
 
 def filter_long(settings, sounds, long, reconstruct, restored):
@@ -214,7 +213,7 @@ def own_estimates(settings, model, sounds, held, windows):
     if settings.corruption in corrupt.MASK_KNOWN or not held.long.mask.any():
         filtered = filter_long(settings, sounds, held.long, reconstruct, long)
         ours[FILTERED] = None, filtered
-    if corrupt.mask_is_known(settings):
+    if corrupt.exact_where_observed(settings):
         refine = inference.refined_reconstruct(model, inference.refiner(model))
         refined = refine(held.windows.corrupted, held.windows.observed).numpy()
         ours[REFINED] = refined, restore_long(settings, held.long, at_trained_level(refine, rms))
@@ -230,7 +229,7 @@ def baseline_estimates(settings, sounds, held):
     first = windows.corrupted[:AUTOREGRESSED], windows.mask[:AUTOREGRESSED]
     continued = baselines.autoregress(*first)
     gaps, rate = audio_utils.runs(long.mask), settings.sample_rate
-    filled = fill_gaps.fill(long.corrupted, gaps, rate, default=np.nan)
+    filled = fill_gaps.fill(np.where(long.mask == 1, np.nan, long.corrupted), gaps, rate)
     if np.isnan(filled).any():  # too many gaps to fill one at a time
         filled = baselines.autoregress_long(long.corrupted, long.mask, settings.window)
     lines = baselines.interpolate(windows.corrupted, windows.mask)

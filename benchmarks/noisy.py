@@ -32,7 +32,7 @@ from files.gap_labels import read_labels
 from files.model_file import load_restorer
 from files.restore_sound import restore_sound
 from harness.quiet_tensorflow import tf
-from inference import HOPS_PER_WINDOW, restore_long
+from inference import restore_long
 from signals import fill_gaps, noise
 from signals.levels import at_trained_level
 
@@ -69,14 +69,12 @@ def estimates(model, sound, rate):
     yield "chopped", chopped
     yield "linear interpolation", interpolate(chopped[None], mask[None])[0]
     yield "**denoise.py**", by_model(model, gain * chopped, gaps, rate) / gain
-    reconstruct, window = at_trained_level(model.reconstruct, model.kind.rms), model.input_size
-    restore = partial(
-        restore_long, reconstruct=reconstruct, window=window, hop=window // HOPS_PER_WINDOW
-    )
+    reconstruct = at_trained_level(model.reconstruct, model.kind.rms)
+    restore = partial(restore_long, reconstruct=reconstruct, window=model.input_size)
     size, drawn = noise.typical_size(gaps), restore(chopped, mask)
-    spectrum, denoisers, _ = noise.calibrate(chopped, mask, rate, restore, size)
+    spectrum, denoisers, weights = noise.calibrate(chopped, mask, rate, restore, size)
     guided = np.eye(len(denoisers))[1, :, None] * np.ones_like(denoisers)
-    alone = noise.denoise(chopped, mask, drawn, rate, spectrum, guided, np.eye(6)[1])[0]
+    alone = noise.denoise(chopped, mask, drawn, rate, spectrum, guided, np.eye(len(weights))[1])[0]
     yield "guided by the network alone", alone
     frames = noise.transform(rate)
     power = noise.noise_power(noise.quiet_power(frames, filled, drawn, mask), spectrum)
@@ -108,7 +106,7 @@ def sounds(model, folders):
         yield "scale, its own noise", *model.kind.notes.long((0, 1))
     for folder in folders:
         with tempfile.TemporaryDirectory() as store:
-            found = sound_files.load(folder, rate, window, audio_utils.RMS, SECONDS, store)
+            found = sound_files.load(folder, rate, window, audio_utils.RMS, store, SECONDS)
             clean = np.array(found.long_sound)
         rms = np.sqrt(np.mean(clean**2))
         for kind, levels in LEVELS_DB.items():

@@ -43,7 +43,8 @@ def plan(inputs, out, protected, completions=0):
         else:
             path.stat()  # raises FileNotFoundError or another OSError
             pairs.append((path, out if single else out / result_name(path).name))
-    allowed = result_suffixes(inputs[0])[: 1 if inputs[0].suffix.lower() in IMAGES else None]
+    given = inputs[0].suffix.lower()
+    allowed = (given,) if given in IMAGES else result_suffixes(inputs[0])
     if single and out.suffix.lower() not in allowed:
         remedy = f"give a name that ends in {' or '.join(allowed)}, or in / for a folder"
         raise UserError(f"{out}: has a suffix that does not fit this input; {remedy}")
@@ -123,8 +124,9 @@ def restore_each(pairs, restore, overwrite, completions=0):
                 line = f"{source}: {type(error).__name__}, a bug in these scripts; please report it"
             say(f"denoise.py: {line}", sys.stderr)
         else:
-            existing += said is None
-            if said is not None:
+            if said is None:
+                existing += 1
+            else:
                 say(f"{source}: {said}; saved as {destination}")
     if len(pairs) > 1 or existing:
         counts = [f"{len(pairs) - existing - failed} of {len(pairs)} files restored"]

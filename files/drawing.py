@@ -11,14 +11,14 @@ LEAST_CONTRAST = 3  # margins; a fainter drawing counts as noise
 FULL_CONTRAST = 0.9  # fraction of the range; a drawing with this contrast on black is not stretched
 FRAMES = 1.4, 1.5  # side of a frame / side of the drawing; 28 / 20 in MNIST
 SHIFTS = range(-4, 5)  # offsets of a frame's center from the drawing's, in the network's pixels
-WHOLE = 0.6  # a frame must be better than the whole picture by this factor
+WHOLE_PICTURE = 0.6  # a frame must be better than the whole picture by this factor
 
 
 class View(NamedTuple):
     """How a network sees a picture: background, contrast and frame. Levels are in [0, 1]."""
 
     level: float = 0.0  # of the background
-    contrast: float = 1.0  # of the drawing; negative if it is darker than the background
+    contrast: float = 1.0  # of the drawing; negative if darker than the background, 0 if blank
     margin: float = 0.0  # fraction of the contrast that counts as background
     frame: tuple = (0, 0, 1, 1)  # left, top, right, bottom; fractions of the picture's sides
 
@@ -33,17 +33,19 @@ def restored(model, grey, missing, count):
     they are shown to it like those. The view with the best reconstruction of the observed pixels is
     used, because a model of other images may need the whole picture at its own levels.
     """
-    shape = model.kind.shape
+    shape, known = model.kind.shape, grey[~missing]
+    if np.ptp(known) == 0:  # a blank picture keeps its level everywhere
+        return [np.zeros(shape)] * (1 + count), View(float(known[0]), contrast=0.0)
 
     def network_input(view):
         return _framed(_stretched(grey, missing, view), missing, view.frame, shape)
 
     def error(view, made):
         made = np.asarray(in_picture(made, view, grey.shape[::-1])) / 255
-        weight = WHOLE if view.frame == View().frame else 1
+        weight = WHOLE_PICTURE if view.frame == View().frame else 1
         return weight * np.mean(np.square(made - grey), where=~missing)
 
-    paper = _background(grey[~missing])
+    paper = _background(known)
     frames = [View().frame, *_frames(_stretched(grey, missing, paper), shape)]
     views = [View(), *(paper._replace(frame=frame) for frame in frames)]
     corrupted, observed = map(np.concatenate, zip(*map(network_input, views)))

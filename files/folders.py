@@ -33,9 +33,9 @@ def with_suffixes(files, suffixes, folder):
     """Return the files with one of these suffixes, and a list of one line if there are others."""
     found = [file for file in files if file.suffix.lower() in suffixes]
     kinds = sorted({file.suffix.lower() or file.name for file in files} - set(suffixes))
-    named = " ".join(kinds[:NAMED]) + " ..." * (len(kinds) > NAMED)
+    named = " ".join(kinds[:NAMED] + (["..."] if kinds[NAMED:] else []))
     count = len(files) - len(found)
-    return found, [f"{folder}: {count} files of other kinds ({named})"] * (count > 0)
+    return found, [f"{folder}: {count} files of other kinds ({named})"] if count else []
 
 
 def print_skipped(lines):
@@ -46,13 +46,18 @@ def print_skipped(lines):
         say(f"skipped {len(lines) - NAMED} more files", sys.stderr)
 
 
+def short_hashes(contents):
+    """Return the 64-bit hashes (count,) of byte strings or arrays."""
+    digests = b"".join(hashlib.sha256(bytes(content)).digest()[:8] for content in contents)
+    return np.frombuffer(digests, ">u8").astype(np.uint64)
+
+
 def fixed_order(count):
     """Return a permutation (count,) of range(count), the same in every version of NumPy.
 
-    Sorts by SHA-256, because NumPy's generators may change between versions (NEP 19).
+    Sorts by hashes, because NumPy's generators may change between versions (NEP 19).
     """
-    digests = b"".join(hashlib.sha256(b"%d" % number).digest()[:8] for number in range(count))
-    return np.argsort(np.frombuffer(digests, ">u8"), kind="stable")
+    return np.argsort(short_hashes(b"%d" % number for number in range(count)), kind="stable")
 
 
 def sha256(files):

@@ -5,6 +5,7 @@
 
 import os
 import tempfile
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,8 +13,6 @@ from audio_utils import TONE_AMPLITUDE, Notes, note_frequency
 from files import folders, sound_files
 from files.image_files import load_images
 from harness import UserError
-
-LONG_SECONDS = 1  # length of the long sound, required by `sound_files.load` but not used here
 
 
 def images(kind, path, data=None):
@@ -51,7 +50,7 @@ def examples(kind, size, path, data, count):
     if not data:
         raise UserError(f"{path}: trained on recordings; give their folder with --data")
     with tempfile.TemporaryDirectory() as folder:
-        sounds = sound_files.load(data, kind.sample_rate, size, kind.rms, LONG_SECONDS, folder)
+        sounds = sound_files.load(data, kind.sample_rate, size, kind.rms, folder)
         folders.print_skipped(sounds.skipped)
         _check(kind, path, data, sounds.provenance)
         return sounds.windows("held out", count, (0, 0))[0], None, None, "held-out windows"
@@ -80,12 +79,13 @@ def sound(name, samples, kind):
 
 
 def _note(name, samples, kind):
+    known = kind.notes or Notes((name,), sample_rate=kind.sample_rate)
     # Compare frequencies, because E#4 is F4.
-    if kind.notes and note_frequency(name) not in map(note_frequency, kind.notes.notes):
-        known = " ".join(kind.notes.notes)
-        raise UserError(f"{name}: not a note that the model knows; choose from {known}")
-    notes = Notes((name,), kind.notes.timbre if kind.notes else "sine", kind.sample_rate, samples)
-    return notes.windows("held out", 1, (0, 0))[0].numpy()[0]
+    if note_frequency(name) not in map(note_frequency, known.notes):
+        names = " ".join(known.notes)
+        raise UserError(f"{name}: not a note that the model knows; choose from {names}")
+    tone, _, _ = replace(known, notes=(name,), window=samples).windows("held out", 1, (0, 0))
+    return tone.numpy()[0]
 
 
 def _loudest_part(path, samples, rate):

@@ -133,8 +133,9 @@ def _split(train, train_labels, test, test_labels, name):
     none are returned.
     """
     if test is None:
-        train, train_labels = _selected(train, train_labels, folders.fixed_order(len(train)))
-        firsts = np.sort(np.unique(_digests(train), return_index=True)[1])
+        order = folders.fixed_order(len(train))
+        train, train_labels = _selected(train, train_labels, order)
+        firsts = np.sort(np.unique(folders.short_hashes(train), return_index=True)[1])
         count = min(max(1, len(firsts) // HELD_OUT_ONE_IN), HELD_OUT_AT_MOST)
         test, test_labels = _selected(train, train_labels, firsts[:count])
     if train.shape[1:] != test.shape[1:]:
@@ -142,7 +143,7 @@ def _split(train, train_labels, test, test_labels, name):
         raise UserError(f"{name}: {problem}; rescale them to the same size")
     if train_labels is None or test_labels is None:
         train_labels = test_labels = None
-    own = ~np.isin(_digests(train), _digests(test))
+    own = ~np.isin(folders.short_hashes(train), folders.short_hashes(test))
     if not own.any():
         raise UserError(f"{name}: every training image is also held out; add different images")
     return *_selected(train, train_labels, own), test, test_labels
@@ -150,12 +151,6 @@ def _split(train, train_labels, test, test_labels, name):
 
 def _selected(images, labels, chosen):
     return images[chosen], None if labels is None else labels[chosen]
-
-
-def _digests(images):
-    """Return 64-bit hashes (count,), uint64, of images (count, H, W)."""
-    digests = b"".join(hashlib.sha256(image.tobytes()).digest()[:8] for image in images)
-    return np.frombuffer(digests, np.uint64)
 
 
 def _npz_arrays(path):
@@ -206,7 +201,7 @@ def _idx_set(folder, files):
     for path in sorted(files, key=lambda path: path.suffix != ".gz"):  # prefers unpacked files
         if named := IDX_NAME.fullmatch(path.name):
             prefix, part, content = named.groups()
-            name = ARRAYS[2 * (part != "train") + (content == "labels")]
+            name = f"{'x' if content == 'images' else 'y'}_{'train' if part == 'train' else 'test'}"
             sets.setdefault((path.parent, prefix), {})[name] = path
     if len(sets) > 1:
         names = ", ".join(str(min(paths.values()).relative_to(folder)) for paths in sets.values())
@@ -226,8 +221,9 @@ def _idx_array(path):
         zero, code, dimensions = struct.unpack_from(">HBB", content)
         if zero or (code, dimensions) not in IDX_ARRAYS:
             raise ValueError("not an IDX file of 8-bit images or of labels")
+        shape = struct.unpack_from(f">{dimensions}I", content, 4)
         values = np.frombuffer(content, IDX_ARRAYS[code, dimensions], offset=4 + 4 * dimensions)
-        values = values.reshape(struct.unpack_from(f">{dimensions}I", content, 4))
+        values = values.reshape(shape)
         return values[:, 0] if dimensions == 2 else values  # QMNIST: 8 numbers, the class first
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,11 +13,11 @@ import numpy as np
 from files.dense_network import DenseNetwork, weight_shapes
 from harness import UserError
 from harness.errors import one_error
-from harness.run_folder import MODEL_FORMAT as FORMAT
+from harness.run_folder import MODEL, MODEL_FORMAT
 from inference import compiled_reconstruct, completions, refined_reconstruct, refiner
 from kind import Kind, kind_of
 
-RELU_FORMAT = 2  # like FORMAT, but does not name the activation, which is ReLU
+RELU_FORMAT = 2  # like MODEL_FORMAT, but does not name the activation, which is ReLU
 REGISTERED_NAME = "denoising_vae>DVAE"  # Keras's name for `models.DVAE`
 LARGEST_FILE = 2**30  # maximum bytes after unpacking
 REMEDY = "give a model.keras of sound_dvae.py or mnist_dvae.py, or the folder of its run"
@@ -39,9 +40,8 @@ def load_restorer(path):
 
     A model of sounds needs no refined posteriors, so TensorFlow is not loaded for it.
     """
-    path = _model_in(path)
     config, weights = _checked(path)
-    kind = kind_of(config["metadata"], config["input_size"], path)
+    kind = kind_of(config["metadata"], config["input_size"], model_path(path))
     if kind.sounds and (config["likelihood"], config["activation"]) == ("gaussian", "relu"):
         return Restorer(DenseNetwork(config, weights), config["input_size"], kind)
     model = _built(config, weights)
@@ -62,7 +62,7 @@ def load_model(path):
     No code from the file is executed. Only numbers, names and weights are read. This is safer than
     `keras.models.load_model`, which builds any object that the file's configuration names.
     """
-    return _built(*_checked(_model_in(path)))
+    return _built(*_checked(path))
 
 
 def _built(config, weights):
@@ -74,18 +74,16 @@ def _built(config, weights):
     return model
 
 
-def _model_in(path):
-    """Return the path of the model in a file or run folder. Raises OSError if it cannot be read."""
-    path = Path(path)
-    path = path / "model.keras" if path.is_dir() else path
-    with open(path, "rb"):
-        return path
+def model_path(path):
+    """Return the path of a model's file, given this file or the folder of a run."""
+    return Path(path, MODEL) if os.path.isdir(path) else Path(path)
 
 
 def _checked(path):
     """Return a model's configuration and weights {name: array}, after checking that they match."""
-    with one_error(path, REMEDY):
-        with zipfile.ZipFile(path) as archive:
+    path = model_path(path)
+    with open(path, "rb") as file, one_error(path, REMEDY):
+        with zipfile.ZipFile(file) as archive:
             if sum(member.file_size for member in archive.infolist()) > LARGEST_FILE:
                 raise ValueError(f"more than {LARGEST_FILE >> 30} GiB unpacked")
             content = json.loads(archive.read("config.json"))
@@ -94,13 +92,13 @@ def _checked(path):
         metadata = config.get("metadata", config.get("about", {}))  # earlier versions wrote "about"
         if content["registered_name"] != REGISTERED_NAME or "experiment" not in metadata:
             raise ValueError("a Keras model, but not one trained by these scripts")
-        written = int(metadata.get("format", FORMAT))
-        if written not in (FORMAT, RELU_FORMAT):
-            older = written < FORMAT
+        written = int(metadata.get("format", MODEL_FORMAT))
+        if written not in (MODEL_FORMAT, RELU_FORMAT):
+            older = written < MODEL_FORMAT
             age, remedy = ("an older", "retrain it") if older else ("a newer", "update them")
             problem = f"written by {age} version of these scripts (format {written})"
             raise UserError(f"{path}: {problem}; {remedy}")
-        config["metadata"] = {"format": FORMAT, **metadata}
+        config["metadata"] = {"format": MODEL_FORMAT, **metadata}
         config.setdefault("activation", "relu")  # for RELU_FORMAT
         return config, _arrays(weights, weight_shapes(config))
 

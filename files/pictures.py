@@ -8,10 +8,7 @@ from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from harness.errors import one_error
 
-SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
-    *(".heic", ".heif", ".hif", ".avif"),
-)
+SUFFIXES = tuple(".png .jpg .jpeg .bmp .gif .tif .tiff .webp .heic .heif .hif .avif".split())
 # Levels of white of modes above 8 bits, by first letter. Cameras store 10, 12 or 14 bits in 16.
 WHITES = {"I": (255, 1023, 4095, 16383, 65535), "F": (1,)}
 LUMA = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue in ITU-R BT.601

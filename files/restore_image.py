@@ -49,7 +49,8 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
         raise UserError(f"{mask_file or source}: {problem}; {remedy}")
     grey = np.asarray(colors.convert("L")) / np.float32(255)
     made, view = drawing.restored(model, grey, missing, count if hole.any() else 0)
-    said = _summary(image, hole, view, keep) + ["no completions"] * bool(count and not hole.any())
+    said = _summary(image, hole, view, keep)
+    said += ["no completions"] if count and not hole.any() else []
     ink, several = _ink(image, np.asarray(colors)[~missing])
     if keep and several:
         said.append("the hole has one color per level, the rest has several")
@@ -102,7 +103,9 @@ def _summary(image, hole, view, keep):
     said = [f"{hole.sum()} of {hole.size} pixels missing" if hole.any() else "nothing missing"]
     if not (hole.any() or keep):
         said.append("denoised")
-    if view[:3] != drawing.View()[:3]:
+    if not view.contrast:
+        said.append("blank, so the network was not used")
+    elif view[:3] != drawing.View()[:3]:
         levels = f"{255 * (view.level + view.contrast):.0f} on {255 * view.level:.0f}"
         said.append(f"levels {levels} stretched to 255 on 0 for the network")
     if (count := getattr(image, "n_frames", 1)) > 1:
@@ -186,7 +189,7 @@ def _ink(image, colors):
     grey = colors @ pictures.LUMA / 255
     terms = np.stack([grey, np.ones_like(grey)], axis=1)
     # Fit the differences from grey, so that a picture of one level is filled in grey.
-    lines = [[255], [0]] + np.linalg.lstsq(terms, colors - 255 * terms[:, :1])[0]
+    lines = np.linalg.lstsq(terms, colors - 255 * grey[:, None])[0] + [[255], [0]]
     return lines.T, (colors - terms @ lines).std() > SEVERAL_INKS
 
 

@@ -7,9 +7,9 @@ sound, and a model of recordings fills the gaps and removes the noise (`signals.
 
 import contextlib
 import os
-import tempfile
 import threading
 from dataclasses import dataclass, field
+from tempfile import TemporaryFile
 from typing import BinaryIO
 
 import numpy as np
@@ -24,11 +24,11 @@ from harness import UserError
 from harness.errors import printable
 from harness.result_files import replacing
 from harness.threads import in_threads
-from inference import HOPS_PER_WINDOW, restore_long
+from inference import restore_long
 from signals.denoise_sound import Denoiser
 from signals.fill_gaps import CONTEXTS, fill, fill_each
 from signals.gaps import clicks, find_gaps, inside
-from signals.levels import at_trained_level, explained
+from signals.levels import at_trained_level, explained_fractions
 from signals.noise import NO_NOISE_DB, artificial_gaps, typical_size
 
 PIECE_SECONDS = 16  # duration that a thread restores at once
@@ -37,7 +37,7 @@ REACH = sum(CONTEXTS[-1])  # seconds that `fill` uses on each side of a gap, plu
 MOST_MISSING = 2 / 3  # maximum fraction; with more, the zeros probably belong to the sound
 SCORED = 64  # windows per piece (up to twice as many) that show how much the network explains
 LEAST_EXPLAINED = 0.8  # minimum fraction; known notes in noise have 0.98 or more, other music less
-WHOLE = 0.99  # a file with less of its stated length, by more than 0.1 s, is reported as cut short
+COMPLETE = 0.99  # a file with less of its stated length, by over 0.1 s, is reported as cut short
 
 
 def restore_sound(model, source, destination, gap_file=None, keep=False):
@@ -71,9 +71,7 @@ def _decoded(model, source, destination, gap_file, opened):
     """
     with open_sound(source) as sound:
         folder, samples = destination.parent, 0
-        files = [
-            opened.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(sound.channels)
-        ]
+        files = [opened.enter_context(TemporaryFile(dir=folder)) for _ in range(sound.channels)]
         for block in sound.blocks():
             samples += len(block)
             for file, values in zip(files, block.T):
@@ -152,19 +150,15 @@ class _Channel:
     def fill(self, first, values):
         """Write those of the values (n,) that are in gaps."""
         end = first + len(values)
-        if (missing := self.missing(first, end)).any():
+        if (missing := inside(self.gaps, first, end)).any():
             filled = np.where(missing, values, self.read(first, end))
             with self.lock:
                 self.file.seek(8 * first)
                 self.file.write(filled.tobytes())
 
-    def missing(self, first, end):
-        """Return a mask (end - first,), True in the gaps."""
-        return inside(self.gaps, first, end)
-
     def silent(self, first, end):
-        """Return a mask (end - first,), True in silences."""
-        return inside(self.silences, first, end) & ~self.missing(first, end)
+        """Return a mask (end - first,), True in silences that are not gaps."""
+        return inside(self.silences, first, end) & ~inside(self.gaps, first, end)
 
     def pieces(self):
         """Yield the first sample and the end of consecutive pieces."""
@@ -234,8 +228,8 @@ class _Channel:
 
     def _at_model_rate(self, sound, mask, first):
         """Resample a part for `_network`. Returns the samples, 0 where hidden, and a mask."""
-        rate, unseen = self.model.kind.sample_rate, mask == 1
-        unseen |= self.missing(first, first + sound.size) | self.silent(first, first + sound.size)
+        rate, end = self.model.kind.sample_rate, first + sound.size
+        unseen = (mask == 1) | inside(self.gaps, first, end) | inside(self.silences, first, end)
         unseen[max(self.samples - first, 0) :] = True
         values = soxr.resample(np.float32(np.where(unseen, 0, sound)), self.rate, rate)
         # Add one sample, so that none is lost when the output is resampled to the sound's rate.
@@ -251,21 +245,21 @@ class _Channel:
         hidden = hidden | clicks(values, ~hidden, model.kind.sample_rate)
         values = values * ~hidden
         reconstruct = at_trained_level(model.reconstruct, model.kind.rms)
-        output = restore_long(values, hidden, reconstruct, window, window // HOPS_PER_WINDOW)
+        output = restore_long(values, hidden, reconstruct, window)
         whole = values.size // window * window
         step = max(1, whole // window // SCORED)
         parts = (part[:whole].reshape(-1, window)[::step] for part in (values, ~hidden, output))
-        fractions = explained(*parts)
+        fractions = explained_fractions(*parts)
         with self.lock:
             self.explained += fractions.sum(), fractions.size
         return output
 
     def _network_predicts_better(self):
         """Return True if the network fills artificial gaps better than autoregression does."""
-        size, errors = typical_size(self.gaps), []
-        for gap in artificial_gaps(self.gaps, self.samples, size) if size else ():
-            if not self.silent(*gap).any():
-                errors.append(np.log(self._errors(*gap)))
+        if not (size := typical_size(self.gaps)):
+            return False
+        gaps = artificial_gaps(self.gaps, self.samples, size)
+        errors = [np.log(self._errors(*gap)) for gap in gaps if not self.silent(*gap).any()]
         network, autoregression = np.mean(errors or [[0, 0]], axis=0)
         return network < autoregression
 
@@ -319,6 +313,6 @@ def _write(sound, channels, change, destination):
         remarks.append(f"encoded again as {sound.encoding}")
         if destination.suffix.lower() != ".wav":
             remarks[-1] += "; to keep the rest exactly, give --out a name that ends in .wav"
-    if sound.seconds and total / sound.rate < WHOLE * sound.seconds - 0.1:
+    if sound.seconds and total / sound.rate < COMPLETE * sound.seconds - 0.1:
         remarks.append(f"cut short or damaged: its length should be {sound.seconds:.2f} s")
     return remarks

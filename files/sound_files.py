@@ -91,13 +91,13 @@ class Recordings:
         return self.long_sound, self.long_sound
 
 
-def load(path, sample_rate, window, rms, seconds, folder):
+def load(path, sample_rate, window, rms, folder, seconds=0):
     """Load `Recordings` from a sound file, or from all sound files in a folder and its subfolders.
 
     Each file is resampled to `sample_rate` Hz and scaled so that its parts that are not silent have
     RMS `rms`. The same whole files are always held out, or the end of each (see `_splits`). The
-    long sound lasts at most `seconds`. A temporary file in `folder`, without a name, stores the
-    decoded sound. Raises UserError if no sound can be used.
+    long sound lasts at most `seconds`. A nameless temporary file stores the decoded sound, in
+    `folder` unless a worker lacks it. Raises UserError if no sound can be used.
     """
     try:
         samples, clips, skipped = _read(path, sample_rate, window, rms, folder)
@@ -119,13 +119,9 @@ def load(path, sample_rate, window, rms, seconds, folder):
     long_sound = _long_sound(samples, clips, splits, kept, round(seconds * sample_rate))
     total = samples.size / sample_rate
     held = sum(end - splits[file] for file, (_, end) in clips.items()) / sample_rate
-    provenance = {
-        "source": printable(path),
-        "files": len(clips),
-        "training_seconds": total - held,
-        "held_out_seconds": held,
-        "sha256": folders.sha256(clips),
-    }
+    provenance = {"source": printable(path), "files": len(clips)}
+    provenance |= {"training_seconds": total - held, "held_out_seconds": held}
+    provenance["sha256"] = folders.sha256(clips)
     summary = f"{total - held:.1f} s of sound to learn from, {held:.1f} s held out ({held_out})"
     metadata = {"sample_rate": sample_rate, "rms": rms, "sha256": provenance["sha256"]}
     return Recordings(
@@ -157,6 +153,7 @@ def _read(path, sample_rate, window, rms, folder):
         files, others = folders.with_suffixes(files, SUFFIXES, path)
         # Several links to the same file count once.
         files = sorted({os.path.realpath(file): file for file in reversed(files)}.values())
+    folder = folder if os.path.isdir(folder) else None  # None: where TMPDIR says
     store, first, clips = tempfile.TemporaryFile(dir=folder), 0, {}
     for file in tqdm(files, "reading", unit="file", leave=False, disable=None):
         try:
@@ -233,8 +230,9 @@ def _splits(clips, places, groups, window):
     least, most = np.multiply(WHOLE_FILES, sum(sizes))
     if len(groups) >= SPLIT_BY_FILE_FROM and least <= sum(sizes[n] for n in chosen) <= most:
         for number, group in enumerate(groups):
-            splits |= {file: clips[file][number not in chosen] for file in group}
-            names += [printable(file.name) for file in group] if number in chosen else []
+            held_out = number in chosen
+            splits |= {file: clips[file][0 if held_out else 1] for file in group}
+            names += [printable(file.name) for file in group] if held_out else []
         names[3:] = ["..."] * (len(names) > 3)
         return splits, ", ".join(names)
     for group in groups:
@@ -276,7 +274,8 @@ def _places(samples, first, end, window, least_power):
     if last < 0:
         return np.zeros((0, 2), np.int64)
     energy, _ = _energies(samples[first:end], step)
-    loud = (energy[1:-2] + energy[2:-1] + energy[3:])[: last // step + 1] >= least_power * window
+    shared = energy[1:-2] + energy[2:-1] + energy[3:]
+    loud = shared[: last // step + 1] >= least_power * window
     return first + np.minimum(audio_utils.runs(loud) * step, last + 1)
 
 

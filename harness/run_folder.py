@@ -114,10 +114,9 @@ class Run:
         for name, save in files.items():
             with replacing(self.folder / name) as path:
                 save(path)
-                self._refuse_foreign([name])
+                before = self._refuse_foreign([name])[name]
                 # List both, because the run may be killed before `path` is renamed.
-                hashes = _digest(self.folder / name), _digest(path)
-                self.listed[name] = [each for each in hashes if each]
+                self.listed[name] = [each for each in (before, _digest(path)) if each]
                 self._save_config()
 
     def save_checkpoint(self, save):
@@ -172,18 +171,20 @@ class Run:
         """Return True if runs write a file of this name. Some file systems ignore its case."""
         return any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in self.written)
 
-    def _is_ours(self, name):
-        """Return True if there is no file of this name, or one that a run wrote here."""
-        hashes, path = self.listed.get(name, ()), self.folder / name
-        return hashes is None or not os.path.lexists(path) or _digest(path) in hashes
+    def _is_ours(self, name, digest):
+        """Return True if there is no file of this name, or one with this hash that a run wrote."""
+        hashes = self.listed.get(name, ())
+        return hashes is None or not os.path.lexists(self.folder / name) or digest in hashes
 
     def _refuse_foreign(self, names):
-        """Raise UserError if some of these files were not written by a run."""
-        if foreign := sorted(name for name in names if not self._is_ours(name)):
+        """Return {name: hash} of files. Raises UserError if some were not written by a run."""
+        hashes = {name: _digest(self.folder / name) for name in names}
+        if foreign := sorted(name for name in hashes if not self._is_ours(name, hashes[name])):
             shown = ", ".join(foreign[:MOST_NAMED]) + (", ..." if foreign[MOST_NAMED:] else "")
             problem = f"contains {shown}, which its config.json does not list with this content"
             remedy = "move it elsewhere or choose another --out"
             raise UserError(f"--out {self.folder}: {problem}; {remedy}")
+        return hashes
 
     def _start(self):
         """Write this run's settings and waiting files, after deleting those of an earlier run."""
@@ -203,8 +204,9 @@ class Run:
 
     def _delete(self, names):
         for name in names:
-            if self._is_written(name) and self._is_ours(name):
-                (self.folder / name).unlink(missing_ok=True)
+            path = self.folder / name
+            if self._is_written(name) and self._is_ours(name, _digest(path)):
+                path.unlink(missing_ok=True)
                 self.listed.pop(name, None)
 
     def _save_config(self):
@@ -257,11 +259,11 @@ def _previous(out):
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         types = type(config["experiment"]), type(config["iters"])
-        versions = config.get("provenance", {}).get("versions", {})
+        libraries = config.get("provenance", {}).get("versions", {})
         # Earlier versions listed names without hashes, or nothing.
         files = config.get("files", names)
         files = files if isinstance(files, dict) else dict.fromkeys(files)
-        kinds = {*map(type, files), *map(type, files.values()), type(versions)}
+        kinds = {*map(type, files), *map(type, files.values()), type(libraries)}
         if types != (str, int) or not kinds <= {str, list, type(None), dict}:
             raise TypeError(f"expected str, int and texts, got {types}, {kinds}")
         config["files"] = {name: files[name] for name in names if name in files} | {CONFIG: None}
@@ -277,8 +279,8 @@ def _check_settings(out, previous, settings):
     ours = _stored(settings)
     # Settings added since the run was written take their defaults.
     before = {**_stored(type(settings)()), "training_version": 1, **previous}
-    versions = before.pop("training_version"), ours.pop("training_version")
-    if before["experiment"] == ours["experiment"] and versions[0] != versions[1]:
+    trained = before.pop("training_version"), ours.pop("training_version")
+    if before["experiment"] == ours["experiment"] and trained[0] != trained[1]:
         problem = "contains a run of another version of these scripts, which trained differently"
         raise UserError(f"--out {out}: {problem}; choose another --out, or use --overwrite")
     ignored = NOT_COMPARED | ({"data"} if "sha256" in previous.get("provenance", {}) else set())

@@ -100,7 +100,7 @@ def files(folder):
     paths = {folder / f"{name}.wav": label for name, label in SOUNDS.items()}
     sounds = {path: label for path, label in paths.items() if path.exists()}
     steps = [(row, _outputs(folder, row)) for row in rows]
-    restored = [path] if (path := folder / RESTORED).exists() else []
+    restored = [path for path in [folder / RESTORED] if path.exists()]
     outputs = [path for _, outputs in steps for path in outputs.values()]
     size = sum(path.stat().st_size for path in (*sounds, *restored, *outputs))
     html = TEMPLATES.get_template("report.html.j2").render(

@@ -3,7 +3,7 @@
 import numpy as np
 
 SECONDS = 4  # duration; the first quarter is the first sound, the last quarter the second
-HOPS_PER_WINDOW = 64  # many, so that beats between the phases of the two sounds average out
+STEPS_PER_WINDOW = 64  # many, so that beats between the phases of the two sounds average out
 LOWEST_PITCH = 20  # Hz
 
 
@@ -30,7 +30,7 @@ def glide(model, ends, rate):
     window, samples = model.input_size, SECONDS * rate
     taper, level = np.hanning(window + 2)[1:-1], np.sqrt(np.mean(ends[0] ** 2))
     # The sound has a margin of one window at either end, which is cut off below.
-    positions = np.arange(0, samples + window, max(1, window // HOPS_PER_WINDOW))
+    positions = np.arange(0, samples + window, max(1, window // STEPS_PER_WINDOW))
     codes = []
     for end in ends:
         starts = np.round(positions % (rate / pitch(end, rate))).astype(int)

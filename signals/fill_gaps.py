@@ -12,26 +12,23 @@ import numpy as np
 from autoregression import fit, interpolate
 from signals.gaps import inside
 
-CONTEXTS = (  # (context on each side of a gap, order), both in seconds; drafts use the first
-    (0.064, 0.016),
-    (0.032, 0.008),
-    (0.128, 0.024),
-    (0.256, 0.032),
-)
+# Pairs of context on each side of a gap and order, in seconds. Drafts use the first pair.
+CONTEXTS = (0.064, 0.016), (0.032, 0.008), (0.128, 0.024), (0.256, 0.032)
 MAX_ORDER = 512  # maximum order, or the gap's length if greater; more helps only steady tones
 DRAFT_ITERATIONS = 2  # iterations of Janssen's method for a draft; each context then adds one
 MAX_GAP_SECONDS = 0.25  # maximum; the middle of a longer gap cannot be predicted from its ends
 MAX_GAPS_NEARBY = 8  # maximum number in the first context; with more, too little is observed
 MAX_FRACTION_MISSING = 0.5  # maximum in the first context, without the gap itself; same reason
 MERGE_FRACTION = 0.25  # two gaps are merged if closer than this fraction of the shorter one
-SHARPNESS = 3  # a context's weight is its inverse squared error to this power
+CONTEXT_SHARPNESS = 3  # a context's weight is its inverse squared error to this power
 FULL_GAIN = 0.5  # estimates are attenuated if their gain in artificial gaps is lower
 
 
-def fill(signal, gaps, rate, default=0.0):
-    """Fill the gaps of a signal, or set them to `default` if impossible. Returns (T,), float64."""
+def fill(signal, gaps, rate):
+    """Fill the gaps of a signal (T,). Gaps that cannot be filled keep their values."""
     missing = inside(np.reshape(gaps, (-1, 2)), 0, len(signal))
-    known, filled = np.where(missing, 0.0, signal), np.where(missing, default, signal)
+    known = np.where(missing, 0.0, signal)
+    filled = np.where(missing, signal, known)
     for first, end, values in fill_each(lambda a, b: known[a:b], gaps, known.size, rate):
         if values is not None:
             filled[first:end] = np.where(missing[first:end], values, known[first:end])
@@ -46,7 +43,8 @@ def fill_each(read, gaps, samples, rate):
     almost touch are merged. When a gap is filled, gaps before it have final values and gaps after
     it have drafts. Neither values nor memory depend on the signal's length.
     """
-    sound = _PartlyFilled(read, samples, *np.reshape(_merged(gaps), (-1, 2)).T.tolist())
+    starts, ends = np.reshape(_merged(gaps), (-1, 2)).T.tolist()
+    sound = _PartlyFilled(read, samples, starts, ends)
     contexts = _contexts(rate)
     (draft_context, draft_order), longest = contexts[0], contexts[-1][0]
     drafted = oldest = 0
@@ -60,9 +58,8 @@ def fill_each(read, gaps, samples, rate):
             drafted += 1
         if number in sound.values:
             gap, window, free = sound.around(number, reach)
-            artificial = _beside(*gap, *free, max(end - first, draft_order))
-            contexts = _contexts(rate, end - first)
-            sound.values[number] = _mixture(window, gap, artificial, contexts)
+            artificial = _artificial_beside(*gap, *free, max(end - first, draft_order))
+            sound.values[number] = _mixture(window, gap, artificial, _contexts(rate, end - first))
         yield first, end, sound.values.get(number)
         while sound.ends[oldest] < first - 2 * longest - 2 * MAX_GAP_SECONDS * rate:
             sound.values.pop(oldest, None)  # no later gap needs it
@@ -73,7 +70,8 @@ def _merged(gaps):
     merged = []
     for first, end in gaps:
         if merged:
-            if first - merged[-1][1] <= MERGE_FRACTION * min(end - first, np.ptp(merged[-1])):
+            shorter = min(end - first, np.ptp(merged[-1]))
+            if first - merged[-1][1] <= MERGE_FRACTION * shorter:
                 first = merged.pop()[0]
         merged.append((first, end))
     return merged
@@ -134,7 +132,7 @@ class _PartlyFilled:
         return range(bisect.bisect_right(self.ends, start), bisect.bisect_left(self.starts, stop))
 
 
-def _beside(first, end, before, after, distance):
+def _artificial_beside(first, end, before, after, distance):
     """Choose an artificial gap on each side of a gap. Returns at most two, as [(first, end)].
 
     They are as long as the gap and `distance` samples away from it, within the observed samples
@@ -160,7 +158,7 @@ def _mixture(window, gap, artificial, contexts):
     blank = _draft(window, [*artificial, gap], *contexts[0])
     predictions = np.stack([np.concatenate(_estimates(blank, artificial, *c)) for c in contexts])
     truth = np.concatenate([window[first:end] for first, end in artificial])
-    weights = mixture_weights(((predictions - truth) ** 2).sum(1) + 1e-30, SHARPNESS)
+    weights = mixture_weights(((predictions - truth) ** 2).sum(1) + 1e-30, CONTEXT_SHARPNESS)
     prediction, estimate = (weights @ values / weights.sum() for values in (predictions, estimates))
     # Unrelated signals have an inner product of about this size by chance.
     chance = np.linalg.norm(prediction) * np.linalg.norm(truth) / np.sqrt(truth.size)

@@ -64,7 +64,7 @@ def _edges(read, first, samples, shortest, reach, zero):
     """Find the starts and ends of runs of at least `shortest` zeros in the piece from `first` on.
 
     Each edge is a tuple of its sample and the properties of up to `reach` samples of sound beside
-    it, see `_beside`.
+    it, see `_sound_beside`.
     """
     margin = max(reach, round(shortest)) + 1
     start, end = max(first - margin, 0), first + PIECE
@@ -77,11 +77,11 @@ def _edges(read, first, samples, shortest, reach, zero):
     found = []
     for edge in at[long & (first <= at + start) & (at + start < end)]:
         before, after = values[max(edge - reach, 0) : edge][::-1], values[edge : edge + reach]
-        found.append((edge + start, *_beside(before if silent[edge] else after, zero)))
+        found.append((edge + start, *_sound_beside(before if silent[edge] else after, zero)))
     return found
 
 
-def _beside(sound, zero):
+def _sound_beside(sound, zero):
     """Return the jump from silence to a sound (n,), its median magnitude and quantization step."""
     if not sound.size:
         return 0, 0, np.inf

@@ -19,9 +19,11 @@ def find_hum(parts, rate):
     Each tone is measured in five windows of 1 s per part. Its phase gives its exact frequency.
     """
     parts = np.array([part[: 2 * rate] for part in parts if part.size >= 2 * rate])
+    if len(parts) < 2:
+        return np.zeros(0)
     cuts = [slice(first, first + rate) for first in range(0, rate + 1, rate // 4)]
     taper = np.hanning(rate) / (rate / 4)
-    for mains in MAINS if len(parts) > 1 else ():
+    for mains in MAINS:
         frequencies = mains * np.arange(1, HARMONICS + 1)
         frequencies = frequencies[frequencies < rate / 2]
         waves = np.exp(-2j * np.pi / rate * np.outer(np.arange(2 * rate), frequencies))

@@ -24,7 +24,7 @@ def at_trained_level(reconstruct, rms):
 
     reconstruct(corrupted, observed) maps float32 windows (B, N) to windows. It was trained at the
     level `rms`. Its method `at_gains` makes it faster, see `files.dense_network`. The returned
-    function requires windows in the order of `restore_long_blocks`.
+    function requires windows in the order of `restore_long`.
 
     Each window is fitted by factor * output + offset (least squares over observed samples). The
     network runs three times: once per polarity to find the tone's polarity and level, then with the
@@ -96,7 +96,7 @@ def _fit(centered, energy, observed, outputs, count):
     return factor, factor**2 * output_energy, noise, -factor * total / count
 
 
-def explained(sound, observed, output):
+def explained_fractions(sound, observed, output):
     """Return the fraction of the partials' energy that an output explains, in each window (B, N).
 
     Noise does not count, since it is not to be reproduced: a partial is a frequency with clearly

@@ -37,7 +37,7 @@ BAND = 129  # frequencies (1 kHz) that share a weight
 NO_NOISE_DB = -40.0  # minimum noise to remove, relative to the sound; weaker noise may be detail
 ARTIFICIAL_GAPS = 16  # maximum number; their errors determine the mixture weights
 ARTIFICIAL_SPACING = 16  # distance between artificial gaps, in gap lengths
-SHARPNESS = 2  # a candidate's weight is its inverse squared error to this power
+CANDIDATE_SHARPNESS = 2  # a candidate's weight is its inverse squared error to this power
 
 
 def transform(rate, scale=1):
@@ -226,9 +226,10 @@ def power_in(own, frames, noise, samples):
 def denoised(frames, sound, reconstruction, noise, weights=1.0):
     """Return ESTIMATES (4, T) of a sound (T,) in noise of power (F, K), times weights (4, F)."""
     estimates, weights = [], np.broadcast_to(np.float32(weights), (len(ESTIMATES), frames.f_pts))
+    by_scale = {scale: transform(frames.fs, scale) for scale, _ in ESTIMATES}
+    powers = {scale: power_in(own, frames, noise, sound.size) for scale, own in by_scale.items()}
     for (scale, guided), weight in zip(ESTIMATES, weights):
-        own = transform(frames.fs, scale)
-        power = power_in(own, frames, noise, sound.size)
+        own, power = by_scale[scale], powers[scale]
         weight = np.float32(np.interp(own.f, frames.f, weight))[:, None]
         if guided:
             estimates.append(guided_wiener(own, sound, reconstruction, power, weight))
@@ -242,28 +243,29 @@ def least_risk(frames, sound, mask, reconstruction, noise):
 
     sound (T,): noisy, with its gaps filled. The risk at the observed samples is Stein's estimate
     |y - f(y)|^2 + 2 tr(C J) - tr C, for noise of covariance C and Jacobian J of f. A finite
-    difference with one draw b of the noise gives the trace (Ramani, Blu and Unser 2008,
+    difference with one random probe of the noise gives the trace (Ramani, Blu and Unser 2008,
     doi 10.1109/TIP.2008.2001404). It is over the gaps too, because the filling repeats the noise
     around it: without them the trace would be too low.
 
     The mixture starts as the first estimate. One after the other, the others join it, each with the
     weight of least risk.
     """
-    drawn = stft(frames, np.random.default_rng(0).standard_normal(sound.size))
-    drawn = istft(frames, drawn * np.sqrt(noise), sound.size)
-    drawn *= np.sign(drawn @ sound)  # so inverting the sound changes no weight
+    white = stft(frames, np.random.default_rng(0).standard_normal(sound.size))
+    probe = istft(frames, white * np.sqrt(noise), sound.size)
+    probe *= np.sign(probe @ sound)  # so inverting the sound changes no weight
     before = denoised(frames, sound, reconstruction, noise)
-    after = denoised(frames, sound + STEP * drawn, reconstruction, noise)
+    after = denoised(frames, sound + STEP * probe, reconstruction, noise)
     # Differences from the first estimate, because float32 cannot tell nearly equal powers apart.
     changes = (after - before) / STEP
     target, *steps = (mask == 0) * (np.stack([sound, *before[1:]], dtype=np.float32) - before[0])
-    products = inner_products(frames, [*steps, target, *(changes[1:] - changes[0]), drawn])
-    count = len(steps)  # `descent` is -1/2 of the risk's gradient at weights of 0
-    descent = products[:, :count, count] - CAUTION * products[:, count + 1 : -1, -1]
-    products, weights = products[:, :count, :count], np.zeros((frames.f_pts, count))
+    products = inner_products(frames, [*steps, target, *(changes[1:] - changes[0]), probe])
+    count = len(steps)
+    curvature, trace = products[:, :count, :count], products[:, count + 1 : -1, -1]
+    descent = products[:, :count, count] - CAUTION * trace  # -1/2 of the gradient at weights of 0
+    weights = np.zeros((frames.f_pts, count))
     for alone in np.eye(count):  # move toward this estimate alone, as far as the risk falls
         step = alone - weights
-        curved = np.matvec(products, step)
+        curved = np.matvec(curvature, step)
         sums = np.vecdot(descent, step) - np.vecdot(curved, weights), np.vecdot(curved, step)
         gain, scale = (scipy.ndimage.uniform_filter1d(part, BAND) for part in sums)
         weights += np.clip(gain / np.maximum(scale, TINY), 0, 1)[:, None] * step
@@ -276,8 +278,10 @@ def candidates(frames, sound, mask, reconstruction, noise):
     First come those of `denoised` for the sound, whose gaps are filled by autoregression. Then come
     the reconstruction plus its residual, continued by autoregression, and the reconstruction.
     """
-    estimates = denoised(frames, sound, reconstruction, noise) if noise.any() else [sound] * 4
-    residual = fill(estimates[1] - reconstruction, runs(mask), round(frames.fs))
+    estimates = [sound] * len(ESTIMATES)
+    if noise.any():
+        estimates = denoised(frames, sound, reconstruction, noise)
+    residual = fill((mask == 0) * (estimates[1] - reconstruction), runs(mask), round(frames.fs))
     return np.stack([*estimates, reconstruction + residual, reconstruction])[:, mask == 1]
 
 
@@ -305,7 +309,7 @@ def calibrate(observed, mask, rate, restore, size=0):
     restore(observed, mask) returns the network's reconstruction; all are (T,). size: the length of
     artificial gaps, 0 if the sound has none. Returns the spectrum (F,), see `least_noise`, the
     weights (4, F) from `least_risk`, and the weights (6,) of `candidates`. The latter sum to 1 and
-    come from the errors in artificial gaps.
+    come from the errors in artificial gaps. They are None if there are no such gaps.
     """
     frames, truth, artificial = transform(rate), observed, np.zeros(mask.size, bool)
     if size:
@@ -315,29 +319,29 @@ def calibrate(observed, mask, rate, restore, size=0):
     reconstruction = restore(observed, mask)
     sound = np.where(mask == 1, reconstruction, observed)
     if artificial.any():
-        sound = fill(observed, runs(mask), rate, default=reconstruction)
+        sound = fill(sound, runs(mask), rate)
     quiet = quiet_power(frames, sound, reconstruction, mask)
     spectrum = least_noise(frames, quiet, loud_power(observed, frames.hop))
-    power, weights = noise_power(quiet, spectrum), np.eye(6)[-1]  # the reconstruction alone
+    power, weights = noise_power(quiet, spectrum), None
     if artificial.any():
         found = candidates(frames, sound, mask, reconstruction, power)[:, artificial[mask == 1]]
         errors = np.maximum(((found - truth[artificial]) ** 2).mean(1), TINY)
-        weights = mixture_weights(errors, SHARPNESS)
-    denoisers = least_risk(frames, sound, mask, reconstruction, power)
-    return spectrum, denoisers, weights / weights.sum()
+        weights = mixture_weights(errors, CANDIDATE_SHARPNESS)
+        weights /= weights.sum()
+    return spectrum, least_risk(frames, sound, mask, reconstruction, power), weights
 
 
 def denoise(observed, mask, reconstruction, rate, spectrum, denoisers, weights):
     """Fill the gaps of a sound and remove its noise: observed, mask, reconstruction (T,).
 
-    The last three are from `calibrate`. Gaps get the mixture of `candidates`, then noise is
-    removed. Returns the sound, and True where it had noise; both are (T,).
+    The last three are from `calibrate`. Gaps get the mixture of `candidates` (without weights, the
+    reconstruction). Then noise is removed. Returns the sound and True where it had noise: (T,).
     """
     frames, sound = transform(rate), np.where(mask == 1, reconstruction, observed)
-    if weights[-1] < 1:  # otherwise the reconstruction alone fills the gaps
-        sound = fill(observed, runs(mask), rate, default=reconstruction)
+    if weights is not None:
+        sound = fill(sound, runs(mask), rate)
     noise = noise_power(quiet_power(frames, sound, reconstruction, mask), spectrum)
-    if mask.any() and weights[-1] < 1:
+    if mask.any() and weights is not None:
         sound[mask == 1] = weights @ candidates(frames, sound, mask, reconstruction, noise)
     frame = (np.arange(sound.size) + frames.hop // 2) // frames.hop - frames.p_min  # the nearest
     noisy = noise.any(0)[frame]

@@ -169,11 +169,11 @@ def test_noise_has_a_level_per_example_and_comes_before_the_gap(batch):
     np.testing.assert_array_equal(again, noisy)
 
 
-def test_the_mask_is_known_only_without_noise():
-    assert corrupt.mask_is_known(Settings(corruption="scatter"))
+def test_noise_makes_observed_values_inexact():
+    assert corrupt.exact_where_observed(Settings(corruption="scatter"))
     for name in ("salt-pepper", "gaussian", "none"):
-        assert not corrupt.mask_is_known(Settings(corruption=name))
-    assert not corrupt.mask_is_known(Settings(noise=0.1))
+        assert not corrupt.exact_where_observed(Settings(corruption=name))
+    assert not corrupt.exact_where_observed(Settings(noise=0.1))
 
 
 def test_noise_and_damage_are_independent():

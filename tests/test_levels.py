@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from files.dense_network import DenseNetwork, weight_shapes
-from signals.levels import at_trained_level, explained
+from signals.levels import at_trained_level, explained_fractions
 
 TIME = np.arange(512) / 16000
 ANGLES = 2 * np.pi * np.outer([250.0, 500.0], TIME)  # whole periods, so the basis is orthogonal
@@ -114,9 +114,9 @@ def test_partials_that_an_output_lacks_are_not_explained():
     noise = np.random.default_rng(0).standard_normal(tones.shape)
     observed = np.ones_like(tones)
     for level in (0.0, 0.1, 3.0):
-        fractions = explained(tones + level * noise, observed, output)
+        fractions = explained_fractions(tones + level * noise, observed, output)
         assert fractions.mean() == pytest.approx(0.8, abs=0.02)
-    assert explained(noise, observed, output).size < 4
+    assert explained_fractions(noise, observed, output).size < 4
 
 
 def test_an_output_that_is_mostly_in_the_gap_is_not_amplified():

@@ -285,9 +285,9 @@ def test_a_models_file_may_have_any_name(tmp_path):
 def test_an_image_model_is_unpacked_once(tmp_path, monkeypatch):
     randomized(tmp_path / "model.keras", "bernoulli", hidden=(7,), latent=3)
     opened, archive = [], zipfile.ZipFile
-    monkeypatch.setattr(zipfile, "ZipFile", lambda path: opened.append(path) or archive(path))
+    monkeypatch.setattr(zipfile, "ZipFile", lambda file: opened.append(file) or archive(file))
     load_restorer(tmp_path)
-    assert opened == [tmp_path / "model.keras"]
+    assert len(opened) == 1
 
 
 def test_other_files_are_refused_in_one_line(tmp_path):

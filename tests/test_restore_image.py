@@ -164,7 +164,7 @@ PURPLE = np.where(HOLE, 1, DRAWN & 0xFE)[..., None].repeat(3, 2)
 TRANSPARENT = {  # files with a transparent hole, and the levels elsewhere
     "16 bits.png": (png(LEVELS_16, 0, 16, (7,)), LEVELS_16),
     "color.png": (png(PURPLE, 2, 8, (1, 1, 1)), DRAWN & 0xFE),
-    "alpha.webp": (painted("white", ~HOLE), 255),
+    "alpha.webp": (Image.fromarray(np.dstack([DRAWN] * 3 + [np.uint8(255) * ~HOLE])), DRAWN),
 }
 
 
@@ -477,6 +477,19 @@ def test_background_and_contrast_are_removed_and_put_back(tmp_path, drawn, level
     assert black.mean() > (0.75 if level else 0.4)  # the background's noise is removed
     said = f"levels {drawn} on {level} stretched to 255 on 0"
     assert noise or (said in line) == (drawn < 230 or level > 0)
+
+
+@pytest.mark.parametrize("color", [(255, 255, 255), (0, 0, 0), (77, 77, 77), (10, 200, 30)])
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_blank_picture_is_filled_with_its_own_color(tmp_path, color, keep):
+    """A network that was trained on drawings would fill the hole with grey."""
+    blank = Image.new("RGB", (60, 60), color)
+    blank.save(tmp_path / "a.png")
+    MASKS["white.png"].resize(blank.size).save(tmp_path / "mask.png")
+    files = tmp_path / "a.png", tmp_path / "b.png", tmp_path / "mask.png"
+    assert "blank" in restore_image(GREY, *files, keep)
+    expected = blank if keep else blank.convert("L")
+    np.testing.assert_array_equal(Image.open(tmp_path / "b.png"), expected)
 
 
 @pytest.mark.parametrize("missing, refused", [(0.6, False), (0.7, True)])

@@ -33,7 +33,7 @@ FORMATS = [
 
 
 def load(path, folder=None, seconds=1.0):
-    return sound_files.load(path, RATE, WINDOW, RMS, seconds, folder or Path("/tmp"))
+    return sound_files.load(path, RATE, WINDOW, RMS, folder or Path("/tmp"), seconds)
 
 
 def decoded(path):
@@ -226,6 +226,14 @@ def test_a_folder_whose_files_cannot_be_mapped_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(sound_files.np, "memmap", refuse)
     with pytest.raises(OSError, match="cannot store the decoded sound here"):
         load(tmp_path / "a.wav", tmp_path)
+
+
+def test_a_worker_needs_no_folder_of_the_run(tmp_path):
+    """Only the chief of several workers creates it."""
+    soundfile.write(tmp_path / "a.wav", noise(2), RATE)
+    sounds = [load(tmp_path / "a.wav", folder).samples for folder in (tmp_path, tmp_path / "run")]
+    np.testing.assert_array_equal(*sounds)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_video_without_sound_is_refused(tmp_path):
