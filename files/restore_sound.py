@@ -101,19 +101,16 @@ def _decoded(model, source, destination, gap_file, opened):
 def _found(sound, channels, listed):
     """Return a text on how many gaps there are, and whether some may have been overlooked."""
     count = sum(len(channel.gaps) for channel in channels)
-    abrupt = 0 if listed else sum(channel.abrupt for channel in channels)
-    remedy = "if any gaps were overlooked, list them in a file for --gaps"
-    if not listed and not keeps_zeros(sound.subtype):
-        found = f"{count or 'no'} gaps found, but {sound.encoding} does not preserve exact zeros"
-        return f"{found}; {remedy}"
     missing = sum(np.ptp(channel.gaps, axis=1).sum() for channel in channels)
     fraction = missing / channels[0].samples / len(channels)
-    found = (
-        f"{count} gap{'s' if count > 1 else ''}, {fraction:.1%} missing"
-        if count
-        else "no gaps found"
-    )
-    return f"{found}, sudden long silences kept: {abrupt}; {remedy}" if abrupt else found
+    number = f"{count} gap{'s' * (count > 1)}"
+    found = f"{number}, {fraction:.1%} missing" if count else "no gaps found"
+    abrupt = sum(channel.abrupt for channel in channels)
+    doubts = [f"{sound.encoding} does not preserve zeros"] * (not keeps_zeros(sound.subtype))
+    doubts += [f"{abrupt} long silences begin and end suddenly"] if abrupt else []
+    if listed or not doubts:
+        return found
+    return f"{found}, but {' and '.join(doubts)}; list overlooked gaps in a file for --gaps"
 
 
 def _explained(channels):
