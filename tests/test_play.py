@@ -51,6 +51,11 @@ def let_work(browser, works=True):
     browser.execute_script(WORKS, works)
 
 
+@functools.cache
+def mnist():
+    return load_images()
+
+
 @pytest.fixture(scope="module")
 def models(digits, sound):
     return {"digits": load_model(digits[0]), "sound": load_model(sound[0])}
@@ -165,7 +170,7 @@ def test_the_network_equals_keras(kind, models, digit_page, sound_page):
     model = models[kind]
     if kind == "digits":
         browser = digit_page(works=False)
-        inputs = load_images().test[:100].reshape(100, -1) / np.float32(255)
+        inputs = mnist().test[:100].reshape(100, -1) / np.float32(255)
         images = numbers(browser, "images.subarray(0, 100 * 784)")
         assert images == pytest.approx(inputs.ravel(), abs=1e-6)
     else:
@@ -221,7 +226,7 @@ def test_the_hole_by_keyboard(models, digit_page):
     from selenium.webdriver import Keys
 
     browser, model = digit_page("#held=7&hole=9,9,8,8", works=False), models["digits"]
-    original = load_images().test[7] / 255
+    original = mnist().test[7] / 255
     seen, _ = seen_and_drawn(browser, model)
     hole = np.zeros((28, 28), bool)
     hole[9:17, 9:17] = True
@@ -259,7 +264,7 @@ def test_the_pages_open_with_damage(models, digit_page, sound_page):
     number, (x, y, width, height) = browser.execute_script("return [state.number, state.hole]")
     seen, _ = seen_and_drawn(browser, models["digits"])
     inside = np.s_[y : y + height, x : x + width]
-    assert not seen[inside].any() and (load_images().test[number][inside] > 128).sum() > 5
+    assert not seen[inside].any() and (mnist().test[number][inside] > 128).sum() > 5
     assert width * height == pytest.approx(0.2 * 784, rel=0.1)
     browser = sound_page("#", works=False)
     assert browser.execute_script("return state.tune") == list(audio_utils.C_MAJOR)
@@ -301,7 +306,7 @@ def test_completions_and_uncertainty_equal_python(models, digit_page, digits):
     rng = np.random.default_rng(0)
     means, log_vars = rng.normal(0, 1, (2, 4, model.latent)).astype(np.float32)
     draws = [tf.random.stateless_normal((1, model.latent), (5, k)) for k in range(16)]
-    train = load_images().train / np.float32(255)
+    train = mnist().train / np.float32(255)
     variance = np.mean(train * (1 - train), axis=0).ravel()
     expected = inference.predictive_std(model, means[:1], log_vars[:1], mask, variance, 5)[0]
     script = """(() => {
@@ -412,7 +417,7 @@ def test_the_map_decodes_and_chooses(models, digit_page):
     ActionChains(browser).move_to_element_with_offset(target, *map(round, place)).perform()
     cursor, point, scale = browser.execute_script("return [map.cursor, map.points[11], map.scale]")
     assert cursor == pytest.approx(point, abs=1.5 / scale)  # within 1.5 pixels
-    labels = load_images().test_labels[: len(browser.execute_script("return data.map.labels"))]
+    labels = mnist().test_labels[: len(browser.execute_script("return data.map.labels"))]
     near = browser.find_element("id", "near").text
     number = int(near.partition("Nearest: no. ")[2].partition(",")[0])
     assert near.endswith(f"no. {number}, labeled {labels[number]}")
@@ -424,7 +429,7 @@ def test_the_map_decodes_and_chooses(models, digit_page):
     number = browser.execute_script("return state.number")
     nearest = browser.execute_script("return map.nearest(map.cursor)[0][1]")
     seen, _ = seen_and_drawn(browser, model)
-    assert number == nearest and np.allclose(seen, load_images().test[number] / 255)
+    assert number == nearest and np.allclose(seen, mnist().test[number] / 255)
 
 
 def test_buttons_for_another_digit(models, digit_page):
@@ -438,7 +443,7 @@ def test_buttons_for_another_digit(models, digit_page):
 def test_buttons_for_holes(models, digit_page):
     browser = digit_page("#held=7&hole=9,9,8,8", works=False)
     click(browser, "whole")
-    assert np.allclose(seen_and_drawn(browser, models["digits"])[0], load_images().test[7] / 255)
+    assert np.allclose(seen_and_drawn(browser, models["digits"])[0], mnist().test[7] / 255)
     click(browser, "hole")
     script = "return Array.from({length: 20}, () => (element('hole').click(), state.hole))"
     x, y, width, height = np.transpose(browser.execute_script(script))
@@ -495,7 +500,7 @@ def test_the_map_shows_each_point_in_the_color_of_its_label(digit_page):
 
 def test_each_canvas_of_an_image_shows_its_picture(digit_page):
     browser = digit_page("#held=7&hole=9,9,8,8", works=False)
-    original, hole = load_images().test[7] / 255, np.zeros((28, 28), bool)
+    original, hole = mnist().test[7] / 255, np.zeros((28, 28), bool)
     hole[9:17, 9:17] = True
     assert levels_on(browser, "picture") == pytest.approx(original, abs=1 / 255)
     red, green, _, _ = np.moveaxis(pixels_of(browser, "seen")[8::16, 8::16].astype(int), 2, 0)
@@ -535,7 +540,7 @@ def test_results_are_pale_until_all_are_refined(digit_page):
 def test_the_page_opens_with_an_ambiguous_digit(models):
     """Posterior samples vary in its hole more than in most holes."""
     model = models["digits"]
-    clean = load_images().test[:200].reshape(200, -1) / np.float32(255)
+    clean = mnist().test[:200].reshape(200, -1) / np.float32(255)
     start = play._most_ambiguous(model, (28, 28), clean)
     corrupted, mask = corrupt.block(clean.reshape(-1, 28, 28), play.HIDDEN, (0, 0))
     corrupted, mask = (np.reshape(part, (200, -1)) for part in (corrupted, mask))
