@@ -69,7 +69,7 @@ def test_a_tone_is_restored_at_any_rate_in_its_format(
     tmp_path, name, rate, channels, subtype, keep
 ):
     source, result = tmp_path / name, tmp_path / f"restored-{name}"
-    seconds = 0.5003  # not a multiple of windows or hops
+    seconds = 0.3003  # not a multiple of windows or hops
     parts = [tone_with_gaps(rate, seconds, 440.0 * (1 + channel)) for channel in range(channels)]
     tone, chopped, gaps = (np.stack(part, 1) for part in zip(*parts))
     soundfile.write(source, chopped, rate, subtype=subtype)
@@ -77,7 +77,7 @@ def test_a_tone_is_restored_at_any_rate_in_its_format(
     before, after = soundfile.info(source), soundfile.info(result)
     for fact in ("samplerate", "channels", "frames", "format", "subtype"):
         assert getattr(after, fact) == getattr(before, fact)
-    assert f"{5 * channels} gaps" in line and "10." in line
+    assert f"{3 * channels} gaps" in line and "10." in line
     restored, _ = soundfile.read(result, always_2d=True)
     given, _ = soundfile.read(source, always_2d=True)
     assert audio_utils.snr_db(tone[gaps], restored[gaps]) > (25 if subtype == "PCM_U8" else 30)
@@ -581,7 +581,7 @@ def read(path):
 
 @pytest.mark.parametrize("codec, ratio_db", [("aac", 24), ("alac", 90)])
 def test_an_m4a_comes_back_as_m4a(tmp_path, codec, ratio_db):
-    tone, _, _ = tone_with_gaps(44100, seconds=3.001)
+    tone, _, _ = tone_with_gaps(44100, seconds=1.501)
     tone += 0.02 * np.random.default_rng(0).standard_normal(tone.size)
     write(tmp_path / "a.m4a", tone, 44100, codec, "stereo", {"title": "Lücken", "track": "3"})
     (tmp_path / "gaps").write_text("1.0 1.02\n")
