@@ -13,7 +13,7 @@ import pytest
 import scipy.ndimage
 
 import pages
-from pages import figures, sound_figures
+from pages import digit_figures, figures, sound_figures
 
 RATE, SECONDS = 16000, 2
 TIME = np.arange(RATE * SECONDS) / RATE
@@ -416,3 +416,22 @@ def test_each_of_many_labels_has_its_own_color(monkeypatch, count):
         assert points.get_array() is None
     else:
         assert len(np.unique(points.to_rgba(points.get_array()), axis=0)) == count
+
+
+def test_the_first_96_new_digits_are_shown_in_their_order(tmp_path):
+    still = np.zeros((16, 28, 28))
+
+    def shown(*white):
+        generated = np.zeros((100, 28, 28))
+        generated[[*white]] = 1
+        given = "digit", "", 0, {"original": still}, still, False, generated
+        digit_figures.checkpoint(*given)["generated_000000.png"](tmp_path / "a.png")
+        return np.array(PIL.Image.open(tmp_path / "a.png"))
+
+    black = shown(96)  # one beyond those shown
+    (first,), (last,) = (boxes(differ(shown(number), black)) for number in (0, 95))
+    for number in (1, 15, 16, 79, 80):
+        (place,) = boxes(differ(shown(number), black))
+        for axis, index, most in ((0, number // 16, 5), (1, number % 16, 15)):
+            start, end = first[axis].start, last[axis].start
+            assert abs(place[axis].start - start - index * (end - start) / most) < 2
