@@ -128,3 +128,11 @@ def test_an_output_that_is_mostly_in_the_gap_is_not_amplified():
     windows = np.float32(observed * signs)
     restored = at_trained_level(lambda *_: drawn, 0.4)(windows, observed)
     assert np.abs(restored[:, 100:]).max() < 1  # 100 without a limit
+
+
+@pytest.mark.parametrize("level", [1e-13, 1e-21])
+def test_windows_of_almost_zeros_do_not_count_as_sound(level):
+    """A rendered sound of floats may fade out until nothing is left."""
+    tones = np.tile(np.sin(2 * np.pi * 440 * np.arange(2048) / 16000), (4, 1)).astype(np.float32)
+    with np.errstate(all="raise", under="ignore"):
+        assert not explained(np.float32(level) * tones, np.ones_like(tones), 1e-3 * tones).size

@@ -16,7 +16,7 @@ from commands import posix
 from compressed import write
 
 from files import folders, sound_files
-from files.sound_reader import open_sound
+from files.sound_reader import UNKNOWN, open_sound
 from harness import UserError
 from harness.quiet_tensorflow import tf
 
@@ -568,7 +568,7 @@ def with_data_size(path, signal, size):
     path.write_bytes(path.read_bytes().replace(b"data" + true, b"data" + stated))
 
 
-@pytest.mark.parametrize("size", [2**31 - 2**12, 2**31, 2**32 - 1])  # SoX, arecord, FFmpeg
+@pytest.mark.parametrize("size", [UNKNOWN, 2**31 - 2**12, 2**31, 2**32 - 1])  # SoX, arecord, FFmpeg
 def test_a_wav_of_unknown_length_is_read_to_its_end(tmp_path, size):
     """Programs that write to a pipe state one of the greatest lengths."""
     signal = noise(1)
