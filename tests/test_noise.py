@@ -419,3 +419,11 @@ def test_noise_is_removed_best_at_its_true_power(guide):
         for scale in (0.2, 1, 5)
     ]
     np.testing.assert_array_equal(np.argmax(found, axis=0), 1)
+
+
+def test_mean_square_of_a_spectrum_is_that_of_the_sound():
+    """Parseval's theorem."""
+    frame = np.random.default_rng(3).standard_normal(FRAMES.m_num)
+    frame += 2 + 3 * np.cos(np.pi * np.arange(FRAMES.m_num))  # much at 0 Hz and at Nyquist
+    power = np.abs(np.fft.rfft(frame)) ** 2
+    assert noise.mean_square(FRAMES, power) == pytest.approx(np.sum(frame**2))

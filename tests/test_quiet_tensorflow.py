@@ -5,7 +5,7 @@ import os
 import pytest
 
 from harness import UserError
-from harness.quiet_tensorflow import stderr_held_back
+from harness.quiet_tensorflow import load, stderr_held_back
 
 
 @pytest.mark.parametrize("error, shown", [(None, 0), (UserError, 0), (ZeroDivisionError, 1)])
@@ -21,3 +21,8 @@ def test_output_is_shown_only_with_a_traceback(capfd, error, shown):
     else:
         os.write(2, b"after\n")
     assert capfd.readouterr().err == shown * "libmpg123: odd header\n" + "after\n"
+
+
+def test_matrix_products_are_not_rounded_on_a_gpu():
+    """TensorFlow rounds inputs to 10 bits by default."""
+    assert not load().config.experimental.tensor_float_32_execution_enabled()

@@ -130,10 +130,11 @@ def test_gaps_are_found_to_the_sample_wherever_pieces_end(monkeypatch):
     for start, end in expected:
         signal[start:end] = 0
     signal[6995:7005] = 0  # too short, and in two pieces
+    signal[10_000:12_000] = 0  # too long for a gap
     for block in (64, 1000, 5000, 1 << 16):
         monkeypatch.setattr("signals.gaps.PIECE", block)
         found, silences = find(signal, bits=32)
-        assert found.tolist() == expected and not len(silences)
+        assert found.tolist() == expected and silences.tolist() == [[10_000, 12_000]]
 
 
 def test_blocks_of_any_size_have_the_same_gaps(tmp_path):
