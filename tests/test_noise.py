@@ -427,3 +427,9 @@ def test_mean_square_of_a_spectrum_is_that_of_the_sound():
     frame += 2 + 3 * np.cos(np.pi * np.arange(FRAMES.m_num))  # much at 0 Hz and at Nyquist
     power = np.abs(np.fft.rfft(frame)) ** 2
     assert noise.mean_square(FRAMES, power) == pytest.approx(np.sum(frame**2))
+
+
+def test_silence_with_gaps_stays_silent():
+    """All candidates for a gap are equally good."""
+    mask = chopped()
+    np.testing.assert_array_equal(denoised(0 * TONES, mask, 0 * TONES), 0)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 from compressed import write
+from hypothesis import given
+from hypothesis import strategies as st
 
 import audio_utils
 from files import sound_reader
@@ -121,7 +123,12 @@ def find(signal, rate=RATE, bits=16):
     """Return the gaps and silences in a signal (T,), rounded to this number of bits."""
     levels = 2.0 ** (bits - 1)
     values = np.round(signal * levels) / levels
-    return find_gaps(lambda first, end: values[first:end], signal.size, rate, 0.064 * rate)
+
+    def read(first, end):
+        assert 0 <= first < end <= signal.size
+        return values[first:end]
+
+    return find_gaps(read, signal.size, rate, 0.064 * rate)
 
 
 def test_gaps_are_found_to_the_sample_wherever_pieces_end(monkeypatch):
@@ -792,3 +799,23 @@ def test_nothing_in_a_gap_has_an_influence(tmp_path, subtype, listed):
         _, (channel,) = _decoded(model, *files, labels, opened)
         assert channel.gaps.tolist() == [[4000, 4200]]
         assert not channel.read(4000, 4200).any() and channel.read(4200, 4210).all()
+
+
+@given(
+    st.lists(st.integers(-8, 8) | st.just(0), min_size=1, max_size=80),
+    st.integers(1, 3),
+    st.integers(1, 20),
+    st.sampled_from([16, 1 << 16]),
+)
+def test_gaps_depend_on_neither_polarity_nor_direction(levels, repeated, longest, piece):
+    sound = np.repeat(np.array(levels, float), repeated)
+
+    def found(values):
+        return find_gaps(lambda first, end: values[first:end], values.size, 1000, longest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("signals.gaps.PIECE", piece)
+        expected, inverted, reversed = found(sound), found(-sound), found(sound[::-1])
+    for stretches, other, mirrored in zip(expected, inverted, reversed):
+        np.testing.assert_array_equal(other, stretches)
+        np.testing.assert_array_equal(sound.size - mirrored[::-1, ::-1], stretches)
