@@ -416,3 +416,17 @@ def test_each_of_many_labels_has_its_own_color(monkeypatch, count):
         assert points.get_array() is None
     else:
         assert len(np.unique(points.to_rgba(points.get_array()), axis=0)) == count
+
+
+def test_pixels_of_digits_are_enlarged():
+    """A figure of a checkpoint has up to eight rows of 16 digits."""
+    labels = [f"completion {number}" for number in range(8)]
+    black, white = (
+        figures.digit_rows("A title", dict.fromkeys(labels, np.full((16, 28, 28), level)))
+        for level in (0, 1)
+    )
+    rows = boxes(differ(white, black))
+    assert len(rows) == 8
+    for down, across in rows:
+        height, width = down.stop - down.start, across.stop - across.start
+        assert min(height / 28, width / (16 * 28)) > 1.9
