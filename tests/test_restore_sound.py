@@ -347,7 +347,8 @@ def test_gain_sign_and_offset_pass_through(tmp_path, labels, scale, offset):
 
     plain = restored(tmp_path, noisy, network, gap_file=labels)
     changed = restored(tmp_path, scale * noisy + offset, network, gap_file=labels)
-    assert audio_utils.snr_db(plain, (changed - offset) / scale) > 60
+    with np.errstate(divide="ignore"):  # without an offset they are equal
+        assert audio_utils.snr_db(plain, (changed - offset) / scale) > 60
 
 
 @pytest.mark.parametrize("level, offset", [(0.02, 0), (1e-5, 0), (0, 3e-5), (1e-3, 0.1)])
@@ -558,7 +559,8 @@ def test_an_m4a_comes_back_as_m4a(tmp_path, codec, ratio_db):
     assert (sound.rate, sound.channels, sound.format) == (44100, 2, given.format)
     assert sound.subtype == codec.upper() and ("encoded again" in line) == (codec == "aac")
     kept = np.r_[:44100, 45000 : tone.size]
-    assert audio_utils.snr_db(before[kept], after[kept]) > ratio_db
+    with np.errstate(divide="ignore"):  # ALAC is lossless
+        assert audio_utils.snr_db(before[kept], after[kept]) > ratio_db
     with av.open(tmp_path / "b.m4a") as container:
         assert container.metadata["title"] == "Lücken" and container.metadata["track"] == "3"
 
@@ -819,3 +821,14 @@ def test_gaps_depend_on_neither_polarity_nor_direction(levels, repeated, longest
     for stretches, other, mirrored in zip(expected, inverted, reversed):
         np.testing.assert_array_equal(other, stretches)
         np.testing.assert_array_equal(sound.size - mirrored[::-1, ::-1], stretches)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("keep", [False, True])
+def test_an_ordinary_sound_gets_no_further_remarks(tmp_path, channels, keep):
+    tone, _, _ = tone_with_gaps(RATE)
+    soundfile.write(tmp_path / "a.wav", np.stack([tone] * channels, 1), RATE)
+    line = restore_sound(stand_in(sinusoids), tmp_path / "a.wav", tmp_path / "b.wav", keep=keep)
+    done = ", reconstructed by the network, the model explains 100% of this sound" * (not keep)
+    count = {1: "1 channel", 2: "2 channels"}[channels]
+    assert line == f"1.00 s, 16000 Hz, {count}: nothing missing{done}"
