@@ -832,3 +832,16 @@ def test_an_ordinary_sound_gets_no_further_remarks(tmp_path, channels, keep):
     done = ", reconstructed by the network, the model explains 100% of this sound" * (not keep)
     count = {1: "1 channel", 2: "2 channels"}[channels]
     assert line == f"1.00 s, 16000 Hz, {count}: nothing missing{done}"
+
+
+def test_the_network_fills_gaps_too_long_for_autoregression(tmp_path):
+    tone, _, _ = tone_with_gaps(RATE, seconds=2.0)
+    (tmp_path / "gaps").write_text("0.3 0.31\n0.5 0.51\n1 1.3\n1.8 1.81\n")
+    labels = read_labels(tmp_path / "gaps")
+    soundfile.write(tmp_path / "a.wav", tone, RATE, subtype="DOUBLE")
+    files = tmp_path / "a.wav", tmp_path / "b.wav"
+    line = restore_sound(stand_in(nothing), *files, labels, keep=True)
+    result, expected = soundfile.read(tmp_path / "b.wav")[0], tone.copy()
+    expected[RATE : RATE + 4800] = 0
+    np.testing.assert_allclose(result, expected, atol=1e-3)
+    assert line.endswith("3 filled by autoregression and 1 by the network")
