@@ -259,9 +259,9 @@ def test_help_and_errors_do_not_load_tensorflow(tmp_path):
         ("--amount", "1"),
         ("--amount", "0"),
         ("--seed", "4294967296"),
-        ("--sample-rate", "900"),
-        ("--window", "8"),
-        ("--window", "1000000"),
+        ("--sample-rate", "999"),
+        ("--window", "63"),
+        ("--window", "4001"),  # more than a quarter of a second
         ("--notes", "H2"),
         ("--notes", "C4,C4"),
         ("--notes", "A9"),
