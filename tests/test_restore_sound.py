@@ -841,7 +841,8 @@ def test_the_network_fills_gaps_too_long_for_autoregression(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone, RATE, subtype="DOUBLE")
     files = tmp_path / "a.wav", tmp_path / "b.wav"
     line = restore_sound(stand_in(nothing), *files, labels, keep=True)
-    result, expected = soundfile.read(tmp_path / "b.wav")[0], tone.copy()
-    expected[RATE : RATE + 4800] = 0
-    np.testing.assert_allclose(result, expected, atol=1e-3)
+    result, long = soundfile.read(tmp_path / "b.wav")[0], slice(RATE, RATE + 4800)
+    assert np.abs(result[long]).max() < 0.01  # only an offset
+    result[long] = tone[long]
+    np.testing.assert_allclose(result, tone, atol=1e-3)
     assert line.endswith("3 filled by autoregression and 1 by the network")
