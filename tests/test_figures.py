@@ -201,14 +201,14 @@ def test_the_close_up_prefers_a_gap_with_sound_around_it():
     assert sound_figures._middle_gap(chopped, gaps[1:]) == gaps[1].mean()  # all are in silence
 
 
-def test_low_frequencies_are_at_the_bottom(written):
+def test_a_spectrogram_shows_tones_at_their_frequencies_and_times(written):
     given = np.sin(TIME), np.zeros(TIME.size), RATE, 2000
     draw, texts = written(sound_figures.long_sound, *given)
     silent = draw("", "sound", np.zeros(TIME.size))
 
-    def height(frequency):
+    def height(frequency, sounding=1):
         """Return the middle row and all columns of a tone's brightest pixels."""
-        picture = draw("", "sound", np.sin(2 * np.pi * frequency * TIME))
+        picture = draw("", "sound", sounding * np.sin(2 * np.pi * frequency * TIME))
         changed = picture[..., :3].astype(int) * differ(picture, silent)[..., None]
         red, green, blue = np.moveaxis(changed, 2, 0)
         # Only the brightest colors of magma are like this.
@@ -221,7 +221,11 @@ def test_low_frequencies_are_at_the_bottom(written):
     assert heights[0] < 240
     ticks = [places(texts)[str(frequency)][1] for frequency in (500, 1000, 1500)]
     assert heights == pytest.approx(ticks, abs=3) and "frequency [Hz]" in places(texts)
-    assert np.ptp(height(500)[1]) > 600  # the tone lasts from beginning to end
+    whole = height(500)[1]
+    assert np.ptp(whole) > 600  # the tone lasts from beginning to end
+    part = height(500, (TIME >= 0.5) & (TIME < 1.2))[1]
+    expected = whole.min() + np.ptp(whole) * np.array([0.5, 1.2]) / SECONDS
+    np.testing.assert_allclose([part.min(), part.max()], expected, atol=0.03 * np.ptp(whole))
 
 
 def test_gaps_are_shaded_from_beginning_to_end():

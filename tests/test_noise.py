@@ -175,8 +175,12 @@ def test_a_clean_sound_without_a_steady_floor_has_no_noise():
 
 
 def denoised(observed, mask, reconstruction):
+    def restore(sound, missing):
+        assert not sound[missing == 1].any()
+        return reconstruction
+
     size = noise.typical_size(runs(mask))
-    calibrated = noise.calibrate(observed, mask, RATE, lambda *_: reconstruction, size)
+    calibrated = noise.calibrate(observed, mask, RATE, restore, size)
     return noise.denoise(observed, mask, reconstruction, RATE, *calibrated)[0]
 
 
