@@ -201,7 +201,7 @@ def test_the_close_up_prefers_a_gap_with_sound_around_it():
     assert sound_figures._middle_gap(chopped, gaps[1:]) == gaps[1].mean()  # all are in silence
 
 
-def test_a_spectrogram_shows_tones_at_their_frequencies_and_times(written):
+def test_a_spectrogram_shows_tones_in_frequency_and_time(written):
     given = np.sin(TIME), np.zeros(TIME.size), RATE, 2000
     draw, texts = written(sound_figures.long_sound, *given)
     silent = draw("", "sound", np.zeros(TIME.size))
