@@ -65,8 +65,7 @@ def decoded(image):
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # MPO: a JPEG with extras such as depth maps
         raise ValueError(f"must be a single image ({frames} frames)")
-    ImageOps.exif_transpose(image, in_place=True)
-    image.load()
+    ImageOps.exif_transpose(image, in_place=True)  # decodes it first
     if image.format == "TIFF" and image.tag_v2.get(262) == 0 and image.mode[0] in WHITES:
         levels = np.asarray(image)  # WhiteIsZero; Pillow inverts only 8 bits and less
         image.im = Image.fromarray((white(image) - levels).astype(levels.dtype)).im

@@ -35,7 +35,7 @@ def at_trained_level(reconstruct, rms):
 
     def restore(corrupted, observed):
         count = np.maximum(observed.sum(1), 1)
-        trusted = np.maximum(count - LEAST_OBSERVED * observed.shape[1], TINY)
+        trusted = np.maximum(count - LEAST_OBSERVED * observed.shape[1], 0)
         mean = corrupted.sum(1) / count
         centered = corrupted - mean[:, None] * observed
         energy = np.vecdot(centered, centered)
@@ -72,13 +72,15 @@ def _near(values, weights):
     """Return weighted means over neighboring windows, up to one window away: (B,), (B,) -> (B,).
 
     One window is too short to distinguish an offset from noise. The weights are inverse variances,
-    so the offset in a rest is not taken from the notes beside it.
+    so the offset in a rest is not taken from the notes beside it. If all weights are 0, the value
+    stays.
     """
-    sums = (
+    total, weight = (
         scipy.ndimage.convolve1d(part.astype(float), np.ones(NEIGHBORS), mode="constant")
         for part in (weights * values, weights)
     )
-    return np.divide(*sums).astype(values.dtype)
+    means = np.divide(total, weight, out=values.astype(float), where=weight > 0)
+    return means.astype(values.dtype)
 
 
 def _fit(centered, energy, observed, outputs, count):

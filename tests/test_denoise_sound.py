@@ -67,9 +67,12 @@ def test_a_clean_sound_changes_only_in_its_gaps(tmp_path):
     assert "no steady noise found within 40 dB of the sound" in message
 
 
-def test_pieces_join_without_a_seam(tmp_path, monkeypatch):
-    noisy = (tones(RATE) + 0.03 * np.random.default_rng(1).standard_normal(2 * RATE))[:, None]
-    whole, *_ = restored(tmp_path, noisy, RATE)
+@pytest.mark.parametrize("hum, seconds", [(0.0, 2), (0.2, 4)])
+def test_pieces_join_without_a_seam(tmp_path, monkeypatch, hum, seconds):
+    noisy = tones(RATE, seconds) + hum * np.sin(2 * np.pi * 50 * np.arange(seconds * RATE) / RATE)
+    noisy = (noisy + 0.03 * np.random.default_rng(1).standard_normal(noisy.size))[:, None]
+    whole, _, message = restored(tmp_path, noisy, RATE)
+    assert ("removed hum at 50" in message) == (hum > 0)
     monkeypatch.setattr(denoise_sound, "PIECE", 16)
     pieces, *_ = restored(tmp_path, noisy, RATE)
     assert snr_db(whole, pieces) > 40

@@ -201,14 +201,14 @@ def test_the_close_up_prefers_a_gap_with_sound_around_it():
     assert sound_figures._middle_gap(chopped, gaps[1:]) == gaps[1].mean()  # all are in silence
 
 
-def test_low_frequencies_are_at_the_bottom(written):
+def test_a_spectrogram_shows_tones_in_frequency_and_time(written):
     given = np.sin(TIME), np.zeros(TIME.size), RATE, 2000
     draw, texts = written(sound_figures.long_sound, *given)
     silent = draw("", "sound", np.zeros(TIME.size))
 
-    def height(frequency):
+    def height(frequency, sounding=1):
         """Return the middle row and all columns of a tone's brightest pixels."""
-        picture = draw("", "sound", np.sin(2 * np.pi * frequency * TIME))
+        picture = draw("", "sound", sounding * np.sin(2 * np.pi * frequency * TIME))
         changed = picture[..., :3].astype(int) * differ(picture, silent)[..., None]
         red, green, blue = np.moveaxis(changed, 2, 0)
         # Only the brightest colors of magma are like this.
@@ -221,7 +221,11 @@ def test_low_frequencies_are_at_the_bottom(written):
     assert heights[0] < 240
     ticks = [places(texts)[str(frequency)][1] for frequency in (500, 1000, 1500)]
     assert heights == pytest.approx(ticks, abs=3) and "frequency [Hz]" in places(texts)
-    assert np.ptp(height(500)[1]) > 600  # the tone lasts from beginning to end
+    whole = height(500)[1]
+    assert np.ptp(whole) > 600  # the tone lasts from beginning to end
+    part = height(500, (TIME >= 0.5) & (TIME < 1.2))[1]
+    expected = whole.min() + np.ptp(whole) * np.array([0.5, 1.2]) / SECONDS
+    np.testing.assert_allclose([part.min(), part.max()], expected, atol=0.03 * np.ptp(whole))
 
 
 def test_gaps_are_shaded_from_beginning_to_end():
@@ -435,3 +439,17 @@ def test_the_first_96_new_digits_are_shown_in_their_order(tmp_path):
         for axis, index, most in ((0, number // 16, 5), (1, number % 16, 15)):
             start, end = first[axis].start, last[axis].start
             assert abs(place[axis].start - start - index * (end - start) / most) < 2
+
+
+def test_pixels_of_digits_are_enlarged():
+    """A figure of a checkpoint has up to eight rows of 16 digits."""
+    labels = [f"completion {number}" for number in range(8)]
+    black, white = (
+        figures.digit_rows("A title", dict.fromkeys(labels, np.full((16, 28, 28), level)))
+        for level in (0, 1)
+    )
+    rows = boxes(differ(white, black))
+    assert len(rows) == 8
+    for down, across in rows:
+        height, width = down.stop - down.start, across.stop - across.start
+        assert min(height / 28, width / (16 * 28)) > 1.9

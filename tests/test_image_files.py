@@ -220,6 +220,7 @@ def test_levels_of_another_scale_are_refused(tmp_path):
         b"",
         b"\0\0\x08",
         b"\0\0\x0d\x03" + struct.pack(">3I", 1, 8, 8) + bytes(256),
+        b"\0\1\x08\x03" + struct.pack(">3I", 2, 8, 8) + RNG.bytes(128),
         b"\0\0\x08\x03" + struct.pack(">3I", 9, 8, 8) + bytes(100),
         b"\0\0\x08\x03" + struct.pack(">3I", 2, 8, 8) + bytes(129),
         b"\0\0\x08\x03" + struct.pack(">3I", 2**32 - 1, 8, 8) + bytes(100),
@@ -575,3 +576,16 @@ def test_the_hash_of_files_depends_on_contents_and_order(tmp_path):
     expected = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in (b"one", b"two")))
     assert folders.sha256([first, second]) == expected.hexdigest()
     assert folders.sha256([second, first]) != expected.hexdigest()
+
+
+@pytest.mark.parametrize("size", [(1600, 120), (120, 1600), (1600, 1600)])
+def test_a_large_jpeg_keeps_the_details_that_are_used(tmp_path, size):
+    """It is decoded at a fraction of its size, which must not be too small on either side."""
+    column, row = np.meshgrid(*map(np.arange, size))
+    fine = min(size) / 10  # period of the pattern
+    levels = 127 + 60 * np.sin(2 * np.pi * column / fine) + 60 * np.sin(2 * np.pi * row / fine)
+    image = Image.fromarray(levels.astype(np.uint8))
+    image.save(tmp_path / "a.png")
+    image.save(tmp_path / "a.jpg", quality=95)
+    png, jpeg = (pictures.read_image(tmp_path / f"a.{end}", (28, 28)) for end in ("png", "jpg"))
+    np.testing.assert_allclose(jpeg, png.astype(int), atol=6)

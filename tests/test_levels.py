@@ -128,3 +128,36 @@ def test_an_output_that_is_mostly_in_the_gap_is_not_amplified():
     windows = np.float32(observed * signs)
     restored = at_trained_level(lambda *_: drawn, 0.4)(windows, observed)
     assert np.abs(restored[:, 100:]).max() < 1  # 100 without a limit
+
+
+@pytest.mark.parametrize("level", [1e-13, 1e-21])
+def test_windows_of_almost_zeros_do_not_count_as_sound(level):
+    """A rendered sound of floats may fade out until nothing is left."""
+    tones = np.tile(np.sin(2 * np.pi * 440 * np.arange(2048) / 16000), (4, 1)).astype(np.float32)
+    with np.errstate(all="raise", under="ignore"):
+        assert not explained_fractions(
+            np.float32(level) * tones, np.ones_like(tones), 1e-3 * tones
+        ).size
+
+
+def fitted(windows, observed):
+    """Fit the two tones to the observed samples by least squares."""
+    seen = [basis @ np.diag(known) for basis, known in zip([BASIS] * len(windows), observed)]
+    weights = [np.linalg.lstsq(each.T, window)[0] for each, window in zip(seen, windows)]
+    return np.float32(weights @ BASIS)
+
+
+@pytest.mark.parametrize("seen", [0, 1, 40])  # of 512 samples
+@pytest.mark.parametrize("level", [1e-3, 1, 1e3])
+def test_windows_with_few_samples_have_no_say_in_the_offset(seen, level):
+    """A gap may be longer than a window."""
+    observed = np.ones((40, TIME.size), np.float32)
+    observed[15:22, seen:] = 0
+    tones = np.float32(level * (np.tile(np.sin(ANGLES[1]), (40, 1)) + 0.5))
+    noise = np.float32(0.05 * level * np.random.default_rng(0).standard_normal(tones.shape))
+    result = at_trained_level(fitted, 0.4)((tones + noise) * observed, observed)
+    whole = observed.all(1)
+    np.testing.assert_allclose(result[whole], tones[whole], atol=0.03 * level)
+    others = np.where(whole[:, None], tones, -3 * tones)
+    again = at_trained_level(fitted, 0.4)((others + noise) * observed, observed)
+    np.testing.assert_allclose(again[whole], result[whole], atol=1e-6 * level)

@@ -175,8 +175,12 @@ def test_a_clean_sound_without_a_steady_floor_has_no_noise():
 
 
 def denoised(observed, mask, reconstruction):
+    def restore(sound, missing):
+        assert not sound[missing == 1].any()
+        return reconstruction
+
     size = noise.typical_size(runs(mask))
-    calibrated = noise.calibrate(observed, mask, RATE, lambda *_: reconstruction, size)
+    calibrated = noise.calibrate(observed, mask, RATE, restore, size)
     return noise.denoise(observed, mask, reconstruction, RATE, *calibrated)[0]
 
 
@@ -419,3 +423,17 @@ def test_noise_is_removed_best_at_its_true_power(guide):
         for scale in (0.2, 1, 5)
     ]
     np.testing.assert_array_equal(np.argmax(found, axis=0), 1)
+
+
+def test_mean_square_of_a_spectrum_is_that_of_the_sound():
+    """Parseval's theorem."""
+    frame = np.random.default_rng(3).standard_normal(FRAMES.m_num)
+    frame += 2 + 3 * np.cos(np.pi * np.arange(FRAMES.m_num))  # much at 0 Hz and at Nyquist
+    power = np.abs(np.fft.rfft(frame)) ** 2
+    assert noise.mean_square(FRAMES, power) == pytest.approx(np.sum(frame**2))
+
+
+def test_silence_with_gaps_stays_silent():
+    """All candidates for a gap are equally good."""
+    mask = chopped()
+    np.testing.assert_array_equal(denoised(0 * TONES, mask, 0 * TONES), 0)

@@ -1,11 +1,12 @@
 """TensorFlow is loaded without messages, but an error shows them."""
 
 import os
+import sys
 
 import pytest
 
 from harness import UserError
-from harness.quiet_tensorflow import stderr_held_back
+from harness.quiet_tensorflow import UNUSED, _unused_missing, load, stderr_held_back
 
 
 @pytest.mark.parametrize("error, shown", [(None, 0), (UserError, 0), (ZeroDivisionError, 1)])
@@ -21,3 +22,25 @@ def test_output_is_shown_only_with_a_traceback(capfd, error, shown):
     else:
         os.write(2, b"after\n")
     assert capfd.readouterr().err == shown * "libmpg123: odd header\n" + "after\n"
+
+
+def test_matrix_products_are_not_rounded_on_a_gpu():
+    """TensorFlow rounds inputs to 10 bits by default."""
+    assert not load().config.experimental.tensor_float_32_execution_enabled()
+
+
+@pytest.mark.parametrize("notebook", [False, True])
+@pytest.mark.parametrize("own", UNUSED)
+def test_only_unused_packages_are_hidden_while_loading(monkeypatch, own, notebook):
+    """The user may have imported one of them, or need them later in a notebook."""
+    for name in (*UNUSED, "IPython"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, own, sys)
+    if notebook:
+        monkeypatch.setitem(sys.modules, "IPython", sys)
+    before = dict(sys.modules)
+    with _unused_missing():
+        hidden = {name for name, module in sys.modules.items() if module is None}
+        hidden -= {name for name, module in before.items() if module is None}
+        assert hidden == (set() if notebook else {*UNUSED} - {own})
+    assert sys.modules == before

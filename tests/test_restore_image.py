@@ -610,3 +610,16 @@ def test_proportions_may_differ_by_rounding_only(tmp_path, shape, scale):
         error = pytest.raises(UserError, match="crop it to the proportions")
         with contextlib.nullcontext() if fits else error:
             restore_image(model, tmp_path / "a.png", tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("suffix, keep", [("png", False), ("png", True), ("jpg", False)])
+@pytest.mark.parametrize("hole", [HOLE, 0 * HOLE], ids=["hole", "whole"])
+def test_an_ordinary_picture_gets_no_further_remarks(tmp_path, suffix, keep, hole):
+    source, out, mask = (tmp_path / name for name in (f"a.{suffix}", f"b.{suffix}", "mask.png"))
+    Image.fromarray(DRAWN).save(source)
+    Image.fromarray(255 * np.uint8(hole)).save(mask)
+    line = restore_image(GREY, source, out, mask if hole.any() else None, keep)
+    found = (
+        "70 of 784 pixels missing" if hole.any() else "nothing missing" + ", denoised" * (not keep)
+    )
+    assert line == f"28 x 28 pixels: {found}"

@@ -402,3 +402,22 @@ def recorded_without_a_hash(model):
 def test_the_seed_is_0_unless_given(monkeypatch, flags, seed):
     monkeypatch.setattr(sys, "argv", ["sample.py", "model", *flags])
     assert sample.read_flags().seed == seed
+
+
+@pytest.mark.parametrize("period", [23, 40, 61])
+def test_both_sounds_of_a_glide_are_continued_in_phase(period):
+    """Each window is the one that the endless, periodic sound has at its position."""
+    seen, size = [], 200 * period  # many whole periods, so the pitch is found exactly
+    ends = np.sin(2 * np.pi * np.arange(size) / np.array([[period], [2 * period]]))
+
+    def encode(windows):
+        seen.append(windows)
+        return models.tf.constant(windows), None
+
+    model = SimpleNamespace(input_size=period, encode=encode, expectation=models.tf.identity)
+    blending.glide(model, ends, RATE)
+    starts = np.arange(0, blending.SECONDS * RATE + period, max(1, period // 64))
+    for end, windows in zip(ends, seen):
+        endless = np.resize(end, starts[-1] + period)
+        expected = np.lib.stride_tricks.sliding_window_view(endless, period)[starts]
+        np.testing.assert_allclose(windows, expected, atol=1e-5)

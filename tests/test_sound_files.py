@@ -16,7 +16,7 @@ from commands import posix
 from compressed import write
 
 from files import folders, sound_files
-from files.sound_reader import open_sound
+from files.sound_reader import UNKNOWN, open_sound
 from harness import UserError
 from harness.quiet_tensorflow import tf
 
@@ -576,7 +576,7 @@ def with_data_size(path, signal, size):
     path.write_bytes(path.read_bytes().replace(b"data" + true, b"data" + stated))
 
 
-@pytest.mark.parametrize("size", [2**31 - 2**12, 2**31, 2**32 - 1])  # SoX, arecord, FFmpeg
+@pytest.mark.parametrize("size", [UNKNOWN, 2**31 - 2**12, 2**31, 2**32 - 1])  # SoX, arecord, FFmpeg
 def test_a_wav_of_unknown_length_is_read_to_its_end(tmp_path, size):
     """Programs that write to a pipe state one of the greatest lengths."""
     signal = noise(1)
@@ -646,3 +646,17 @@ def test_samples_without_a_header_are_refused(tmp_path):
     (tmp_path / "a.raw").write_bytes(bytes(range(256)) * 100)
     with pytest.raises(UserError, match=r"a.raw: not a sound file.*import it as raw data"):
         list(sound_files.decode(tmp_path / "a.raw", RATE))
+
+
+def test_an_m4a_that_states_no_length_is_read_to_its_end(tmp_path):
+    """A recorder may leave the lengths at 0."""
+    write(tmp_path / "a.m4a", sine(440, 1, RATE)[:, 0], RATE, "aac")
+    content = bytearray((tmp_path / "a.m4a").read_bytes())
+    for box, offset in ((b"mvhd", 20), (b"tkhd", 24), (b"mdhd", 20)):
+        at = content.index(box) + offset
+        content[at : at + 4] = bytes(4)
+    (tmp_path / "a.m4a").write_bytes(content)
+    with open_sound(tmp_path / "a.m4a") as sound:
+        samples = np.concatenate(list(sound.blocks()))
+    assert sound.seconds is None
+    assert len(samples) / RATE == pytest.approx(1, abs=0.15)  # with the encoder's padding

@@ -181,3 +181,14 @@ def test_chunks_that_only_make_room_are_not_missed(tmp_path):
     empty = dict.fromkeys((b"JUNK", b"junk", b"PAD ", b"FLLR"), bytes(28))
     with_chunks(tmp_path / "a.wav", "little", empty)
     assert rewritten(tmp_path / "a.wav", "b.wav")[1] == []
+
+
+def test_lost_markers_are_named(tmp_path):
+    with av.open(tmp_path / "a.mka", "w") as container:
+        sound = container.add_stream("flac", RATE, layout="mono")
+        marker = {"id": 1, "start": 0, "end": 500, "time_base": Fraction(1, 1000), "metadata": {}}
+        container.set_chapters([marker])
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, RATE), np.int16), "s16", "mono")
+        frame.rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
+        container.mux(sound.encode(frame) + sound.encode(None))
+    assert rewritten(tmp_path / "a.mka", "b.wav")[1] == ["markers"]

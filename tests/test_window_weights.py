@@ -48,7 +48,8 @@ def test_windows_are_weighted_by_the_rule(samples):
     def reconstruct(windows, observed):
         return (windows @ mixing + 0.1).astype(np.float32)
 
-    restored = inference.restore_long(corrupted, mask, reconstruct, WINDOW, HOP)
+    with np.errstate(divide="raise", invalid="raise"):  # NumPy's warnings would be printed
+        restored = inference.restore_long(corrupted, mask, reconstruct, WINDOW, HOP)
     expected = by_the_rule(corrupted, mask, reconstruct)
     np.testing.assert_allclose(restored, expected, rtol=1e-3, atol=1e-4)
 

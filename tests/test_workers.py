@@ -67,7 +67,12 @@ def test_a_slurm_step_gives_number_and_addresses(environment):
     for name, value in {**values, "PROCID": 2, "JOB_ID": 7}.items():
         environment.setenv(f"SLURM_{name}", str(value))
     environment.setenv("SLURMD_NODENAME", "n2")
+    environment.setenv("CUDA_VISIBLE_DEVICES", "5")  # assigned by Slurm
+    load, loaded = workers.load, []
+    environment.setattr(workers, "load", lambda devices=True: loaded.append(devices) or load(False))
     number, addresses = workers.task()
+    assert not any(loaded)  # later, workers could not connect any more
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
     assert number == 2 and [host for host, _ in addresses] == ["n1", "n1", "n2"]
     assert addresses[0][1] != addresses[1][1]
     environment.setenv("SLURMD_NODENAME", "n1")

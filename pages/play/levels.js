@@ -33,13 +33,13 @@ function atTrainedLevel({network, constants}, windows) {
       const output = reconstruct(network, centered.map(value => sign * gain * value));
       const found = fit(constants, centered, window, output);
       const rest = (total(values) - found.factor * dot(output, observed)) / count;
-      const trust = Math.max(count - leastObserved * values.length, tiny) / found.noise;
+      const trust = Math.max(count - leastObserved * values.length, 0) / found.noise;
       return {...found, output, rest, trust};
     });
     return fits.map((found, i) => { // one window is too short to distinguish offset from noise
       const near = fits.slice(Math.max(0, i - (neighbors >> 1)), i + (neighbors >> 1) + 1);
-      const trust = near.map(each => each.trust);
-      return {...found, offset: dot(near.map(({rest}) => rest), trust) / total(trust)};
+      const trust = near.map(each => each.trust), rests = near.map(each => each.rest);
+      return {...found, offset: total(trust) > 0 ? dot(rests, trust) / total(trust) : found.rest};
     });
   };
   const upright = fitted(1), inverted = fitted(-1);
