@@ -161,9 +161,13 @@ def _ranked(row, baselines, summary):
         return []
     common = (name for name in (summary, *SUMMARIES) if all(name in row for row in baselines))
     summary = next(common, summary)
-    sign = 1 if _number(baselines[-1], summary) >= _number(baselines[0], summary) else -1
-    worst = -sign * math.inf
-    return sorted([row, *baselines], key=lambda row: sign * _number(row, summary, worst))
+    sign = 1 if COLUMNS[summary][1] == "dB" else -1  # SNRs are better if higher
+
+    def rank(row):
+        score = float(row.get(summary, "nan"))
+        return -math.inf if math.isnan(score) else sign * score
+
+    return sorted([row, *baselines], key=rank)
 
 
 def _write_events(row, outputs, path):
@@ -206,10 +210,9 @@ def _outputs(folder, row):
     return {name: path for name, path in paths.items() if path.exists()}
 
 
-def _number(row, name, missing=math.nan):
-    """Return a score as a number, or `missing` if the row has none or it is not finite."""
-    value = float(row.get(name, "nan"))
-    return value if math.isfinite(value) else missing
+def _number(row, name):
+    """Return a score as a number, nan if the row has none."""
+    return float(row.get(name, "nan"))
 
 
 def _chart(title, names, rows, baselines):

@@ -411,6 +411,14 @@ def test_methods_are_ranked_by_a_score_that_all_have():
     assert [row["method"] for row in ranked] == ["filtered", "input", "DVAE", "oracle"]
 
 
+@pytest.mark.parametrize("name, best, worst", [("mse", 0, 0.3), ("snr_db", "inf", 3)])
+def test_the_worst_model_is_ranked_last_whatever_ties(name, best, worst):
+    """Without damage, all baselines are perfect."""
+    baselines = [{"method": method, name: str(best)} for method in ("input", "oracle")]
+    ranked = report._ranked({"method": "DVAE", name: str(worst)}, baselines, name)
+    assert [row["method"] for row in ranked] == ["DVAE", "input", "oracle"]
+
+
 def test_restored_sound_is_embedded_and_deleted_by_overwrite(tmp_path):
     folder = tmp_path / "run"
     make_run(folder)
