@@ -13,7 +13,7 @@ GAP_SECONDS = 0.001  # minimum duration; shorter runs of zeros are zero crossing
 GAP_JUMP = 0.01  # minimum jump at a gap's edge, relative to the sound nearby; excludes fade-outs
 GAP_STEPS = 3  # the same in quantization steps; excludes slow zero crossings, dither and pulses
 DITHER = 10  # maximum magnitude of noise-shaped dither in a gap, in quantization steps
-DITHER_SAMPLES, DITHER_JUMP = 16, 10  # then the minimum duration, and jump relative to DITHER steps
+DITHER_SAMPLES = 16  # then the minimum duration
 CLICK = 6  # minimum magnitude of a click, relative to the RMS nearby; noise rarely reaches it
 CLICK_SECONDS = 0.001, 0.016  # maximum duration of a click; duration of the sound nearby
 
@@ -29,8 +29,8 @@ def find_gaps(read, samples, rate, longest, zero=0.0, step=0.0):
     these may be long gaps.
 
     An editor may have added dither after the gaps were cut. So runs of at most DITHER quantization
-    steps (`step`, if known) are gaps instead if there are more of them. They must begin and end
-    with a larger jump, which a quiet passage does not.
+    steps (`step`, if known) are gaps instead if there are more of them. They must both begin and
+    end with a jump, which a quiet passage does not.
     """
     at, jumps, least = _runs(read, samples, rate, longest, zero)
     outer, long = (at[:, 0] == 0) | (at[:, 1] == samples), np.ptp(at, axis=1) > longest
@@ -39,7 +39,7 @@ def find_gaps(read, samples, rate, longest, zero=0.0, step=0.0):
     abrupt = np.count_nonzero(~outer & long & cut.all(1))
     if step:
         at, jumps, least = _runs(read, samples, rate, longest, DITHER * step)
-        size, least = np.ptp(at, axis=1), np.maximum(least, DITHER_JUMP * DITHER * step)
+        size = np.ptp(at, axis=1)
         dithered = (DITHER_SAMPLES <= size) & (size <= longest) & (jumps.min(1) >= least)
         gaps = max(gaps, at[dithered], key=len)
     return gaps, silences, abrupt

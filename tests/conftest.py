@@ -65,18 +65,26 @@ def trained(tmp_path_factory, script):
 
 
 def pytest_collection_modifyitems(items):
-    """Let each of three processes begin with a long task, so that none waits for another.
+    """Divide the tests among three processes so that none waits for another.
 
-    These are the training of both scripts, all scripts in a process, and the two workers.
+    Each begins with a long task: the training of both scripts, all scripts in a process, the two
+    workers. Tests that need the trained scripts come last in each process.
     """
     names = "sound_script_writes", "runs_on_other_systems", "two_workers_learn"
     begin = [next((item for item in items if name in item.name), None) for name in names]
-    if None not in begin:
-        count = len(items)
-        for item in begin:
-            items.remove(item)
-        for number, item in enumerate(begin):
-            items.insert(number * count // len(begin), item)
+    if None in begin:
+        return
+    others, count = [item for item in items if item not in begin], len(begin)
+
+    def waits(item):
+        return not {"sound", "digits"}.isdisjoint(item.fixturenames)
+
+    for number, item in enumerate(begin):
+        part = slice(len(others) * number // count, len(others) * (number + 1) // count)
+        items[part.start + number : part.stop + number + 1] = [
+            item,
+            *sorted(others[part], key=waits),
+        ]
 
 
 @pytest.fixture(scope="session")

@@ -184,6 +184,7 @@ def test_a_glide_has_no_holes_and_no_clicks(tmp_path, monkeypatch, capsys, recor
     do(monkeypatch, tmp_path, "--blend", *ends)
     sound, rate = soundfile.read(tmp_path / "blend.wav")
     assert rate == RATE and sound.size == blending.SECONDS * RATE
+    assert np.abs(sound[[0, -1]]).max() < 0.02  # faded in and out
     inside = sound[RATE // 100 : -RATE // 100]  # without the fades
     levels = np.sqrt(np.convolve(inside**2, np.full(RATE // 10, 10 / RATE), "valid"))
     np.testing.assert_allclose(levels, 0.5 / np.sqrt(2), rtol=0.1)  # a note's level
