@@ -221,6 +221,7 @@ def test_a_spectrogram_shows_tones_in_frequency_and_time(written):
     assert heights[0] < 240
     ticks = [places(texts)[str(frequency)][1] for frequency in (500, 1000, 1500)]
     assert heights == pytest.approx(ticks, abs=3) and "frequency [Hz]" in places(texts)
+    assert "\N{MINUS SIGN}80" in places(texts)  # the lowest level of the colors
     whole = height(500)[1]
     assert np.ptp(whole) > 600  # the tone lasts from beginning to end
     part = height(500, (TIME >= 0.5) & (TIME < 1.2))[1]
@@ -260,6 +261,7 @@ def test_the_waveform_is_at_its_times_and_levels():
     red, green, blue = np.moveaxis(silent[..., :3].astype(int), 2, 0)
     shaded = np.nonzero((red > green + 15) & (red > blue + 15))
     top, bottom = shaded[0].min(), shaded[0].max()
+    assert bottom - top > 130  # the whole height of the axes
     for picture, end in ((above, -1), (below, 1)):
         rows, columns = np.nonzero(differ(picture, silent))
         found, expected = (np.quantile(each, [0, 1]) for each in (columns, shaded[1]))
@@ -453,3 +455,15 @@ def test_pixels_of_digits_are_enlarged():
     for down, across in rows:
         height, width = down.stop - down.start, across.stop - across.start
         assert min(height / 28, width / (16 * 28)) > 1.9
+
+
+def test_only_the_corrupted_digits_have_red_holes(tmp_path):
+    still = np.zeros((16, 28, 28))
+    rows = {"original": still, "corrupted": still, "reconstruction": still}
+    given = "digit", "", 0, rows, still + 1, False, np.zeros((96, 28, 28))
+    digit_figures.checkpoint(*given)["reconstruction_000000.png"](tmp_path / "a.png")
+    pixels = np.array(PIL.Image.open(tmp_path / "a.png"))[..., :3].astype(int)
+    red = np.nonzero(pixels[..., 0] > pixels[..., 1] + 50)[0]
+    dark = np.nonzero((pixels[:, 300:900].max(axis=2) < 10).mean(1) > 0.9)[0]
+    # It is the middle row of three.
+    assert (dark < red.min()).sum() > 40 and (dark > red.max()).sum() > 40

@@ -661,6 +661,9 @@ def test_buttons_for_notes_gaps_and_noise(sound_page):
     long = f"restoreState(new URLSearchParams('notes={','.join(['C4'] * 61)}')); return state.tune"
     assert browser.execute_script(long) == ["C4"] * 60
     assert browser.execute_script("return element('download').download") == "notes-restored.wav"
+    browser.execute_script("restoreState(new URLSearchParams('notes=C4'))")
+    noise = heard() - tone  # as in training; the gaps are zeros
+    assert np.std(noise[heard() != 0]) == pytest.approx(audio_utils.NOISE_STD, rel=0.05)
 
 
 def test_buttons_play_the_input_and_the_result(sound_page):
