@@ -457,3 +457,16 @@ def test_suffixes_may_be_in_capitals(tmp_path, monkeypatch, capsys, sounds):
     flags = tmp_path / "m.keras", tmp_path / "in" / other, "-o", f"{tmp_path}/o/"
     done = inside(capsys, "denoise.py", *flags)
     refused(done, f"{other}: {tmp_path}/m.keras was trained on")
+
+
+@pytest.mark.parametrize("inputs", [["in"], ["in", "c.wav"]])
+def test_existing_results_in_a_folder_do_not_stop_the_others(tmp_path, monkeypatch, capsys, inputs):
+    restored = stand_in(monkeypatch, sounds=True)
+    monkeypatch.chdir(tmp_path)
+    below = Path("out/in" if len(inputs) > 1 else "out")
+    Path("in").mkdir()
+    below.mkdir(parents=True)
+    for path in ("m.keras", "in/a.wav", "in/b.wav", "c.wav", below / "a.wav"):
+        Path(path).touch()
+    done = inside(capsys, "denoise.py", "m.keras", *inputs, "-o", "out")
+    assert done.returncode == 0 and restored == ["b.wav", *inputs[1:]]

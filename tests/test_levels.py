@@ -113,8 +113,9 @@ def test_partials_that_an_output_lacks_are_not_explained():
     tones, output = np.tile(2 * parts[0] + parts[1], (40, 1)), np.tile(2 * parts[0], (40, 1))
     noise = np.random.default_rng(0).standard_normal(tones.shape)
     observed = np.ones_like(tones)
-    for level in (0.0, 0.1, 3.0):
-        fractions = explained_fractions(tones + level * noise, observed, output)
+    for level, scale in ((0.0, 1), (0.1, 1), (3.0, 1), (0.1, 1e-4), (0.1, 1e4)):
+        sound = tones + level * noise
+        fractions = explained_fractions(scale * sound, observed, scale * output)
         assert fractions.mean() == pytest.approx(0.8, abs=0.02)
     assert explained_fractions(noise, observed, output).size < 4
 

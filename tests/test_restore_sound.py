@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import audio_utils
 from files import sound_reader
-from files.gap_labels import read_gaps, read_labels
+from files.gap_labels import Labels, read_gaps, read_labels
 from files.model_file import Restorer
 from files.restore_sound import _decoded, restore_sound
 from harness import UserError
@@ -117,6 +117,13 @@ def test_a_line_that_gives_no_gap_is_refused(tmp_path, line):
     (tmp_path / "gaps.csv").write_text(f"0.1,0.2\n{line}\n")
     with pytest.raises(UserError, match=r"gaps.csv: line 2"):
         read_gaps(read_labels(tmp_path / "gaps.csv"), RATE, RATE)
+
+
+@given(st.sampled_from([8000, 11025, 44100, 48000]), st.integers(0, 10**6), st.integers(1, 10**5))
+def test_labels_give_the_nearest_samples(rate, start, size):
+    times = [f"{sample / rate:.6f}" for sample in (start, start + size)]  # as Audacity writes them
+    labels = Labels("gaps", [" ".join(times)])
+    assert read_gaps(labels, rate, 2 * 10**6).tolist() == [[start, start + size]]
 
 
 def find(signal, rate=RATE, bits=16):
