@@ -168,7 +168,7 @@ def test_a_strip_has_its_images_in_order_with_the_ends_apart(written):
         assert first < places(texts)[label][0] < last
 
 
-def test_the_close_up_shows_the_surroundings_of_a_gap_near_the_middle():
+def test_the_close_up_is_around_a_gap_near_the_middle():
     mask = np.zeros(TIME.size)
     for start in (0.2, 0.9, 1.7):
         mask[round(start * RATE) : round((start + 0.01) * RATE)] = 1
