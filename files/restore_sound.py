@@ -82,10 +82,10 @@ def _decoded(model, source, destination, gap_file, opened):
     longest = model.input_size / model.kind.sample_rate * sound.rate
     zero, bits = SMALLEST.get(sound.subtype, 0.0), BITS.get(sound.subtype)
     step = 2.0 ** (1 - bits) if bits else 0.0
+    searched = samples, sound.rate, longest, zero, step
     listed = read_gaps(gap_file, sound.rate, samples, source) if gap_file else None
     for channel in channels:
-        found = find_gaps(channel.read, samples, sound.rate, longest, zero, step)
-        found, channel.silences, channel.abrupt = found
+        found, channel.silences, channel.abrupt = find_gaps(channel.read, *searched)
         channel.gaps = found if listed is None else listed
         sounding = samples if gap_file else samples - np.ptp(channel.silences, axis=1).sum()
         fraction = np.ptp(channel.gaps, axis=1).sum() / max(sounding, 1)
@@ -106,8 +106,11 @@ def _found(sound, channels, listed):
     number = f"{count} gap{'s' * (count > 1)}"
     found = f"{number}, {fraction:.1%} missing" if count else "no gaps found"
     abrupt = sum(channel.abrupt for channel in channels)
-    doubts = [f"{sound.encoding} does not preserve zeros"] * (not keeps_zeros(sound.subtype))
-    doubts += [f"{abrupt} long silences begin and end suddenly"] if abrupt else []
+    doubts = [] if keeps_zeros(sound.subtype) else [f"{sound.encoding} does not preserve zeros"]
+    if abrupt == 1:
+        doubts.append("a long silence begins and ends suddenly")
+    elif abrupt:
+        doubts.append(f"{abrupt} long silences begin and end suddenly")
     if listed or not doubts:
         return found
     return f"{found}, but {' and '.join(doubts)}; list overlooked gaps in a file for --gaps"

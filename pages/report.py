@@ -164,7 +164,7 @@ def _ranked(row, baselines, summary):
     sign = 1 if COLUMNS[summary][1] == "dB" else -1  # SNRs are better if higher
 
     def rank(row):
-        score = float(row.get(summary, "nan"))
+        score = _number(row, summary)
         return -math.inf if math.isnan(score) else sign * score
 
     return sorted([row, *baselines], key=rank)

@@ -74,17 +74,15 @@ def pytest_collection_modifyitems(items):
     begin = [next((item for item in items if name in item.name), None) for name in names]
     if None in begin:
         return
-    others, count = [item for item in items if item not in begin], len(begin)
+    others, ordered = [item for item in items if item not in begin], []
 
     def waits(item):
         return not {"sound", "digits"}.isdisjoint(item.fixturenames)
 
     for number, item in enumerate(begin):
-        part = slice(len(others) * number // count, len(others) * (number + 1) // count)
-        items[part.start + number : part.stop + number + 1] = [
-            item,
-            *sorted(others[part], key=waits),
-        ]
+        first, end = (len(others) * part // len(begin) for part in (number, number + 1))
+        ordered += [item, *sorted(others[first:end], key=waits)]
+    items[:] = ordered
 
 
 @pytest.fixture(scope="session")
