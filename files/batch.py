@@ -13,7 +13,7 @@ from files import folders
 from files.pictures import SUFFIXES as IMAGES
 from files.restore_image import completion_paths
 from files.sound_reader import SUFFIXES as SOUNDS
-from files.sound_result import result_name, result_suffixes
+from files.sound_result import result_name
 from harness import UserError, cli
 from harness.errors import say
 from harness.result_files import claimed
@@ -43,8 +43,8 @@ def plan(inputs, out, protected, completions=0):
         else:
             path.stat()  # raises FileNotFoundError or another OSError
             pairs.append((path, out if single else out / result_name(path).name))
-    given = inputs[0].suffix.lower()
-    allowed = (given,) if given in IMAGES else result_suffixes(inputs[0])
+    usual = result_name(inputs[0]).suffix.lower()
+    allowed = (usual,) if usual in (".wav", *IMAGES) else (usual, ".wav")
     if single and out.suffix.lower() not in allowed:
         remedy = f"give a name that ends in {' or '.join(allowed)}, or in / for a folder"
         raise UserError(f"{out}: has a suffix that does not fit this input; {remedy}")
@@ -90,9 +90,7 @@ def files_below(folder, out):
     if not folder.resolve().is_relative_to(results):
         files = [file for file in files if not file.resolve().is_relative_to(results)]
     found, others = folders.with_suffixes(files, SOUNDS + IMAGES, folder)
-    broken = [f"{file}: not a file, or a broken link" for file in found if not file.is_file()]
-    folders.print_skipped(skipped + broken + others)
-    found = [file for file in found if file.is_file()]
+    folders.print_skipped(skipped + others)
     if not found:
         expected = " ".join(SOUNDS + IMAGES)
         raise UserError(f"{folder}: no sounds or images in this folder; expected {expected}")

@@ -11,10 +11,9 @@ def weight_shapes(config):
     They have the order of `models.DVAE.weights`. config: from its `get_config`. Keras chose the
     names. Layers have a kernel and a bias.
     """
-    if config["likelihood"] not in ("bernoulli", "gaussian"):
-        raise ValueError(f"unknown likelihood {config['likelihood']!r}")
-    if config["activation"] not in ("relu", "silu"):
-        raise ValueError(f"unknown activation {config['activation']!r}")
+    for name, known in ("likelihood", ("bernoulli", "gaussian")), ("activation", ("relu", "silu")):
+        if config[name] not in known:
+            raise ValueError(f"unknown {name} {config[name]!r}")
     hidden, latent, components = config["hidden"], config["latent"], config["components"]
     sides = {
         "encoder": [config["input_size"], *hidden, 2 * latent],

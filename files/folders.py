@@ -13,10 +13,10 @@ NAMED = 5  # maximum number of skipped files to list; the others are only counte
 
 
 def walk(folder):
-    """Return the sorted files in a folder and below it, and one line per unreadable folder.
+    """Return the sorted files in a folder and below it, and one line per problem.
 
-    Hidden files and folders are left out. Links are followed, but no folder is entered twice.
-    Broken links and pipes count as files.
+    Problems are unreadable folders, pipes and broken links. Hidden files and folders are left out.
+    Links are followed, but no folder is entered twice.
     """
     files, errors, entered = [], [], set()
     for parent, below, names in os.walk(folder, onerror=errors.append, followlinks=True):
@@ -26,7 +26,9 @@ def walk(folder):
             continue
         entered.add(real)
         files += [Path(parent, name) for name in names if name[0] != "."]
-    return sorted(files), [f"{error.filename}: {error.strerror}" for error in errors]
+    problems = [f"{error.filename}: {error.strerror}" for error in errors]
+    problems += [f"{file}: not a file, or a broken link" for file in files if not file.is_file()]
+    return sorted(file for file in files if file.is_file()), problems
 
 
 def with_suffixes(files, suffixes, folder):

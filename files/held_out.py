@@ -21,8 +21,6 @@ def images(kind, path, data=None):
     Raises UserError if the images are not found or the model was trained with others.
     """
     data = data or kind.data
-    if data and not os.path.exists(data):
-        raise UserError(f"{data}: not found; give the training images with --data")
     found = load_images(data, kind.shape[0])
     if (shape := found.test.shape[1:]) != kind.shape:
         problem = f"expected images of {kind.shape} pixels, got {shape}"

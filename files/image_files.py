@@ -32,8 +32,8 @@ IDX_NAME = re.compile(r"(.*?)(train|t10k|test)-(images|labels)[-.]idx\d-(?:ubyte
 IDX_ARRAYS = {(8, 3): "u1", (8, 1): "u1", (12, 2): ">i4"}  # (type code, dimensions) -> dtype
 ARRAYS = "x_train", "y_train", "x_test", "y_test"  # Keras's names
 REMEDY = (
-    "give a folder of images or of MNIST's files (train-images-idx3-ubyte ...), or an .npz file "
-    "with x_train and x_test or with one array"
+    "give --data a folder of images or of MNIST's files (train-images-idx3-ubyte ...), or an .npz "
+    "file with x_train and x_test or with one array"
 )
 
 
@@ -179,7 +179,6 @@ def _npz_arrays(path):
 def _folder_arrays(folder, size):
     """Return a folder's IDX files, or else its image files, as {name in ARRAYS: array}."""
     files, skipped = folders.walk(folder)
-    files = [file for file in files if file.is_file()]
     paths = _idx_set(folder, files)
     if not paths:
         return {"x_train": _folder_images(folder, files, skipped, (size, size))}

@@ -3,7 +3,7 @@
 import io
 
 import numpy as np
-from PIL import Image, ImageChops
+from PIL import Image
 
 from files import drawing, pictures
 from harness import UserError
@@ -55,7 +55,6 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
     if keep and several:
         said.append("the hole has one color per level, the rest has several")
     options = _kept_options(image) if keep else SAVE_OPTIONS.get(image.format, {})
-    change = 0
     for each, path in zip(made, [destination, *completion_paths(destination, count)]):
         if keep:
             _fill(image, hole, each, view, ink)
@@ -66,14 +65,12 @@ def restore_image(model, source, destination, mask_file=None, keep=False, count=
         encoded = io.BytesIO()  # in memory first: a full disk is not the fault of `source`
         with one_error(source, "save it as PNG"):
             result.save(encoded, image.format, **options)
-        if keep and image.format == "JPEG":
-            change = max(change, _change(image, encoded, hole))
         with replacing(path) as unfinished:
             unfinished.write_bytes(encoded.getbuffer())
     if keep and (gone := {*image.info} - {*Image.open(encoded).info} - UNSAID):
         said.append(f"without its {', '.join(sorted(map(str, gone)))}")
-    if change:
-        said.append(f"JPEG changed the other pixels by up to {change} of 255")
+    if keep and image.format == "JPEG":
+        said.append("encoded again as JPEG, so the other pixels change a little")
     return f"{image.width} x {image.height} pixels: {', '.join(said)}"
 
 
@@ -123,10 +120,8 @@ def _read(path, keep=False):
         kept = image.format in KEPT_FORMATS and image.mode in KEPT_MODES and not deep_colors
         if keep and not kept:
             found = f"{image.format}, mode {image.mode}{' of 16 bits' if deep_colors else ''}"
-            raise UserError(
-                f"{path}: --keep takes PNG, TIFF, JPEG and WebP in 8-bit grey or RGB, or in 16-bit "
-                f"grey ({found}); leave out --keep, or convert to PNG in grey or RGB"
-            )
+            problem = f"--keep takes PNG, TIFF, JPEG or WebP in grey or 8-bit RGB ({found})"
+            raise UserError(f"{path}: {problem}; leave out --keep, or convert to PNG in RGB")
         image = pictures.decoded(image)
         colors, alpha = pictures.on_black(image)
         if image.mode in ("L", "RGB") and image.info.pop("transparency", None) is not None:
@@ -210,13 +205,6 @@ def _fill(image, hole, made, view, ink):
     if key is not None:  # the filled pixels must not have the transparent level
         pixels[hole & (pixels == key)] = key + 1 if key < 65535 else key - 1
     image.paste(Image.fromarray(pixels), box)
-
-
-def _change(image, encoded, hole):
-    """Return the largest change of the pixels outside the hole, in levels of 255."""
-    difference = ImageChops.difference(image, Image.open(encoded))
-    difference.paste(0 if image.mode == "L" else (0, 0, 0), mask=Image.fromarray(hole))
-    return np.max(difference.getextrema())
 
 
 def _kept_options(image):

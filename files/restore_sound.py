@@ -19,7 +19,7 @@ from tqdm import tqdm
 from audio_utils import runs
 from files.gap_labels import read_gaps
 from files.sound_reader import SMALLEST, keeps_zeros, open_sound
-from files.sound_result import BITS, create, lost, rounded
+from files.sound_result import BITS, create, extras, rounded
 from harness import UserError
 from harness.errors import printable
 from harness.result_files import replacing
@@ -105,12 +105,10 @@ def _found(sound, channels, listed):
     fraction = missing / channels[0].samples / len(channels)
     number = f"{count} gap{'s' * (count > 1)}"
     found = f"{number}, {fraction:.1%} missing" if count else "no gaps found"
-    abrupt = sum(channel.abrupt for channel in channels)
+    abrupt = int(sum(channel.abrupt for channel in channels))
     doubts = [] if keeps_zeros(sound.subtype) else [f"{sound.encoding} does not preserve zeros"]
-    if abrupt == 1:
-        doubts.append("a long silence begins and ends suddenly")
-    elif abrupt:
-        doubts.append(f"{abrupt} long silences begin and end suddenly")
+    if abrupt:
+        doubts.append(f"{abrupt} long silence{'s' * (abrupt > 1)} could be missing sound")
     if listed or not doubts:
         return found
     return f"{found}, but {' and '.join(doubts)}; list overlooked gaps in a file for --gaps"
@@ -306,7 +304,7 @@ def _write(sound, channels, change, destination):
             file.write(values)
             clipped += beyond
             bar.update(len(values))
-    gone = ", ".join(lost(sound.path, destination))
+    gone = ", ".join(sorted(extras(sound.path) - extras(destination)))
     remarks = [f"without its {gone}"] if gone else []
     remarks += [f"{clipped} samples clipped"] if clipped else []
     if change == _Channel.filled and not keeps_zeros(file.subtype):

@@ -102,8 +102,7 @@ def open_sound(path):
 
 def _open(path, file, opened):
     if os.path.splitext(path)[1].lower() in HEADERLESS:
-        problem = "not a sound file with a header"
-        raise UserError(f"{path}: {problem}; import it as raw data and export WAV")
+        raise UserError(f"{path}: not a sound file; import it as raw data and export WAV")
     try:
         return _with_ffmpeg(path, file, opened)
     except av.FFmpegError as error:

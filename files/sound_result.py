@@ -107,24 +107,13 @@ def _kind(sound, destination):
     raise UserError(f"{sound.path}: {problem}; give --out a name that ends in .wav")
 
 
-def result_suffixes(path):
-    """Return the suffixes that the result of a sound may have, the usual one first."""
-    given = path.suffix.lower()
-    return (".wav",) if given in (".wav", *READ_ONLY) else (given, ".wav")
-
-
 def result_name(path):
     """Return the path, with the suffix .wav if the format can be read but not written."""
     return path.with_suffix(".wav") if path.suffix.lower() in READ_ONLY else path
 
 
-def lost(source, result):
-    """Return the names of what `source` contains besides its samples, and `result` does not."""
-    return sorted(_extras(source) - _extras(result))
-
-
-def _extras(path):
-    """Return the names of what a file contains besides its samples."""
+def extras(path):
+    """Return the names of what a sound file contains besides its samples, as a set."""
     options = {"format_whitelist": f"{FORMATS},{LOSSLESS}"}
     found = set()
     with contextlib.suppress(av.FFmpegError), open(path, "rb") as file:

@@ -70,13 +70,8 @@ def stft(frames, sound):
 
 def inner_products(frames, signals):
     """Return the real inner products of the spectra of signals (S, T), per frequency: (F, S, S)."""
-    parts, total = [windows(frames, signal) for signal in signals], 0
-    for first in range(0, len(parts[0]), LEVEL_FRAMES):  # not all at once, to save memory
-        cut = np.stack([part[first : first + LEVEL_FRAMES] for part in parts], 1)
-        cut *= frames.win
-        spectra = scipy.fft.rfft(cut).T.copy().view(np.float32)  # (F, S, 2K): real, imaginary
-        total = total + spectra @ spectra.mT
-    return total
+    spectra = np.array([stft(frames, signal) for signal in signals]).view(np.float32)
+    return spectra.swapaxes(0, 1) @ spectra.transpose(1, 2, 0)  # of real and imaginary parts
 
 
 def istft(frames, spectra, samples):

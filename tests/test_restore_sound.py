@@ -209,7 +209,7 @@ def test_sudden_silences_are_named_because_they_may_be_gaps(tmp_path):
     signal = 0.5 * np.sin(2 * np.pi * 400 * np.arange(2 * RATE) / RATE + 0.3)
     signal[:3000] = signal[-3000:] = signal[8000:11000] = 0
     signal[11_000:12_000] *= np.linspace(0, 1, 1000) ** 4
-    for sudden, said in ((0, ""), (1, "but 2 long silences begin and end suddenly;")):
+    for sudden, said in ((0, ""), (1, "but 2 long silences could be missing sound;")):
         soundfile.write(tmp_path / "a.wav", np.stack([signal, signal], 1), RATE)
         line = restore_sound(stand_in(sinusoids), tmp_path / "a.wav", tmp_path / "b.wav")
         assert said in line and ("--gaps" in line) == sudden and "no gaps found" in line

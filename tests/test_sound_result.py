@@ -10,7 +10,7 @@ from compressed import write
 
 from files import sound_reader
 from files.sound_reader import open_sound
-from files.sound_result import create, lost, rounded
+from files.sound_result import create, extras, rounded
 from harness import UserError
 from harness.result_files import replacing
 
@@ -24,7 +24,7 @@ def rewritten(source, name):
         with create(path, sound, path) as file:
             for block in sound.blocks():
                 file.write(rounded(block, file.subtype)[0])
-    return path, lost(source, path)
+    return path, sorted(extras(source) - extras(path))
 
 
 def with_chunks(path, order, chunks):
