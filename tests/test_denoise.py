@@ -164,6 +164,11 @@ def test_existing_completions_need_overwrite(tmp_path, monkeypatch, capsys):
     assert done.stdout == "-a.png: restored 3; saved as b.png\n"
 
 
+def test_the_input_and_the_output_are_required(capsys):
+    for missing, flags in (("INPUT", ["m.keras", "-o", "b.wav"]), ("-o/--out", ["m", "a.wav"])):
+        refused(inside(capsys, "denoise.py", *flags), f"arguments are required: {missing} (see")
+
+
 @pytest.mark.parametrize("number", range(5))
 def test_no_path_may_be_empty(tmp_path, monkeypatch, capsys, number):
     """An empty path would be the current folder."""

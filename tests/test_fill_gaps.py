@@ -55,11 +55,13 @@ def test_at_the_ends_it_extrapolates(first, end):
     np.testing.assert_allclose(interpolate(signal, first, end, RESONANCES), expected, atol=1e-9)
 
 
-def test_the_coefficients_of_a_known_process_are_found():
+@pytest.mark.parametrize("expected", [RESONANCES, [1, -0.9], [1]])
+def test_the_coefficients_of_a_known_process_are_found(expected):
     noise = np.random.default_rng(1).standard_normal(100_000)
-    signal = scipy.signal.lfilter([1], RESONANCES, noise)
+    signal = scipy.signal.lfilter([1], expected, noise)
     for taper in (1.0, np.hanning(signal.size)):
-        np.testing.assert_allclose(fit(signal, 4, taper), RESONANCES, atol=0.02)
+        found = fit(signal, len(expected) - 1, taper)
+        np.testing.assert_allclose(found, expected, atol=0.02)
 
 
 def test_it_is_close_to_the_best_linear_estimate():
