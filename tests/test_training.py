@@ -355,7 +355,7 @@ def test_training_is_deterministic_on_a_gpu(monkeypatch, gpus):
     _pywrap_determinism.enable(False)
     try:
         with eagerly():
-            next(training.train(model, correlated, settings(iters=1)))
+            next(training.train(model, correlated, settings(iters=1, batch_size=1)))
         assert _pywrap_determinism.is_enabled() == bool(gpus)
     finally:
         _pywrap_determinism.enable(before)
