@@ -136,10 +136,10 @@ def note_names(text):
     """Convert "C4,E4", or a sequence of names, to a tuple. Raises ArgumentTypeError if invalid."""
     try:
         names = tuple(text.split(",") if isinstance(text, str) else text)
-        frequencies = [note_frequency(name) for name in names]
+        frequencies = {note_frequency(name) for name in names}
     except (TypeError, ValueError) as error:
         raise argparse.ArgumentTypeError(error) from error
-    if len({round(frequency, 3) for frequency in frequencies}) < max(1, len(names)):
+    if len(frequencies) < max(1, len(names)):
         raise argparse.ArgumentTypeError(f"must be different notes, got {text!r}")
     return names
 

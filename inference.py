@@ -32,7 +32,7 @@ def elbo_noise(latent):
     pairs = ELBO_DRAWS // 2
     noise = tf.random.stateless_normal((pairs, latent), (0, 0))
     noise = tf.linalg.qr(noise)[0] if latent <= pairs else tf.math.l2_normalize(noise, axis=0)
-    return float(pairs) ** 0.5 * tf.concat([noise, -noise], axis=0)
+    return pairs**0.5 * tf.concat([noise, -noise], axis=0)
 
 
 def observed_elbo(model, corrupted, observed, mean, log_var):
@@ -180,7 +180,7 @@ def restore_long(corrupted, mask, reconstruct, window, hop=None):
     taper = np.hanning(window + 2)[1:-1]  # above 0 at both ends
     last, restored = samples - window, np.zeros(samples, np.float32)
     for first in range(0, samples, WINDOWS_PER_BLOCK * hop):
-        end = min(first + WINDOWS_PER_BLOCK * hop, samples)
+        end = first + WINDOWS_PER_BLOCK * hop  # may be after the end of the sound
         # All windows that overlap this block. Windows across a border are computed twice.
         starts = np.arange(max(0, -(-(first - window + 1) // hop) * hop), min(end, last), hop)
         if end > last:

@@ -153,10 +153,10 @@ def test_the_oracle_of_the_scale_uses_whole_notes():
 def test_note_fraction_separates_single_notes_from_mixtures():
     time = np.arange(1024) / RATE
     c, a = (np.sin(2 * np.pi * note_frequency(note) * time + 0.3) for note in ("C4", "A4"))
-    fraction, index = baselines.note_fraction(np.stack([c, a, c + a]), Notes())
+    fraction, index = baselines.note_fraction(np.stack([c, a, c + a, 0 * c]), Notes())
     np.testing.assert_allclose(fraction[:2], 1, atol=1e-6)
     assert list(index[:2]) == [0, 5]
-    assert fraction[2] == pytest.approx(0.5, abs=0.05)
+    assert fraction[2] == pytest.approx(0.5, abs=0.05) and fraction[3] == 0  # silence
     for timbre in audio_utils.TIMBRES:
         notes = Notes(timbre=timbre)
         tone, _, played = notes.windows("training", 50, (1, 2))

@@ -83,6 +83,7 @@ def test_settings_made_in_python_behave_as_flags():
         ({"data": "my x", "amount": 2}, "--data 'my x'"),  # the default with --data
         ({"data": "x", "amount": 0.5}, "--amount 0.5 --data x"),
         ({"out": "-o", "overwrite": True}, "--out=-o"),
+        ({"tensorboard": True, "seed": 3}, "--seed 3 --tensorboard"),
     ],
 )
 def test_the_command_line_of_settings(settings, expected):

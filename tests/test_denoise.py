@@ -164,6 +164,32 @@ def test_existing_completions_need_overwrite(tmp_path, monkeypatch, capsys):
     assert done.stdout == "-a.png: restored 3; saved as b.png\n"
 
 
+def test_each_picture_gets_the_mask_of_its_path(tmp_path, monkeypatch, capsys):
+    """A picture in a folder below has the same name here."""
+    monkeypatch.chdir(tmp_path)
+    masks, model = {}, types.SimpleNamespace(kind=types.SimpleNamespace(sounds=False))
+    monkeypatch.setattr(denoise, "load_restorer", lambda path: model)
+
+    def restore_image(model, source, destination, mask, keep, count):
+        masks[str(destination)] = str(mask)
+        return "restored"
+
+    monkeypatch.setattr(denoise, "restore_image", restore_image)
+    for name in ("m.keras", "in/a.png", "in/x/a.png", "masks/a.png", "masks/x/a.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    for source, out in (("in", "all"), ("in/a.png", "b.png"), ("in/x/a.png", "new/")):
+        done = inside(capsys, "denoise.py", "m.keras", source, "-o", out, "--mask", "masks")
+        assert done.returncode == 0, done.stderr
+    assert masks.pop("all/x/a.png") == "masks/x/a.png"
+    assert masks == dict.fromkeys(("all/a.png", "b.png", "new/a.png"), "masks/a.png")
+
+
+def test_the_input_and_the_output_are_required(capsys):
+    for missing, flags in (("INPUT", ["m.keras", "-o", "b.wav"]), ("-o/--out", ["m", "a.wav"])):
+        refused(inside(capsys, "denoise.py", *flags), f"arguments are required: {missing} (see")
+
+
 @pytest.mark.parametrize("number", range(5))
 def test_no_path_may_be_empty(tmp_path, monkeypatch, capsys, number):
     """An empty path would be the current folder."""

@@ -512,6 +512,15 @@ def test_calibration_depends_only_on_the_hole():
     assert found == pytest.approx(mnist_dvae.calibration(held, reconstructed, elsewhere))
 
 
+def test_pixels_that_are_certain_and_wrong_have_a_finite_nll():
+    """Probabilities are limited to 0.001 and 0.999."""
+    clean, certain = np.array([[1, 0, 1, 0]]), np.array([[1.0, 0.0, 0.0, 1.0]])
+    held = mnist_dvae.HeldOut(clean, clean, np.ones((1, 4)), clean, None, None, None)
+    found = mnist_dvae.calibration(held, certain, np.full((1, 4), 0.25))
+    assert found["hole_nats_per_pixel"] == pytest.approx(-np.mean(np.log([0.001, 0.999])))
+    assert found["hole_error_over_std"] == pytest.approx(np.sqrt(0.5) / 0.25)
+
+
 def test_uncertainty_in_the_figure_allows_for_grey_pixels(digits):
     model = blind_model(QUARTER)
     refine, grey = inference.refiner(model, 0, 0.1), digits._replace(grey_variance=HALF_GREY)

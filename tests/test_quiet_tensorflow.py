@@ -29,6 +29,16 @@ def test_matrix_products_are_not_rounded_on_a_gpu():
     assert not load().config.experimental.tensor_float_32_execution_enabled()
 
 
+def test_loading_resets_the_users_settings_of_keras():
+    """Networks would round to half precision, or take the width of images for their channels."""
+    config = load().keras.config
+    config.set_floatx("float16")
+    config.set_image_data_format("channels_first")
+    load.__wrapped__(devices=False)
+    found = load().keras.layers.Conv2D(3, 1)(load().zeros((1, 4, 5, 2)))
+    assert found.shape == (1, 4, 5, 3) and found.dtype == "float32"
+
+
 @pytest.mark.parametrize("notebook", [False, True])
 @pytest.mark.parametrize("own", UNUSED)
 def test_only_unused_packages_are_hidden_while_loading(monkeypatch, own, notebook):

@@ -279,6 +279,27 @@ def test_each_player_has_the_label_of_its_sound(tmp_path, monkeypatch):
         assert html.unescape(label).endswith(expected)
 
 
+AFTER = [f"SNR of windows after {row['iteration']} iterations" for row in ROWS]
+
+
+@pytest.mark.parametrize(
+    "rows, baselines, expected",
+    [
+        (ROWS, BASELINES, [("chopped <b>input", "3"), (AFTER[2], "21"), ("oracle", "30")]),
+        (ROWS, [], [(AFTER[0], "\N{MINUS SIGN}4.5"), (AFTER[2], "21")]),
+        (ROWS[:1], [], [(AFTER[0], "\N{MINUS SIGN}4.5")]),
+        (ROWS, BASELINES[:1], [("chopped <b>input", "3"), (AFTER[2], "21")]),
+    ],
+)
+def test_the_page_begins_with_the_main_scores(tmp_path, rows, baselines, expected):
+    """Those of the input, the model and the oracle, or of the first and the last checkpoint."""
+    make_run(tmp_path / "run", rows, baselines)
+    write(tmp_path / "run")
+    page = (tmp_path / "run" / "index.html").read_text()
+    found = re.findall(r"<dt>([^<]*)</dt>\s*<dd>(.*) <small>dB</small>", page)
+    assert [tuple(map(html.unescape, pair)) for pair in found] == expected
+
+
 def test_charts_label_at_most_eight_checkpoints(tmp_path):
     rows = [{**ROWS[0], "iteration": iteration} for iteration in range(10)]
     make_run(tmp_path / "run", rows)

@@ -162,7 +162,7 @@ def test_denoise_gives_the_long_sound_of_the_table(sound, tmp_path):
 
 SMALL = "--batch-size 8 --hidden 16 --latent 2 --components 2".split()
 # Half a second of sound is shorter than a spectrogram's window.
-SHORT = "--sample-rate 1000 --window 64 --notes C4".split()
+SHORT = "--sample-rate 1000 --window 64".split()
 # No posterior is refined, which would take longest.
 UNREFINED = "--corruption", "salt-pepper"
 
@@ -172,9 +172,12 @@ def test_a_run_repeats_in_a_thread(tmp_path, capsys):
 
     That runs of digits repeat is in test_faults.py.
     """
-    flags = [*SMALL, *SHORT, *UNREFINED, "--iters", "3", "--out"]
+    soundfile.write(tmp_path / "a.wav", melody(3, 1000, np.random.default_rng(0)), 1000)
+    data = "--data", str(tmp_path / "a.wav")
+    flags = [*SMALL, *SHORT, *data, *UNREFINED, "--iters", "3", "--out"]
     done = inside(capsys, "sound_dvae.py", *flags, tmp_path / "a", mode=quickly)
     assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "a/restored.wav").exists()  # the filter needs to know what is missing
     settings = cli.parse(sound_dvae.Settings, "", [*flags, str(tmp_path / "b")])
     thread = threading.Thread(target=sound_dvae.main, args=(settings,))
     with quickly():
@@ -188,7 +191,7 @@ def test_a_run_repeats_in_a_thread(tmp_path, capsys):
     "script, flags",
     [
         ("mnist_dvae.py", ("--corruption", "gaussian")),
-        ("sound_dvae.py", ("--corruption", "none", "--tensorboard", *SHORT)),
+        ("sound_dvae.py", ("--corruption", "none", "--tensorboard", "--notes", "C4", *SHORT)),
     ],
 )
 def test_nothing_missing_and_short_sounds_work(tmp_path, capsys, script, flags):
@@ -253,6 +256,7 @@ def test_help_and_errors_do_not_load_tensorflow(tmp_path):
         ("--iters", "many"),
         ("--batch-size", "-3"),
         ("--learning-rate", "nan"),
+        ("--learning-rate", "0"),
         ("--hidden", "64,,8"),
         ("--latent", "2.5"),
         ("--corruption", "rust"),
@@ -267,9 +271,12 @@ def test_help_and_errors_do_not_load_tensorflow(tmp_path):
         ("--notes", "A9"),
         ("--timbre", "tuba"),
         ("--noise", "-0.1"),
+        ("--noise", "10.1"),
         ("--deform", "nan"),
         ("--deform", "-0.1"),
+        ("--deform", "1"),
         ("--size", "3"),
+        ("--size", "257"),
         ("--unheard-of", "1"),
     ],
 )

@@ -355,7 +355,7 @@ def test_training_is_deterministic_on_a_gpu(monkeypatch, gpus):
     _pywrap_determinism.enable(False)
     try:
         with eagerly():
-            next(training.train(model, correlated, settings(iters=1)))
+            next(training.train(model, correlated, settings(iters=1, batch_size=1)))
         assert _pywrap_determinism.is_enabled() == bool(gpus)
     finally:
         _pywrap_determinism.enable(before)
@@ -555,7 +555,7 @@ def guarded(run=None, first_batch=list):
     """Return a `Guard` to iteration 200, with a checkpoint at 100, of a model without weights."""
     optimizer = training.adam(450, 0.01, 0.999)
     model = types.SimpleNamespace(variables=[], distribute_strategy=None)
-    return guard.Guard(model, optimizer, [100, 200], 20, first_batch, (), run)
+    return guard.Guard(model, optimizer, [100, 200], 20, first_batch, (7, 0.5), run)
 
 
 def call(training_run, target, finite_until=None):
@@ -625,6 +625,22 @@ def test_several_workers_stop_in_their_next_call(monkeypatch, interruptible, num
     assert interrupted.value.args == (signal.SIGTERM,)
     with contextlib.nullcontext() if workers.is_chief else pytest.raises(SystemExit):
         train(None)
+
+
+def test_a_worker_continues_from_the_chiefs_state(monkeypatch):
+    """Only the chief reads the checkpoint. Data and settings must be the chief's too."""
+    given = []
+
+    def broadcast_state(strategy, variables, settings, example):
+        given.append((settings, example))
+        (iteration,) = (each for each in variables if each.name == "iteration")
+        iteration.assign(120)
+
+    monkeypatch.setattr(guard, "broadcast_state", broadcast_state)
+    workers = Workers(1, (("a", 1), ("b", 1)))
+    run = types.SimpleNamespace(workers=workers, checkpoint=None, rows=[])
+    assert guarded(run, lambda: [np.array([1.0, 2.0])]).done == 120
+    assert given == [((7, 0.5), 1.5)]
 
 
 @pytest.mark.parametrize("number", [0, 1])
