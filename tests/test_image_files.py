@@ -282,36 +282,38 @@ def test_arrays_with_keras_keys_need_no_labels(tmp_path):
 
 
 GOOD = RNG.integers(0, 256, (4, 8, 8), np.uint8)
+SETS = {"x_train": GOOD, "x_test": 255 - GOOD}
 
 
 @pytest.mark.parametrize(
-    "arrays",
+    "problem, arrays",
     [
-        {"a": GOOD[0]},
-        {"a": GOOD[:0]},
-        {"a": GOOD[:1]},
-        {"a": GOOD[..., None].repeat(2, 3)},
-        {"a": GOOD[..., None].repeat(4, 3)},
-        {"a": GOOD[:, :2]},
-        {"a": GOOD.repeat(40, 2)},
-        {"a": np.where(GOOD > 99, np.nan, GOOD / 255)},
-        {"a": 1.01 * (GOOD / GOOD.max())},
-        {"a": 1 + GOOD // np.uint8(GOOD.max()) * 255},
-        {"a": GOOD.astype(int) - 256},
-        {"a": GOOD.astype(complex)},
-        {"a": GOOD.astype(str)},
-        {"a": np.array([{}])},
-        {"a": GOOD, "b": GOOD},
-        {"x_train": GOOD, "x_test": GOOD[:, :7]},
-        {"x_train": GOOD, "x_test": GOOD, "y_train": np.zeros(3, int), "y_test": np.zeros(4, int)},
-        {"x_train": GOOD, "x_test": GOOD, "y_train": np.zeros(4), "y_test": np.zeros(4)},
-        {"x_train": GOOD, "x_test": GOOD, "y_train": np.array([{}] * 4), "y_test": np.arange(4)},
-        {},
+        ("images must be numbers", {"a": GOOD[0]}),
+        ("images must be numbers", {"a": GOOD[:0]}),
+        ("every training image is also held out", {"a": GOOD[:1]}),
+        ("images must be numbers", {"a": GOOD[..., None].repeat(2, 3)}),
+        ("images must be numbers", {"a": GOOD[..., None].repeat(4, 3)}),
+        ("images must be numbers", {"a": GOOD[:, :2]}),
+        ("images must be numbers", {"a": GOOD.repeat(40, 2)}),
+        ("levels must be from 0 to 1", {"a": np.where(GOOD > 99, np.nan, GOOD / 255)}),
+        ("levels must be from 0 to 1", {"a": 1.01 * (GOOD / GOOD.max())}),
+        ("levels must be from 0 to 255", {"a": 1 + GOOD // GOOD.max() * np.uint16(255)}),
+        ("levels must be from 0 to 255", {"a": GOOD.astype(int) - 256}),
+        ("images must be numbers", {"a": GOOD.astype(complex)}),
+        ("images must be numbers", {"a": GOOD.astype(str)}),
+        ("Object arrays cannot be loaded", {"a": np.array([{}])}),
+        ("contains 2 arrays", {"a": GOOD, "b": GOOD}),
+        ("training images are .*, held-out images", SETS | {"x_test": GOOD[:, :7]}),
+        ("labels must be one integer", SETS | {"y_train": np.zeros(3, int)}),
+        ("labels must be one integer", SETS | {"y_test": np.zeros((4, 2), int)}),
+        ("labels must be one integer", SETS | {"y_train": np.zeros(4)}),
+        ("Object arrays cannot be loaded", SETS | {"y_train": np.array([{}] * 4)}),
+        ("contains 0 arrays", {}),
     ],
 )
-def test_arrays_that_are_not_images_are_refused_by_name(tmp_path, arrays):
+def test_arrays_that_are_not_images_are_refused_by_name(tmp_path, problem, arrays):
     np.savez(tmp_path / "bad.npz", **arrays)
-    with pytest.raises(UserError, match=r"^/.*bad\.npz: ") as refused:
+    with pytest.raises(UserError, match=rf"^/.*bad\.npz: {problem}") as refused:
         image_files.load_images(tmp_path / "bad.npz")
     assert ";" in str(refused.value) and "\n" not in str(refused.value)
 
