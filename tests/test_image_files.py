@@ -100,7 +100,8 @@ def test_layouts_of_torchvision_emnist_and_qmnist_are_read(tmp_path):
         for kind in ("images-idx3", "labels-idx1")
     ]
     write_set(tmp_path / "torch/MNIST/raw", mnist, sets)
-    write_set(tmp_path / "torch/MNIST/raw", [f"{name}.gz" for name in mnist], sets)
+    for name in mnist:  # the unpacked files are preferred, so a download cut short does not matter
+        (tmp_path / f"torch/MNIST/raw/{name}.gz").write_bytes(b"cut short")
     emnist = [name.replace("t10k", "test") for name in mnist]
     write_set(tmp_path / "emnist", [f"emnist-letters-{name}.gz" for name in emnist], sets)
     ints = np.full((9, 8), 77, ">i4")
@@ -120,7 +121,7 @@ def test_layouts_of_torchvision_emnist_and_qmnist_are_read(tmp_path):
     (tmp_path / "other/processed/training.pt").write_bytes(b"x")
     for folder, words in (
         ("torch", "2 sets .*give"),
-        ("half", "train-images"),
+        ("half", "half/t10k-images-idx3-ubyte: train-images"),
         ("other", r"training\.pt: .*; give .*idx3"),
     ):
         with pytest.raises(UserError, match=words):
@@ -260,6 +261,13 @@ def test_single_array_of_any_type_is_split_the_same_way(tmp_path):
     assert provenance == {"source": source, "training": 32, "held_out": 8}
     ours = sorted(image.tobytes() for image in (*train, *test))
     assert ours == sorted(image.tobytes() for image in levels)
+
+
+def test_few_of_many_images_are_held_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_files, "HELD_OUT_AT_MOST", 3)
+    np.savez(tmp_path / "a.npz", RNG.integers(0, 256, (40, 8, 8), np.uint8))
+    loaded = image_files.load_images(tmp_path / "a.npz")
+    assert (len(loaded.train), len(loaded.test)) == (37, 3)
 
 
 def test_colors_become_the_same_greys_as_in_pillow(tmp_path):
@@ -533,15 +541,18 @@ def test_an_image_above_pillows_limit_is_refused(tmp_path, monkeypatch):
 
 @posix
 def test_a_folder_is_walked_through_links_once(tmp_path):
-    for name in ("a/b", "elsewhere", "a/.hidden"):
+    for name in ("a/b", "a/.hidden", *(f"elsewhere/{number}" for number in range(8))):
         (tmp_path / name).mkdir(parents=True)
-    for name in ("a/2.png", "a/b/1.png", "elsewhere/3.png", "a/.hidden/4.png", "a/.5.png"):
+        (tmp_path / name / "1.png").touch()
+    for name in ("a/2.png", "a/.5.png"):
         (tmp_path / name).touch()
-    (tmp_path / "a/linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "a/b/back").symlink_to(tmp_path / "a")
-    (tmp_path / "a/b/zz").symlink_to(tmp_path / "elsewhere")
+    expected = ["2.png", "b/1.png"]
+    for number in range(8):  # of two links, the first in order; the system has another order
+        for name in "dc" if number % 2 else "cd":
+            (tmp_path / f"a/{name}{number}").symlink_to(tmp_path / f"elsewhere/{number}")
+        expected.append(f"c{number}/1.png")
     files, problems = folders.walk(tmp_path / "a")
-    expected = ["2.png", "b/1.png", "b/zz/3.png"]  # of two links, the first in order
     assert [str(path.relative_to(tmp_path / "a")) for path in files] == expected
     assert problems == []
 

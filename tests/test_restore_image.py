@@ -632,6 +632,7 @@ def test_the_network_sees_a_small_drawing_whole_and_centered(tmp_path, shape):
     top, left = round(height / 2 - half), round(width / 2 - half)
     expected[top : height - top, left : width - left] = 1
     assert min(np.abs(image - expected).mean() for image in seen) < 0.05
+    assert np.min(seen) == 0 and np.max(seen) == 1  # though resampling exceeds the levels
 
 
 @pytest.mark.parametrize("suffix, keep", [("png", False), ("png", True), ("jpg", False)])
