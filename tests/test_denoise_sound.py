@@ -45,9 +45,9 @@ def restored(folder, sound, rate, gap=0.02, every=0.25, reconstruct=projected, w
     return result, gaps, message
 
 
-@pytest.mark.parametrize("rate", [RATE, 11025])
-def test_gaps_are_filled_and_noise_removed_at_any_rate_and_level(tmp_path, rate):
-    tone = tones(rate)
+@pytest.mark.parametrize("rate, seconds", [(RATE, 2.0), (11025, 2.0), (RATE, 0.3)])
+def test_gaps_are_filled_and_noise_removed_at_any_rate_and_level(tmp_path, rate, seconds):
+    tone = tones(rate, seconds)
     hiss = np.random.default_rng(0).standard_normal((tone.size, 2)) * tone.std() * 10 ** (-12 / 20)
     clean = tone[:, None] * [1, 0.3]
     result, gaps, message = restored(tmp_path, clean + hiss * [1, 0.3], rate)

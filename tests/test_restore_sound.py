@@ -300,13 +300,18 @@ def test_clipped_samples_are_counted_except_in_floats(tmp_path):
     signal[2000:2500] = 0
 
     def loud_in_gaps(windows, observed):
-        return np.where(observed == 0, np.float32(4), windows)
+        loud = np.resize(np.float32([4, -4, -4, 0.5]), windows.shape[1])
+        return np.where(observed == 0, loud, windows)
 
-    for subtype in ("PCM_16", "FLOAT"):
+    lines, peaks = [], []
+    for subtype in ("FLOAT", "PCM_16"):
         soundfile.write(tmp_path / "a.wav", signal, RATE, subtype=subtype)
-        line = restore_sound(stand_in(loud_in_gaps), tmp_path / "a.wav", tmp_path / "b.wav")
-        peak = np.abs(soundfile.read(tmp_path / "b.wav")[0]).max()
-        assert (peak > 1.5) == ("clipped" not in line) == (subtype == "FLOAT")
+        lines.append(restore_sound(stand_in(loud_in_gaps), tmp_path / "a.wav", tmp_path / "b.wav"))
+        result = soundfile.read(tmp_path / "b.wav")[0]
+        peaks.append((result.min(), result.max(), np.count_nonzero(np.abs(result) > 1)))
+    (low, high, beyond), clipped = peaks
+    assert low < -1.5 and high > 1.5 and beyond > 300 and "clipped" not in lines[0]
+    assert clipped == (-1, 32767 / 32768, 0) and f", {beyond} samples clipped" in lines[1]
 
 
 def test_a_file_cut_short_is_restored_up_to_its_end(tmp_path):
