@@ -212,6 +212,11 @@ def test_a_note_has_several_names(saved):
     assert not np.array_equal(sounds[0], sounds[2])
 
 
+def test_a_note_for_a_model_of_recordings_has_the_models_rate():
+    kind = kind_of({"sample_rate": 8000, "rms": 0.4}, 256)
+    assert blending.pitch(held_out.sound("A4", 4000, kind), 8000) == pytest.approx(440, rel=0.01)
+
+
 def test_the_map_shows_principal_components(monkeypatch, saved, tmp_path):
     from sklearn.decomposition import PCA
 

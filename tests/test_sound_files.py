@@ -100,6 +100,7 @@ def test_compressed_sound_is_read_whole(tmp_path, name, codec, rate, layout, ext
     if name.endswith((".aac", ".mp3")):  # FFmpeg could only guess their length, from the bit rate
         assert sound.seconds is None
     else:
+        assert f"{sound.seconds:.1f}" == "3.0"  # Python 3.11 cannot format a Fraction like this
         assert sound.seconds == pytest.approx(len(samples) / rate, abs=2048 / rate)
     assert abs(len(samples) - signal.size) <= extra
     for channel in samples[rate : 2 * rate].T:
@@ -226,6 +227,16 @@ def test_a_folder_whose_files_cannot_be_mapped_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(sound_files.np, "memmap", refuse)
     with pytest.raises(OSError, match="cannot store the decoded sound here"):
         load(tmp_path / "a.wav", tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_disk_of_the_run_holds_the_decoded_sound(tmp_path):
+    """Hours of sound may be larger than the system's folder of temporary files."""
+    soundfile.write(tmp_path / "a.wav", noise(2), RATE)
+    (tmp_path / "run").mkdir()
+    sounds = load(tmp_path / "a.wav", tmp_path / "run")
+    mapped = Path("/proc/self/maps").read_text(encoding="utf-8")
+    assert len(sounds.samples) == 2 * RATE and f"{tmp_path}/run/" in mapped
 
 
 def test_a_worker_needs_no_folder_of_the_run(tmp_path):
@@ -377,6 +388,15 @@ def test_copies_are_either_learned_from_or_held_out(tmp_path, files, seconds):
     assert not (covered["training"] & covered["held out"]).any()
     assert covered["training"].mean() > 0.6 and covered["held out"].any()
     assert sounds.provenance["held_out_seconds"] == pytest.approx(total["held out"] / RATE, rel=0.2)
+
+
+def test_the_long_sound_is_of_one_file(tmp_path):
+    """It includes the silence at its beginning if the rest is too short."""
+    for number in range(5):
+        sound = np.append(np.zeros(RATE // 4), noise(0.5, number))
+        soundfile.write(tmp_path / f"{number}.wav", sound, RATE)
+    sounds = load(tmp_path)
+    assert any(np.array_equal(sounds.long_sound, file) for file in sounds.samples.reshape(5, -1))
 
 
 def test_windows_follow_from_the_seed_and_are_uniform(tmp_path):
