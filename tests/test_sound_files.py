@@ -364,6 +364,14 @@ def test_a_long_file_among_short_ones_is_not_held_out_whole(tmp_path):
         assert 0.05 < found["held_out_seconds"] / 20.8 < 0.2
 
 
+def test_a_file_of_mostly_silence_may_be_held_out_whole(tmp_path):
+    for number in range(5):  # whichever of the five is held out
+        for other in range(5):
+            sound = np.insert(noise(0.4, other), RATE // 5, np.zeros(4 * RATE * (other == number)))
+            soundfile.write(tmp_path / f"{other}.wav", sound, RATE)
+        assert re.search(r"held out \(\d\.wav\)", load(tmp_path).summary)
+
+
 @pytest.mark.parametrize("files, seconds", [(2, 3), (9, 3), (9, 0.4)])
 def test_copies_are_either_learned_from_or_held_out(tmp_path, files, seconds):
     """No stretch of sound is in both parts, whichever file it is from."""
