@@ -215,7 +215,7 @@ def _fill(image, hole, made, view, ink):
 def _change(image, encoded, hole):
     """Return the largest change of the pixels outside the hole, in levels of 255."""
     difference = ImageChops.difference(image, Image.open(encoded))
-    difference.paste(0 if image.mode == "L" else (0, 0, 0), mask=Image.fromarray(hole))
+    difference.paste(0, mask=Image.fromarray(hole))
     return np.max(difference.getextrema())
 
 
