@@ -221,14 +221,13 @@ class _Channel:
         level = np.sqrt(np.mean(sound**2)) or 1.0  # so rounding to float32 does not depend on it
         values, hidden = self._at_model_rate(sound / level, mask, first)
         drawn = level * self._network(values, hidden)
-        output = soxr.resample(drawn, self.model.kind.sample_rate, self.rate)
-        return np.pad(output, (0, max(0, sound.size - output.size)))[: sound.size]
+        return soxr.resample(drawn, self.model.kind.sample_rate, self.rate)[: sound.size]
 
     def _at_model_rate(self, sound, mask, first):
         """Resample a part for `_network`. Returns the samples, 0 where hidden, and a mask."""
         rate, end = self.model.kind.sample_rate, first + sound.size
         unseen = (mask == 1) | inside(self.gaps, first, end) | inside(self.silences, first, end)
-        unseen[max(self.samples - first, 0) :] = True
+        unseen[self.samples - first :] = True
         values = soxr.resample(np.float32(np.where(unseen, 0, sound)), self.rate, rate)
         # Add one sample, so that none is lost when the output is resampled to the sound's rate.
         size = max(values.size + 1, self.model.input_size)

@@ -34,7 +34,7 @@ LIBSNDFILE = {
     ("ogg", "vorbis"): ("OGG", "VORBIS"),
     ("ogg", "opus"): ("OGG", "OPUS"),
 }
-TIMED = "asf", "ogg", MATROSKA, MP4  # formats that state the full length of a truncated file
+TIMED = "ogg", MATROSKA, MP4  # formats that state the full length of a truncated file
 VIDEOS = "avi", MATROSKA, MP4  # only the packets of the last two all have times
 PAUSE = 0.05, 3600  # seconds; silence replaces such pauses between packets, or before the first
 # Encodings whose names begin like this keep zeros exactly; others blur the edges of a gap.

@@ -100,7 +100,8 @@ def test_layouts_of_torchvision_emnist_and_qmnist_are_read(tmp_path):
         for kind in ("images-idx3", "labels-idx1")
     ]
     write_set(tmp_path / "torch/MNIST/raw", mnist, sets)
-    write_set(tmp_path / "torch/MNIST/raw", [f"{name}.gz" for name in mnist], sets)
+    for name in mnist:  # the unpacked files are preferred, so a download cut short does not matter
+        (tmp_path / f"torch/MNIST/raw/{name}.gz").write_bytes(b"cut short")
     emnist = [name.replace("t10k", "test") for name in mnist]
     write_set(tmp_path / "emnist", [f"emnist-letters-{name}.gz" for name in emnist], sets)
     ints = np.full((9, 8), 77, ">i4")
@@ -120,7 +121,7 @@ def test_layouts_of_torchvision_emnist_and_qmnist_are_read(tmp_path):
     (tmp_path / "other/processed/training.pt").write_bytes(b"x")
     for folder, words in (
         ("torch", "2 sets .*give"),
-        ("half", "train-images"),
+        ("half", "half/t10k-images-idx3-ubyte: train-images"),
         ("other", r"training\.pt: .*; give .*idx3"),
     ):
         with pytest.raises(UserError, match=words):
@@ -179,6 +180,10 @@ def test_hash_is_of_images_and_labels_not_of_files(tmp_path, monkeypatch):
 
     first = provenance()
     assert first["source"] == "a.npz" and str(tmp_path) not in str(first)
+    digest = hashlib.sha256()  # models store it, so it must never change
+    for values in (images, labels.astype("<i8"), images[:3] ^ 1, labels[:3].astype("<i8")):
+        digest.update(str(values.shape).encode() + values.tobytes())
+    assert first["sha256"] == digest.hexdigest()
     assert first == provenance(labels=labels.astype(">u2")[:, None])
     assert first == provenance(images.astype(float) / 255)
     others = [provenance(images[::-1]), provenance(labels=labels[::-1]), provenance(labels=None)]
@@ -262,6 +267,13 @@ def test_single_array_of_any_type_is_split_the_same_way(tmp_path):
     assert ours == sorted(image.tobytes() for image in levels)
 
 
+def test_few_of_many_images_are_held_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_files, "HELD_OUT_AT_MOST", 3)
+    np.savez(tmp_path / "a.npz", RNG.integers(0, 256, (40, 8, 8), np.uint8))
+    loaded = image_files.load_images(tmp_path / "a.npz")
+    assert (len(loaded.train), len(loaded.test)) == (37, 3)
+
+
 def test_colors_become_the_same_greys_as_in_pillow(tmp_path):
     colors = RNG.integers(0, 256, (6, 8, 8, 3), np.uint8)
     np.savez(tmp_path / "c.npz", colors)
@@ -282,36 +294,38 @@ def test_arrays_with_keras_keys_need_no_labels(tmp_path):
 
 
 GOOD = RNG.integers(0, 256, (4, 8, 8), np.uint8)
+SETS = {"x_train": GOOD, "x_test": 255 - GOOD}
 
 
 @pytest.mark.parametrize(
-    "arrays",
+    "problem, arrays",
     [
-        {"a": GOOD[0]},
-        {"a": GOOD[:0]},
-        {"a": GOOD[:1]},
-        {"a": GOOD[..., None].repeat(2, 3)},
-        {"a": GOOD[..., None].repeat(4, 3)},
-        {"a": GOOD[:, :2]},
-        {"a": GOOD.repeat(40, 2)},
-        {"a": np.where(GOOD > 99, np.nan, GOOD / 255)},
-        {"a": 1.01 * (GOOD / GOOD.max())},
-        {"a": 1 + GOOD // np.uint8(GOOD.max()) * 255},
-        {"a": GOOD.astype(int) - 256},
-        {"a": GOOD.astype(complex)},
-        {"a": GOOD.astype(str)},
-        {"a": np.array([{}])},
-        {"a": GOOD, "b": GOOD},
-        {"x_train": GOOD, "x_test": GOOD[:, :7]},
-        {"x_train": GOOD, "x_test": GOOD, "y_train": np.zeros(3, int), "y_test": np.zeros(4, int)},
-        {"x_train": GOOD, "x_test": GOOD, "y_train": np.zeros(4), "y_test": np.zeros(4)},
-        {"x_train": GOOD, "x_test": GOOD, "y_train": np.array([{}] * 4), "y_test": np.arange(4)},
-        {},
+        ("images must be numbers", {"a": GOOD[0]}),
+        ("images must be numbers", {"a": GOOD[:0]}),
+        ("every training image is also held out", {"a": GOOD[:1]}),
+        ("images must be numbers", {"a": GOOD[..., None].repeat(2, 3)}),
+        ("images must be numbers", {"a": GOOD[..., None].repeat(4, 3)}),
+        ("images must be numbers", {"a": GOOD[:, :2]}),
+        ("images must be numbers", {"a": GOOD.repeat(40, 2)}),
+        ("levels must be from 0 to 1", {"a": np.where(GOOD > 99, np.nan, GOOD / 255)}),
+        ("levels must be from 0 to 1", {"a": 1.01 * (GOOD / GOOD.max())}),
+        ("levels must be from 0 to 255", {"a": 1 + GOOD // GOOD.max() * np.uint16(255)}),
+        ("levels must be from 0 to 255", {"a": GOOD.astype(int) - 256}),
+        ("images must be numbers", {"a": GOOD.astype(complex)}),
+        ("images must be numbers", {"a": GOOD.astype(str)}),
+        ("Object arrays cannot be loaded", {"a": np.array([{}])}),
+        ("contains 2 arrays", {"a": GOOD, "b": GOOD}),
+        ("training images are .*, held-out images", SETS | {"x_test": GOOD[:, :7]}),
+        ("labels must be one integer", SETS | {"y_train": np.zeros(3, int)}),
+        ("labels must be one integer", SETS | {"y_test": np.zeros((4, 2), int)}),
+        ("labels must be one integer", SETS | {"y_train": np.zeros(4)}),
+        ("Object arrays cannot be loaded", SETS | {"y_train": np.array([{}] * 4)}),
+        ("contains 0 arrays", {}),
     ],
 )
-def test_arrays_that_are_not_images_are_refused_by_name(tmp_path, arrays):
+def test_arrays_that_are_not_images_are_refused_by_name(tmp_path, problem, arrays):
     np.savez(tmp_path / "bad.npz", **arrays)
-    with pytest.raises(UserError, match=r"^/.*bad\.npz: ") as refused:
+    with pytest.raises(UserError, match=rf"^/.*bad\.npz: {problem}") as refused:
         image_files.load_images(tmp_path / "bad.npz")
     assert ";" in str(refused.value) and "\n" not in str(refused.value)
 
@@ -531,15 +545,18 @@ def test_an_image_above_pillows_limit_is_refused(tmp_path, monkeypatch):
 
 @posix
 def test_a_folder_is_walked_through_links_once(tmp_path):
-    for name in ("a/b", "elsewhere", "a/.hidden"):
+    for name in ("a/b", "a/.hidden", *(f"elsewhere/{number}" for number in range(8))):
         (tmp_path / name).mkdir(parents=True)
-    for name in ("a/2.png", "a/b/1.png", "elsewhere/3.png", "a/.hidden/4.png", "a/.5.png"):
+        (tmp_path / name / "1.png").touch()
+    for name in ("a/2.png", "a/.5.png"):
         (tmp_path / name).touch()
-    (tmp_path / "a/linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "a/b/back").symlink_to(tmp_path / "a")
-    (tmp_path / "a/b/zz").symlink_to(tmp_path / "elsewhere")
+    expected = ["2.png", "b/1.png"]
+    for number in range(8):  # of two links, the first in order; the system has another order
+        for name in "dc" if number % 2 else "cd":
+            (tmp_path / f"a/{name}{number}").symlink_to(tmp_path / f"elsewhere/{number}")
+        expected.append(f"c{number}/1.png")
     files, problems = folders.walk(tmp_path / "a")
-    expected = ["2.png", "b/1.png", "b/zz/3.png"]  # of two links, the first in order
     assert [str(path.relative_to(tmp_path / "a")) for path in files] == expected
     assert problems == []
 

@@ -401,6 +401,12 @@ def test_gaps_are_filled_before_noise_is_removed():
         assert snr_db(TONES[mask == 1], found[mask == 1]) > 12
 
 
+def test_artificial_gaps_have_the_median_length_of_the_gaps():
+    gaps = np.array([[100, 110], [1000, 1030], [2000, 2020]])
+    chosen = noise.artificial_gaps(gaps, 3000, noise.typical_size(gaps))
+    assert np.unique(np.ptp(chosen, axis=1)).tolist() == [20] and noise.typical_size(gaps[:0]) == 0
+
+
 def test_artificial_gaps_touch_no_other_gap():
     mask = chopped(gap=600, every=1000)
     count, gaps = len(runs(mask)), noise.artificial_gaps(runs(mask), mask.size, 600)

@@ -612,6 +612,29 @@ def test_proportions_may_differ_by_rounding_only(tmp_path, shape, scale):
             restore_image(model, tmp_path / "a.png", tmp_path / "b.png")
 
 
+@pytest.mark.parametrize("shape", [(28, 28), (28, 20), (20, 28)])
+def test_the_network_sees_a_small_drawing_whole_and_centered(tmp_path, shape):
+    """Its frame has the network's proportions, and the drawing takes up 20 / 28 of it."""
+    height, width = shape
+    seen = []
+
+    def spy(images, observed):
+        seen.extend(np.reshape(images, (-1, height, width)))
+        return images
+
+    pixels = np.zeros((4 * height, 4 * width), np.uint8)
+    pixels[9:39, 40:70] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    model = Restorer(spy, height * width, Kind(shape=shape))
+    restore_image(model, tmp_path / "a.png", tmp_path / "b.png")
+    expected = np.zeros(shape)
+    half = min(shape) * 10 / 28
+    top, left = round(height / 2 - half), round(width / 2 - half)
+    expected[top : height - top, left : width - left] = 1
+    assert min(np.abs(image - expected).mean() for image in seen) < 0.05
+    assert np.min(seen) == 0 and np.max(seen) == 1  # though resampling exceeds the levels
+
+
 @pytest.mark.parametrize("suffix, keep", [("png", False), ("png", True), ("jpg", False)])
 @pytest.mark.parametrize("hole", [HOLE, 0 * HOLE], ids=["hole", "whole"])
 def test_an_ordinary_picture_gets_no_further_remarks(tmp_path, suffix, keep, hole):

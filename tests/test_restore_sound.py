@@ -1,7 +1,9 @@
 """Restoring sound files: gaps, levels, formats, and the samples that are kept."""
 
 import contextlib
+import os
 import re
+import sys
 import types
 
 import av
@@ -300,13 +302,18 @@ def test_clipped_samples_are_counted_except_in_floats(tmp_path):
     signal[2000:2500] = 0
 
     def loud_in_gaps(windows, observed):
-        return np.where(observed == 0, np.float32(4), windows)
+        loud = np.resize(np.float32([4, -4, -4, 0.5]), windows.shape[1])
+        return np.where(observed == 0, loud, windows)
 
-    for subtype in ("PCM_16", "FLOAT"):
+    lines, peaks = [], []
+    for subtype in ("FLOAT", "PCM_16"):
         soundfile.write(tmp_path / "a.wav", signal, RATE, subtype=subtype)
-        line = restore_sound(stand_in(loud_in_gaps), tmp_path / "a.wav", tmp_path / "b.wav")
-        peak = np.abs(soundfile.read(tmp_path / "b.wav")[0]).max()
-        assert (peak > 1.5) == ("clipped" not in line) == (subtype == "FLOAT")
+        lines.append(restore_sound(stand_in(loud_in_gaps), tmp_path / "a.wav", tmp_path / "b.wav"))
+        result = soundfile.read(tmp_path / "b.wav")[0]
+        peaks.append((result.min(), result.max(), np.count_nonzero(np.abs(result) > 1)))
+    (low, high, beyond), clipped = peaks
+    assert low < -1.5 and high > 1.5 and beyond > 300 and "clipped" not in lines[0]
+    assert clipped == (-1, 32767 / 32768, 0) and f", {beyond} samples clipped" in lines[1]
 
 
 def test_a_file_cut_short_is_restored_up_to_its_end(tmp_path):
@@ -556,13 +563,15 @@ def test_gaps_are_found_if_the_encoding_has_no_zero(tmp_path, subtype):
 
 
 @pytest.mark.parametrize(
-    "name, subtype",
-    [("a.wav", "IMA_ADPCM"), ("a.wav", "MS_ADPCM"), ("a.ogg", None), ("a.mp3", None)],
+    "name, encoding",
+    [("a.wav", "IMA_ADPCM"), ("a.wav", "MS_ADPCM"), ("a.ogg", "VORBIS"), ("a.mp3", "MP3")],
 )
-def test_encodings_without_exact_zeros_get_a_hint_about_gaps(tmp_path, name, subtype):
+def test_encodings_without_exact_zeros_get_a_hint_about_gaps(tmp_path, name, encoding):
+    subtype = None if encoding == "MP3" else encoding
     soundfile.write(tmp_path / name, tone_with_gaps(16000)[1], 16000, subtype=subtype)
     line = restore_sound(stand_in(sinusoids), tmp_path / name, tmp_path / f"b-{name}")
-    assert "--gaps" in line and "nothing missing" not in line
+    assert f" {encoding} does not preserve zeros" in line and "--gaps" in line
+    assert "nothing missing" not in line
 
 
 @pytest.mark.parametrize("name", ["a.mp3", "a.ogg"])
@@ -657,12 +666,13 @@ def test_a_wav_that_contains_mp3_becomes_a_plain_wav(tmp_path):
 
 
 def test_a_compressed_file_that_ends_too_early_gets_a_remark(tmp_path):
-    write(tmp_path / "whole.webm", tone_with_gaps(48000, 4.0)[0], 48000, "libopus")
-    whole = (tmp_path / "whole.webm").read_bytes()
-    (tmp_path / "a.webm").write_bytes(whole[: len(whole) // 2])
-    for name, words in (("whole.webm", False), ("a.webm", True)):
-        line = restore_sound(stand_in(sinusoids), tmp_path / name, tmp_path / "b.wav")
-        assert ("cut short or damaged" in line) == words
+    write(tmp_path / "a.webm", tone_with_gaps(48000, 4.0)[0], 48000, "libopus")
+    content = (tmp_path / "a.webm").read_bytes()
+    for size, cut in ((len(content), False), (len(content) // 2, True)):
+        (tmp_path / "a.webm").write_bytes(content[:size])
+        line = restore_sound(stand_in(sinusoids), tmp_path / "a.webm", tmp_path / "b.wav")
+        assert bool(stated := re.search("cut short .* its length should be (.*) s", line)) == cut
+        assert not cut or float(stated[1]) == pytest.approx(4, abs=0.1)
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.aiff"])
@@ -697,6 +707,15 @@ def test_tags_are_kept(tmp_path):
 
 
 # The first is too small for the decoded sound, the second only for the result.
+def test_tags_need_not_be_valid_text(tmp_path):
+    """Old MP3s have tags in any encoding."""
+    soundfile.write(tmp_path / "a.mp3", tone_with_gaps(RATE)[1], RATE)
+    with open(tmp_path / "a.mp3", "ab") as file:
+        file.write(b"TAG" + b"Caf\xe9".ljust(30, b"\0") + bytes(95))
+    restore_sound(stand_in(sinusoids), tmp_path / "a.mp3", tmp_path / "b.mp3")
+    assert soundfile.SoundFile(tmp_path / "b.mp3").title == "Caf\N{REPLACEMENT CHARACTER}"
+
+
 @pytest.mark.parametrize("size", [100_000, 384_020])
 def test_a_full_disk_is_named_and_the_old_result_stays(tmp_path, size, full_disk):
     soundfile.write(tmp_path / "a.wav", np.tile(tone_with_gaps(RATE)[1], 3), RATE, subtype="DOUBLE")
@@ -707,6 +726,18 @@ def test_a_full_disk_is_named_and_the_old_result_stays(tmp_path, size, full_disk
         )
     assert (tmp_path / "b.wav").read_text() == "earlier"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "b.wav"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_disk_of_the_result_holds_the_decoded_sound(tmp_path):
+    """A long sound may be larger than the system's folder of temporary files, often in memory."""
+    soundfile.write(tmp_path / "a.wav", tone_with_gaps(RATE)[1], RATE)
+    with contextlib.ExitStack() as opened:
+        result = tmp_path / "results" / "b.wav"
+        result.parent.mkdir()
+        _, (channel,) = _decoded(stand_in(sinusoids), tmp_path / "a.wav", result, None, opened)
+        where = os.readlink(f"/proc/self/fd/{channel.file.fileno()}")
+    assert where.startswith(f"{result.parent}/") and not list(result.parent.iterdir())
 
 
 def test_all_samples_that_a_gap_touches_are_hidden(tmp_path):

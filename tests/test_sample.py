@@ -212,6 +212,11 @@ def test_a_note_has_several_names(saved):
     assert not np.array_equal(sounds[0], sounds[2])
 
 
+def test_a_note_for_a_model_of_recordings_has_the_models_rate():
+    kind = kind_of({"sample_rate": 8000, "rms": 0.4}, 256)
+    assert blending.pitch(held_out.sound("A4", 4000, kind), 8000) == pytest.approx(440, rel=0.01)
+
+
 def test_the_map_shows_principal_components(monkeypatch, saved, tmp_path):
     from sklearn.decomposition import PCA
 
@@ -380,6 +385,8 @@ def test_the_loudest_part_of_a_sound_is_blended(tmp_path, level, offset):
     assert found.shape == (samples,) and abs(found.mean()) < 0.02
     assert np.sqrt(np.mean(found**2)) == pytest.approx(0.5 / np.sqrt(2))
     assert np.corrcoef(found, loud)[0, 1] > 0.98
+    soundfile.write(tmp_path / "a.wav", level * loud + offset, RATE, "DOUBLE")  # nothing else
+    assert np.corrcoef(held_out.sound(str(tmp_path / "a.wav"), samples, kind), loud)[0, 1] > 0.98
 
 
 def test_unusable_recordings_are_named_for_a_map(tmp_path, monkeypatch, capsys):
