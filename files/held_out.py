@@ -25,7 +25,8 @@ def images(kind, path, data=None):
     if (shape := found.test.shape[1:]) != kind.shape:
         problem = f"expected images of {kind.shape} pixels, got {shape}"
         raise UserError(f"{data or 'MNIST'}: {problem}; give the training images with --data")
-    _check(kind, path, data or f"digits ({found.source})", found.provenance)
+    provenance = found.provenance  # hashes all images
+    _check(kind, path, data or f"digits ({provenance['source']})", provenance)
     return found.test, found.test_labels
 
 
@@ -79,7 +80,8 @@ def _note(name, samples, kind):
     known = kind.notes or Notes((name,), sample_rate=kind.sample_rate)
     # Compare frequencies, because E#4 is F4.
     if note_frequency(name) not in map(note_frequency, known.notes):
-        raise UserError(f"{name}: not a note of this model; choose from {' '.join(known.notes)}")
+        names = " ".join(known.notes)
+        raise UserError(f"{name}: not a note that the model knows; choose from {names}")
     tone, _, _ = replace(known, notes=(name,), window=samples).windows("held out", 1, (0, 0))
     return tone.numpy()[0]
 

@@ -14,9 +14,8 @@ from signals.fill_gaps import fill, mixture_weights
 from signals.gaps import inside
 
 FRAME_SECONDS = 0.128  # duration of a frame of the spectrogram
-# Filters: relative duration of frames (short for speech, long for steady tones), and the network's
-# part: none, the power of the sound, or the sound itself, so that only the residual is filtered.
-ESTIMATES = (0.5, ""), (1, "power"), (2, ""), (2, "power"), (0.5, "sound")
+# Filters: relative duration of frames (short for speech, long for steady tones), guided or not.
+ESTIMATES = (0.5, False), (1, True), (2, False), (2, True)
 FRAMES_PER_SAMPLE = 4  # number of overlapping frames that contain a sample
 QUIET_QUANTILE = 0.2  # fraction of frames assumed to contain only noise, at each frequency
 FLOOR_QUANTILE = 0.35  # fraction of frequencies assumed to contain only noise, in each frame
@@ -67,6 +66,12 @@ def stft(frames, sound):
     SciPy transforms one frame at a time.
     """
     return scipy.fft.rfft(windows(frames, sound) * frames.win).T
+
+
+def inner_products(frames, signals):
+    """Return the real inner products of the spectra of signals (S, T), per frequency: (F, S, S)."""
+    spectra = np.array([stft(frames, signal) for signal in signals]).view(np.float32)
+    return spectra.swapaxes(0, 1) @ spectra.transpose(1, 2, 0)  # of real and imaginary parts
 
 
 def istft(frames, spectra, samples):
@@ -190,21 +195,19 @@ def guided_wiener(frames, sound, reconstruction, noise, weight=1):
     return istft(frames, weight * power / (power + noise + TINY) * spectra, sound.size)
 
 
-def classic_wiener(frames, sound, noise, again=0, weight=1, mean=None):
+def classic_wiener(frames, sound, noise, again=0, weight=1):
     """Apply a Wiener filter without a network, and `weight` (F, 1): (T,) -> (T,).
 
     The noise has power (F,) or (F, K). The gain is 1 - 2 noise / |spectrum|^2, or 0 if this is
     negative. `again` more passes take the sound's power from the result of the one before: two
-    passes beat one (empirical Wiener filter, Ghael, Sayeed and Baraniuk 1997). mean: the expected
-    sound (T,), by default 0; only the difference from it is filtered.
+    passes beat one (empirical Wiener filter, Ghael, Sayeed and Baraniuk 1997).
     """
-    expected = 0 if mean is None else stft(frames, mean)
-    noise, spectra = noise.reshape(frames.f_pts, -1), stft(frames, sound) - expected
+    noise, spectra = noise.reshape(frames.f_pts, -1), stft(frames, sound)
     gain = np.maximum(0, 1 - 2 * noise / (np.abs(spectra) ** 2 + TINY))
     for _ in range(again):
         power = np.abs(stft(frames, istft(frames, gain * spectra, sound.size))) ** 2
         gain = power / (power + noise + TINY)
-    return istft(frames, weight * (expected + gain * spectra), sound.size)
+    return istft(frames, weight * gain * spectra, sound.size)
 
 
 def power_in(own, frames, noise, samples):
@@ -216,46 +219,41 @@ def power_in(own, frames, noise, samples):
 
 
 def denoised(frames, sound, reconstruction, noise, weights=1.0):
-    """Return ESTIMATES (5, T) of a sound (T,) in noise of power (F, K), times weights (5, F)."""
+    """Return ESTIMATES (4, T) of a sound (T,) in noise of power (F, K), times weights (4, F)."""
     estimates, weights = [], np.broadcast_to(np.float32(weights), (len(ESTIMATES), frames.f_pts))
     by_scale = {scale: transform(frames.fs, scale) for scale, _ in ESTIMATES}
     powers = {scale: power_in(own, frames, noise, sound.size) for scale, own in by_scale.items()}
-    for (scale, drawn), weight in zip(ESTIMATES, weights):
+    for (scale, guided), weight in zip(ESTIMATES, weights):
         own, power = by_scale[scale], powers[scale]
         weight = np.float32(np.interp(own.f, frames.f, weight))[:, None]
-        if drawn == "power":
+        if guided:
             estimates.append(guided_wiener(own, sound, reconstruction, power, weight))
         else:
-            mean = reconstruction if drawn else None
-            estimates.append(classic_wiener(own, sound, power, 1, weight, mean))
+            estimates.append(classic_wiener(own, sound, power, 1, weight))
     return np.stack(estimates)
 
 
-def least_risk(frames, sound, mask, restore, noise):
-    """Return the weights (5, F) of the estimates of `denoised` in the mixture of least risk.
+def least_risk(frames, sound, mask, reconstruction, noise):
+    """Return the weights (4, F) of the estimates of `denoised` in the mixture of least risk.
 
-    sound (T,): noisy, with its gaps filled. restore: as in `calibrate`. The risk at the observed
-    samples is Stein's estimate |y - f(y)|^2 + 2 tr(C J) - tr C, for noise of covariance C and
-    Jacobian J of f. A finite difference with one random probe of the noise gives the trace (Ramani,
-    Blu and Unser 2008, doi 10.1109/TIP.2008.2001404). It includes what the network passes on of the
-    probe. It is over the gaps too, because the filling repeats the noise around it: without them
-    the trace would be too low.
+    sound (T,): noisy, with its gaps filled. The risk at the observed samples is Stein's estimate
+    |y - f(y)|^2 + 2 tr(C J) - tr C, for noise of covariance C and Jacobian J of f. A finite
+    difference with one random probe of the noise gives the trace (Ramani, Blu and Unser 2008,
+    doi 10.1109/TIP.2008.2001404). It is over the gaps too, because the filling repeats the noise
+    around it: without them the trace would be too low.
 
     The mixture starts as the first estimate. One after the other, the others join it, each with the
     weight of least risk.
     """
-    # A rare seed, because a probe equal to the noise in the sound would mislead.
-    white = stft(frames, np.random.default_rng(19860801).standard_normal(sound.size))
+    white = stft(frames, np.random.default_rng(0).standard_normal(sound.size))
     probe = istft(frames, white * np.sqrt(noise), sound.size)
     probe *= np.sign(probe @ sound)  # so inverting the sound changes no weight
-    noisy = sound, sound + STEP * probe
-    before, after = (denoised(frames, y, restore((mask == 0) * y, mask), noise) for y in noisy)
+    before = denoised(frames, sound, reconstruction, noise)
+    after = denoised(frames, sound + STEP * probe, reconstruction, noise)
     # Differences from the first estimate, because float32 cannot tell nearly equal powers apart.
     changes = (after - before) / STEP
     target, *steps = (mask == 0) * (np.stack([sound, *before[1:]], dtype=np.float32) - before[0])
-    signals = *steps, target, *(changes[1:] - changes[0]), probe
-    spectra = np.array([stft(frames, signal) for signal in signals]).view(np.float32)
-    products = spectra.swapaxes(0, 1) @ spectra.transpose(1, 2, 0)  # (F, S, S); real, imaginary
+    products = inner_products(frames, [*steps, target, *(changes[1:] - changes[0]), probe])
     count = len(steps)
     curvature, trace = products[:, :count, :count], products[:, count + 1 : -1, -1]
     descent = products[:, :count, count] - CAUTION * trace  # -1/2 of the gradient at weights of 0
@@ -270,7 +268,7 @@ def least_risk(frames, sound, mask, restore, noise):
 
 
 def candidates(frames, sound, mask, reconstruction, noise):
-    """Return seven estimates (7, M) of the M missing samples of a sound (T,).
+    """Return six estimates (6, M) of the M missing samples of a sound (T,).
 
     First come those of `denoised` for the sound, whose gaps are filled by autoregression. Then come
     the reconstruction plus its residual, continued by autoregression, and the reconstruction.
@@ -305,7 +303,7 @@ def calibrate(observed, mask, rate, restore, size=0):
 
     restore(observed, mask) returns the network's reconstruction; all are (T,). size: the length of
     artificial gaps, 0 if the sound has none. Returns the spectrum (F,), see `least_noise`, the
-    weights (5, F) from `least_risk`, and the weights (7,) of `candidates`. The latter sum to 1 and
+    weights (4, F) from `least_risk`, and the weights (6,) of `candidates`. The latter sum to 1 and
     come from the errors in artificial gaps. They are None if there are no such gaps.
     """
     frames, truth, artificial = transform(rate), observed, np.zeros(mask.size, bool)
@@ -325,7 +323,7 @@ def calibrate(observed, mask, rate, restore, size=0):
         errors = np.maximum(((found - truth[artificial]) ** 2).mean(1), TINY)
         weights = mixture_weights(errors, CANDIDATE_SHARPNESS)
         weights /= weights.sum()
-    return spectrum, least_risk(frames, sound, mask, restore, power), weights
+    return spectrum, least_risk(frames, sound, mask, reconstruction, power), weights
 
 
 def denoise(observed, mask, reconstruction, rate, spectrum, denoisers, weights):

@@ -111,7 +111,7 @@ def test_the_network_sees_each_part_at_its_place():
         shown = sound[::2][place][~mask]
         level = (shown @ part[~mask]) / (shown @ shown)  # that of the part is 1
         assert snr_db(level * shown, part[~mask]) > 20
-        if number < 3 * excerpts:  # drawn again to estimate the risk, also with more noise
+        if number < excerpts:
             assert mask[missing[place]].all()
             artificial += mask.sum() - missing[place].sum()
         else:
