@@ -132,7 +132,8 @@ def _with_libsndfile(path, file, opened):
     notes, seconds = reader.extra_info, None  # libsndfile's notes on the header
     if cut := re.search(r"(?:data|SSND) : (\d+) \(should be (\d+)\)", notes):
         stated, found = map(int, cut.groups())
-        seconds = stated / found * reader.frames / reader.samplerate if stated < UNKNOWN else None
+        if found and stated < UNKNOWN:
+            seconds = stated / found * reader.frames / reader.samplerate
     unknown = re.search(r"marker.* at position (\d+)", notes)
     if unknown and reader.format.startswith("WAV"):
         _check_end(path, int(unknown[1]), reader.frames)
