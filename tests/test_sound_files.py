@@ -611,6 +611,13 @@ def with_data_size(path, signal, size):
     path.write_bytes(path.read_bytes().replace(b"data" + true, b"data" + stated))
 
 
+def test_a_wav_without_the_samples_that_it_counts_is_empty(tmp_path):
+    with_data_size(tmp_path / "a.wav", noise(1), 1000)
+    (tmp_path / "a.wav").write_bytes((tmp_path / "a.wav").read_bytes()[:44])  # the header
+    with open_sound(tmp_path / "a.wav") as sound:
+        assert sound.seconds is None and not list(sound.blocks())
+
+
 @pytest.mark.parametrize("size", [UNKNOWN, 2**31 - 2**12, 2**31, 2**32 - 1])  # SoX, arecord, FFmpeg
 def test_a_wav_of_unknown_length_is_read_to_its_end(tmp_path, size):
     """Programs that write to a pipe state one of the greatest lengths."""
