@@ -26,9 +26,10 @@ def walk(folder):
             continue
         entered.add(real)
         files += [Path(parent, name) for name in names if name[0] != "."]
+    usable = {file: file.is_file() for file in sorted(files)}
     problems = [f"{error.filename}: {error.strerror}" for error in errors]
-    problems += [f"{file}: not a file, or a broken link" for file in files if not file.is_file()]
-    return sorted(file for file in files if file.is_file()), problems
+    problems += [f"{file}: not a file, or a broken link" for file in usable if not usable[file]]
+    return [*filter(usable.get, usable)], problems
 
 
 def with_suffixes(files, suffixes, folder):

@@ -105,9 +105,8 @@ def _found(sound, channels, listed):
     fraction = missing / channels[0].samples / len(channels)
     number = f"{count} gap{'s' * (count > 1)}"
     found = f"{number}, {fraction:.1%} missing" if count else "no gaps found"
-    abrupt = int(sum(channel.abrupt for channel in channels))
     doubts = [] if keeps_zeros(sound.subtype) else [f"{sound.encoding} does not preserve zeros"]
-    if abrupt:
+    if abrupt := sum(channel.abrupt for channel in channels):
         doubts.append(f"{abrupt} long silence{'s' * (abrupt > 1)} could be missing sound")
     if listed or not doubts:
         return found

@@ -36,7 +36,7 @@ def find_gaps(read, samples, rate, longest, zero=0.0, step=0.0):
     outer, long = (at[:, 0] == 0) | (at[:, 1] == samples), np.ptp(at, axis=1) > longest
     cut = jumps >= least[:, None]
     gaps, silences = at[~outer & ~long & cut.any(1)], at[outer | long]
-    abrupt = np.count_nonzero(~outer & long & cut.all(1))
+    abrupt = int(np.count_nonzero(~outer & long & cut.all(1)))
     if step:
         at, jumps, least = _runs(read, samples, rate, longest, DITHER * step)
         size = np.ptp(at, axis=1)

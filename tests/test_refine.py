@@ -59,6 +59,15 @@ def test_missing_values_have_no_influence_on_refinement():
     np.testing.assert_allclose(again, first, atol=1e-5)
 
 
+def test_a_refined_reconstruction_is_that_of_the_exact_posterior():
+    model, weights, std = linear()
+    clean, corrupted, observed = examples(7)
+    reconstruct = inference.refined_reconstruct(model, inference.refiner(model, 300, 0.03, 1))
+    seen = weights[:, OBSERVED == 1]
+    exact = clean[:, OBSERVED == 1] @ seen.T @ np.linalg.inv(std**2 * np.eye(2) + seen @ seen.T)
+    np.testing.assert_allclose(reconstruct(corrupted, observed), exact @ weights, atol=1e-2)
+
+
 def test_the_objective_is_the_elbo_of_the_observed_values():
     model, weights, std = linear()
     _, corrupted, observed = examples(5)

@@ -308,7 +308,7 @@ def test_keep_refuses_other_formats_and_modes_in_one_line(tmp_path):
         path, mask = tmp_path / name, None if "clear" in name else tmp_path / "mask.png"
         write(path, content, **options.get(name, {}))
         before = path.read_bytes()
-        line = rf"/{name}: --keep takes PNG.*\(.*\); leave out --keep"
+        line = rf"/{name}: --keep takes PNG.*\(.*\); leave out --keep, or convert to PNG"
         with pytest.raises(UserError, match=line) as refused:
             restore_image(GREY, path, tmp_path / "no", mask, keep=True)
         assert "\n" not in str(refused.value) and path.read_bytes() == before
