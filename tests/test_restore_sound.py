@@ -665,6 +665,17 @@ def test_a_wav_that_contains_mp3_becomes_a_plain_wav(tmp_path):
     assert soundfile.info(tmp_path / "b.wav").subtype == "PCM_16"
 
 
+def test_what_the_result_lacks_is_named_and_nothing_else(tmp_path):
+    source, loops = tmp_path / "a.wav", b"smpl" + (60).to_bytes(4, "little") + bytes(60)
+    soundfile.write(source, tone_with_gaps(RATE)[1], RATE, "PCM_16")
+    plain = source.read_bytes()
+    for content, said in ((plain, ""), (plain + loops, ", without its chunk smpl")):
+        size = (len(content) - 8).to_bytes(4, "little")
+        source.write_bytes(content[:4] + size + content[8:])
+        line = restore_sound(stand_in(sinusoids), source, tmp_path / "b.wav", keep=True)
+        assert line.endswith(f"filled by autoregression{said}")
+
+
 def test_a_compressed_file_that_ends_too_early_gets_a_remark(tmp_path):
     write(tmp_path / "a.webm", tone_with_gaps(48000, 4.0)[0], 48000, "libopus")
     content = (tmp_path / "a.webm").read_bytes()
