@@ -160,8 +160,13 @@ def _npz_arrays(path):
     if Path(path).suffix.lower() in SUFFIXES:
         raise UserError(f"{path}: a single image; give a folder of images to --data")
     with one_error(path, REMEDY):
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
             members = archive.infolist()
+            file.seek(-12 - len(archive.comment), os.SEEK_END)  # where the zip counts its members
+            if int.from_bytes(file.read(2), "little") != len(members):  # zipfile does not compare
+                raise ValueError("the list of its arrays is damaged")
+            for each in members:
+                archive.open(each).close()  # compares the name with the one in the list
         if other := [each.filename for each in members if not each.filename.endswith(".npy")]:
             problem = f"contains {other[0]}, but expected arrays (.npy)"
             raise UserError(f"{path}: {problem}; unpack it and give the folder to --data")

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import hashlib
 import os
+import socket
 import struct
 import zipfile
 import zlib
@@ -82,6 +83,24 @@ def test_users_file_in_keras_cache_is_read_and_never_deleted(tmp_path, monkeypat
         with pytest.raises(UserError, match=f"^{path}: .+; .*move this file away") as refused:
             image_files.load_images()
         assert "\n" not in str(refused.value) and path.read_bytes() == broken
+
+
+def test_mnist_is_downloaded_within_a_time_limit(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    train, test = RNG.integers(0, 256, (2, 9, 8, 8), np.uint8)
+    labels, limits = np.arange(9), []
+
+    def download():
+        limits.append(socket.getdefaulttimeout())
+        return (train, labels), (test, labels[::-1])
+
+    monkeypatch.setattr("keras.datasets.mnist.load_data", download)
+    before = socket.getdefaulttimeout()
+    loaded = image_files.load_images()
+    for ours, theirs in zip(loaded, (train, labels, test, labels[::-1])):
+        np.testing.assert_array_equal(ours, theirs)
+    assert loaded.source == "mnist.npz"
+    assert 0 < limits[0] <= 60 and socket.getdefaulttimeout() == before
 
 
 def write_set(folder, names, sets):
@@ -328,6 +347,27 @@ def test_arrays_that_are_not_images_are_refused_by_name(tmp_path, problem, array
     with pytest.raises(UserError, match=rf"^/.*bad\.npz: {problem}") as refused:
         image_files.load_images(tmp_path / "bad.npz")
     assert ";" in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_damaged_list_of_arrays_loses_none_of_them(tmp_path):
+    """A zip's list names its members. zipfile accepts most lists in which a byte is wrong."""
+    path = tmp_path / "a.npz"
+    np.savez(path, **SETS, y_train=np.arange(len(GOOD)), y_test=np.arange(len(SETS["x_test"])))
+    whole, expected = path.read_bytes(), image_files.load_images(path)
+    with zipfile.ZipFile(path) as archive:
+        start = archive.start_dir
+    refused = 0
+    for at in range(start, len(whole)):
+        for wrong in (whole[at] ^ 1, whole[at] ^ 0xAA):
+            path.write_bytes(whole[:at] + bytes([wrong]) + whole[at + 1 :])
+            try:
+                loaded = image_files.load_images(path)
+            except UserError:
+                refused += 1
+            else:
+                for ours, theirs in zip(loaded[:4], expected[:4], strict=True):
+                    np.testing.assert_array_equal(ours, theirs)
+    assert refused > len(whole) - start
 
 
 @posix
