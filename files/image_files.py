@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from files import folders
-from files.pictures import LUMA, SUFFIXES, read_image
+from files.pictures import LUMA, read_image
 from harness import UserError, quiet_tensorflow
 from harness.errors import one_error, printable
 
@@ -157,8 +157,6 @@ def _npz_arrays(path):
     """Return the images and labels in an .npz file as {name in ARRAYS: array}."""
     if not os.path.isfile(path):  # reading a pipe would block forever
         raise UserError(f"{path}: not found, or not a file; {REMEDY}")
-    if Path(path).suffix.lower() in SUFFIXES:
-        raise UserError(f"{path}: a single image; give a folder of images to --data")
     with one_error(path, REMEDY):
         with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
             members = archive.infolist()

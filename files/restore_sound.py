@@ -165,11 +165,7 @@ class _Channel:
 
     def reconstructed(self):
         """Yield the network's reconstruction of the channel in pieces (n,)."""
-
-        def restored(first, end):
-            return np.where(self.silent(first, end), 0, self._drawn(first, end))
-
-        yield from in_threads(restored, self.pieces())
+        yield from in_threads(self._drawn, self.pieces())
         self.done = "reconstructed by the network"
 
     def denoised(self):
@@ -204,12 +200,12 @@ class _Channel:
             self.done = f"filled by {'the network' if len(left) else 'autoregression'}"
 
     def _drawn(self, first, end):
-        """Return the network's output for the samples [first, end)."""
+        """Return the network's output for the samples [first, end), 0 in silences."""
         kind = self.model.kind
         margin = round(MARGIN_WINDOWS * self.model.input_size / kind.sample_rate * self.rate)
         start, stop = max(first - margin, 0), min(end + margin, self.samples)
         drawn = self.draw(self.read(start, stop), np.zeros(stop - start), start)
-        return drawn[first - start : end - start]
+        return np.where(self.silent(first, end), 0, drawn[first - start : end - start])
 
     def draw(self, sound, mask, first):
         """Return the network's output for a part of the sound: (T,), (T,) -> (T,).
