@@ -113,7 +113,6 @@ def _summary(image, hole, view, keep):
 def _read(path, keep=False):
     """Return the image (upright, in its file's mode), its colors on black, and its hole (H, W)."""
     with pictures.opened(path) as image:
-        Image.init()
         if image.format not in Image.SAVE:
             raise ValueError(f"Pillow can read {image.format}, but not write it")
         deep_colors = image.mode[0] not in pictures.WHITES and ";16" in str(image.tile)

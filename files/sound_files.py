@@ -188,7 +188,6 @@ def _append(store, first, file, sample_rate, least):
     if end - first < least:
         length = f"{(end - first) / sample_rate:.3g} s" if end > first else "no samples"
         raise UserError(f"{file}: too short ({length}); give at least {least / sample_rate:.3g} s")
-    store.flush()
     return end
 
 

@@ -199,7 +199,6 @@ class Run:
         for pattern in self.written:
             for path in self.folder.glob(f".unfinished-{pattern}"):  # left by a killed run
                 path.unlink()
-        self._save_config()
         self.save(self.waiting)
 
     def _delete(self, names):

@@ -18,7 +18,7 @@ from PIL import Image
 
 import denoise
 from audio_utils import snr_db
-from files.batch import plan, restore_each
+from files.batch import files_below, plan, restore_each
 from files.gap_labels import read_gaps
 from harness import UserError, cli
 from harness.quiet_tensorflow import load
@@ -229,6 +229,18 @@ def test_bad_files_are_named_and_the_others_restored(tmp_path, sound, capsys):
     kept, _ = soundfile.read(tmp_path / "out/-good.flac")
     np.testing.assert_array_equal(kept[~gaps], soundfile.read(folder / "-good.flac")[0][~gaps])
     assert snr_db(whole[gaps], kept[gaps]) > 15
+
+
+@posix
+def test_files_left_out_of_a_folder_are_named(tmp_path, capsys):
+    for name in ("a.wav", "b.txt", "c.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "lost.wav").symlink_to("nothing")
+    assert files_below(tmp_path, tmp_path / "out") == [tmp_path / "a.wav"]
+    assert capsys.readouterr().err.splitlines() == [
+        f"skipped {tmp_path}/lost.wav: not a file, or a broken link",
+        f"skipped {tmp_path}: 2 files of other kinds (.txt)",
+    ]
 
 
 def copy_all(pairs, capsys, overwrite=False, faulty=()):

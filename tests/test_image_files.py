@@ -509,6 +509,18 @@ def test_dark_files_among_others_are_stretched_or_named(tmp_path, capsys):
     assert capsys.readouterr().err.startswith(line)
 
 
+def test_pillows_warnings_do_not_reach_the_terminal(tmp_path, recwarn):
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    path = tmp_path / "a.jpg"
+    gradient("L").save(path, exif=exif.tobytes()[:-6] + b"\xff" * 3)
+    with Image.open(path) as image:
+        image.getexif()
+    assert "Corrupt EXIF data" in str(recwarn.pop().message)
+    assert pictures.read_image(path, (28, 28)).max() > 250
+    assert not recwarn.list
+
+
 def test_zip_of_pictures_and_single_picture_are_refused(tmp_path):
     gradient("L").save(tmp_path / "a.png")
     for count in (1, 2):
