@@ -226,7 +226,6 @@ def one_line_errors():
         finally:
             sys.stdout.flush()  # Python's own flush at exit is too late to report an error
     except BrokenPipeError:
-        _silence()
         raise SystemExit(CLOSED_PIPE) from None
     except KeyboardInterrupt as error:
         _print_error(known(error))
@@ -315,15 +314,5 @@ def known(error):
 
 
 def _print_error(line):
-    try:
+    with contextlib.suppress(OSError):  # stderr is closed, or its disk is full
         say(line, sys.stderr)
-        sys.stdout.flush()
-    except OSError:
-        _silence()
-
-
-def _silence():
-    """Discard further output. Otherwise Python would try to write it again at exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in (1, 2):
-        os.dup2(nowhere, descriptor)

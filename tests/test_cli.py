@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import io
 import os
 import re
 import shlex
@@ -208,6 +209,20 @@ def test_names_in_messages_are_printable(capsys):
     assert line.endswith(r": a\x1b[31m\u202e\udce9.wav: not a sound")
     line, _ = ended(capsys, FileNotFoundError(errno.ENOENT, "No such file", "a\rb"))
     assert "\r" not in line
+
+
+class Full(io.StringIO):
+    """Standard output, redirected to a file on a full disk."""
+
+    def flush(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_output_that_cannot_be_written_is_an_error(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(SystemExit) as end, cli.one_line_errors():
+        print("scores")
+    assert end.value.code == 2 and capsys.readouterr().err.endswith(": No space left on device\n")
 
 
 def test_a_library_that_does_not_load_gives_one_line(capsys):
