@@ -39,9 +39,9 @@ def read_gaps(labels, rate, frames, sound="the sound"):
 
     Each line has a start and an end in seconds, with decimal points or commas, as in labels from
     Audacity. Empty lines are skipped, and so are lines that begin with # or with \, which marks the
-    frequency range of an Audacity label. If start and end are equal, the line is skipped with a
-    message on stderr. Returns sorted, disjoint stretches (n, 2) of samples. Raises UserError for
-    any other line.
+    frequency range of an Audacity label. If there is no sample between start and end, the line is
+    skipped with a message on stderr. Returns sorted, disjoint stretches (n, 2) of samples. Raises
+    UserError for any other line.
     """
     seconds, gaps = frames / rate, []
     for number, line in enumerate(labels.lines, 1):
@@ -52,10 +52,11 @@ def read_gaps(labels, rate, frames, sound="the sound"):
         if not 0 <= start <= end <= seconds + 0.001:
             problem = f"{start:g} to {end:g} s must be in order and within the {seconds:.3f} s"
             raise UserError(f"{where}: {problem} of {sound}; correct or remove it")
-        if start == end:
-            say(f"skipped {where}: a point at {start:g} s, not a gap", sys.stderr)
+        gap = round(start * rate), min(round(end * rate), frames)
+        if gap[0] < gap[1]:
+            gaps.append(gap)
         else:
-            gaps.append((round(start * rate), min(round(end * rate), frames)))
+            say(f"skipped {where}: a point at {start:g} s, not a gap", sys.stderr)
     merged = []
     for start, end in sorted(gaps):
         if merged and start < merged[-1][1]:  # they overlap

@@ -876,6 +876,15 @@ def test_listed_gaps_end_with_the_sound_at_the_latest(tmp_path):
     assert read_gaps(read_labels(tmp_path / "labels.txt"), 8000, 8000).tolist() == [[4000, 8000]]
 
 
+@pytest.mark.parametrize("label", ["0.50001 0.50002", "1.0003 1.0009", "0.25 0.25"])
+def test_a_label_between_two_samples_is_not_a_gap(tmp_path, capfd, label):
+    """Neither is one just after the last sample, where rounded times may be."""
+    (tmp_path / "labels.txt").write_text(f"0.1 0.2\n{label}\n")
+    assert read_gaps(read_labels(tmp_path / "labels.txt"), 8000, 8000).tolist() == [[800, 1600]]
+    said = capfd.readouterr().err
+    assert f"labels.txt: line 2: a point at {label.split()[0]} s, not a gap" in said
+
+
 @pytest.mark.parametrize("subtype, listed", [("PCM_16", True), ("ALAW", False)])
 def test_nothing_in_a_gap_has_an_influence(tmp_path, subtype, listed):
     """Listed gaps may hold sound. A-law has no zero, so its detected gaps hold weak samples."""
