@@ -623,6 +623,27 @@ def test_artificial_gaps_are_hidden_from_a_network_of_recordings(sounds):
     assert np.mean(of_recordings) > np.mean(of_notes) + 0.02
 
 
+def test_recordings_are_either_learned_from_or_scored(tmp_path, monkeypatch):
+    """The end of a file is held out. Here it is higher than the rest."""
+    time = np.arange(10_000) / 1000
+    signal = np.sin(2 * np.pi * np.where(time < 7.9, 60, 300) * time)
+    scipy.io.wavfile.write(tmp_path / "a.wav", 1000, signal)
+    monkeypatch.setattr(sound_dvae, "HELD_OUT_WINDOWS", 200)
+    settings = sound_dvae.Settings(
+        data=str(tmp_path / "a.wav"), out=tmp_path, sample_rate=1000, window=64
+    )
+    recordings = sound_dvae.load(settings)
+    held = sound_dvae.held_out(settings, recordings)
+    learned = sound_dvae.make_batch(settings, recordings, (1, 2), 200)[1].numpy()
+
+    def pitches(windows):
+        return np.abs(np.fft.rfft(windows * np.hanning(64))).argmax(1) * 1000 / 64
+
+    np.testing.assert_allclose(pitches(learned), 60, atol=10)
+    for windows in (held.windows.clean, held.windows.reference, held.long.clean[None, 100:164]):
+        np.testing.assert_allclose(pitches(windows), 300, atol=10)
+
+
 @pytest.mark.parametrize("corruption", corrupt.CORRUPTIONS)
 def test_no_seed_is_used_twice(monkeypatch, corruption):
     """Otherwise, for example, the position of a gap would depend on the note."""

@@ -288,6 +288,16 @@ def test_all_files_get_one_level_and_no_file_is_left(tmp_path):
     assert "8.1 s of sound to learn from, 6.9 s held out" in sounds.summary
 
 
+@pytest.mark.parametrize("quiet_db, counts", [(-40, True), (-60, False)])
+def test_quiet_passages_count_for_the_level(tmp_path, quiet_db, counts):
+    """Only parts 50 dB below the mean power are silence."""
+    quiet = noise(2, 1, 0.1 * 10 ** (quiet_db / 20))
+    soundfile.write(tmp_path / "a.wav", np.append(noise(2), quiet), RATE, "FLOAT")
+    loud = load(tmp_path / "a.wav").samples[: 2 * RATE]
+    expected = RMS * np.sqrt(2 if counts else 1)
+    assert np.sqrt(np.mean(loud**2)) == pytest.approx(expected, rel=0.01)
+
+
 def test_silence_is_never_drawn_but_all_sound_can_be(tmp_path):
     pieces = [np.zeros(5000), noise(1), np.zeros(40_000), noise(0.5, 1), 1e-5 * noise(2, 2)]
     pieces += [noise(0.4, 3), noise(3, 4)]
@@ -549,6 +559,16 @@ def test_a_compressed_bomb_does_not_fill_the_disk(tmp_path, monkeypatch):
     assert sounds.samples.size == 3 * RATE
     (line,) = sounds.skipped
     assert "bomb.flac" in line and "hours" in line
+
+
+def test_the_limit_of_hours_is_for_all_files_together(tmp_path, monkeypatch):
+    for number in range(3):
+        soundfile.write(tmp_path / f"{number}.wav", noise(4, number), RATE)
+    monkeypatch.setattr(sound_files, "MAX_HOURS", 10 / 3600)
+    sounds = load(tmp_path)
+    assert sounds.samples.size == 8 * RATE
+    (line,) = sounds.skipped
+    assert "2.wav: more than" in line
 
 
 def mp3(path, signal, mode="VARIABLE"):
