@@ -61,6 +61,16 @@ def test_inserted_silence_changes_nothing_elsewhere(level_db, seed, snr, place, 
     check_same(clean, restored(noisy), found, np.abs(TIME - TIME[-1] * place) > 0.15)
 
 
+@pytest.mark.parametrize("level", [0, 1e-4])
+def test_a_long_silence_says_nothing_about_the_noise(level):
+    """A recorder may have run for a long time before and after. Here 30 of 32 s are silent."""
+    clean, noisy = sounds(3, 10)
+    silence = level * np.resize(WHITE, 15 * RATE)
+    found = restored(np.concatenate([silence, noisy, silence]))[silence.size : -silence.size]
+    assert snr_db(clean, restored(noisy)) > 18
+    check_same(clean, restored(noisy), found, np.abs(TIME - 1) < 0.85)
+
+
 @given(SEEDS, SNRS, st.floats(-9, 9), st.sampled_from([-1, 1]))
 @example(3, 12, -6, -1)
 @FEW

@@ -78,6 +78,15 @@ def test_pieces_join_without_a_seam(tmp_path, monkeypatch, hum, seconds):
     assert snr_db(whole, pieces) > 40
 
 
+def test_digital_silence_in_a_noisy_recording_stays(tmp_path):
+    """Frames of a spectrogram would spread the sound beside it."""
+    noisy = tones(RATE) + 0.03 * np.random.default_rng(1).standard_normal(2 * RATE)
+    noisy[6000:9000] = 0
+    result, gaps, message = restored(tmp_path, noisy[:, None], RATE)
+    assert "removed noise" in message and gaps[6000:9000].any()
+    assert not result[6000:9000].any() and result[5900:6000].all()
+
+
 @pytest.mark.parametrize("seconds", [0.01, 0.1])
 def test_a_file_shorter_than_a_frame_is_restored(tmp_path, seconds):
     sound = tones(RATE, seconds)[:, None]

@@ -29,6 +29,14 @@ def test_hum_is_found_and_removed(mains, level):
     assert snr_db(sound[middle], result[middle]) > 25
 
 
+@pytest.mark.parametrize("mains, multiples", [(50, [1, 7, 13, 19]), (60, [2, 6, 11, 16])])
+def test_high_harmonics_of_hum_are_found(mains, multiples):
+    """Lamps and chargers buzz at all multiples up to the twentieth."""
+    tones = mains * np.array(multiples)
+    hum = 0.2 * np.sin(2 * np.pi * np.outer(tones, TIME) + 1).sum(0)
+    np.testing.assert_allclose(found(NOTES + 0.1 * WHITE + hum), tones, atol=0.03)
+
+
 @pytest.mark.parametrize(
     "sound", [NOTES, WHITE, 0 * WHITE, NOTES + np.sin(2 * np.pi * 50 * TIME) * (TIME % 2.3 < 1.2)]
 )

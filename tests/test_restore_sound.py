@@ -206,6 +206,27 @@ def test_silence_and_quiet_passages_are_no_gaps():
     assert not len(find(low, bits=8)[0])
 
 
+@pytest.mark.parametrize("rate", [8000, 48_000])
+@pytest.mark.parametrize("milliseconds, is_gap", [(60, True), (70, False)])
+def test_a_gap_is_at_most_one_window_long(tmp_path, rate, milliseconds, is_gap):
+    """A window has 64 ms."""
+    tone, _, _ = tone_with_gaps(rate, seconds=0.5)
+    tone[rate // 4 :][: rate * milliseconds // 1000] = 0
+    soundfile.write(tmp_path / "a.wav", tone, rate)
+    line = restore_sound(stand_in(sinusoids), tmp_path / "a.wav", tmp_path / "b.wav", keep=True)
+    assert ("1 gap, 12.0% missing" if is_gap else "but 1 long silence could be") in line
+
+
+@pytest.mark.parametrize("subtype, bits", [("PCM_16", 16), ("PCM_24", 24)])
+def test_dither_in_a_files_gaps_is_missing_sound(tmp_path, subtype, bits):
+    """Its magnitude is up to 10 of the file's steps."""
+    _, chopped, gaps = tone_with_gaps(RATE)
+    dither = np.random.default_rng(0).integers(-10, 11, chopped.size) / 2 ** (bits - 1)
+    soundfile.write(tmp_path / "a.wav", chopped + dither * gaps, RATE, subtype)
+    line = restore_sound(stand_in(sinusoids), tmp_path / "a.wav", tmp_path / "b.wav", keep=True)
+    assert "10 gaps, 10.0% missing" in line
+
+
 def test_sudden_silences_are_named_because_they_may_be_gaps(tmp_path):
     """They are longer than a window. Silences at an end or between fades are no gaps."""
     signal = 0.5 * np.sin(2 * np.pi * 400 * np.arange(2 * RATE) / RATE + 0.3)
@@ -297,7 +318,9 @@ def test_the_network_gets_the_level_of_its_training(tmp_path):
         seen.clear()
 
 
-def test_clipped_samples_are_counted_except_in_floats(tmp_path):
+def test_clipped_samples_are_counted_except_in_floats(tmp_path, monkeypatch):
+    """A long sound is restored in pieces, which all count."""
+    monkeypatch.setattr("files.restore_sound.PIECE_SECONDS", 0.14)  # 2,240 samples
     signal = np.random.default_rng(0).uniform(-0.9, 0.9, 5000)
     signal[2000:2500] = 0
 
@@ -342,8 +365,8 @@ def as_trained(windows, observed):
     return 0.5 * drawn / np.maximum(np.abs(drawn).max(1, keepdims=True), 1e-9)
 
 
-def restored(tmp_path, signal, model=sinusoids, **options):
-    soundfile.write(tmp_path / "in.wav", signal, RATE, subtype="FLOAT")
+def restored(tmp_path, signal, model=sinusoids, rate=RATE, **options):
+    soundfile.write(tmp_path / "in.wav", signal, rate, subtype="FLOAT")
     restore_sound(stand_in(model), tmp_path / "in.wav", tmp_path / "out.wav", **options)
     return soundfile.read(tmp_path / "out.wav")[0]
 
@@ -447,6 +470,23 @@ def test_a_click_is_found_to_the_sample_and_noise_has_none():
     assert not clicks(noise, observed, RATE).any()
     loud = noise + 12 * np.isin(np.arange(noise.size), [5000, 9000, 9001])
     assert np.flatnonzero(clicks(loud, observed, RATE)).tolist() == [5000, 9000, 9001]
+
+
+@pytest.mark.parametrize("rate", [RATE, 3 * RATE])
+def test_only_events_of_at_most_a_millisecond_are_clicks(tmp_path, rate):
+    """The network sees a burst of 2 ms, at any rate of the file."""
+    seen, noise = [], 0.01 * np.random.default_rng(0).standard_normal(rate // 16)  # one window
+    sign = np.where(np.arange(noise.size) // 12 % 2, 1, -1)
+    noise[rate // 80 :][: rate // 500] = 0.8 * sign[: rate // 500]
+    noise[rate // 25 :][: rate // 4000] = 0.8
+
+    def listen(windows, observed):
+        seen.append(np.array(observed))
+        return windows
+
+    restored(tmp_path, np.pad(noise, (0, rate // 500)), listen, rate)
+    observed = seen[0][0] == 1
+    assert observed[190:250].all() and not observed[641:643].any()
 
 
 def test_a_sound_of_mostly_gaps_is_refused(tmp_path):
@@ -574,11 +614,12 @@ def test_encodings_without_exact_zeros_get_a_hint_about_gaps(tmp_path, name, enc
     assert "nothing missing" not in line
 
 
-@pytest.mark.parametrize("name", ["a.mp3", "a.ogg"])
-def test_a_lossy_file_is_encoded_at_the_highest_rate(tmp_path, name):
-    tone, _, _ = tone_with_gaps(44100, seconds=3.0)
+@pytest.mark.parametrize("name, rate", [("a.mp3", 44100), ("a.ogg", 44100), ("a.opus", 48000)])
+def test_a_lossy_file_is_encoded_at_the_highest_rate(tmp_path, name, rate):
+    tone, _, _ = tone_with_gaps(rate, seconds=3.0)
     noisy = tone + 0.02 * np.random.default_rng(0).standard_normal(tone.size)
-    with soundfile.SoundFile(tmp_path / name, "w", 44100, 1, compression_level=0) as file:
+    kind = {"format": "OGG", "subtype": "OPUS"} if name == "a.opus" else {}
+    with soundfile.SoundFile(tmp_path / name, "w", rate, 1, compression_level=0, **kind) as file:
         file.title = "Lücken"
         file.write(noisy)
     (tmp_path / "gaps").write_text("1.0 1.02\n")
@@ -590,7 +631,7 @@ def test_a_lossy_file_is_encoded_at_the_highest_rate(tmp_path, name):
         keep=True,
     )
     before, after = (soundfile.read(tmp_path / file)[0] for file in (name, f"b-{name}"))
-    kept = np.r_[:44100, 45000 : tone.size]
+    kept = np.r_[:rate, rate + rate // 49 : tone.size]
     measured = audio_utils.snr_db(before[kept], after[kept])
     assert measured > 24 and "encoded again" in line and ".wav" in line
     assert (tmp_path / f"b-{name}").stat().st_size > 0.98 * (tmp_path / name).stat().st_size
@@ -684,6 +725,17 @@ def test_a_compressed_file_that_ends_too_early_gets_a_remark(tmp_path):
         line = restore_sound(stand_in(sinusoids), tmp_path / "a.webm", tmp_path / "b.wav")
         assert bool(stated := re.search("cut short .* its length should be (.*) s", line)) == cut
         assert not cut or float(stated[1]) == pytest.approx(4, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "name, codec",
+    [("a.webm", "libopus"), ("a.opus", "libopus"), ("a.m4a", "aac"), ("a.mp4", "aac")],
+)
+def test_a_brief_compressed_sound_is_not_called_cut_short(tmp_path, name, codec):
+    """Its stated length may include the encoder's delay and padding."""
+    write(tmp_path / name, tone_with_gaps(48000, 0.15)[0], 48000, codec)
+    line = restore_sound(stand_in(sinusoids), tmp_path / name, tmp_path / "b.wav")
+    assert "cut short" not in line
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.aiff"])
@@ -818,15 +870,16 @@ def test_gaps_are_filled_alike_wherever_pieces_end(tmp_path, monkeypatch, second
     )
 
 
-def test_a_reconstruction_is_alike_wherever_pieces_end(tmp_path, monkeypatch):
-    """Pieces have a whole number of hops, so they have the same windows."""
-    tone, _, gaps = tone_with_gaps(RATE, seconds=2.0)
-    glide = np.sin(tone * 3 + 4000 * np.arange(tone.size) ** 2 / RATE**2)
+@pytest.mark.parametrize("rate, tolerance", [(RATE, 1e-5), (3 * RATE, 1e-3)])
+def test_a_reconstruction_is_alike_wherever_pieces_end(tmp_path, monkeypatch, rate, tolerance):
+    """Pieces have a whole number of hops, so they have the same windows at the model's rate."""
+    tone, _, gaps = tone_with_gaps(rate, seconds=2.0)
+    glide = np.sin(tone * 3 + 4000 * np.arange(tone.size) ** 2 / rate**2)
     noisy = (glide + 0.3 * np.random.default_rng(0).standard_normal(tone.size)) * ~gaps
-    whole = restored(tmp_path, noisy)
+    whole = restored(tmp_path, noisy, rate=rate)
     monkeypatch.setattr("files.restore_sound.PIECE_SECONDS", 0.512)
     assert np.std(whole) > 0.1
-    np.testing.assert_allclose(restored(tmp_path, noisy), whole, atol=1e-5)
+    np.testing.assert_allclose(restored(tmp_path, noisy, rate=rate), whole, atol=tolerance)
 
 
 @pytest.mark.filterwarnings("error")
@@ -851,6 +904,16 @@ def test_the_network_fills_gaps_in_noisy_sound(tmp_path):
     assert "filled by the network in channel 1, filled by autoregression in channel 2" in line
     np.testing.assert_array_equal(kept[gaps, 0], drawn[gaps])
     assert audio_utils.snr_db(chord[gaps], kept[gaps, 1]) > 60
+
+
+def test_long_silence_does_not_decide_how_gaps_are_filled(tmp_path):
+    """In silence, autoregression and network are both right."""
+    tone, _, gaps = tone_with_gaps(RATE)
+    noisy = (tone + 0.2 * np.random.default_rng(1).standard_normal(tone.size)) * ~gaps
+    soundfile.write(tmp_path / "in.wav", np.append(noisy, np.zeros(5 * RATE)), RATE, "FLOAT")
+    files = tmp_path / "in.wav", tmp_path / "out.wav"
+    line = restore_sound(stand_in(as_trained), *files, keep=True)
+    assert line.endswith("10 gaps, 1.7% missing, filled by the network")
 
 
 def test_the_network_fills_scattered_gaps(tmp_path):
