@@ -160,6 +160,10 @@ def test_existing_completions_need_overwrite(tmp_path, monkeypatch, capsys):
     # Everything after "--" is a file.
     flags = "--completions", 3, "-o", "b.png", "--", "m.keras", "-a.png"
     refused(inside(capsys, "denoise.py", *flags), "b-2.png: already exists; --over")
+    for number in ("33", "-1", "1.5"):
+        refused(
+            inside(capsys, "denoise.py", "--completions", number, *flags[2:]), f"got '{number}'"
+        )
     done = inside(capsys, "denoise.py", "--overwrite", *flags)
     assert done.stdout == "-a.png: restored 3; saved as b.png\n"
 

@@ -93,6 +93,21 @@ def test_grey_levels_count_more_by_default(likelihood, weight):
     np.testing.assert_allclose(elbo, expected, rtol=1e-5)
 
 
+def test_by_default_small_errors_of_an_encoder_are_corrected():
+    """Training leaves errors of a few hundredths, which few steps must remove."""
+    model, weights, std = linear()
+    clean, corrupted, observed = examples(7)
+    seen = weights[:, OBSERVED == 1]
+    precision = np.eye(2) + seen @ seen.T / std**2
+    exact = clean[:, OBSERVED == 1] @ seen.T / std**2 @ np.linalg.inv(precision)
+    log_var = np.tile(-np.log(np.diag(precision)), (7, 1)).astype(np.float32)
+    error = 0.04 * np.random.default_rng(2).choice([-1, 1], (7, 2))
+    guess = tf.constant(exact + error, tf.float32), tf.constant(log_var)
+    with eagerly():
+        mean, _, _ = inference.refiner(model)(corrupted, observed, *guess)
+    assert np.mean((mean - exact) ** 2) < 0.3 * np.mean(error**2)
+
+
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 @pytest.mark.parametrize("steps, rate", [(0, 0.1), (5, 0.05), (5, 30.0)])
 def test_refining_never_lowers_its_objective(likelihood, steps, rate):

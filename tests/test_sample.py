@@ -212,6 +212,16 @@ def test_a_note_has_several_names(saved):
     assert not np.array_equal(sounds[0], sounds[2])
 
 
+def test_a_note_to_blend_has_no_noise():
+    kind = kind_of(audio_utils.Notes().metadata, 1024)
+    found = held_out.sound("D4", 1500, kind)
+    angle = 2 * np.pi * note_frequency("D4") * np.arange(1500) / 16000
+    basis = np.stack([np.sin(angle), np.cos(angle)], 1)
+    weights = np.linalg.lstsq(basis, found)[0]
+    np.testing.assert_allclose(found, basis @ weights, atol=1e-3)
+    assert np.hypot(*weights) == pytest.approx(0.5, rel=0.01)
+
+
 def test_a_note_for_a_model_of_recordings_has_the_models_rate():
     kind = kind_of({"sample_rate": 8000, "rms": 0.4}, 256)
     assert blending.pitch(held_out.sound("A4", 4000, kind), 8000) == pytest.approx(440, rel=0.01)

@@ -75,6 +75,18 @@ def test_what_is_not_copied_is_named(tmp_path, name, codec):
             assert container.metadata["title"] == "T"
 
 
+def test_all_common_tags_of_a_compressed_file_are_kept(tmp_path):
+    names = "title artist album date genre comment copyright license".split()
+    tags = {name: f"the {name}" for name in names} | {"track": "7"}
+    write(tmp_path / "a.opus", np.zeros(4800), 48000, "libopus", tags=tags)
+    path, gone = rewritten(tmp_path / "a.opus", "b.opus")
+    assert gone == []
+    with soundfile.SoundFile(path) as file:
+        found = file.copy_metadata()
+    assert {name: found[name] for name in names} == {name: tags[name] for name in names}
+    assert found["tracknumber"] == "7"
+
+
 @pytest.mark.parametrize("codec, bits", [("alac", 24), ("alac", 16), ("flac", 24)])
 def test_lossless_samples_become_a_wav_without_loss(tmp_path, codec, bits):
     levels = np.random.default_rng(0).integers(-(2 ** (bits - 1)), 2 ** (bits - 1), RATE)
