@@ -364,6 +364,7 @@ def test_files_and_flags_of_the_other_kind(tmp_path, sound, digits, capsys):
         (sound[0], "a.png", (), ("a.png", "sounds")),
         (digits[0], "a.wav", (), ("a.wav", "images")),
         (sound[0], "a.wav", ("--mask", tmp_path / "a.png"), ("--mask", "sounds")),
+        (sound[0], "a.wav", ("--completions", 2), ("--completions", "sounds")),
         (digits[0], "a.png", ("--gaps", tmp_path / "a.png"), ("--gaps", "images")),
     ):
         arguments = model, tmp_path / file, *flags, "-o", tmp_path / f"b{file[1:]}"

@@ -156,6 +156,18 @@ def test_only_the_sound_nearby_matters():
     np.testing.assert_allclose(again[slice(*gap)], result[missing], atol=1e-9)
 
 
+def test_gaps_are_filled_beside_the_final_values_of_others(monkeypatch):
+    """Gaps before a gap are already filled."""
+    given, mixture = [], fill_gaps._mixture
+    monkeypatch.setattr(
+        fill_gaps, "_mixture", lambda *each: given.append((*each[:2],)) or mixture(*each)
+    )
+    gaps = np.arange(300, 16_000, 1024)[:, None] + [0, 205]
+    result, _ = filled(tones(16_384), gaps)
+    for (first, _), (window, (start, _)) in zip(gaps, given, strict=True):
+        np.testing.assert_array_equal(window[:start], result[first - start : first])
+
+
 def test_it_reads_only_what_is_near():
     signal, gaps = tones(200_000), [[first, first + 320] for first in range(8000, 192_000, 8000)]
     sizes = []

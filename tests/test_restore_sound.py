@@ -339,6 +339,15 @@ def test_clipped_samples_are_counted_except_in_floats(tmp_path, monkeypatch):
     assert clipped == (-1, 32767 / 32768, 0) and f", {beyond} samples clipped" in lines[1]
 
 
+def test_samples_at_full_scale_are_not_clipped(tmp_path):
+    """Without a gap they stay as they are."""
+    levels = np.where(np.arange(5000) // 40 % 2, -(2**15), 2**15 - 1)
+    soundfile.write(tmp_path / "a.wav", levels.astype(np.int16), RATE)
+    line = restore_sound(stand_in(sinusoids), tmp_path / "a.wav", tmp_path / "b.wav", keep=True)
+    assert line.endswith("no gaps found")
+    np.testing.assert_array_equal(soundfile.read(tmp_path / "b.wav", dtype="int16")[0], levels)
+
+
 def test_a_file_cut_short_is_restored_up_to_its_end(tmp_path):
     tone, chopped, _ = tone_with_gaps(44100, seconds=2.0)
     for name in ("whole.mp3", "cut.mp3"):
