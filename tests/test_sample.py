@@ -18,7 +18,7 @@ import sample
 from audio_utils import note_frequency
 from files import held_out, image_files, model_file
 from harness import UserError, cli
-from kind import kind_of
+from kind import Kind, kind_of
 from pages import figures
 from signals import blending
 
@@ -136,6 +136,24 @@ def test_figures_show_the_new_examples(monkeypatch, saved, tmp_path):
         new = model_file.load_model(saved / "sound").generate(expected, (4, 0))
         np.testing.assert_allclose(signals, new, atol=1e-6)
         assert rate == 16000 and "seed 4" in title
+
+
+@pytest.mark.parametrize("flags, count", [((), sample.NEW_DIGITS), (("--count", 3), 3)])
+def test_whole_rows_of_new_digits_have_no_black_ones(monkeypatch, saved, tmp_path, flags, count):
+    """A row has at most 16 digits. A single row is as short as their number."""
+    _, rows = handed_to("digit_rows", monkeypatch, saved / "mnist", *flags, "-o", tmp_path)
+    shown = np.stack([*rows.values()])
+    assert shown.shape == (-(-count // 16), min(count, 16), 28, 28)
+    assert shown.any((2, 3)).all()
+
+
+def test_a_folders_images_are_rescaled_as_for_training(tmp_path):
+    for number in range(9):
+        levels = np.random.default_rng(number).integers(0, 256, (40, 30), np.uint8)
+        Image.fromarray(levels).save(tmp_path / f"{number}.png")
+    found, _ = held_out.images(Kind(shape=(12, 12), data=str(tmp_path)), "model.keras")
+    np.testing.assert_array_equal(found, image_files.load_images(tmp_path, 12).test)
+    assert found.shape[1:] == (12, 12)
 
 
 def test_an_image_blend_steps_evenly_in_latent_space(monkeypatch, saved, tmp_path):
@@ -315,8 +333,9 @@ def test_held_out_images_are_of_the_models_own_data(tmp_path, monkeypatch, saved
             (line,) = capsys.readouterr().err.splitlines()
             assert "--data" in line and (data or f"not trained with {path} as it is now") in line
     assert not list(tmp_path.iterdir())
-    do(monkeypatch, saved / "mnist", "--map", "--data", saved / "images.npz", "--out", tmp_path)
-    assert (tmp_path / "map.png").is_file()
+    for flags in (("--map",), ("--blend", 1, 2)):  # the data have been moved
+        do(monkeypatch, saved / "mnist", *flags, "--data", saved / "images.npz", "--out", tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"map.png", "blend.png"}
 
 
 def test_a_map_needs_two_dimensions_and_three_points(tmp_path, monkeypatch, saved, capsys):
