@@ -481,6 +481,19 @@ def test_rows_of_the_figure_come_from_refined_posteriors(digits):
     assert mnist_dvae.posterior_rows(settings, None, None, digits) == {}
 
 
+@pytest.mark.parametrize(
+    "damage, refines",
+    [({}, True), ({"corruption": "scatter"}, True), ({"noise": 0.1}, False)]
+    + [({"corruption": name}, False) for name in ("salt-pepper", "gaussian", "none")],
+)
+def test_only_exact_pixels_refine_digits(digits, damage, refines):
+    """Refinement takes observed pixels for exact, so it would fit added noise."""
+    settings, model = dataclasses.replace(DIGITS, **damage), blind_model(QUARTER)
+    rows = mnist_dvae.posterior_rows(settings, model, unrefined, digits)
+    table = mnist_dvae.final_table(settings, model, unrefined, digits, IMAGES, digits.clean)
+    assert bool(rows) == refines == ("DVAE, refined" in [row["method"] for row in table])
+
+
 def test_predictive_std_includes_draws_from_the_posterior():
     model = DVAE(4, "bernoulli", hidden=(), latent=2, components=1)
     model.decoder.layers[-1].set_weights([np.outer([1, 0], np.ones(4)), np.zeros(4)])

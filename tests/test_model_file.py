@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+import inference
 from audio_utils import C_MAJOR, RMS, SAMPLE_RATES, Notes
 from files import model_file
 from files.model_file import load_model, load_restorer
@@ -377,3 +378,24 @@ def test_the_lowest_and_highest_sample_rates_are_sounds(rate):
     for outside in (SAMPLE_RATES[0] - 1, SAMPLE_RATES[1] + 1):
         with pytest.raises(UserError, match="neither sounds nor images"):
             kind_of({"sample_rate": outside}, 256)
+
+
+def test_a_restorer_of_images_refines_and_completes(tmp_path):
+    """Both find codes of the observed pixels, which the encoder alone does not."""
+    metadata = {"experiment": "mnist", "shape": [4, 6]}
+    model, rng = DVAE(24, "bernoulli", (7,), 3, 2, metadata=metadata), np.random.default_rng(1)
+    for weight in model.weights:
+        weight.assign(rng.standard_normal(weight.shape) / 2)
+    model.save(tmp_path / "model.keras")
+    restorer = load_restorer(tmp_path)
+    observed = np.repeat([[True, False]], 12, 0).reshape(1, 24)
+    corrupted = model.generate(1, (3, 4)).numpy() * observed
+    refine = inference.refiner(model)
+    mean, *_ = refine(corrupted, observed, *model.encode(corrupted))
+    expected = model.expectation(mean)
+    np.testing.assert_allclose(restorer.refined(corrupted, observed), expected, atol=1e-5)
+    assert np.abs(restorer.reconstruct(corrupted, observed) - expected).max() > 0.01
+    completed = restorer.complete(corrupted, observed, 5).numpy()
+    given = model, refine, corrupted, observed, 5, (0, 1)
+    np.testing.assert_allclose(completed, inference.completions(*given)[:, 0], atol=1e-5)
+    assert completed.shape == (5, 24) and np.ptp(completed, axis=0).max() > 0.01
