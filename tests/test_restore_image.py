@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pillow_heif
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageCms, PngImagePlugin
 
 from files.model_file import Restorer
 from files.restore_image import mask_for, restore_image
@@ -538,9 +538,13 @@ def test_hole_is_filled_by_refinement_and_completions(tmp_path):
     for name, level in {"b": 0.5, "b-1": 0.1, "b-2": 0.2}.items():
         written = np.asarray(Image.open(tmp_path / f"{name}.png"))
         np.testing.assert_array_equal(written, np.where(hole, round(255 * level), picture))
+    restore_image(model, *files, count=2)  # without --keep, all pixels are the model's
+    for name, level in {"b": 0.5, "b-1": 0.1, "b-2": 0.2}.items():
+        written = np.asarray(Image.open(tmp_path / f"{name}.png"))
+        np.testing.assert_array_equal(written, np.full_like(picture, round(255 * level)))
     restore_image(model, tmp_path / "a.png", tmp_path / "whole.png", count=2)  # nothing is missing
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "whole.png")), picture)
-    assert len(given) == 1 and not (tmp_path / "whole-1.png").exists()
+    assert len(given) == 2 and not (tmp_path / "whole-1.png").exists()
 
 
 @pytest.mark.parametrize("key, made", [(0, -0.1), (4660, 4660 / 65535), (65535, 1.1)])
@@ -633,6 +637,42 @@ def test_the_network_sees_a_small_drawing_whole_and_centered(tmp_path, shape):
     expected[top : height - top, left : width - left] = 1
     assert min(np.abs(image - expected).mean() for image in seen) < 0.05
     assert np.min(seen) == 0 and np.max(seen) == 1  # though resampling exceeds the levels
+
+
+@pytest.mark.parametrize("left", [6, 7, 8])
+def test_a_pixel_that_touches_the_hole_is_missing(tmp_path, left):
+    """Hidden pixels are black, so the average of a partly hidden area is too dark."""
+    seen = []
+
+    def spy(images, observed):
+        seen.append(np.asarray(observed)[0].reshape(SIDE, SIDE))  # of the whole picture
+        return images
+
+    hole = np.zeros((3 * SIDE, 3 * SIDE), bool)
+    hole[40:59, left : left + 10] = True
+    Image.fromarray(np.repeat(np.repeat(DRAWN, 3, 0), 3, 1)).save(tmp_path / "a.png")
+    Image.fromarray(np.uint8(255) * hole).save(tmp_path / "mask.png")
+    files = tmp_path / "a.png", tmp_path / "b.png", tmp_path / "mask.png"
+    restore_image(Restorer(spy, SIDE**2, KIND), *files)
+    touched = hole.reshape(SIDE, 3, SIDE, 3).any((1, 3))
+    np.testing.assert_array_equal(seen[0], ~touched)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp"])
+def test_a_kept_picture_has_its_colors_and_camera(tmp_path, suffix):
+    """Without its profile, a picture of a camera or a scanner is shown in other colors."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[272] = "a camera"
+    before, after = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+    options = {"icc_profile": profile, "exif": exif, "dpi": (300, 300)}
+    Image.fromarray(DRAWN).convert("RGB").save(before, **options)
+    MASKS["white.png"].save(tmp_path / "mask.png")
+    line = restore_image(GREY, before, after, tmp_path / "mask.png", keep=True)
+    with Image.open(after) as kept:
+        assert kept.info["icc_profile"] == profile and kept.getexif()[272] == "a camera"
+        assert suffix == "webp" or kept.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    assert "without" not in line
 
 
 @pytest.mark.parametrize("suffix, keep", [("png", False), ("png", True), ("jpg", False)])
