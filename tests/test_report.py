@@ -279,6 +279,22 @@ def test_each_player_has_the_label_of_its_sound(tmp_path, monkeypatch):
         assert html.unescape(label).endswith(expected)
 
 
+@pytest.mark.parametrize("sounds", [True, False])
+def test_each_picture_has_the_caption_of_its_kind(tmp_path, monkeypatch, sounds):
+    monkeypatch.setattr(report, "EMBED_AT_MOST", 0)
+    make_run(tmp_path / "run", sounds=sounds)
+    write(tmp_path / "run")
+    page = (tmp_path / "run" / "index.html").read_text()
+    picture = r'<img src="(\w+)_(\d+)\.png"[^>]* alt="([^"]*)"></div>\s*<figcaption>([^<]*)\.<'
+    pictures = re.findall(picture, page)
+    assert len(pictures) == page.count("<img ") == 6
+    new = "New sounds" if sounds else "New images"
+    for kind, number, alternative, caption in pictures:
+        assert caption == alternative and f"after {int(number)} iterations" in caption
+        assert caption.startswith(new) == (kind == "generated")
+        assert ("corrupted" in caption) == (kind == "reconstruction")
+
+
 AFTER = [f"SNR of windows after {row['iteration']} iterations" for row in ROWS]
 
 
@@ -469,3 +485,8 @@ def test_page_names_the_examples_and_their_corruption(tmp_path, sounds, thing):
     write(tmp_path / "run")
     text = (tmp_path / "run" / "index.html").read_text().replace("\n", " ")
     assert f"gets corrupted {thing} (<code>block 0.2</code>)" in text
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    (tmp_path / "run/config.json").write_text(json.dumps({**config, "noise": 0.4}))
+    write(tmp_path / "run")
+    text = (tmp_path / "run" / "index.html").read_text()
+    assert "(<code>block 0.2, noise up to 0.4</code>)" in text
