@@ -340,6 +340,48 @@ def test_completions_and_uncertainty_equal_python(models, digit_page, digits):
     assert not levels[mask.reshape(28, 28) == 0].any() and levels[9:17, 9:17].max() > 0.1
 
 
+def test_the_worker_refines_codes_of_the_prior_too(models, digit_page):
+    """A stand-in for `refine` adds 1 to the means. Its posteriors are certain, the third fits best.
+
+    So the results are those of known codes, whatever the random numbers.
+    """
+    browser, model = digit_page("#held=7&hole=9,9,8,8", works=False), models["digits"]
+    script = """(() => {
+        const original = refine, starts = [], sent = [];
+        refine = (model, example, start) => {
+            starts.push([...start]);
+            const posterior = Float32Array.from(start, (x, i) => i < network.latent ? x + 1 : -99);
+            return {elbo: starts.length === 3 ? 0 : -1000, posterior};
+        };
+        prepare({network, constants: data.constants})(
+            {corrupted: made.seen, observed: made.observed}, result => sent.push(result));
+        refine = original;
+        const [{refined, uncertainty}, {completions}] = sent;
+        return [...starts.flat(), ...refined, ...uncertainty,
+            ...completions.flatMap(image => [...image])];
+    })()"""
+    found, latent = numbers(browser, script), model.latent
+    starts, pictures = found[: 8 * latent].reshape(4, 2 * latent), found[8 * latent :]
+    refined, uncertainty, *completions = pictures.reshape(6, 784)
+    seen, observed = (numbers(browser, f"made.{name}")[None] for name in ("seen", "observed"))
+    mean, log_var = (part.numpy() for part in model.encode(seen))
+    assert starts[0, :latent] == pytest.approx(mean[0], abs=1e-2)
+    assert starts[:, latent:] == pytest.approx(np.repeat(log_var, 4, 0), abs=1e-2)
+    density = model.log_prior(starts[1:, :latent]).numpy()
+    drawn = model.log_prior(model.sample_prior(500, (0, 1))).numpy()
+    assert drawn.min() < density.min() and density.max() < drawn.max()
+    assert min(np.std(starts[1:, :latent], axis=0)) > 0.01
+    first, third = (model.expectation(starts[[n], :latent] + 1).numpy()[0] for n in (0, 2))
+    assert refined == pytest.approx(first, abs=1e-2)
+    for completion in completions:
+        assert completion == pytest.approx(third, abs=1e-2)
+    train = mnist().train.reshape(-1, 784) / np.float32(255)
+    certain = starts[[0], :latent] + 1, np.full((1, latent), -99, np.float32)
+    given = *certain, 1 - observed, np.mean(train * (1 - train), axis=0), 5
+    expected = inference.predictive_std(model, *given)[0]
+    assert uncertainty == pytest.approx(expected, abs=1e-2)
+
+
 def test_strokes_are_kept_while_the_worker_refines(models, digit_page):
     browser = digit_page("#held=4&hole=9,9,8,8")
     script = """
@@ -463,6 +505,30 @@ def test_each_completion_has_its_canvas(digit_page):
         assert shown == pytest.approx(np.full((28, 28), level), abs=1 / 255)
 
 
+def test_a_point_of_the_map_mixes_the_six_nearest_codes(digit_page):
+    """Their weights are proportional to the inverse squared distances."""
+    browser = digit_page("#held=2", works=False)
+    points = np.array(browser.execute_script("return map.points"))
+    codes = numbers(browser, "map.codes").reshape(len(points), -1)
+    place = points.mean(0) + 0.3 * points.std(0)
+    squares = ((points - place) ** 2).sum(1)
+    near = squares.argsort()[:6]
+    expected = np.average(codes[near], axis=0, weights=1 / squares[near])
+    ours = numbers(browser, "map.between(arguments[0])", place.tolist())
+    assert ours == pytest.approx(expected, abs=1e-3)
+
+
+def test_each_seed_gives_a_new_sample_of_the_prior(models, digit_page):
+    made = []
+    for state in ("#new=1", "#new=2", "#new=1"):
+        browser = digit_page(state, works=False)
+        made.append(seen_and_drawn(browser, models["digits"])[0])
+        script = "decode(network, samplePrior(network, randomBy(Number(arguments[0]))))"
+        drawn = numbers(browser, script, state[-1]).reshape(28, 28)
+        assert made[-1] == pytest.approx(drawn, abs=1 / 255)
+    assert np.array_equal(made[0], made[2]) and np.abs(made[0] - made[1]).max() > 0.1
+
+
 def test_the_map_by_keyboard(digit_page):
     """Up and right raise the coordinates. Enter chooses the nearest example."""
     from selenium.webdriver import Keys
@@ -520,6 +586,20 @@ def test_the_map_marks_the_code_of_the_image(digit_page):
     scale = marked.shape[1] / browser.execute_script("return map.size[0]")
     center = (columns.min() + columns.max() + 1) / 2, (rows.min() + rows.max() + 1) / 2
     assert np.array(center) / scale == pytest.approx(place, abs=2)
+
+
+def test_a_new_job_cancels_the_results_of_an_earlier_one(digit_page):
+    """Otherwise the refined image of the previous hole would be shown."""
+    browser = digit_page("#held=7")
+    script = """
+        const job = {corrupted: made.seen, observed: made.observed}, shown = [];
+        const wait = time => new Promise(done => setTimeout(done, time));
+        worker.thread ??= worker.start();
+        worker.run(job, () => shown.push("earlier"));
+        worker.ask(job, () => shown.push("later")); // before anything is sent
+        while (worker.timer) await wait(1);
+        return shown"""
+    assert browser.execute_script(script) == ["later", "later"]
 
 
 def test_results_are_pale_until_all_are_refined(digit_page):
@@ -691,15 +771,17 @@ def pixels_of(browser, name):
     return np.array(Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))).convert("RGBA"))
 
 
-@pytest.mark.parametrize("level_db", [0, -20, -50])
-def test_a_spectrogram_has_the_scales_of_pythons(level_db, sound_page):
+@pytest.mark.parametrize("level_db, rate", [(0, 16000), (-20, 44100), (-50, 8000)])
+def test_a_spectrogram_has_the_scales_of_pythons(level_db, rate, sound_page):
     """A tone of 500 Hz, then silence; the page shows up to 2 kHz."""
     browser = sound_page("#notes=C4", works=False)
     browser.execute_script(
         """clearTimeout(timers.input);
-        drawSpectrogram(element("input-spectrum"), Float32Array.from({length: 16000},
-        (_, i) => i < 8000 ? arguments[0] * Math.sin(2 * Math.PI * i / 32) : 0), 16000)""",
+        const [level, rate] = arguments;
+        drawSpectrogram(element("input-spectrum"), Float32Array.from({length: rate},
+        (_, i) => i < rate / 2 ? level * Math.sin(1000 * Math.PI * i / rate) : 0), rate)""",
         10 ** (level_db / 20),
+        rate,
     )
     picture = pixels_of(browser, "input-spectrum")[..., :3].astype(int)
     magma = matplotlib.colormaps["magma"]
@@ -824,6 +906,79 @@ def test_sounds_of_any_level_are_restored_as_in_python(models, sound_page):
     limits = (0, 7800, 2e-3), (8200, 12000, 1e-4), (13000, 16000, 1e-5)
     for first, end, close in limits:
         assert ours[first:end] == pytest.approx(theirs[first:end], abs=close)
+
+
+def test_a_sound_shorter_than_a_window_is_padded_with_gaps(models, sound_page):
+    """The network must not take what is after the end for silence."""
+    browser, model = sound_page(works=False), models["sound"]
+    tone = 0.3 * np.sin(2 * np.pi * 261.63 * np.arange(600) / 16000)
+    script = """restoreChannel({network, constants: data.constants},
+        new Float32Array(bytesOf(arguments[0]).buffer), [[200, 260]], 16000)"""
+    ours = numbers(browser, script, base64_of(np.float32(tone).tobytes()))
+    mask = np.ones(1024)
+    mask[:200] = mask[260:600] = 0
+    reconstruct = at_trained_level(model.reconstruct, audio_utils.RMS)
+    theirs = inference.restore_long(np.pad(tone, (0, 424)) * (1 - mask), mask, reconstruct, 1024)
+    assert ours == pytest.approx(theirs[:600], abs=2e-3)
+
+
+def test_each_channel_of_a_file_has_its_own_gaps(sound_page):
+    """A gap of the left channel must not silence the right one."""
+    browser = sound_page(works=False)
+    browser.execute_script("""
+        const left = Float32Array.from({length: 8000}, (_, i) => Math.sin(i / 9));
+        const right = Float32Array.from({length: 8000}, (_, i) => Math.sin(i / 7));
+        left.fill(0, 3000, 3100);
+        right.fill(0, 5000, 5200);
+        await open("a.wav", async () => ({rate: 44100, channels: [left, right]}));
+        state.gaps = [[1000, 1200]];
+        chop()""")
+    assert browser.execute_script("return gapsOf()") == [
+        [[3000, 3100], [1000, 1200]],
+        [[5000, 5200], [1000, 1200]],
+    ]
+    for channel, (divisor, gap) in enumerate(((9, (3000, 3100)), (7, (5000, 5200)))):
+        expected = np.sin(np.arange(8000) / divisor)
+        expected[1000:1200] = expected[slice(*gap)] = 0
+        assert numbers(browser, f"shown.input.channels[{channel}]") == pytest.approx(expected)
+    # The file's own rate, but no frequencies above half the network's.
+    text = "0.18 s, 44100 Hz, 2 channels; spectrogram up to 8.0 kHz"
+    assert browser.find_element("id", "input-says").text == text
+
+
+def test_delete_removes_the_selected_gap(sound_page):
+    from selenium.webdriver import Keys
+
+    browser = sound_page("#notes=C4&gaps=1000,1200,3000,3400,5000,5100", works=False)
+    drag(browser, "input-wave", (0.4, 0.5), (0.4, 0.5))  # a click into the second gap
+    press(browser, "input-wave", Keys.DELETE)
+    assert browser.execute_script("return state.gaps") == [[1000, 1200], [5000, 5100]]
+    assert numbers(browser, "shown.input.channels[0].subarray(3000, 3400)").any()
+
+
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_new_gaps_hide_a_fifth_of_each_window(sound_page, rate):
+    """A window of the network has 64 ms at any sample rate."""
+    browser = sound_page(works=False)
+    script = "sound.rate = arguments[0]; sound.channels = [new Float32Array(2 * sound.rate)]"
+    gaps = np.array(browser.execute_script(f"{script}; return randomGaps()", rate))
+    lengths, window = gaps[:-1, 1] - gaps[:-1, 0], 0.064 * rate
+    np.testing.assert_allclose(lengths, 0.2 * window, atol=1)
+    assert len(gaps) in (math.floor(2 / 0.064), math.ceil(2 / 0.064))
+    starts = gaps[:-1, 0] - window * np.arange(len(lengths))
+    assert starts.min() > -len(gaps) and (starts + lengths).max() < window + len(gaps)
+
+
+def test_a_wav_is_written_with_clipped_samples(sound_page):
+    """Above full scale, 16-bit integers would start again at the other end."""
+    browser, samples = sound_page(works=False), np.array([[0.5, -0.25], [1.2, -1.2], [3, -3]])
+    script = """
+        const channels = arguments[0].map(values => Float32Array.from(values));
+        const buffer = await writeWav({rate: 11025, channels}).arrayBuffer();
+        return btoa(String.fromCharCode(...new Uint8Array(buffer)))"""
+    content = base64.b64decode(browser.execute_script(script, samples.T.tolist()))
+    written, rate = soundfile.read(io.BytesIO(content))
+    assert rate == 11025 and written == pytest.approx(np.clip(samples, -1, 1), abs=1e-4)
 
 
 def test_the_microphone_is_recorded_and_restored(sound_page):
@@ -955,6 +1110,42 @@ def test_the_page_has_fewer_examples_if_they_are_large(tmp_path, monkeypatch, ki
     assert count == 4000 // each and f"{count:.0f} examples held out" in page
     codes = base64.b64decode(kept["map"]["codes"])
     assert len(codes) == 2 * count * model.latent
+
+
+def content_of(path):
+    """Return the data that a page gives to its scripts."""
+    page = path.read_text(encoding="utf-8")
+    return json.loads(re.search(r'id="data"[^>]*>(.*?)</script>', page, re.DOTALL)[1])
+
+
+@pytest.mark.parametrize("timbre", audio_utils.TIMBRES)
+def test_the_page_plays_the_models_notes_in_their_timbre(tmp_path, timbre):
+    names = "C3", "Eb4"
+    metadata = {"experiment": "sound", "sample_rate": 4000, "notes": [*names], "timbre": timbre}
+    model = DVAE(64, "gaussian", (8,), 4, 3, metadata=metadata)
+    play.write(tmp_path / "play.html", model, np.zeros((5, 64)), np.zeros(5, int))
+    notes = content_of(tmp_path / "play.html")["notes"]
+    assert [note["name"] for note in notes] == [*names]
+    for note in notes:
+        assert note["frequency"] == pytest.approx(audio_utils.note_frequency(note["name"]))
+        tone = np.frombuffer(base64.b64decode(note["tone"]), "<f2")
+        expected, _ = audio_utils.Notes((note["name"],), timbre, 4000, 64).long((0, 0))
+        assert tone == pytest.approx(np.array(expected), abs=1e-3)
+
+
+def test_the_map_names_only_the_labels_that_occur(tmp_path):
+    """EMNIST's letters, for example, are labeled from 1."""
+    metadata = {"shape": [8, 8], "data": "/home/me/letters"}
+    model = DVAE(64, "bernoulli", (8,), 4, 3, metadata=metadata)
+    clean, labels = np.random.default_rng(0).random((6, 64)), np.array([7, 3, 3, 26, 7, 3])
+    play.write(tmp_path / "play.html", model, clean, labels)
+    kept = content_of(tmp_path / "play.html")["map"]
+    assert [kept["names"][index] for index in kept["labels"]] == [str(label) for label in labels]
+    metadata = {"experiment": "sound", "sample_rate": 4000, "notes": ["C4", "E4", "G4"]}
+    model = DVAE(64, "gaussian", (8,), 4, 3, metadata=metadata)
+    play.write(tmp_path / "play.html", model, clean, np.array([2, 0, 2, 2, 0, 0]))
+    kept = content_of(tmp_path / "play.html")["map"]
+    assert [kept["names"][index] for index in kept["labels"]] == "G4 C4 G4 G4 C4 C4".split()
 
 
 def test_images_of_another_shape_without_labels(tmp_path, browse):
