@@ -117,6 +117,7 @@ def files(folder):
         flags=_flags(config),
         provenance=_provenance(**config.get("provenance", {})),
         compared=_ranked(ours, baselines, summary),
+        columns=[*dict.fromkeys(name for row in baselines for name in row if name != "method")],
         charts=[_chart(title, names, rows, levels) for title, names in CHARTS.items()],
         url=_embedded if size <= EMBED_AT_MOST else lambda path: Markup(quote(path.name)),
     )

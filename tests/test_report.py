@@ -479,6 +479,19 @@ def test_columns_without_a_label_are_shown_by_name(tmp_path, name, title):
     assert f'<th scope="col">{title}' in page and "<td>0.125</td>" in page
 
 
+def test_a_score_that_only_one_method_has_is_shown(tmp_path):
+    """Only refined digits have a predictive standard deviation, so only they can be calibrated."""
+    baselines = [{"method": "holes black", "mse": 0.5}]
+    baselines += [{"method": "DVAE, refined", "mse": 0.25, "hole_error_over_std": 1.125}]
+    row = {"method": "DVAE", "iteration": 0, "loss": 1, "mse": 0.375, "hole_error_over_std": ""}
+    make_run(tmp_path / "run", [row], baselines, sounds=False)
+    write(tmp_path / "run")
+    table = (tmp_path / "run" / "index.html").read_text().split("<table>")[1].split("</table>")[0]
+    assert "error in the hole over predictive std" in table and "held-out loss" not in table
+    cells = [re.findall(r"<td>(.*?)</td>", line) for line in table.split("<tr")[2:]]
+    assert cells == [["0.5", ""], ["0.375", ""], ["0.25", "1.125"]]
+
+
 @pytest.mark.parametrize("sounds, thing", [(True, "windows of sound"), (False, "images")])
 def test_page_names_the_examples_and_their_corruption(tmp_path, sounds, thing):
     make_run(tmp_path / "run", sounds=sounds)
