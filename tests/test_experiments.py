@@ -271,8 +271,18 @@ def test_scores_of_known_models_of_sounds(sounds):
     right = Known(looked_up(shown.corrupted, 0.999 * shown.reference), generated)
     scores = sound_dvae.score(SOUNDS, sounds, right.reconstruct(shown.corrupted).numpy(), long)
     assert scores["snr_db"] == pytest.approx(60, abs=0.01)
-    noise = Known(lambda x: x, RNG.standard_normal((64, 512)))
-    assert sound_dvae.evaluate(SOUNDS, noise, NOTES, sounds)[0]["generated_one_note"] == 0
+
+
+@pytest.mark.parametrize("fraction, counts", [(0.85, 0), (0.95, 1)])
+def test_new_sounds_count_if_a_note_has_most_of_their_energy(sounds, fraction, counts):
+    """It must have 90%. The rest is another tone, or all is noise, which counts as no note."""
+    time = np.arange(512) / 8000
+    one, other = (np.sin(2 * np.pi * f * time + 1) for f in (440.0, 1500.0))  # A4 and no note
+    mixed = np.sqrt(fraction) * one + np.sqrt(1 - fraction) * other
+    generated = np.stack([mixed, RNG.standard_normal(512)])
+    scores, _ = sound_dvae.evaluate(SOUNDS, Known(lambda x: x, generated), NOTES, sounds)
+    assert scores["generated_one_note"] == counts / 2
+    assert scores["generated_notes"] == counts
 
 
 def test_baselines_of_digits_change_only_holes(digits):
@@ -690,6 +700,32 @@ def few(sounds):
     return sound_dvae.HeldOut(windows, long, sounds.note[:10])
 
 
+@pytest.mark.parametrize("corruption", ["block", "scatter"])
+def test_no_baseline_sees_the_clean_sound(corruption):
+    """With scattered gaps, the long sound is filled in windows."""
+    settings = dataclasses.replace(SOUNDS, corruption=corruption, noise=0.4)
+    held = few(sound_dvae.held_out(settings, NOTES))
+    unknown = [part._replace(clean=np.nan, reference=np.nan) for part in held[:2]]
+    expected, found = (
+        sound_dvae.baseline_estimates(settings, NOTES, each)
+        for each in (held, sound_dvae.HeldOut(*unknown, held.note))
+    )
+    for name, estimates in expected.items():
+        for given, again in zip(estimates, found[name]):
+            np.testing.assert_array_equal(again, given, strict=given is not None)
+
+
+def test_the_long_sound_depends_on_the_seed():
+    """Its noise and its gaps do."""
+    first, again, other = (
+        sound_dvae.held_out_long(dataclasses.replace(SOUNDS, seed=seed), NOTES)
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(again, first)
+    assert np.corrcoef(first.clean - first.reference, other.clean - other.reference)[0, 1] < 0.05
+    assert np.corrcoef(first.mask, other.mask)[0, 1] < 0.5
+
+
 def test_samples_of_the_prior_depend_on_the_seed(digits, sounds):
     """They are the same at every checkpoint of a run."""
 
@@ -782,11 +818,12 @@ def test_methods_that_need_a_mask_get_one(sounds, monkeypatch, changed, further)
 
 
 def test_the_long_sound_of_recordings_has_a_limited_length(tmp_path):
-    rate, seconds = 1000, 10 * sound_dvae.LONG_SECONDS
-    signal = 0.1 * np.random.default_rng(0).standard_normal(int(rate * seconds))
+    """It is as long as the scale, seven notes of half a second. A tenth of 100 s is held out."""
+    rate = 1000
+    signal = 0.1 * np.random.default_rng(0).standard_normal(100 * rate)
     scipy.io.wavfile.write(tmp_path / "a.wav", rate, signal)
     settings = sound_dvae.Settings(
         data=str(tmp_path / "a.wav"), out=tmp_path, sample_rate=rate, window=64
     )
     _, clean = sound_dvae.load(settings).long((0, 1))
-    assert clean.size == rate * sound_dvae.LONG_SECONDS
+    assert clean.size == 3500

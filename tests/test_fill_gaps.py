@@ -228,3 +228,24 @@ def test_only_the_nearby_part_of_a_long_gap_counts():
             gap[0]: found for *gap, found in fill_each(lambda a, b: sound[a:b], gaps, 30_000, RATE)
         }
         assert values[20_000] is not None and values[first] is None
+
+
+@pytest.mark.parametrize("count", [8, 9])
+def test_at_most_eight_gaps_within_64_ms_are_filled(count):
+    """With more, too little is observed for the fit."""
+    sound = tones(6000)
+    gaps = [(first, first + 8) for first in range(3000, 3000 + 100 * count, 100)]
+    found = [values for *_, values in fill_each(lambda a, b: sound[a:b], gaps, 6000, RATE)]
+    assert [values is not None for values in found] == [count == 8] * count
+
+
+@pytest.mark.parametrize("size, highest", [(200, 512), (700, 700)])
+def test_the_order_is_at_most_512_or_the_gaps_length(monkeypatch, size, highest):
+    """At 48 kHz, 32 ms would be an order of 1536. A shorter context has 8 ms, an order of 384."""
+    orders = []
+    monkeypatch.setattr(
+        fill_gaps, "fit", lambda x, order, w: orders.append(order) or fit(x, order, w)
+    )
+    sound = tones(60_000)
+    list(fill_each(lambda a, b: sound[a:b], [(30_000, 30_000 + size)], sound.size, 48_000))
+    assert max(orders) == highest and min(orders) == 384

@@ -53,3 +53,17 @@ def test_held_bass_notes_are_no_hum(note):
 
 def test_a_sound_too_short_to_tell_has_no_hum():
     assert not find_hum([np.sin(2 * np.pi * 50 * TIME[: 3 * RATE])], RATE).size
+
+
+@pytest.mark.parametrize("level, is_found", [(0.02, True), (0.005, False)])
+def test_hum_has_at_least_one_percent_of_the_sound(level, is_found):
+    """The level is relative to the RMS of the sound. A weaker tone may be a detail of it."""
+    hum = level * NOTES.std() * np.sin(2 * np.pi * 50 * TIME)
+    np.testing.assert_allclose(found(NOTES + 0.003 * WHITE + hum), [50] * is_found, atol=0.03)
+
+
+@pytest.mark.parametrize("swell, is_hum", [(0.1, True), (0.4, False)])
+def test_a_tone_that_swells_is_no_hum(swell, is_hum):
+    """Hum is steady. A note on a synthesizer may have 50 Hz exactly."""
+    tone = (1 + swell * np.sin(2 * np.pi * 0.15 * TIME)) * np.sin(2 * np.pi * 50 * TIME)
+    np.testing.assert_allclose(found(NOTES + 0.1 * WHITE + tone), [50] * is_hum, atol=0.03)

@@ -29,6 +29,15 @@ def test_noise_alone_gives_silence_and_a_tone_stays():
     np.testing.assert_allclose(restore(tones, observed), tones, atol=1e-5)
 
 
+def test_a_tone_well_below_the_noise_keeps_its_level():
+    """It is 9 dB below, but has 64 times the energy that noise has in each dimension of a fit."""
+    noise = np.random.default_rng(0).standard_normal((64, TIME.size))
+    tone = 0.5 * np.sin(ANGLES[1])
+    windows = (tone + noise - noise.mean(1, keepdims=True)).astype(np.float32)
+    result = at_trained_level(projected, 0.4)(windows, np.ones_like(windows))
+    assert np.mean(result @ tone) / (tone @ tone) == pytest.approx(1, abs=0.1)
+
+
 def test_outputs_in_gaps_have_no_influence_elsewhere():
     """Factor and offset are fitted to the observed samples."""
     rng = np.random.default_rng(0)
@@ -162,3 +171,27 @@ def test_windows_with_few_samples_have_no_say_in_the_offset(seen, level):
     others = np.where(whole[:, None], tones, -3 * tones)
     again = at_trained_level(fitted, 0.4)((others + noise) * observed, observed)
     np.testing.assert_allclose(again[whole], result[whole], atol=1e-6 * level)
+
+
+def test_an_offset_has_no_influence_over_two_windows_away():
+    """Pieces of a sound are restored with as much sound around them. Windows begin 8 per window."""
+    rng = np.random.default_rng(0)
+    windows = np.sin(ANGLES[1]) + 0.1 * rng.standard_normal((81, TIME.size))
+    other = windows + (np.arange(81) == 40)[:, None]
+    before, after = (
+        at_trained_level(projected, 0.4)(np.float32(part), np.ones(part.shape, np.float32))
+        for part in (windows, other)
+    )
+    distances = np.arange(81)[(before != after).any(1)] - 40
+    assert set(range(-8, 9)) <= set(distances) <= set(range(-16, 17))
+
+
+def test_an_output_that_is_softer_where_observed_has_its_level():
+    """It has 19% of its mean power there, as a note that fades in."""
+    observed = np.ones((8, TIME.size), np.float32)
+    observed[:, 128:] = 0  # two periods are left
+    swelling = np.float32(np.where(observed == 1, 0.4, 1) * np.sin(ANGLES[1]))
+    result = at_trained_level(lambda windows, observed: swelling, 0.4)(
+        swelling * observed, observed
+    )
+    np.testing.assert_allclose(result, swelling, atol=1e-3)

@@ -193,6 +193,15 @@ def test_gaps_filled_with_dither_are_found(bits, filtered):
     assert not len(find(signal + step * np.convolve(dither, filtered, "same"), bits=bits)[0])
 
 
+def test_gaps_of_two_milliseconds_filled_with_dither_are_found():
+    """The shortest have 16 samples."""
+    rng, signal = np.random.default_rng(0), np.random.default_rng(1).uniform(-0.5, 0.5, RATE)
+    expected = 1000 * np.arange(1, 16)[:, None] + [0, 32]
+    for first, end in expected:
+        signal[first:end] = rng.integers(-2, 3, 32) / 2**15
+    assert find(signal)[0].tolist() == expected.tolist()
+
+
 def test_silence_and_quiet_passages_are_no_gaps():
     time = np.arange(2 * RATE) / RATE
     quiet = 0.0002 * np.cos(2 * np.pi * 20 * time)  # 6 levels of 16 bits: at 0 for milliseconds
@@ -241,6 +250,14 @@ def test_sudden_silences_are_named_because_they_may_be_gaps(tmp_path):
     gaps = read_labels(tmp_path / "gaps")
     line = restore_sound(stand_in(sinusoids), tmp_path / "a.wav", tmp_path / "b.wav", gaps)
     assert "silence" not in line
+
+
+@pytest.mark.parametrize("jump, is_gap", [(0.02, True), (0.005, False)])
+def test_a_gap_begins_or_ends_with_a_jump_of_one_percent(jump, is_gap):
+    """The jump is relative to the median magnitude nearby. Rests with fades begin lower."""
+    signal = np.random.default_rng(0).uniform(-0.5, 0.5, 8000)
+    signal[4000:4500], signal[[3999, 4500]] = 0, 0.25 * jump
+    assert find(signal, bits=24)[0].tolist() == [[4000, 4500]] * is_gap
 
 
 def test_gaps_are_found_beside_loud_events():
@@ -519,11 +536,11 @@ def test_a_sound_of_mostly_gaps_is_refused(tmp_path):
     assert restored(tmp_path, padded, gap_file=read_labels(tmp_path / "silent")).any()
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.2, 0.4])
-def test_the_line_says_how_much_is_explained(tmp_path, noise):
+@pytest.mark.parametrize("noise, seconds", [(0, 2.048), (0.2, 2.048), (0.4, 2.048), (0, 8.192)])
+def test_the_line_says_how_much_is_explained(tmp_path, noise, seconds):
     """Half of the sound is a note that the model of 440 Hz does not know."""
-    tone, _, gaps = tone_with_gaps(RATE, seconds=2.048)
-    other, _, _ = tone_with_gaps(RATE, seconds=2.048, frequency=1320.0)
+    tone, _, gaps = tone_with_gaps(RATE, seconds)
+    other, _, _ = tone_with_gaps(RATE, seconds, frequency=1320.0)
     time = np.arange(1024) / RATE
     basis = np.stack([np.sin(2 * np.pi * 440 * time), np.cos(2 * np.pi * 440 * time)])
 
@@ -532,8 +549,9 @@ def test_the_line_says_how_much_is_explained(tmp_path, noise):
 
     hiss = noise * np.random.default_rng(0).standard_normal(tone.size)
     half = np.where(np.arange(tone.size) < tone.size // 2, tone, other)
-    for signal, low, high in ((tone, 97, 100), (half, 46, 54), (other, 0, 4)):
-        soundfile.write(tmp_path / "a.wav", (signal + hiss) * ~gaps, RATE, subtype="FLOAT")
+    stereo = np.stack([tone, other])
+    for signal, low, high in ((tone, 97, 100), (half, 46, 54), (stereo, 46, 54), (other, 0, 4)):
+        soundfile.write(tmp_path / "a.wav", ((signal + hiss) * ~gaps).T, RATE, subtype="FLOAT")
         line = restore_sound(stand_in(one_note), tmp_path / "a.wav", tmp_path / "b.wav")
         assert low <= int(re.search(r"explains (\d+)% of this sound", line)[1]) <= high
         assert ("not the kind of sound" in line) == (low < 80)

@@ -201,7 +201,7 @@ def test_a_glide_has_no_holes_and_no_clicks(tmp_path, monkeypatch, capsys, recor
     monkeypatch.setattr(model_file, "load_model", lambda path: ThreeNotes())
     do(monkeypatch, tmp_path, "--blend", *ends)
     sound, rate = soundfile.read(tmp_path / "blend.wav")
-    assert rate == RATE and sound.size == blending.SECONDS * RATE
+    assert rate == RATE and sound.size == 4 * RATE
     assert np.abs(sound[[0, -1]]).max() < 0.02  # faded in and out
     inside = sound[RATE // 100 : -RATE // 100]  # without the fades
     levels = np.sqrt(np.convolve(inside**2, np.full(RATE // 10, 10 / RATE), "valid"))
@@ -210,6 +210,8 @@ def test_a_glide_has_no_holes_and_no_clicks(tmp_path, monkeypatch, capsys, recor
     assert np.abs(np.diff(sound)).max() < 2 * tone_step
     fraction = fractions(inside, ("C4", "G4"))
     assert fraction[0, 0] > 0.98 and fraction[-1, 1] > 0.98 and fraction.sum(1).min() > 0.9
+    quarter = len(fraction) // 4 - 2  # the first is the first sound, the last is the second
+    assert fraction[:quarter, 0].min() > 0.98 and fraction[-quarter:, 1].min() > 0.98
     assert np.diff(fraction[:, 1]).min() > -0.05  # that of the second only grows
     assert "from 262 to 392 Hz" in capsys.readouterr().out.replace("261", "262")
 
@@ -221,6 +223,13 @@ def test_a_glide_prints_requested_and_reached_pitches(tmp_path, monkeypatch, cap
     reached, asked = (float(words[words.index(before) + 1].strip("),")) for before in ("to", "and"))
     assert asked == pytest.approx(440, rel=0.01)
     assert reached == pytest.approx(note_frequency("G4"), rel=0.03)
+
+
+@pytest.mark.parametrize("frequency, expected", [(30, 30), (440.3, 440.3), (10, 20)])
+def test_the_pitch_of_a_sound_is_at_least_20_hz(frequency, expected):
+    """What is lower is not heard, and its period would be longer than the sounds to blend."""
+    signal = np.sin(2 * np.pi * frequency * np.arange(RATE) / RATE)
+    assert blending.pitch(signal, RATE) == pytest.approx(expected, abs=0.1)
 
 
 def test_a_note_has_several_names(saved):
@@ -453,7 +462,7 @@ def test_both_sounds_of_a_glide_are_continued_in_phase(period):
 
     model = SimpleNamespace(input_size=period, encode=encode, expectation=models.tf.identity)
     blending.glide(model, ends, RATE)
-    starts = np.arange(0, blending.SECONDS * RATE + period, max(1, period // 64))
+    starts = np.arange(0, 4 * RATE + period, max(1, period // 64))
     for end, windows in zip(ends, seen):
         endless = np.resize(end, starts[-1] + period)
         expected = np.lib.stride_tricks.sliding_window_view(endless, period)[starts]

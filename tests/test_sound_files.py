@@ -1,5 +1,6 @@
 """Reading sound files: formats, damaged files, and recordings split into training and held out."""
 
+import contextlib
 import os
 import re
 import struct
@@ -30,6 +31,9 @@ FORMATS = [
     ("ogg", "VORBIS", 22050, 1),
     ("mp3", None, 44100, 2),
 ]
+
+HEADERS = [(True, 1000, 1), (True, 768_000, 1), (True, 8000, 64)]
+HEADERS += [(False, 999, 1), (False, 768_001, 1), (False, 8000, 65)]
 
 
 def load(path, folder=None, seconds=1.0):
@@ -141,14 +145,15 @@ def test_a_sound_that_begins_after_the_picture_stays_in_place(tmp_path, name, be
     assert found.seconds in (None, pytest.approx(samples.size / RATE, abs=0.001))
 
 
+@pytest.mark.parametrize("end", [1.1, 2])  # s
 @pytest.mark.parametrize("name, codec", [("a.webm", "libopus"), ("a.mp4", "aac"), ("a.mka", "mp3")])
-def test_packets_left_out_become_silence(tmp_path, name, codec):
+def test_packets_left_out_become_silence(tmp_path, name, codec, end):
     """Recorders of calls write no packets while nobody speaks. What follows must not be early."""
     write(tmp_path / f"whole-{name}", sine(440, 3, 48000)[:, 0], 48000, codec)
     with av.open(tmp_path / f"whole-{name}") as given, av.open(tmp_path / name, "w") as container:
         stream = container.add_stream_from_template(given.streams.audio[0])
         for packet in given.demux(audio=0):
-            if packet.dts is not None and not 1 <= packet.pts * packet.time_base < 2:
+            if packet.dts is not None and not 1 <= packet.pts * packet.time_base < end:
                 packet.stream = stream
                 container.mux(packet)
     with open_sound(tmp_path / name) as found:
@@ -157,7 +162,7 @@ def test_packets_left_out_become_silence(tmp_path, name, codec):
         assert found.seconds is None or samples.size / found.rate > 0.99 * found.seconds - 0.1
     loud = (np.abs(samples[:140000].reshape(-1, 100)).max(1) > 0.1).nonzero()[0] * 100 / 48000
     pause = np.argmax(np.diff(loud))
-    np.testing.assert_allclose(loud[[pause, pause + 1]], [1, 2], atol=0.06)
+    np.testing.assert_allclose(loud[[pause, pause + 1]], [1, end], atol=0.06)
 
 
 def test_wrong_times_of_packets_insert_no_hours(tmp_path):
@@ -193,6 +198,15 @@ def test_joined_streams_are_read_to_the_end(tmp_path, name, codec):
     assert samples.size / RATE == pytest.approx(4, abs=0.1)
     spectrum = np.abs(np.fft.rfft(samples[3 * RATE : 4 * RATE - 2000]))
     assert np.argmax(spectrum) * RATE / (RATE - 2000) == pytest.approx(880, abs=2)
+
+
+@pytest.mark.parametrize("plausible, rate, channels", HEADERS)
+def test_a_header_that_must_be_wrong_is_refused(tmp_path, plausible, rate, channels):
+    """Converters have up to 768 kHz, microphone arrays up to 64 channels."""
+    soundfile.write(tmp_path / "a.wav", np.zeros((100, channels)), rate)
+    wrong = pytest.raises(UserError, match=f"header must be wrong .{rate} Hz and {channels} chan")
+    with contextlib.nullcontext() if plausible else wrong, open_sound(tmp_path / "a.wav") as sound:
+        assert (sound.rate, sound.channels) == (rate, channels)
 
 
 def test_joined_wavs_are_refused(tmp_path):
@@ -415,6 +429,16 @@ def test_the_long_sound_is_of_one_file(tmp_path):
         soundfile.write(tmp_path / f"{number}.wav", sound, RATE)
     sounds = load(tmp_path)
     assert any(np.array_equal(sounds.long_sound, file) for file in sounds.samples.reshape(5, -1))
+
+
+def test_the_long_sound_begins_where_its_file_begins_to_sound(tmp_path):
+    """A window of 64 ms may begin in the silence before."""
+    for number in range(5):
+        sound = np.concatenate([np.zeros(RATE), noise(2, number), np.zeros(RATE)])
+        soundfile.write(tmp_path / f"{number}.wav", sound, RATE, "FLOAT")
+    long_sound = load(tmp_path).long_sound
+    assert long_sound.size == RATE
+    assert 0 <= np.argmax(long_sound != 0) < WINDOW and long_sound[WINDOW:].all()
 
 
 def test_windows_follow_from_the_seed_and_are_uniform(tmp_path):
@@ -678,14 +702,27 @@ def test_tags_after_the_samples_of_a_wav_are_not_sound(tmp_path, tag):
 
 def test_channels_that_cancel_are_refused(tmp_path):
     tone = sine(440, 1, RATE)[:, 0]
-    for offset, factors in ((0, (1, -0.99)), (0.1, (-0.99, 1)), (0, (0.2, 1, -1.1))):
+    # The mean of the third has 9% of the power that it would have with the first channel alone.
+    refused = (0, (1, -0.99)), (0.1, (-0.99, 1)), (0, (1, -0.7)), (0, (0.2, 1, -1.1))
+    for offset, factors in refused:
         soundfile.write(tmp_path / "a.wav", np.outer(tone, factors) + offset, RATE, "FLOAT")
         with pytest.raises(UserError, match=r"a\.wav: its channels cancel"):
             decoded(tmp_path / "a.wav")
-    # If only one channel sounds, nothing cancels.
-    soundfile.write(tmp_path / "a.wav", np.outer(tone, (1, 0, 0, 0, 0, 0)), RATE, "FLOAT")
-    heard = decoded(tmp_path / "a.wav")
-    np.testing.assert_allclose(heard, tone / 6, atol=1e-6)
+    # Not much cancels here: 12% remain. If only one channel sounds, nothing does.
+    for factors in ((1, -0.65), (1, 0, 0, 0, 0, 0)):
+        soundfile.write(tmp_path / "a.wav", np.outer(tone, factors), RATE, "FLOAT")
+        np.testing.assert_allclose(decoded(tmp_path / "a.wav"), np.mean(factors) * tone, atol=1e-6)
+
+
+@pytest.mark.parametrize("offset, kept", [(0.005, 0.005), (0.02, 0)])
+def test_an_offset_above_one_percent_is_removed(tmp_path, offset, kept):
+    """The network would learn it. A smaller one is nothing but the sound's own mean."""
+    sound = noise(3)
+    sound += offset * sound.std() - sound.mean()
+    soundfile.write(tmp_path / "a.wav", sound, RATE, "FLOAT")
+    loaded = np.array(load(tmp_path / "a.wav").samples, float)
+    assert loaded.mean() / RMS == pytest.approx(kept, abs=1e-3)
+    assert np.sqrt(np.mean(loaded**2)) == pytest.approx(RMS, rel=1e-3)
 
 
 @pytest.mark.parametrize("while_sounding, in_silence", [(0.0, 0.05), (0.05, 0.05), (-0.05, -0.05)])
@@ -702,6 +739,14 @@ def test_silence_with_an_offset_is_silence(tmp_path, while_sounding, in_silence)
     soundfile.write(tmp_path / "b.wav", np.full(3 * RATE, in_silence), RATE, "FLOAT")
     with pytest.raises(UserError, match="silent"):
         load(tmp_path / "b.wav")
+
+
+@pytest.mark.parametrize("level_db, is_sound", [(-97, True), (-103, False)])
+def test_a_sound_100_db_below_full_scale_is_silence(tmp_path, level_db, is_sound):
+    """A quieter one is only dither. A soft recording of 24 bits may be 97 dB below."""
+    soundfile.write(tmp_path / "a.wav", noise(1, level=10 ** (level_db / 20)), RATE, "PCM_24")
+    with contextlib.nullcontext() if is_sound else pytest.raises(UserError, match="silent"):
+        assert load(tmp_path / "a.wav").samples.std() == pytest.approx(RMS, rel=0.02)
 
 
 def test_samples_without_a_header_are_refused(tmp_path):
