@@ -755,6 +755,14 @@ def test_completions_depend_on_the_seed(digits):
         assert not np.array_equal(first, other)
 
 
+def test_the_first_2000_digits_are_scored_and_1000_new_ones():
+    levels = np.random.default_rng(0).integers(1, 256, (2200, 4, 4), np.uint8)
+    held = mnist_dvae.held_out(DIGITS, Images(levels[:100], None, levels[100:], None, "made up"))
+    np.testing.assert_allclose(held.clean, flattened(levels[100:2100]) / 255, atol=1e-6)
+    model = Known(lambda x: x, held.clean)
+    assert len(mnist_dvae.evaluate(DIGITS, model, held)[1][1]) == 1000
+
+
 def test_large_images_are_used_in_smaller_numbers(monkeypatch):
     """Otherwise the scores of large images would not fit in memory."""
     learned, train = [], baselines.digit_classifier

@@ -155,6 +155,20 @@ def test_completions_show_both_modes_in_their_proportion():
     assert np.mean(drawn[:, 1] < 0) == pytest.approx(weights[0] / sum(weights), abs=0.06)
 
 
+def test_completions_spread_as_the_exact_posterior_does():
+    """The missing values of a linear model are normal, given the observed ones."""
+    model, weights, std = linear(latent=1)
+    clean, corrupted, observed = examples(1)
+    refine = inference.refiner(model, 100, 0.03)
+    drawn = inference.completions(model, refine, corrupted, observed, 1000, (1, 2)).numpy()[:, 0]
+    seen = weights[0, OBSERVED == 1]
+    variance = 1 / (1 + seen @ seen / std**2)
+    mean = variance * clean[0, OBSERVED == 1] @ seen / std**2
+    z = drawn @ weights[0] / (weights[0] @ weights[0])  # each is decoded from one z
+    np.testing.assert_allclose(drawn, np.outer(z, weights[0]), atol=1e-5)
+    assert scipy.stats.kstest(z, "norm", (mean, np.sqrt(variance))).pvalue > 1e-3
+
+
 def sigmoid_model():
     """Return a model of 4 pixels, all with p = sigmoid of the first of 2 latent dimensions."""
     model = DVAE(4, "bernoulli", hidden=(), latent=2, components=1)

@@ -1,6 +1,7 @@
 """Restoring image files: finding the hole, filling it, keeping the rest, refusing other files."""
 
 import contextlib
+import itertools
 import struct
 import zlib
 from pathlib import Path
@@ -637,6 +638,34 @@ def test_the_network_sees_a_small_drawing_whole_and_centered(tmp_path, shape):
     expected[top : height - top, left : width - left] = 1
     assert min(np.abs(image - expected).mean() for image in seen) < 0.05
     assert np.min(seen) == 0 and np.max(seen) == 1  # though resampling exceeds the levels
+
+
+def test_the_network_also_sees_a_drawing_off_center(tmp_path):
+    """MNIST centers the mass of a digit, which may be 4 pixels from the middle of its sides."""
+    seen = []
+
+    def spy(images, observed):
+        seen.extend(np.reshape(images, (-1, SIDE, SIDE)))
+        return images
+
+    pixels = np.zeros((4 * SIDE, 4 * SIDE), np.uint8)
+    pixels[39:69, 40:70] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    restore_image(Restorer(spy, SIDE**2, KIND), tmp_path / "a.png", tmp_path / "b.png")
+    for down, right in itertools.product((-4, 0, 4), repeat=2):
+        expected = np.zeros((SIDE, SIDE))
+        expected[4 + down : 24 + down, 4 + right : 24 + right] = 1
+        assert min(np.abs(image - expected).mean() for image in seen) < 0.02, (down, right)
+
+
+@pytest.mark.parametrize("contrast, stands_out", [(0, False), (4, False), (9, True)])
+def test_a_drawing_no_stronger_than_noise_is_not_stretched(tmp_path, contrast, stands_out):
+    """contrast: in standard deviations of the noise. Stretched noise would look like a drawing."""
+    black_or_white = Restorer(lambda images, observed: np.round(images), SIDE**2, KIND)
+    levels = 100 + 5 * (contrast * bars(True) + np.random.default_rng(0).normal(size=(SIDE, SIDE)))
+    Image.fromarray(levels.round().astype(np.uint8)).save(tmp_path / "a.png")
+    line = restore_image(black_or_white, tmp_path / "a.png", tmp_path / "b.png")
+    assert ("stretched" in line) == stands_out
 
 
 @pytest.mark.parametrize("left", [6, 7, 8])
