@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import types
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import scipy.io
 import scipy.ndimage
 import scipy.stats
+from commands import ROOT
 
 import audio_utils
 import baselines
@@ -621,6 +623,28 @@ def test_the_filtered_sound_follows_network_and_input(sounds):
     assert audio_utils.snr_db(held.reference[gaps], silenced[gaps]) < in_gaps - 1
     blank = held._replace(corrupted=0 * held.corrupted)  # silence stays silence
     assert np.abs(filtered(NOTES, long, blank)[~gaps]).max() < 0.1
+
+
+@pytest.mark.parametrize(
+    "page, said, name, scripts",
+    [
+        ("README.md", r"Only (\d+) numbers pass", "latent", [mnist_dvae]),
+        (
+            "docs/sampling.md",
+            r"a mixture of (\d+) Gaussians",
+            "components",
+            [mnist_dvae, sound_dvae],
+        ),
+        ("docs/own_images.md", r"pixels per side \((\d+) by default\)", "size", [mnist_dvae]),
+        ("docs/own_images.md", r"of the slopes, ([\d.]+\d)", "deform", [mnist_dvae]),
+        ("docs/runs.md", r"`--amount ([\d.]+)`", "amount", [mnist_dvae, sound_dvae]),
+    ],
+)
+def test_defaults_are_those_of_the_documentation(page, said, name, scripts):
+    text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+    documented = [float(number) for number in re.findall(said, text)]
+    assert documented == [getattr(scripts[0].Settings(), name)]
+    assert documented == [getattr(scripts[-1].Settings(), name)]
 
 
 def test_own_recordings_get_a_larger_network_and_longer_training():

@@ -293,6 +293,13 @@ def test_few_of_many_images_are_held_out(tmp_path, monkeypatch):
     assert (len(loaded.train), len(loaded.test)) == (37, 3)
 
 
+@pytest.mark.parametrize("count, held_out", [(40_000, 8_000), (55_000, 10_000)])
+def test_a_fifth_but_at_most_10_000_images_are_held_out(tmp_path, count, held_out):
+    np.savez(tmp_path / "a.npz", np.random.default_rng(0).integers(0, 256, (count, 4, 4), np.uint8))
+    loaded = image_files.load_images(tmp_path / "a.npz")
+    assert (len(loaded.train), len(loaded.test)) == (count - held_out, held_out)
+
+
 def test_colors_become_the_same_greys_as_in_pillow(tmp_path):
     colors = RNG.integers(0, 256, (6, 8, 8, 3), np.uint8)
     np.savez(tmp_path / "c.npz", colors)
@@ -300,6 +307,14 @@ def test_colors_become_the_same_greys_as_in_pillow(tmp_path):
     ours = np.array(sorted([*train.tolist(), *test.tolist()]))
     theirs = sorted(np.asarray(Image.fromarray(image).convert("L")).tolist() for image in colors)
     assert np.abs(ours - np.array(theirs)).max() <= 1
+
+
+@pytest.mark.parametrize("shape, fits", [((4, 256), True), ((3, 256), False), ((257, 4), False)])
+def test_sides_of_images_may_be_from_4_to_256(tmp_path, shape, fits):
+    np.savez(tmp_path / "a.npz", RNG.integers(0, 256, (10, *shape), np.uint8))
+    refused = pytest.raises(UserError, match="H and W from 4 to 256")
+    with contextlib.nullcontext() if fits else refused:
+        assert image_files.load_images(tmp_path / "a.npz").train.shape == (8, *shape)
 
 
 def test_arrays_with_keras_keys_need_no_labels(tmp_path):

@@ -492,6 +492,10 @@ def test_buttons_for_holes(models, digit_page):
     assert x.min() >= 0 <= y.min() and max((x + width).max(), (y + height).max()) <= 28
     assert np.mean(width * height / 784) == pytest.approx(0.2, abs=0.02)
     assert min(map(np.std, (x, y, width))) > 1
+    # As in training, the log of height / width is uniform from that of 1/2 to that of 2.
+    holes = np.array(browser.execute_script("return Array.from({length: 500}, randomHole)"))
+    ratios = np.log2(holes[:, 3] / holes[:, 2])
+    assert np.abs(ratios).max() < 1.2 and ratios.std() == pytest.approx(3**-0.5, abs=0.06)
 
 
 def test_each_completion_has_its_canvas(digit_page):
@@ -713,6 +717,13 @@ def test_notes_and_gaps_by_mouse_and_keyboard(sound_page):
     browser.execute_script("player.stop()")
 
 
+def test_a_gap_keeps_its_length_at_the_ends_of_the_sound(sound_page):
+    browser = sound_page("#notes=C4&gaps=1000,2000", works=False)
+    for start, end, expected in ((0.2, 0.98, [7000, 8000]), (0.9, 0.02, [0, 1000])):
+        drag(browser, "input-wave", (start, 0.5), (end, 0.5))
+        assert browser.execute_script("return state.gaps") == [expected]
+
+
 def test_buttons_for_notes_gaps_and_noise(sound_page):
     browser = sound_page("#notes=C4&noise=0&gaps=1000,1200,3000,3100")
     let_work(browser, False)
@@ -792,6 +803,16 @@ def test_a_spectrogram_has_the_scales_of_pythons(level_db, rate, sound_page):
     assert tone[row] == pytest.approx(expected, abs=25)  # the page interpolates five colors
     silence = picture[:, -picture.shape[1] // 3 :]
     assert np.abs(silence - 255 * np.array(magma(0.0)[:3])).max() < 6
+
+
+def test_a_spectrogram_shows_four_partials_of_each_note(sound_page):
+    browser = sound_page("#notes=C4", works=False)
+    script = """
+        const [{frequency}] = notes, shown = [700, 1000, 3000].map(
+            highest_note => { notes[0].frequency = highest_note; return highest(16000); });
+        notes[0].frequency = frequency;
+        return shown"""
+    assert browser.execute_script(script) == [2800, 4000, 8000]  # at most half of the rate
 
 
 def test_a_waveform_shows_samples_and_gaps_at_their_places(sound_page):
@@ -1008,6 +1029,22 @@ DROP = """
     const dataTransfer = new DataTransfer(), [content, name] = arguments;
     dataTransfer.items.add(new File([bytesOf(content)], name));
     document.body.dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true}))"""
+
+
+@pytest.mark.parametrize("before, after", [(16000, 8000), (44100, 16000), (8000, 22050)])
+def test_resampling_keeps_tones_up_to_near_the_limit(sound_page, before, after):
+    """A tone below half of both rates stays as it is, and one above half of the new one goes."""
+    browser, limit = sound_page(works=False), min(before, after) / 2
+    script = """resample(Float32Array.from({length: arguments[1] / 4}, (_, i) => Math.sin(
+        2 * Math.PI * arguments[0] * i / arguments[1])), arguments[1], arguments[2],
+        arguments[2] / 4)"""
+    inside = slice(after // 50, -after // 50)  # away from the ends, where the sound begins
+    for part in (0.1, 0.85):
+        found = numbers(browser, script, part * limit, before, after)
+        expected = np.sin(2 * np.pi * part * limit * np.arange(found.size) / after)
+        assert found[inside] == pytest.approx(expected[inside], abs=0.01)
+    if after < before:
+        assert np.abs(numbers(browser, script, 1.1 * limit, before, after)[inside]).max() < 0.01
 
 
 def test_a_restored_wav_keeps_its_length_and_level(tmp_path, sound_page):

@@ -551,11 +551,11 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, run, other_seed, sa
     assert run(tmp_path)[0][-1]["iteration"] == 130
 
 
-def guarded(run=None, first_batch=list):
+def guarded(run=None, first_batch=list, ahead=(100, 200)):
     """Return a `Guard` to iteration 200, with a checkpoint at 100, of a model without weights."""
     optimizer = training.adam(450, 0.01, 0.999)
     model = types.SimpleNamespace(variables=[], distribute_strategy=None)
-    return guard.Guard(model, optimizer, [100, 200], 20, first_batch, (7, 0.5), run)
+    return guard.Guard(model, optimizer, ahead, 20, first_batch, (7, 0.5), run)
 
 
 def call(training_run, target, finite_until=None):
@@ -580,6 +580,20 @@ def test_a_long_way_to_a_checkpoint_is_saved_in_parts(monkeypatch, tmp_path, ite
                 clock[0] += 40
                 call(training_run, target)
     assert saved == [60, 100, 160, 200]
+
+
+@pytest.mark.parametrize("seconds, expected", [(1, [1000, 2000, 2400]), (30, range(40, 2401, 40))])
+def test_a_killed_run_loses_a_minute_or_1000_iterations(monkeypatch, tmp_path, seconds, expected):
+    """seconds: of each call, which has 20 iterations."""
+    saved, clock = [], [1000.0]
+    monkeypatch.setattr(guard, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+    run = types.SimpleNamespace(workers=Workers(), checkpoint=tmp_path / "none", rows=[])
+    run.save_checkpoint = lambda save: saved.append(training_run.done)
+    with guarded(run, ahead=[2400]) as training_run:
+        while training_run.done < 2400:
+            clock[0] += seconds
+            call(training_run, 2400)
+    assert saved == list(expected)
 
 
 def test_without_a_run_signals_are_not_handled(interruptible):
