@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import marshal
+import math
 import zipfile
 
 import h5py
@@ -11,12 +12,14 @@ import numpy as np
 import pytest
 
 import inference
+import mnist_dvae
 from audio_utils import C_MAJOR, RMS, SAMPLE_RATES, Notes
 from files import model_file
+from files.dense_network import weight_shapes
 from files.model_file import load_model, load_restorer
 from harness import UserError
 from kind import Kind, kind_of
-from models import DVAE, keras
+from models import DVAE, NETWORK, keras
 
 SOUNDS = {"experiment": "sound", "sample_rate": 16000}
 
@@ -361,6 +364,15 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path, members, monkeypatch):
     write_members(path, {**members, "model.weights.h5": bytes(2 * 10**6)})
     with pytest.raises(UserError, match="unpacked"):
         load_model(path)
+
+
+def test_a_default_model_of_the_largest_images_can_be_loaded():
+    """Also if it was trained by Keras's `fit`, whose file has two moments of each weight."""
+    settings = mnist_dvae.Settings(data="photos", size=256)
+    config = {name: getattr(settings, name) for name in NETWORK[2:]}
+    config |= {"input_size": settings.size**2, "likelihood": "bernoulli"}
+    weights = sum(math.prod(shape) for shape in weight_shapes(config).values())
+    assert 3 * 4 * weights < model_file.LARGEST_FILE
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path):

@@ -467,6 +467,18 @@ def test_restored_sound_is_embedded_and_deleted_by_overwrite(tmp_path):
         assert any(fnmatch.fnmatch(name, pattern) for pattern in report.WRITTEN)
 
 
+@pytest.mark.parametrize("megabytes, is_embedded", [(20, True), (45, False)])
+def test_only_the_files_of_long_recordings_are_linked(tmp_path, megabytes, is_embedded):
+    """A run of notes has up to 20 MB of them, and its page can be sent without other files."""
+    folder = tmp_path / "run"
+    make_run(folder)
+    with open(folder / "clean.wav", "ab") as file:
+        file.write(bytes(megabytes * 10**6))
+    write(folder)
+    page = (folder / "index.html").read_text()
+    assert ("clean.wav" in page) != is_embedded and (len(page) > megabytes * 1e6) == is_embedded
+
+
 @pytest.mark.parametrize(
     "name, title", [("hole_nats_a_pixel", "hole nats a pixel"), ("hole_nats_per_pixel", "NLL in")]
 )

@@ -656,6 +656,8 @@ def test_the_network_also_sees_a_drawing_off_center(tmp_path):
         expected = np.zeros((SIDE, SIDE))
         expected[4 + down : 24 + down, 4 + right : 24 + right] = 1
         assert min(np.abs(image - expected).mean() for image in seen) < 0.02, (down, right)
+    sides = {round(float(np.sqrt(image.sum())), 1) for image in seen}
+    assert sides == {7.5, 18.7, 20}  # the whole picture, and frames 1.5 and 1.4 times as large
 
 
 @pytest.mark.parametrize("contrast, stands_out", [(0, False), (4, False), (9, True)])
