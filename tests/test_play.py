@@ -943,6 +943,23 @@ def test_a_sound_shorter_than_a_window_is_padded_with_gaps(models, sound_page):
     assert ours == pytest.approx(theirs[:600], abs=2e-3)
 
 
+def test_samples_that_a_gap_touches_are_missing(sound_page):
+    """At the network's rate, the last sample of a gap may be partly in the sound behind it."""
+    browser, ratio = sound_page(works=False), 16000 / 44100
+    script = """(() => {
+        const restore = restoreLong, values = new Float32Array(2000).fill(0.5);
+        let seen = null;
+        restoreLong = (model, sound, observed) => { seen = observed; return sound; };
+        restoreChannel({network}, values, [[101, 203]], 44100);
+        restoreLong = restore;
+        return seen;
+    })()"""
+    observed = numbers(browser, script)
+    place = np.arange(observed.size)
+    gap = (place + 1 > 101 * ratio) & (place < 203 * ratio)
+    np.testing.assert_array_equal(observed == 0, gap | (place + 1 > 2000 * ratio))
+
+
 def test_each_channel_of_a_file_has_its_own_gaps(sound_page):
     """A gap of the left channel must not silence the right one."""
     browser = sound_page(works=False)
