@@ -410,15 +410,18 @@ def test_titles_names_and_labels_are_written(monkeypatch):
     assert drawn(draw, title, "tone", np.sin(TIME)) >= {title, *views}
 
 
-@pytest.mark.parametrize("count", [12, figures.MOST_KINDS, figures.MOST_KINDS + 1])
+@pytest.mark.parametrize("count", [12, 26, figures.MOST_KINDS, figures.MOST_KINDS + 1])
 def test_each_of_many_labels_has_its_own_color(monkeypatch, count):
-    """The colormap of up to ten labels has ten colors. Too many labels are not colored."""
+    """The colormap of up to ten labels has ten colors. Too many labels are not colored.
+
+    EMNIST has 26 letters, and two octaves have 24 notes.
+    """
     drawn = []
     monkeypatch.setattr(figures.Backdrop, "pixels", lambda self: drawn.append(self.figure))
     labels = np.arange(count)
     figures.latent_map("", np.stack([labels, labels], axis=1), (0.6, 0.3), labels)
     (points,) = drawn[0].axes[0].collections
-    if count > figures.MOST_KINDS:
+    if count > max(26, figures.MOST_KINDS):
         assert points.get_array() is None
     else:
         assert len(np.unique(points.to_rgba(points.get_array()), axis=0)) == count

@@ -407,6 +407,16 @@ def test_hole_is_filled_in_ink_and_paper_colors(tmp_path, ink, paper):
     assert "one color per level, the rest has several" in restore_image(model, *files, keep=True)
 
 
+def test_grain_in_a_picture_of_one_ink_is_no_second_color(tmp_path):
+    """Cameras and JPEG vary the colors a little."""
+    ink, paper, grain = (50, 60, 200), (220, 215, 200), np.random.default_rng(0)
+    levels = np.where(bars(True)[..., None], ink, paper) + 8 * grain.normal(size=(SIDE, SIDE, 3))
+    Image.fromarray(levels.round().clip(0, 255).astype(np.uint8)).save(tmp_path / "a.png")
+    MASKS["white.png"].save(tmp_path / "mask.png")
+    files = tmp_path / "a.png", tmp_path / "b.png", tmp_path / "mask.png"
+    assert "color" not in restore_image(GREY, *files, keep=True)
+
+
 def test_heic_and_avif_are_read_and_written(tmp_path):
     same = Restorer(lambda images, observed: images, SIDE**2, KIND)
     smooth = Image.fromarray(DRAWN).resize((4 * SIDE, 4 * SIDE))
