@@ -197,6 +197,15 @@ def test_long_and_crowded_gaps_are_not_filled():
         assert middle[2] is None and np.isfinite(filled(signal, gaps)[0]).all()
 
 
+def test_scale_does_not_matter_beside_a_gap_left_unfilled():
+    """What is not filled counts as 0. Any other value would not scale with the sound."""
+    soft = 1e-3 * tones(RATE)
+    gaps = [(3000, 8000), (8200, 8280)]  # the first is too long
+    expected = fill(1e3 * soft, gaps, RATE) / 1e3
+    np.testing.assert_allclose(fill(soft, gaps, RATE), expected, atol=1e-9)
+    assert np.abs(expected[8200:8280]).max() > 1e-4
+
+
 def test_silence_and_whole_or_tiny_signals():
     assert not filled(np.zeros(9000), [[0, 100], [4000, 4320]])[0].any()
     assert not fill(np.zeros(0), np.zeros((0, 2), int), RATE).size

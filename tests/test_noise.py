@@ -54,6 +54,12 @@ def test_noise_is_measured_under_chopped_tones(color, level):
     assert level_db == pytest.approx(0, abs=1)
 
 
+@pytest.mark.parametrize("quiet, power", [(np.nan, 1.0), (1.0, 0.0)])
+def test_no_noise_is_found_in_unknown_frames_or_silence(quiet, power):
+    spectrum = noise.least_noise(FRAMES, np.full((FRAMES.f_pts, 80), quiet), power)
+    np.testing.assert_array_equal(spectrum, np.zeros(FRAMES.f_pts))
+
+
 @pytest.mark.parametrize("number", range(4))
 def test_the_weights_choose_the_estimate(number):
     sound = TONES + 0.1 * np.random.default_rng(0).standard_normal(TONES.size)

@@ -216,6 +216,17 @@ def test_a_glide_has_no_holes_and_no_clicks(tmp_path, monkeypatch, capsys, recor
     assert "from 262 to 392 Hz" in capsys.readouterr().out.replace("261", "262")
 
 
+def test_the_decoders_level_does_not_change_a_glide():
+    """Mixtures are decoded softer. If that counted, the glide would keep to its two ends."""
+    model, levels = ThreeNotes(), np.random.default_rng(0).uniform(0.01, 1, (10_000, 1))
+    ends = [
+        held_out.sound(note, 2 * WINDOW, kind_of(model.metadata, WINDOW)) for note in ("C4", "G4")
+    ]
+    expected, decode = blending.glide(model, ends, RATE), model.expectation
+    model.expectation = lambda z: decode(z) * np.float32(levels[: len(z)])
+    np.testing.assert_allclose(blending.glide(model, ends, RATE), expected, atol=1e-4)
+
+
 def test_a_glide_prints_requested_and_reached_pitches(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(model_file, "load_model", lambda path: ThreeNotes())
     do(monkeypatch, tmp_path, "--blend", "C4", "A4")  # the model cannot make an A4
