@@ -522,6 +522,24 @@ def test_a_point_of_the_map_mixes_the_six_nearest_codes(digit_page):
     assert ours == pytest.approx(expected, abs=1e-3)
 
 
+def test_the_page_shows_the_most_ambiguous_digit_first():
+    """A stand-in for the model knows all digits but the fourth."""
+    spread = np.full((6, 1), 0.1)
+    spread[3] = 1
+
+    def encode(corrupted):
+        return corrupted[:, :1] * 0, corrupted
+
+    def posterior_samples(mean, log_var, noise):
+        return log_var + spread * noise  # `log_var` is the corrupted image
+
+    model = types.SimpleNamespace(encode=encode, posterior_samples=posterior_samples)
+    clean = np.random.default_rng(0).uniform(0, 1, (6, 64)).astype(np.float32)
+    first = play._most_ambiguous(model, (8, 8), clean)
+    x, y, width, height = first["hole"]
+    assert first["number"] == 3 and 0 <= x <= 8 - width and 0 <= y <= 8 - height
+
+
 def test_each_seed_gives_a_new_sample_of_the_prior(models, digit_page):
     made = []
     for state in ("#new=1", "#new=2", "#new=1"):
