@@ -627,21 +627,27 @@ def test_proportions_may_differ_by_rounding_only(tmp_path, shape, scale):
             restore_image(model, tmp_path / "a.png", tmp_path / "b.png")
 
 
+def seen_by_the_network(folder, shape, top):
+    """Restore a picture of 4 times `shape` with a white square. Returns the network's inputs."""
+    seen = []
+
+    def spy(images, observed):
+        seen.extend(np.reshape(images, (-1, *shape)))
+        return images
+
+    pixels = np.zeros((4 * shape[0], 4 * shape[1]), np.uint8)
+    pixels[top : top + 30, 40:70] = 255
+    Image.fromarray(pixels).save(folder / "a.png")
+    model = Restorer(spy, shape[0] * shape[1], Kind(shape=shape))
+    restore_image(model, folder / "a.png", folder / "b.png")
+    return seen
+
+
 @pytest.mark.parametrize("shape", [(28, 28), (28, 20), (20, 28)])
 def test_the_network_sees_a_small_drawing_whole_and_centered(tmp_path, shape):
     """Its frame has the network's proportions, and the drawing takes up 20 / 28 of it."""
     height, width = shape
-    seen = []
-
-    def spy(images, observed):
-        seen.extend(np.reshape(images, (-1, height, width)))
-        return images
-
-    pixels = np.zeros((4 * height, 4 * width), np.uint8)
-    pixels[9:39, 40:70] = 255
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    model = Restorer(spy, height * width, Kind(shape=shape))
-    restore_image(model, tmp_path / "a.png", tmp_path / "b.png")
+    seen = seen_by_the_network(tmp_path, shape, top=9)
     expected = np.zeros(shape)
     half = min(shape) * 10 / 28
     top, left = round(height / 2 - half), round(width / 2 - half)
@@ -652,16 +658,7 @@ def test_the_network_sees_a_small_drawing_whole_and_centered(tmp_path, shape):
 
 def test_the_network_also_sees_a_drawing_off_center(tmp_path):
     """MNIST centers the mass of a digit, which may be 4 pixels from the middle of its sides."""
-    seen = []
-
-    def spy(images, observed):
-        seen.extend(np.reshape(images, (-1, SIDE, SIDE)))
-        return images
-
-    pixels = np.zeros((4 * SIDE, 4 * SIDE), np.uint8)
-    pixels[39:69, 40:70] = 255
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    restore_image(Restorer(spy, SIDE**2, KIND), tmp_path / "a.png", tmp_path / "b.png")
+    seen = seen_by_the_network(tmp_path, (SIDE, SIDE), top=39)
     for down, right in itertools.product((-4, 0, 4), repeat=2):
         expected = np.zeros((SIDE, SIDE))
         expected[4 + down : 24 + down, 4 + right : 24 + right] = 1
