@@ -158,7 +158,7 @@ def _npz_arrays(path):
     if not os.path.isfile(path):  # reading a pipe would block forever
         raise UserError(f"{path}: not found, or not a file; {REMEDY}")
     with one_error(path, REMEDY):
-        with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             file.seek(-12 - len(archive.comment), os.SEEK_END)  # where the zip counts its members
             if int.from_bytes(file.read(2), "little") != len(members):  # zipfile does not compare

@@ -385,6 +385,14 @@ def test_a_damaged_list_of_arrays_loses_none_of_them(tmp_path):
     assert refused > len(whole) - start
 
 
+def test_arrays_in_a_zip_with_a_comment_are_read(tmp_path):
+    """The count of its members is before the comment."""
+    np.savez(tmp_path / "a.npz", **SETS)
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.comment = b"two sets"
+    np.testing.assert_array_equal(image_files.load_images(tmp_path / "a.npz").train, GOOD)
+
+
 @posix
 def test_wrong_headers_are_refused(tmp_path):
     path = tmp_path / "trap.npz"
